@@ -1,0 +1,127 @@
+"""What the recogniser reports, and its JSON form: one object a line, `v` and `type` in each.
+
+Times are seconds of the stream, from the sample counter. Readers must ignore fields they do not know.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Final
+
+EVENT_VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events."""
+
+    type: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Session(Event):
+    """The first event: what is being listened to, and by what."""
+
+    type = "session"
+    source: str
+    bundle: str
+    profile: str | None
+    provider: str
+    emotions: tuple[str, ...]
+    window_s: float
+    step_s: float
+    temperature_fitted: bool
+    """False: the probabilities were never compared with how often they are right."""
+
+
+@dataclass(frozen=True)
+class Window(Event):
+    """One position of the rolling window."""
+
+    type = "window"
+    start_s: float
+    end_s: float
+    probs: dict[str, float]
+    """The window's own posterior, by emotion."""
+    smoothed: dict[str, float]
+    """The posterior smoothed over recent windows with speech: what `label` is decided on."""
+    label: str
+    """An emotion, or "unsure"."""
+    speech: bool
+    level_dbfs: float
+    """Root mean square of the newest step of sound; 0 is full scale."""
+    latency_ms: dict[str, float]
+    """Compute time since the window before, by stage; `queue` is waiting, not compute."""
+    lag_ms: float
+    """From the arrival of the window's last sound to this event."""
+
+
+@dataclass(frozen=True)
+class Utterance(Event):
+    """Speech between two silences, judged by the average of its windows' posteriors."""
+
+    type = "utterance"
+    start_s: float
+    end_s: float
+    probs: dict[str, float]
+    label: str
+    windows: int
+
+
+@dataclass(frozen=True)
+class Speech(Event):
+    """Speech began or ended."""
+
+    type = "speech"
+    time_s: float
+    active: bool
+
+
+@dataclass(frozen=True)
+class Overrun(Event):
+    """Sound was lost before it could be heard; it counts as silence."""
+
+    type = "overrun"
+    start_s: float
+    lost_s: float
+
+
+@dataclass(frozen=True)
+class Device(Event):
+    """The sound device changed state."""
+
+    type = "device"
+    time_s: float
+    name: str
+    state: str
+    """"lost" or "back"."""
+
+
+@dataclass(frozen=True)
+class Summary(Event):
+    """The last event."""
+
+    type = "summary"
+    duration_s: float
+    windows: int
+    utterances: int
+    dropped: int
+    """Times that sound was lost."""
+    latency_ms: dict[str, float]
+    """p50, p95 and p99 of the compute time of a step; empty without windows."""
+    real_time_factor: float
+    """Compute time divided by the duration of the sound; below 1 keeps up."""
+
+
+def to_json(event: Event) -> str:
+    """Write an event as one line of JSON, numbers rounded to what they can mean."""
+    return json.dumps({"v": EVENT_VERSION, "type": event.type, **_rounded(asdict(event))})
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,120 @@
+"""Sound to short-time power spectra: framing, windowing and the DFT, whole or as a stream.
+
+Units: samples are float32 in [-1, 1] at `FrontEnd.sample_rate`; power is |X|^2 of the windowed
+frame, not divided by anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """The constants that training and deployment must share.
+
+    Differs: Cai et al. 2020 (section 3.1.1) state a window of 200 ms with a DFT of 800 points,
+    which cannot both hold at 16 kHz. Here `win_length_ms` is 40, as in Satt et al. 2017; a longer
+    one is time-folded onto the `n_fft` points, which samples the long window's spectrum exactly.
+    """
+
+    sample_rate: int = 16_000
+    """Hz."""
+    win_length_ms: int = 40
+    hop_length_ms: int = 10
+    n_fft: int = 800
+    """Points of the DFT: bins of 20 Hz at 16 kHz."""
+    bins: int = 200
+    """DFT bins kept, from 0 Hz up: 0 to 4 kHz."""
+    window_ms: int = 3000
+    """What the model sees at once."""
+
+    @property
+    def win_length(self) -> int:
+        """Samples in one analysis frame."""
+        return self.sample_rate * self.win_length_ms // 1000
+
+    @property
+    def hop_length(self) -> int:
+        """Samples from one frame to the next."""
+        return self.sample_rate * self.hop_length_ms // 1000
+
+    @property
+    def window_frames(self) -> int:
+        """Whole frames in `window_ms` of sound: 297 for the defaults.
+
+        Differs: the paper pads with zeros to N = 300; here a frame never reaches outside its window.
+        """
+        return self.frames_in(self.sample_rate * self.window_ms // 1000)
+
+    def frames_in(self, samples: int) -> int:
+        """Count the whole frames in so many samples."""
+        return max(0, (samples - self.win_length) // self.hop_length + 1)
+
+    def samples_in(self, frames: int) -> int:
+        """Count the samples that so many frames cover, the last one to its end."""
+        return (frames - 1) * self.hop_length + self.win_length if frames > 0 else 0
+
+
+def power_spectrogram(waveform: Array, front_end: FrontEnd) -> Array:
+    """Compute the power spectra of all whole frames.
+
+    Args:
+        waveform: (N,) float32 samples.
+        front_end: the constants.
+
+    Returns:
+        (T, F) float32, T = `front_end.frames_in(N)`, F = `front_end.bins`; T is 0 for short input.
+    """
+    frames = front_end.frames_in(len(waveform))
+    if frames == 0:
+        return np.zeros((0, front_end.bins), np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(waveform, front_end.win_length)
+    windowed = windows[:: front_end.hop_length] * _hamming(front_end.win_length)
+    spectrum = np.fft.rfft(_fold(windowed, front_end.n_fft), n=front_end.n_fft)[:, : front_end.bins]
+    return (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+
+
+class PowerStream:
+    """The same spectra from samples that arrive in blocks of any size.
+
+    Remembers the samples of the frames not yet complete: fewer than one frame. `reset` forgets
+    them. There is nothing to flush: an incomplete frame is not a frame.
+    """
+
+    def __init__(self, front_end: FrontEnd) -> None:
+        self._front_end = front_end
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        self._pending = np.zeros(0, np.float32)
+
+    def feed(self, block: Array) -> Array:
+        """Take (N,) samples and return the (T, F) spectra of the frames they complete."""
+        samples = np.concatenate([self._pending, block])
+        power = power_spectrogram(samples, self._front_end)
+        self._pending = samples[len(power) * self._front_end.hop_length :]
+        return power
+
+
+def _hamming(length: int) -> Array:
+    """The periodic Hamming window, as torch and scipy (sym=False) give it."""
+    phase = 2.0 * np.pi * np.arange(length) / length
+    return (0.54 - 0.46 * np.cos(phase)).astype(np.float32)
+
+
+def _fold(frames: Array, n_fft: int) -> Array:
+    """Add up the pieces of n_fft samples of frames that are longer than the DFT."""
+    frame_count, length = frames.shape
+    if length <= n_fft:
+        return frames
+    pieces = -(-length // n_fft)
+    padded = np.pad(frames, ((0, 0), (0, pieces * n_fft - length)))
+    folded: Array = padded.reshape(frame_count, pieces, n_fft).sum(axis=1)
+    return folded

@@ -1,0 +1,146 @@
+"""Power spectra to what the network sees: a slowly moving gain, the logarithm, per-bin statistics.
+
+Nothing here looks at a window: a frame's features depend on the stream up to that frame only, so
+they are computed once, however many windows the frame is part of.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edge.frontend import Array
+
+DECIBEL = math.log(10.0) / 10.0
+"""One decibel of power in nats."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """How the level of the stream is followed. Levels are natural logarithms of mean bin power."""
+
+    reference: float = 0.0
+    """Mean level of the speech frames of the training set: the first guess for a new stream."""
+    prior_frames: float = 50.0
+    """Frames of speech that the first guess is worth."""
+    memory_frames: float = 2000.0
+    """Frames of speech over which the estimate averages once it has heard that many (20 s)."""
+    gate_db: float = 20.0
+    """A frame counts as speech within so much of the recent peak ..."""
+    peak_decay_db: float = 0.03
+    """... which falls by so much each frame (3 dB a second) ..."""
+    quiet_start_db: float = 20.0
+    """... and starts so far below the reference."""
+    eps: float = 1e-5
+    """Added to the power after the gain, where speech has a mean bin power of 1."""
+
+
+@dataclass(frozen=True)
+class LevelState:
+    """What the level follower remembers between frames."""
+
+    level: float
+    """Estimate of the mean level of speech, nats."""
+    weight: float
+    """Frames of speech that the estimate is worth."""
+    peak: float
+    """Decaying peak level, nats."""
+
+
+def initial_state(levels: Levels) -> LevelState:
+    """Return the state of a stream that has heard nothing."""
+    return LevelState(
+        level=levels.reference,
+        weight=levels.prior_frames,
+        peak=levels.reference - levels.quiet_start_db * DECIBEL,
+    )
+
+
+def frame_levels(power: Array) -> Array:
+    """Return the (T,) level in nats of each frame of (T, F) power."""
+    level: Array = np.log(power.mean(axis=1) + np.float32(1e-12))
+    return level
+
+
+def follow_levels(frames: Array, state: LevelState, levels: Levels) -> tuple[Array, LevelState]:
+    """Follow the mean level of speech through (T,) frame levels.
+
+    Returns:
+        (T,) float32 estimates after each frame, and the state after the last.
+    """
+    level, weight, peak = state.level, state.weight, state.peak
+    decay, gate = levels.peak_decay_db * DECIBEL, levels.gate_db * DECIBEL
+    estimates = np.empty(len(frames), np.float32)
+    for index, frame in enumerate(frames.tolist()):
+        peak = max(frame, peak - decay)
+        if frame > peak - gate:
+            weight = min(weight + 1.0, levels.memory_frames)
+            level += (frame - level) / weight
+        estimates[index] = level
+    return estimates, LevelState(level, weight, peak)
+
+
+@dataclass(frozen=True)
+class BinStatistics:
+    """Mean and standard deviation of the log power of each bin, after the gain; each (F,)."""
+
+    mean: Array
+    std: Array
+
+    def shrunk(self, speaker: BinStatistics, frames: float, prior_frames: float) -> BinStatistics:
+        """Move towards a speaker's own statistics as far as their amount of speech allows.
+
+        mu = (n mu_speaker + k mu_train) / (n + k), and likewise for the standard deviation
+
+        Args:
+            speaker: statistics of n frames of the speaker.
+            frames: n, > 0.
+            prior_frames: k, > 0.
+        """
+        share = np.float32(frames / (frames + prior_frames))
+        return BinStatistics(
+            mean=self.mean + share * (speaker.mean - self.mean),
+            std=self.std + share * (speaker.std - self.std),
+        )
+
+
+def log_power(power: Array, level: Array, eps: float) -> Array:
+    """Divide out the level and take the logarithm: log(power / exp(level) + eps).
+
+    Args:
+        power: (T, F).
+        level: (T,) in nats.
+        eps: smallest power that counts, > 0.
+    """
+    logs: Array = np.log(power * np.exp(-level)[:, None] + np.float32(eps))
+    return logs
+
+
+class Normaliser:
+    """Turns the power spectra of a stream into the network's input.
+
+    Remembers a `LevelState` (three numbers); `reset` returns it to the first guess exactly.
+    """
+
+    def __init__(self, levels: Levels, statistics: BinStatistics) -> None:
+        self._levels = levels
+        self._statistics = statistics
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        self.state = initial_state(self._levels)
+
+    def __call__(self, power: Array) -> Array:
+        """Normalise the next (T, F) power spectra to (T, F) float32 of about unit variance."""
+        level, self.state = follow_levels(frame_levels(power), self.state, self._levels)
+        logs = log_power(power, level, self._levels.eps)
+        normalised: Array = (logs - self._statistics.mean) / self._statistics.std
+        return normalised
+
+
+def for_speaker(levels: Levels, level: float, prior_frames: float) -> Levels:
+    """Start the level follower from a known speaker's level instead of the training set's."""
+    return replace(levels, reference=level, prior_frames=prior_frames)

@@ -1,0 +1,152 @@
+"""The network of Cai et al. 2020, Table 1: CNN, BiLSTM and fully connected layers, in one place.
+
+Axes: every kernel is time x frequency, as the paper's N x M. Shapes by letter: B batch, T frames of
+10 ms, F bins, S features of 80 ms, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from edge.labels import DIMENSION_CLASSES, EMOTIONS
+
+POOL = 2
+"""Each max-pool halves time and frequency."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes and variants. The defaults are what ships; `paper()` is the paper's own."""
+
+    bins: int = 200
+    channels: tuple[int, int, int] = (16, 24, 32)
+    kernels: tuple[tuple[int, int], ...] = ((12, 16), (8, 12), (5, 7))
+    """(time, frequency) of each convolution."""
+    time_padding: Literal["valid", "same"] = "valid"
+    """`valid`: a feature never depends on where a window starts, so it can be streamed."""
+    batch_norm: bool = True
+    """Differs: normalises after each convolution; folded into it on export."""
+    projection: int | None = 128
+    """Differs: reduces the 800 values of a feature before the LSTM; None for the paper's."""
+    hidden: int = 128
+    """LSTM units per direction."""
+    pooling: Literal["last", "mean"] = "mean"
+    """How the BiLSTM's outputs become one vector: the last state of each direction, or the mean."""
+    fully_connected: int = 64
+    heads: Literal["shared", "separate"] = "shared"
+    """Whether valence, arousal and dominance share one 4-way output, as the paper, or have three."""
+    dropout: float = 0.2
+
+    @staticmethod
+    def paper(bins: int = 200) -> Architecture:
+        """The published layers: padded convolutions, no normalisation, the last state, shared head."""
+        return Architecture(
+            bins=bins, time_padding="same", batch_norm=False, projection=None, pooling="last", dropout=0.0
+        )
+
+    @property
+    def auxiliary_outputs(self) -> int:
+        """Outputs of the meta learner."""
+        return DIMENSION_CLASSES * (1 if self.heads == "shared" else 3)
+
+    @property
+    def feature_bins(self) -> int:
+        """Frequency positions left after three pools."""
+        return self.bins // POOL**3
+
+    def features_in(self, frames: int) -> int:
+        """Count the features that so many frames yield."""
+        for time, _ in self.kernels:
+            frames = frames // POOL if self.time_padding == "same" else (frames - time + 1) // POOL
+        return max(0, frames)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, ReLU, 2 x 2 max-pool; frequency padded, time as the architecture says."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], arch: Architecture) -> None:
+        super().__init__()
+        time, frequency = kernel
+        top, left = (time - 1) // 2, (frequency - 1) // 2
+        in_time = (top, time - 1 - top) if arch.time_padding == "same" else (0, 0)
+        self.padding = (left, frequency - 1 - left, *in_time)
+        self.conv = nn.Conv2d(inputs, outputs, kernel)
+        self.norm = nn.BatchNorm2d(outputs) if arch.batch_norm else nn.Identity()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map (B, channels, T, F) to (B, outputs, T', F / 2)."""
+        return F.max_pool2d(F.relu(self.norm(self.conv(F.pad(maps, self.padding)))), POOL)
+
+
+class MetaLearner(nn.Module):
+    """theta: spectrogram to embedding to the classes of the auxiliary tasks."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.arch = arch
+        sizes = (1, *arch.channels)
+        self.blocks = nn.ModuleList(
+            ConvBlock(inputs, outputs, kernel, arch)
+            for inputs, outputs, kernel in zip(sizes[:-1], sizes[1:], arch.kernels, strict=True)
+        )
+        feature_size = arch.channels[-1] * arch.feature_bins
+        self.projection = nn.Linear(feature_size, arch.projection) if arch.projection else nn.Identity()
+        self.lstm = nn.LSTM(
+            arch.projection or feature_size, arch.hidden, batch_first=True, bidirectional=True
+        )
+        self.dropout = nn.Dropout(arch.dropout)
+        self.fc1 = nn.Linear(2 * arch.hidden, arch.fully_connected)
+        self.fc2 = nn.Linear(arch.fully_connected, arch.auxiliary_outputs)
+
+    def features(self, frames: Tensor) -> Tensor:
+        """Encode (B, T, F) normalised frames to (B, S, P), one feature every 80 ms."""
+        maps = frames.unsqueeze(1)  # (B, 1, T, F)
+        for block in self.blocks:
+            maps = block(maps)  # (B, channels, T / 2, F / 2), three times
+        flat = maps.permute(0, 2, 1, 3).flatten(2)  # (B, S, 32 * F / 8)
+        projected: Tensor = self.projection(flat)  # (B, S, P)
+        return projected
+
+    def embedding(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Summarise (B, S, P) features, of which the first `lengths` (B,) count, as (B, 2 * hidden)."""
+        if lengths is None:
+            lengths = torch.full((len(features),), features.shape[1])
+        packed = nn.utils.rnn.pack_padded_sequence(
+            features.float(), lengths.cpu(), batch_first=True, enforce_sorted=False
+        )
+        outputs, (last, _) = self.lstm(packed)
+        if self.arch.pooling == "last":
+            return torch.cat([last[0], last[1]], dim=1)  # (B, 2 * hidden)
+        unpacked, _ = nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True)  # zeros past the end
+        mean: Tensor = unpacked.sum(dim=1) / lengths.to(unpacked.device).unsqueeze(1)
+        return mean
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Map (B, 2 * hidden) to the logits of the auxiliary classes."""
+        logits: Tensor = self.fc2(F.relu(self.fc1(self.dropout(embedding))))
+        return logits
+
+    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (B, T, F) to auxiliary logits; `lengths` counts each item's valid frames, all if None."""
+        valid = None
+        if lengths is not None:
+            valid = torch.tensor([self.arch.features_in(length) for length in lengths.tolist()])
+        return self.classify(self.embedding(self.features(frames), valid))
+
+
+class TransferLearner(nn.Module):
+    """phi: what the auxiliary tasks teach, mapped to the emotions (FC 3)."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.fc3 = nn.Linear(arch.auxiliary_outputs, len(EMOTIONS))
+
+    def forward(self, auxiliary_logits: Tensor) -> Tensor:
+        """Map (B, auxiliary outputs) to (B, C) emotion logits."""
+        logits: Tensor = self.fc3(auxiliary_logits)
+        return logits
