@@ -52,6 +52,15 @@ class FrontEnd:
         """
         return self.frames_in(self.sample_rate * self.window_ms // 1000)
 
+    @property
+    def full_scale_power(self) -> float:
+        """Mean bin power of a signal in the kept band whose root mean square is 1 (0 dBFS).
+
+        Parseval: sum_k |X_k|^2 = n_fft sum_n (w_n x_n)^2, half of it in the bins kept.
+        """
+        energy = float((_hamming(self.win_length) ** 2).sum())
+        return self.n_fft * energy / (2.0 * self.bins)
+
     def frames_in(self, samples: int) -> int:
         """Count the whole frames in so many samples."""
         return max(0, (samples - self.win_length) // self.hop_length + 1)

@@ -29,7 +29,7 @@ class Head:
     @property
     def embedding_size(self) -> int:
         """Length of the embedding it takes."""
-        return self.fc1_weight.shape[1]
+        return int(self.fc1_weight.shape[1])
 
     def auxiliary_logits(self, embedding: Array) -> Array:
         """Map (B, D) to the (B, A) logits of the auxiliary classes."""

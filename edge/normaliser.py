@@ -23,7 +23,7 @@ class Levels:
 
     reference: float = 0.0
     """Mean level of the speech frames of the training set: the first guess for a new stream."""
-    prior_frames: float = 50.0
+    prior_frames: float = 20.0
     """Frames of speech that the first guess is worth."""
     memory_frames: float = 2000.0
     """Frames of speech over which the estimate averages once it has heard that many (20 s)."""

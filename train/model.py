@@ -38,8 +38,13 @@ class Architecture:
     pooling: Literal["last", "mean"] = "mean"
     """How the BiLSTM's outputs become one vector: the last state of each direction, or the mean."""
     fully_connected: int = 64
+    dimensions: int = 3
+    """How many of valence, arousal and dominance are auxiliary tasks."""
     heads: Literal["shared", "separate"] = "shared"
-    """Whether valence, arousal and dominance share one 4-way output, as the paper, or have three."""
+    """Whether the dimensions share one 4-way output, as the paper, or have one each."""
+    emotions: Literal["transferred", "direct"] = "transferred"
+    """Emotions by the transfer learner from the auxiliary logits, or (plain multi-task learning)
+    from four more outputs of FC 2, which the transfer learner then only selects."""
     dropout: float = 0.2
 
     @staticmethod
@@ -51,8 +56,9 @@ class Architecture:
 
     @property
     def auxiliary_outputs(self) -> int:
-        """Outputs of the meta learner."""
-        return DIMENSION_CLASSES * (1 if self.heads == "shared" else 3)
+        """Outputs of FC 2."""
+        auxiliary = DIMENSION_CLASSES * (1 if self.heads == "shared" else self.dimensions)
+        return auxiliary + (len(EMOTIONS) if self.emotions == "direct" else 0)
 
     @property
     def feature_bins(self) -> int:
@@ -145,8 +151,33 @@ class TransferLearner(nn.Module):
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
         self.fc3 = nn.Linear(arch.auxiliary_outputs, len(EMOTIONS))
+        if arch.emotions == "direct":
+            _select_last(self.fc3)
 
     def forward(self, auxiliary_logits: Tensor) -> Tensor:
         """Map (B, auxiliary outputs) to (B, C) emotion logits."""
         logits: Tensor = self.fc3(auxiliary_logits)
         return logits
+
+
+class EmotionNet(nn.Module):
+    """Both learners: spectrogram to emotion logits."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.arch = arch
+        self.meta = MetaLearner(arch)
+        self.transfer = TransferLearner(arch)
+
+    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (B, T, F) normalised frames to (B, C) emotion logits."""
+        logits: Tensor = self.transfer(self.meta(frames, lengths))
+        return logits
+
+
+def _select_last(layer: nn.Linear) -> None:
+    """Make a layer pass on its last inputs unchanged, for good."""
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(layer.in_features)[-layer.out_features :])
+        layer.bias.zero_()
+    layer.requires_grad_(requires_grad=False)

@@ -1,0 +1,47 @@
+# make demo: hear the demo clip in the live monitor      make test: run the tests
+# make check: format, lint and types, as CI does          make bench: print the published speed figures
+# Another interpreter: make demo PYTHON=python3.12 (run `make clean` first when .venv exists).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
+
+.PHONY: demo test check bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.base
+	@$(BIN)/mmtl monitor demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find edge train calibrate export tests benchmarks -name __pycache__ -exec rm -rf {} +
+
+# The stamps say what .venv holds: nothing but pip (.made), what the device needs (.base), everything (.dev).
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "mmtl needs Python 3.10 or newer, and '$(PYTHON)' is not one: name one, as in 'make demo PYTHON=python3.12'" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+	  echo "'$(PYTHON) -m venv' does not work: install it (Debian, Ubuntu: 'sudo apt install python3-venv') and try again" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.base: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing mmtl into $(VENV) (some 200 MB, no torch) ..." >&2
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing mmtl, torch and the test tools into $(VENV) (several GB: some minutes) ..." >&2
+	@$(PIP) --editable '.[dev]'
+	@touch $(VENV)/.base $@

@@ -1,0 +1,279 @@
+"""The `mmtl` command: what runs on the device, and the door to train, calibrate and export.
+
+Everything slow is imported inside the commands, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from edge.errors import MmtlError, UsageError
+
+if TYPE_CHECKING:
+    from edge.recogniser import Recognizer
+    from edge.sinks import Sink
+
+COMMAND_GROUP = "mmtl.commands"
+"""Entry points of commands that live outside `edge`; each names a function for typer."""
+
+SUMMARIES = {
+    "train": "Train a model and score it on speakers it has not heard.",
+    "evaluate": "Score a bundle on a corpus, speaker by speaker.",
+    "calibrate": "Fit the recogniser to one person from labelled clips.",
+    "export": "Turn a checkpoint into a bundle.",
+}
+"""Help of the commands that are not loaded to be listed."""
+
+EXTRAS = {
+    "torch": "train",
+    "torchaudio": "train",
+    "sklearn": "train",
+    "matplotlib": "train",
+    "onnx": "export",
+}
+"""Which extra brings a package that the base installation lacks."""
+
+
+class LazyCommand(TyperCommand):
+    """A command of another package: loaded when it is called, not when it is listed."""
+
+    def __init__(self, entry: EntryPoint) -> None:
+        super().__init__(entry.name, callback=None, help=SUMMARIES.get(entry.name, ""))
+        self._entry = entry
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Load the command and let it read its arguments."""
+        loaded = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        loaded.command(self.name)(self._entry.load())
+        return typer.main.get_command(loaded).make_context(info_name, args, parent, **extra)
+
+
+class Commands(TyperGroup):
+    """The commands of this module, and those of the entry points."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return all names, ours first."""
+        return [*super().list_commands(ctx), *_entries()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Find a command by name."""
+        entry = _entries().get(cmd_name)
+        return LazyCommand(entry) if entry else super().get_command(ctx, cmd_name)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Hear how somebody speaks: neutral, happy, sad or angry, several times a second, on this device.",
+)
+profiles = typer.Typer(no_args_is_help=True, help="Look after speakers' profiles.")
+app.add_typer(profiles, name="profile")
+
+SourceName = Annotated[
+    str,
+    typer.Argument(metavar="SOURCE", help="mic, mic:INDEX_OR_NAME, a sound file, - for raw s16le, or demo."),
+]
+BundleFolder = Annotated[
+    Path | None, typer.Option("--bundle", help="Folder of a model; the one that ships, if not given.")
+]
+ProfileName = Annotated[str | None, typer.Option("--profile", help="Name or file of a speaker's profile.")]
+Provider = Annotated[str, typer.Option("--provider", help="auto, cpu or cuda.")]
+Step = Annotated[int, typer.Option("--step-ms", help="From window to window: a multiple of 80.")]
+Rate = Annotated[int, typer.Option("--rate", help="Hz of raw sound on stdin.")]
+JsonlTarget = Annotated[
+    str | None, typer.Option("--jsonl", metavar="PATH|-", help="Write events as JSON Lines.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="With --version: the model and its licence too.")
+    ] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"mmtl {version('mmtl')}")
+        if verbose:
+            _describe_default_bundle()
+        raise typer.Exit
+
+
+@app.command()
+def monitor(
+    source: SourceName = "mic",
+    bundle: BundleFolder = None,
+    profile: ProfileName = None,
+    provider: Provider = "auto",
+    step_ms: Step = 240,
+    rate: Rate = 16_000,
+    jsonl: JsonlTarget = None,
+) -> None:
+    """Watch a microphone, a file or the demo live in the terminal. Ctrl-C ends it."""
+    from edge.monitor import LiveMonitor  # noqa: PLC0415
+    from edge.pipeline import listen  # noqa: PLC0415
+    from edge.sinks import JsonLines, PlainLines  # noqa: PLC0415
+    from edge.sources import open_source  # noqa: PLC0415
+
+    sound = open_source(source, rate=rate, paced=True)
+    recogniser = _recogniser(bundle, profile, provider, step_ms)
+    sinks: list[Sink] = [LiveMonitor() if sys.stderr.isatty() else PlainLines(sys.stderr)]
+    if jsonl:
+        sinks.append(JsonLines(jsonl))
+    with _closed_after(sinks):
+        listen(sound, recogniser, sinks)
+
+
+@app.command()
+def run(  # noqa: PLR0913  (each is an option of the command)
+    source: SourceName,
+    jsonl: JsonlTarget = None,
+    bundle: BundleFolder = None,
+    profile: ProfileName = None,
+    provider: Provider = "auto",
+    step_ms: Step = 240,
+    rate: Rate = 16_000,
+    paced: Annotated[
+        bool, typer.Option("--paced/--as-fast-as-possible", help="Play a file in real time.")
+    ] = False,
+) -> None:
+    """Recognise without a screen: events as JSON Lines, or a readable line each."""
+    from edge.pipeline import listen  # noqa: PLC0415
+    from edge.sinks import JsonLines, PlainLines  # noqa: PLC0415
+    from edge.sources import open_source  # noqa: PLC0415
+
+    sound = open_source(source, rate=rate, paced=paced)
+    recogniser = _recogniser(bundle, profile, provider, step_ms)
+    sinks: list[Sink] = [JsonLines(jsonl)] if jsonl else []
+    if jsonl != "-":
+        sinks.append(PlainLines(sys.stdout))
+    with _closed_after(sinks):
+        listen(sound, recogniser, sinks)
+
+
+@app.command()
+def devices() -> None:
+    """List the microphones: number, name, host API, channels and the rates that really open."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    from edge.microphone import input_devices  # noqa: PLC0415
+
+    found = input_devices()
+    if not found:
+        typer.echo("No microphone found. Plug one in, or check that this user may use sound (group audio).")
+        return
+    table = Table("", "number", "name", "host API", "channels", "rates that open (Hz)", box=None)
+    for item in found:
+        rates = " ".join(map(str, item.rates)) or "none"
+        table.add_row(
+            "*" if item.default else "", str(item.index), item.name, item.host_api, str(item.channels), rates
+        )
+    Console().print(table)
+
+
+@profiles.command("list")
+def list_profiles() -> None:
+    """List the profiles kept on this device."""
+    from edge.profile import profiles_folder, read_profile  # noqa: PLC0415
+
+    paths = sorted(profiles_folder().glob("*.safetensors"))
+    for path in paths:
+        kept = read_profile(path)
+        typer.echo(f"{kept.name}  {kept.verdict}")
+    if not paths:
+        typer.echo("No profiles yet: mmtl calibrate makes one.")
+
+
+@profiles.command("show")
+def show_profile(name: Annotated[str, typer.Argument(help="Name of the speaker.")]) -> None:
+    """Print what is known of a profile, as JSON."""
+    import json  # noqa: PLC0415
+
+    from edge.profile import find_profile, read_profile  # noqa: PLC0415
+
+    kept = read_profile(find_profile(name))
+    described = {"name": kept.name, "verdict": kept.verdict, "bundle": kept.bundle, **kept.report}
+    typer.echo(json.dumps(described, indent=2))
+
+
+@profiles.command("delete")
+def delete_profile(name: Annotated[str, typer.Argument(help="Name of the speaker.")]) -> None:
+    """Delete a profile for good."""
+    from edge.profile import find_profile, profile_path  # noqa: PLC0415
+
+    find_profile(name)
+    profile_path(name).unlink()
+    typer.echo(f"Deleted the profile {name}.")
+
+
+def main() -> None:
+    """Run the command line and leave with the design's exit code."""
+    from edge.sinks import ReaderGone  # noqa: PLC0415
+
+    try:
+        app()
+    except ReaderGone:
+        return
+    except MmtlError as error:
+        _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        _fail(
+            f"this command needs {error.name}: pip install 'mmtl[{EXTRAS[error.name]}]'", UsageError.exit_code
+        )
+    except Exception as error:
+        if os.environ.get("MMTL_DEBUG"):
+            raise
+        _fail(f"unexpected: {type(error).__name__}: {error} (MMTL_DEBUG=1 shows where)", MmtlError.exit_code)
+
+
+def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms: int) -> Recognizer:
+    from edge.profile import find_profile  # noqa: PLC0415
+    from edge.recogniser import Recognizer, Settings  # noqa: PLC0415
+
+    return Recognizer.load(
+        bundle,
+        profile=find_profile(profile) if profile else None,
+        settings=Settings(step_ms=step_ms),
+        provider=provider,
+    )
+
+
+@contextlib.contextmanager
+def _closed_after(sinks: Sequence[Sink]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for sink in sinks:
+            stack.callback(sink.close)
+        yield
+
+
+def _describe_default_bundle() -> None:
+    from edge.bundle import default_bundle, read_manifest  # noqa: PLC0415
+
+    manifest = read_manifest(default_bundle())
+    typer.echo(f"model {manifest.name}: weights under {manifest.licence}")
+    for corpus in manifest.training.get("corpora", []):
+        typer.echo(f"  trained on {corpus['name']}, {corpus['licence']}")
+
+
+def _entries() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=COMMAND_GROUP)}
+
+
+def _fail(message: str, exit_code: int) -> None:
+    typer.echo(f"mmtl: {message}", err=True)
+    raise SystemExit(exit_code)

@@ -1,0 +1,75 @@
+"""From the posteriors of windows to a label that people can follow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.frontend import Array
+from edge.labels import EMOTIONS, UNSURE
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """How readily the label changes, and when none is claimed."""
+
+    smoothing_s: float = 1.4
+    """Time constant of the smoothing of posteriors over windows with speech."""
+    unsure_below: float = 0.4
+    """No emotion is claimed while the best one's smoothed probability is lower, in [0, 1)."""
+    switch_margin: float = 0.1
+    """Another emotion takes over when it leads by so much ..."""
+    switch_windows: int = 2
+    """... in so many windows in a row."""
+
+
+class Decision:
+    """Follows one utterance.
+
+    Remembers the smoothed posterior, the label, and the sum of posteriors since the utterance
+    began; `reset` forgets all three.
+    """
+
+    def __init__(self, rule: DecisionRule, step_s: float) -> None:
+        self._rule = rule
+        self._keep = math.exp(-step_s / rule.smoothing_s) if rule.smoothing_s > 0 else 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the utterance."""
+        self.smoothed: Array | None = None
+        self.windows = 0
+        self._sum = np.zeros(len(EMOTIONS), np.float64)
+        self._held: int | None = None
+        self._challenges = 0
+
+    def update(self, probs: Array) -> str:
+        """Take the posterior of a window with speech, (C,), and return the label."""
+        self._sum += probs
+        self.windows += 1
+        if self.smoothed is None:
+            self.smoothed = probs.copy()
+        else:
+            self.smoothed = self._keep * self.smoothed + (1.0 - self._keep) * probs
+        return self._label(self.smoothed)
+
+    def average(self) -> tuple[Array, str]:
+        """Return the average posterior of the utterance, (C,), and its label.
+
+        Only to be asked once there was a window.
+        """
+        average = (self._sum / self.windows).astype(np.float32)
+        best = int(average.argmax())
+        return average, EMOTIONS[best] if average[best] >= self._rule.unsure_below else UNSURE
+
+    def _label(self, probs: Array) -> str:
+        best = int(probs.argmax())
+        if self._held is None:
+            self._held = best
+        leads = best != self._held and probs[best] - probs[self._held] >= self._rule.switch_margin
+        self._challenges = self._challenges + 1 if leads else 0
+        if self._challenges >= self._rule.switch_windows:
+            self._held, self._challenges = best, 0
+        return EMOTIONS[self._held] if probs[self._held] >= self._rule.unsure_below else UNSURE

@@ -1,0 +1,83 @@
+"""Samples to features: one every 80 ms, each computed once, the same however the samples arrive."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.engine import Engine
+from edge.frontend import Array, FrontEnd, PowerStream
+from edge.normaliser import BinStatistics, Levels, Normaliser, frame_levels
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a block of samples completed."""
+
+    levels: Array
+    """(T,) level of each new frame in nats."""
+    features: Array
+    """(n, P) new features."""
+    front_end_s: float
+    """Compute time of spectra and normalisation."""
+    encoder_s: float
+
+
+class FeatureStream:
+    """Front-end, normaliser and encoder as one stream.
+
+    Remembers less than a frame of samples, the level, less than one feature's worth of frames and
+    the encoder's state. Nothing waits in it that a flush could bring out: a feature is emitted with
+    the last of the frames it covers.
+
+    The convolutions are valid in time: feature j is made of frames 8 j to 8 j + 48 only. The encoder
+    runs on 8 frames at a time from a state of zeros, so it is fed 7 empty frames first (which puts
+    its steps in line with the pools' pairs) and its first 6 outputs are incomplete and dropped.
+    """
+
+    def __init__(
+        self, engine: Engine, front_end: FrontEnd, levels: Levels, statistics: BinStatistics
+    ) -> None:
+        self._engine = engine
+        self._power = PowerStream(front_end)
+        self._normaliser = Normaliser(levels, statistics)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        graphs = self._engine.graphs
+        self._power.reset()
+        self._normaliser.reset()
+        self._state = self._engine.initial_state()
+        self._incomplete = graphs.frames_for_first // graphs.frames_per_feature
+        ahead = (self._incomplete + 1) * graphs.frames_per_feature - graphs.frames_for_first
+        self._frames = np.zeros((ahead, self._engine.bins), np.float32)
+
+    def feed(self, samples: Array) -> Progress:
+        """Take (N,) samples at 16 kHz and return what they complete."""
+        began = time.perf_counter()
+        power = self._power.feed(samples)
+        self._frames = np.concatenate([self._frames, self._normaliser(power)])
+        prepared = time.perf_counter()
+        features = self._encode()
+        return Progress(
+            levels=frame_levels(power),
+            features=features,
+            front_end_s=prepared - began,
+            encoder_s=time.perf_counter() - prepared,
+        )
+
+    def _encode(self) -> Array:
+        """Encode the frames that are due and drop the incomplete first features."""
+        graphs = self._engine.graphs
+        due = len(self._frames) // graphs.frames_per_feature * graphs.frames_per_feature
+        if due == 0:
+            return np.zeros((0, graphs.feature_size), np.float32)
+        features, self._state = self._engine.encode(self._frames[None, :due], self._state)
+        self._frames = self._frames[due:]
+        drop = min(self._incomplete, len(features[0]))
+        self._incomplete -= drop
+        complete: Array = features[0, drop:]
+        return complete

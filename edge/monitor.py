@@ -1,0 +1,449 @@
+"""The live terminal monitor: events become a `MonitorState`, the state becomes a frame of text.
+
+`frame` is a pure function and fits any size; only `LiveMonitor` touches the terminal. Colour
+repeats what a letter, a word or a length already says.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.labels import EMOTIONS, UNSURE
+from edge.sinks import Sink, clock_time, describe_summary, printable
+
+MINUTE_S: Final = 60.0
+"""What the timeline shows."""
+
+REDRAW_S: Final = 0.125
+"""Shortest time between two frames: 8 a second."""
+
+FLOOR_DBFS: Final = -60.0
+"""The left end of the level meter; the right end is 0."""
+
+HIGH_DBFS: Final = -14.0
+CLIP_DBFS: Final = -6.0
+"""Peaks of speech reach about 10 dB above its RMS: from here on they are surely cut off."""
+
+ROOMY: Final = 32
+"""Lines from which the frame spreads out."""
+
+CLIP_SHOWN_S: Final = 2.0
+"""How long the warning of clipping stays."""
+
+COLOURS: Final = {"neutral": "#93a4b8", "happy": "#ecb91f", "sad": "#5aa2f0", "angry": "#f0604d"}
+GOOD: Final = "#6cc08b"
+WARN: Final = "#f5c542"
+BAD: Final = "#f0604d"
+INK: Final = "#101418"
+"""The letters on coloured cells."""
+
+ASCII: Final = str.maketrans("━╸─╵●○·…█▀▄", '#|-|*o.~#"_')
+"""For terminals whose encoding is not Unicode."""
+
+_PIXELS: Final = "69F99 78887 E999E F8E8F 78B97 99F99 E444E 8888F 9DB99 E9E88 E9EA9 78617 E4444 99996 AA444"
+GLYPHS: Final = dict(zip("ACDEGHILNPRSTUY", _PIXELS.split(" "), strict=True))
+"""Five rows of four pixels for each letter, a hexadecimal digit for a row."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was heard up to a moment."""
+
+    end_s: float
+    label: str
+    """An emotion, "unsure", or "" for silence."""
+
+
+@dataclass(frozen=True)
+class MonitorState:
+    """Everything that a frame shows; each event makes a new one."""
+
+    session: Session | None = None
+    window: Window | None = None
+    """The newest."""
+    utterance: Utterance | None = None
+    """The newest."""
+    summary: Summary | None = None
+    heard_s: float = 0.0
+    level_dbfs: float = -math.inf
+    clipped_s: float = -math.inf
+    """When the input was last too loud."""
+    speech: bool = False
+    history: tuple[Moment, ...] = ()
+    """The last minute."""
+    compute_ms: float = 0.0
+    """Compute time so far."""
+    overruns: int = 0
+    lost_s: float = 0.0
+    notice: str = ""
+    """What is wrong now."""
+
+    @property
+    def step_ms(self) -> float:
+        """Compute time of the newest step: all stages, but not the waiting."""
+        return compute_ms(self.window) if self.window else 0.0
+
+    @property
+    def real_time_factor(self) -> float:
+        """Compute time so far divided by the duration of the sound that it was spent on."""
+        return self.compute_ms / 1000.0 / self.window.end_s if self.window and self.window.end_s > 0 else 0.0
+
+    def hearing(self, heard_s: float, level_dbfs: float) -> MonitorState:
+        """Return the state after another block of sound."""
+        clipped_s = heard_s if level_dbfs >= CLIP_DBFS else self.clipped_s
+        return replace(self, heard_s=heard_s, level_dbfs=level_dbfs, clipped_s=clipped_s)
+
+    def after(self, event: Event) -> MonitorState:
+        """Return the state after an event."""
+        state = self
+        match event:
+            case Session():
+                state = MonitorState(session=event)
+            case Window():
+                state = self._after_window(event)
+            case Utterance():
+                state = replace(self, utterance=event)
+            case Speech():
+                state = replace(self, speech=event.active)
+            case Overrun():
+                state = replace(self, overruns=self.overruns + 1, lost_s=self.lost_s + event.lost_s)
+            case Device():
+                notice = f"{event.name} is {event.state} since {clock_time(event.time_s)}"
+                state = replace(self, notice="" if event.state == "back" else notice)
+            case Summary():
+                state = replace(self, summary=event)
+        return state
+
+    def _after_window(self, window: Window) -> MonitorState:
+        moment = Moment(window.end_s, window.label if window.speech else "")
+        oldest_s = window.end_s - MINUTE_S
+        return replace(
+            self,
+            window=window,
+            heard_s=max(self.heard_s, window.end_s),
+            speech=window.speech,
+            history=(*(past for past in self.history if past.end_s > oldest_s), moment),
+            compute_ms=self.compute_ms + compute_ms(window),
+        )
+
+
+def compute_ms(window: Window) -> float:
+    """Add up a window's compute time in ms; waiting in the queue is not computing."""
+    return sum(ms for stage, ms in window.latency_ms.items() if stage != "queue")
+
+
+def frame(state: MonitorState, width: int, height: int) -> Text:
+    """Draw the state.
+
+    Args:
+        state: what to show.
+        width: columns, >= 1.
+        height: lines, >= 1. Where they are few, what matters least is left out.
+
+    Returns:
+        At most `height` lines, none wider than `width` cells.
+    """
+    inner = max(1, width - 4)
+    rows = [
+        (0, _header(state, inner)),
+        (30, Text("")),
+        *_headline(state, inner, height),
+        (24, Text("")),
+        *_emotion_rows(state, inner, roomy=height >= ROOMY),
+        *_warning(state),
+        (21, Text("")),
+        (6, _rule("last minute", inner)),
+        *((3, row) for row in _timeline(state, inner)),
+        (22, Text("")),
+        (13, _rule("input", inner)),
+        (2, _level(state, inner)),
+        (4, _speech(state)),
+        (23, Text("")),
+        (14, _rule("engine", inner)),
+        *((5, row) for row in _flow(_engine_items(state), inner)),
+        *((8, row) for row in _flow(_name_items(state), inner)),
+    ]
+    if state.notice:
+        rows.append((0, Text(printable(state.notice), f"bold {BAD}")))
+    return Text("\n").join(_placed(row, inner, width) for row in _most_important(rows, height))
+
+
+Row = tuple[int, Text]
+"""How dispensable a line is, 0 for not at all, and the line."""
+
+
+def _most_important(rows: list[Row], height: int) -> list[Text]:
+    kept = sorted(range(len(rows)), key=lambda index: (rows[index][0], index))[:height]
+    return [rows[index][1] for index in sorted(kept)]
+
+
+def _placed(row: Text, inner: int, width: int) -> Text:
+    row.truncate(inner, overflow="ellipsis")
+    placed = Text("  ", no_wrap=True) + row
+    placed.truncate(width)
+    return placed
+
+
+def _header(state: MonitorState, width: int) -> Text:
+    right = Text.assemble(("Ctrl-C ends", "dim"), "   ", (clock_time(state.heard_s)[:-2], "bold"))
+    return _ends(Text.assemble(("mmtl", "bold"), ("   how the speaker sounds", "dim")), right, width)
+
+
+def _headline(state: MonitorState, width: int, height: int) -> list[Row]:
+    if state.window is None:
+        return [(1, row) for row in _listening(state, width)]
+    word, style = _shown_label(state)
+    scale = 2 if height >= ROOMY else 1
+    big = big_rows(word, scale)
+    if height < 19 or not big or len(big[0]) > width:
+        return [(1, Text(word.upper(), style))]
+    return [(1, Text(row, style)) for row in big]
+
+
+def _shown_label(state: MonitorState) -> tuple[str, str]:
+    if state.window is None or not state.speech:
+        return "silence", "dim"
+    if state.window.label == UNSURE:
+        return UNSURE, "dim"
+    return state.window.label, f"bold {_colour(state.window.label)}"
+
+
+def _listening(state: MonitorState, width: int) -> list[Text]:
+    if state.session is None:
+        return [Text("starting", "bold"), Text(""), Text("")]
+    full_s = state.session.window_s
+    text = f"listening {min(state.heard_s, full_s):.1f} / {full_s:.1f} s"
+    return [Text(text, "bold"), _bar(state.heard_s / full_s if full_s > 0 else 1.0, width, GOOD), Text("")]
+
+
+def _emotion_rows(state: MonitorState, width: int, *, roomy: bool) -> Iterable[Row]:
+    shares = state.window.smoothed if state.window else {}
+    shown_label, _ = _shown_label(state)
+    for emotion in state.session.emotions if state.session else EMOTIONS:
+        emphasis = "bold" if emotion == shown_label else ""
+        letter = (f"{emotion[:1].upper()} ", f"bold {_colour(emotion)}")
+        name = Text.assemble(letter, (f"{printable(emotion)[:8]:<9}", emphasis))
+        share = shares.get(emotion, 0.0)
+        number = Text(f"{share:5.0%}" if shares and _percentages(state) else "", emphasis)
+        bar = _bar(share, width - name.cell_len - number.cell_len, _colour(emotion))
+        if not state.speech:
+            bar.stylize("dim")
+        yield 1, name + bar + number
+        if roomy:
+            yield 31, Text("")
+
+
+def _percentages(state: MonitorState) -> bool:
+    return state.session is not None and state.session.temperature_fitted
+
+
+def _warning(state: MonitorState) -> list[Row]:
+    if state.window is None or _percentages(state):
+        return []
+    return [(15, Text("           no percentages: this bundle's temperature was not fitted", "dim"))]
+
+
+def _timeline(state: MonitorState, width: int) -> list[Text]:
+    """Draw the last minute, newest at the right, and its ticks."""
+    ribbon = Text()
+    for label in timeline_cells(state, width):
+        if label == UNSURE:
+            ribbon.append("·", "dim")
+        else:
+            ribbon.append(label[:1].upper() or " ", f"bold {INK} on {_colour(label)}" if label else "")
+    ticks = [" "] * width
+    for ago_s in (60, 45, 30, 15):
+        column = round(width * (1 - ago_s / MINUTE_S))
+        text = f"╵{ago_s} s"
+        ticks[column : column + len(text)] = text
+    return [ribbon, _ends(Text("".join(ticks).rstrip(), "dim"), Text("now╵", "dim"), width)]
+
+
+def timeline_cells(state: MonitorState, count: int) -> list[str]:
+    """Cut the last minute into cells, oldest first: an emotion, "unsure", or "" for silence.
+
+    Cells lie on a fixed grid of the stream's time, so that what was drawn moves but never changes.
+    """
+    cell_s = MINUTE_S / count
+    step_s = state.session.step_s if state.session else cell_s
+    labels: dict[int, str] = {}
+    for moment in state.history:
+        last = math.floor(moment.end_s / cell_s)
+        first = min(last, math.floor((moment.end_s - step_s) / cell_s) + 1)
+        for cell in range(max(first, last - count), last + 1):
+            labels[cell] = moment.label or labels.get(cell, "")
+    newest = math.floor(state.heard_s / cell_s)
+    return [labels.get(cell, "") for cell in range(newest - count + 1, newest + 1)]
+
+
+def _level(state: MonitorState, width: int) -> Text:
+    level = max(-99.0, -99.0 if math.isnan(state.level_dbfs) else state.level_dbfs)
+    clipped = state.heard_s - state.clipped_s < CLIP_SHOWN_S
+    meter = _bar(1.0 - level / FLOOR_DBFS, width - 20, GOOD)
+    filled = len(meter.plain.rstrip("─"))
+    for limit, colour in ((HIGH_DBFS, WARN), (CLIP_DBFS, BAD)):
+        start = round(len(meter) * (1.0 - limit / FLOOR_DBFS))
+        meter.stylize(colour, start, max(start, filled))
+    name = ("CLIPPING   ", f"bold {BAD}") if clipped else "level      "
+    return Text.assemble(name, meter, f"{level:4.0f} dBFS")
+
+
+def _speech(state: MonitorState) -> Text:
+    answer = Text("● yes", f"bold {GOOD}") if state.speech else Text("○ no ", "dim")
+    row = Text.assemble("speech     ", answer)
+    if state.utterance:
+        label, duration_s = state.utterance.label, state.utterance.end_s - state.utterance.start_s
+        row += Text.assemble(
+            ("     last utterance ", "dim"), (label, f"bold {_colour(label)}"), f", {duration_s:.1f} s"
+        )
+    return row
+
+
+def _engine_items(state: MonitorState) -> list[Text]:
+    factor, window = state.real_time_factor, state.window
+    overruns = f"{state.overruns} ({state.lost_s:.1f} s lost)" if state.overruns else "0"
+    return [
+        _item("step", f"{state.step_ms:.1f} ms" if window else "-"),
+        _item("real-time factor", f"{factor:.3f}" if window else "-", BAD if factor >= 1.0 else ""),
+        _item("lag", f"{window.lag_ms:.0f} ms" if window else "-"),
+        _item("overruns", overruns, BAD if state.overruns else ""),
+    ]
+
+
+def _name_items(state: MonitorState) -> list[Text]:
+    if state.session is None:
+        return []
+    session = state.session
+    names = {"source": session.source, "bundle": session.bundle}
+    names |= {"profile": session.profile or "none", "provider": session.provider}
+    return [_item(key, printable(name)) for key, name in names.items()]
+
+
+def _item(key: str, value: str, style: str = "") -> Text:
+    return Text.assemble((f"{key} ", "dim"), (value, f"bold {style}" if style else ""))
+
+
+def _flow(items: list[Text], width: int) -> list[Text]:
+    """Fill lines with items, as many in each as it holds."""
+    rows: list[Text] = []
+    for item in items:
+        if rows and rows[-1].cell_len + 3 + item.cell_len <= width:
+            rows[-1] = rows[-1] + Text("   ") + item
+        else:
+            rows.append(item)
+    return rows
+
+
+def _bar(share: float, width: int, style: str) -> Text:
+    """Draw a share of [0, 1] as a bar, to half a cell."""
+    width = max(0, width)
+    halves = round(min(1.0, max(0.0, share)) * width * 2)
+    full = "━" * (halves // 2) + "╸" * (halves % 2)
+    return Text.assemble((full, style), ("─" * (width - len(full)), "dim"))
+
+
+def _rule(title: str, width: int) -> Text:
+    return Text.assemble((f"{title} ", "bold dim"), ("─" * max(0, width - len(title) - 1), "dim"))
+
+
+def _ends(left: Text, right: Text, width: int) -> Text:
+    return Text.assemble(left, " " * max(1, width - left.cell_len - right.cell_len), right)
+
+
+def _colour(label: str) -> str:
+    return COLOURS.get(label, "default")
+
+
+def big_rows(word: str, scale: int) -> list[str]:
+    """Draw a word in large letters; nothing where a letter has no glyph.
+
+    Args:
+        word: what to draw.
+        scale: 1 for three lines of half blocks, 2 for five lines of double width.
+    """
+    glyphs = [GLYPHS.get(letter) for letter in word.upper()]
+    rows = [" ".join(f"{int(glyph[row], 16):04b}" for glyph in glyphs if glyph) for row in range(5)]
+    if not all(glyphs):
+        return []
+    if scale == 2:
+        return ["".join("██" if pixel == "1" else "  " for pixel in row) for row in rows]
+    rows.append(" " * len(rows[0]))
+    blocks = {"11": "█", "10": "▀", "1 ": "▀", "01": "▄"}
+    pairs = [zip(rows[row], rows[row + 1], strict=True) for row in (0, 2, 4)]
+    return ["".join(blocks.get(upper + lower, " ") for upper, lower in pair) for pair in pairs]
+
+
+class LiveMonitor(Sink):
+    """Shows the state on a terminal's alternate screen, which `close` leaves as it was found.
+
+    Nothing is drawn before the first event. Redraws at most 8 times a second, from the thread that
+    calls it; there is no thread of its own. Closing leaves a short summary on the ordinary screen.
+
+    Args:
+        console: where to draw; stderr unless given.
+        clock: seconds, never going back; for tests.
+    """
+
+    def __init__(
+        self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.state = MonitorState()
+        self._console = console or Console(stderr=True)
+        self._clock = clock
+        self._drawn_s = -math.inf
+        self._live = Live(
+            console=self._console,
+            screen=True,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def emit(self, event: Event) -> None:
+        """Take an event, and show at once what may be the last for a while."""
+        self.state = self.state.after(event)
+        self._draw(at_once=isinstance(event, Session | Device))
+
+    def progress(self, heard_s: float, level_dbfs: float) -> None:
+        """Show how much was heard, and how loud it was."""
+        self.state = self.state.hearing(heard_s, level_dbfs)
+        self._draw(at_once=False)
+
+    def close(self) -> None:
+        """Give the terminal back and leave a summary."""
+        if not self._live.is_started:
+            return
+        self._console.clear()  # tmux, once resized, would keep the last frame in its history
+        self._live.stop()
+        for line in farewell(self.state):
+            self._console.print(line)
+
+    def _draw(self, *, at_once: bool) -> None:
+        now = self._clock()
+        if not at_once and now - self._drawn_s < REDRAW_S:
+            return
+        self._drawn_s = now
+        self._live.start()
+        drawn = frame(self.state, *self._console.size)
+        encoding = self._console.encoding
+        if not encoding.startswith("utf"):
+            drawn.plain = drawn.plain.translate(ASCII).encode(encoding, "replace").decode(encoding)
+        self._live.update(drawn, refresh=True)
+
+
+def farewell(state: MonitorState) -> list[Text]:
+    """Say what was heard, in a line or two."""
+    source = printable(state.session.source) if state.session else "nothing"
+    lines = [Text.assemble(("mmtl", "bold"), f" heard {clock_time(state.heard_s)[:-2]} of {source}")]
+    if state.summary:
+        lines.append(Text(describe_summary(state.summary)))
+    return lines

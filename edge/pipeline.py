@@ -1,0 +1,165 @@
+"""One source through one recogniser to all sinks, until the sound ends or somebody stops it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from types import FrameType
+
+import numpy as np
+
+from edge.events import Event, Session, Summary, Utterance, Window
+from edge.labels import EMOTIONS
+from edge.recogniser import Recognizer
+from edge.sinks import Sink
+from edge.sources import Block, Source
+
+QUIETEST_DBFS = -120.0
+
+
+class Stopper:
+    """Turns Ctrl-C and SIGTERM into a clean end: after the block under way, not in the middle of it."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._waiting = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Stopper]:
+        """Handle the signals inside; put the old handlers back after."""
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def blocks(self, source: Source) -> Iterator[Block]:
+        """Pass on the blocks of a source until it ends or a signal came."""
+        blocks = iter(source)
+        while not self._asked:
+            try:
+                self._waiting = True
+                block = next(blocks)
+            except (StopIteration, KeyboardInterrupt):
+                return
+            finally:
+                self._waiting = False
+            yield block
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        impatient = self._asked
+        self._asked = True
+        if self._waiting or impatient:
+            raise KeyboardInterrupt
+
+
+class Ledger:
+    """Counts what the summary reports. Remembers three numbers a window."""
+
+    def __init__(self) -> None:
+        self._compute_ms: list[float] = []
+        self._compute_s = 0.0
+        self._windows = 0
+        self._utterances = 0
+        self._dropped = 0
+
+    def lost(self) -> None:
+        """Note that sound was lost."""
+        self._dropped += 1
+
+    def spent(self, compute_s: float, events: Sequence[Event]) -> None:
+        """Note what a block cost and brought."""
+        self._compute_s += compute_s
+        windows = [event for event in events if isinstance(event, Window)]
+        self._compute_ms += [sum(window.latency_ms.values()) for window in windows]
+        self._windows += len(windows)
+        self._utterances += sum(isinstance(event, Utterance) for event in events)
+
+    def summary(self, duration_s: float) -> Summary:
+        """Report so far."""
+        percentiles = np.percentile(self._compute_ms, [50, 95, 99]) if self._compute_ms else []
+        return Summary(
+            duration_s=duration_s,
+            windows=self._windows,
+            utterances=self._utterances,
+            dropped=self._dropped,
+            latency_ms={name: float(value) for name, value in zip(("p50", "p95", "p99"), percentiles)},
+            real_time_factor=self._compute_s / duration_s if duration_s > 0 else 0.0,
+        )
+
+
+def session_of(source: Source, recogniser: Recognizer) -> Session:
+    """Describe what is about to happen."""
+    manifest = recogniser.bundle.manifest
+    return Session(
+        source=source.name,
+        bundle=manifest.name,
+        profile=recogniser.profile.name if recogniser.profile else None,
+        provider=recogniser.engine.provider,
+        emotions=EMOTIONS,
+        window_s=recogniser.window_s,
+        step_s=recogniser.settings.step_ms / 1000.0,
+        temperature_fitted=manifest.temperature_fitted,
+    )
+
+
+def listen(source: Source, recogniser: Recognizer, sinks: Sequence[Sink]) -> Summary:
+    """Recognise a source to its end, or until Ctrl-C or SIGTERM, and close with a summary.
+
+    Raises:
+        SourceError: the sound could not be had, or broke off; what came before is flushed first.
+    """
+    ledger = Ledger()
+    with Stopper().listening() as stopper, source:
+        _emit(sinks, [session_of(source, recogniser)])
+        try:
+            for block in stopper.blocks(source):
+                _hear(block, recogniser, sinks, ledger)
+        finally:
+            events = recogniser.flush()
+            ledger.spent(0.0, events)
+            summary = ledger.summary(recogniser.heard_s)
+            _emit(sinks, [*events, summary])
+    return summary
+
+
+def _hear(block: Block, recogniser: Recognizer, sinks: Sequence[Sink], ledger: Ledger) -> None:
+    began = time.perf_counter()
+    queued_ms = 1000.0 * (began - block.arrived_s)
+    events: list[Event] = []
+    if block.lost:
+        ledger.lost()
+        events += recogniser.lose(block.lost)
+    events += recogniser.feed(block.samples)
+    ledger.spent(time.perf_counter() - began, events)
+    _emit(sinks, [with_queue(event, queued_ms) for event in events])
+    level = _dbfs(block)
+    for sink in sinks:
+        sink.progress(recogniser.heard_s, level)
+
+
+def _emit(sinks: Sequence[Sink], events: Sequence[Event]) -> None:
+    for event in events:
+        for sink in sinks:
+            sink.emit(event)
+
+
+def with_queue(event: Event, queued_ms: float) -> Event:
+    """Add the time that the sound waited for its turn to a window's latency and lag."""
+    if not isinstance(event, Window):
+        return event
+    return replace(
+        event,
+        latency_ms={"queue": queued_ms, **event.latency_ms},
+        lag_ms=event.lag_ms + queued_ms,
+    )
+
+
+def _dbfs(block: Block) -> float:
+    mean = float(np.mean(np.square(block.samples, dtype=np.float64))) if len(block.samples) else 0.0
+    return max(QUIETEST_DBFS, 10.0 * math.log10(mean)) if mean > 0 else QUIETEST_DBFS

@@ -1,0 +1,300 @@
+"""The recogniser: samples in, events out, with everything between them carried as state.
+
+    samples -> FeatureStream -> windows of features -> classifier -> head -> Decision -> events
+
+Streaming is exact: the windows are those of the whole recording, and neither they nor the order of
+the events depend on how the samples are divided into blocks. A window is the 32 features inside 3 s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edge.bundle import Bundle, default_bundle, load_bundle
+from edge.decision import Decision, DecisionRule
+from edge.engine import Engine
+from edge.errors import UsageError
+from edge.events import Event, Overrun, Speech, Utterance, Window
+from edge.features import FeatureStream
+from edge.frontend import Array
+from edge.history import History
+from edge.labels import EMOTIONS, UNSURE
+from edge.normaliser import DECIBEL
+from edge.profile import Profile, load_profile
+from edge.speech import SpeechDetector, SpeechGate
+
+STAGES = ("front_end", "encoder", "classifier", "decision")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the recogniser runs."""
+
+    step_ms: int = 240
+    """From one window to the next: a multiple of 80."""
+    speech_needed_s: float = 1.0
+    """Speech that a window needs before an emotion is claimed; a third of a shorter window."""
+    rule: DecisionRule = field(default_factory=DecisionRule)
+    gate: SpeechGate = field(default_factory=SpeechGate)
+
+
+class Recognizer:
+    """Recognises one stream of sound.
+
+    Remembers the feature stream's state, the features and the speech flags of one window, and the
+    current utterance. `flush` ends the stream: it emits the window that ends with the last feature,
+    and the utterance under way. `reset` returns to the initial state exactly.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        profile: Profile | None = None,
+        settings: Settings | None = None,
+        provider: str = "auto",
+    ) -> None:
+        """Prepare a stream.
+
+        Args:
+            bundle: the model.
+            profile: a speaker's own head, level and statistics.
+            settings: how to run.
+            provider: where the graphs run: "auto", "cpu" or "cuda".
+
+        Raises:
+            UsageError: the step is not a multiple of 80 ms.
+            ModelError: the bundle's graphs cannot be used.
+        """
+        self.bundle = bundle
+        self.profile = profile
+        self.settings = settings or Settings()
+        self.engine = Engine(bundle, provider)
+        self.front_end = bundle.manifest.front_end
+        self.step_features = _step_features(self.settings.step_ms, self.feature_ms)
+        self._head = profile.head if profile else bundle.head
+        self._stream = FeatureStream(
+            self.engine,
+            self.front_end,
+            profile.levels if profile else bundle.manifest.levels,
+            profile.statistics if profile else bundle.statistics,
+        )
+        self._detector = SpeechDetector(self.settings.gate)
+        self._decision = Decision(self.settings.rule, self.settings.step_ms / 1000.0)
+        self.reset()
+
+    @classmethod
+    def load(
+        cls,
+        bundle: Path | None = None,
+        *,
+        profile: Path | None = None,
+        settings: Settings | None = None,
+        provider: str = "auto",
+    ) -> Recognizer:
+        """Load a bundle's folder (the one that ships, if None) and a profile's file."""
+        loaded = load_bundle(bundle or default_bundle())
+        speaker = load_profile(profile, loaded) if profile else None
+        return cls(loaded, profile=speaker, settings=settings, provider=provider)
+
+    @property
+    def feature_ms(self) -> int:
+        """Time from one feature to the next: 80."""
+        return self.engine.graphs.frames_per_feature * self.front_end.hop_length_ms
+
+    @property
+    def window_s(self) -> float:
+        """Sound that a full window covers."""
+        return self.front_end.window_ms / 1000.0
+
+    @property
+    def heard_s(self) -> float:
+        """Time of the stream so far, lost sound included."""
+        return (self._samples + self._skipped) / self.front_end.sample_rate
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        self._stream.reset()
+        self._detector.reset()
+        self._decision.reset()
+        self._features = History(np.zeros((0, self.engine.graphs.feature_size), np.float32))
+        self._dbfs = History(np.zeros(0, np.float32))
+        self._speech = History(np.zeros(0, bool))
+        self._samples = 0
+        self._skipped = 0
+        self._windows_due = 0
+        self._last_window = 0
+        self._utterance_from: float | None = None
+        self._spent = dict.fromkeys(STAGES, 0.0)
+
+    def feed(self, samples: Array) -> list[Event]:
+        """Take (N,) float32 samples at 16 kHz, any N, and return the events they complete."""
+        began = time.perf_counter()
+        progress = self._stream.feed(np.asarray(samples, np.float32))
+        self._samples += len(samples)
+        self._spent["front_end"] += progress.front_end_s
+        self._spent["encoder"] += progress.encoder_s
+        first_frame = self._speech.end
+        self._features.append(progress.features)
+        self._dbfs.append(self._in_dbfs(progress.levels))
+        self._speech.append(self._detector.feed(self._dbfs[first_frame : self._dbfs.end]))
+        events = self._in_order(first_frame, self._due_windows(), began)
+        self._forget()
+        return events
+
+    def lose(self, count: int) -> list[Event]:
+        """Note that so many samples were lost: time goes on, and they are heard as silence.
+
+        Silence beyond a window's length would change nothing, so it is not computed.
+        """
+        event = Overrun(start_s=self.heard_s, lost_s=count / self.front_end.sample_rate)
+        silence = min(count, 2 * self.front_end.samples_in(self.front_end.window_frames))
+        events = self.feed(np.zeros(silence, np.float32))
+        self._skipped += count - silence
+        return [event, *events]
+
+    def flush(self) -> list[Event]:
+        """End the stream: emit the window that ends with its last feature, and the utterance."""
+        began = time.perf_counter()
+        last = [self._features.end] if self._features.end > self._last_window else []
+        events = self._in_order(self._speech.end, last, began)
+        if self._utterance_from is not None:
+            events += self._end_utterance(self.heard_s, self.heard_s)
+        self._detector.reset()
+        return events
+
+    def _due_windows(self) -> list[int]:
+        """List the windows that are complete, each by the number of the feature after its last."""
+        full, step = self.engine.graphs.window_features, self.step_features
+        due = []
+        while full + self._windows_due * step <= self._features.end:
+            due.append(full + self._windows_due * step)
+            self._windows_due += 1
+        return due
+
+    def _in_order(self, first_frame: int, windows: list[int], began: float) -> list[Event]:
+        """Turn windows, and changes of the speech flag since a frame, into events in order of time."""
+        started = time.perf_counter()
+        probs = self._probs(windows)
+        self._spent["classifier"] += time.perf_counter() - started
+        happenings = [(frame, False, 0) for frame in self._changes(first_frame)]
+        happenings += [(self._frames_of(end)[1], True, index) for index, end in enumerate(windows)]
+        events: list[Event] = []
+        for frame, is_window, index in sorted(happenings):
+            if is_window:
+                events.append(self._window(windows[index], probs[index], began, len(windows)))
+            else:
+                events += self._turn(frame)
+        if windows:
+            self._last_window = windows[-1]
+            self._spent = dict.fromkeys(STAGES, 0.0)
+        return events
+
+    def _probs(self, windows: list[int]) -> Array:
+        """Classify windows, those of the same length together: (len(windows), C)."""
+        full = self.engine.graphs.window_features
+        if not windows:
+            return np.zeros((0, len(EMOTIONS)), np.float32)
+        batch = np.stack([self._features[max(0, end - full) : end] for end in windows])
+        return self._head.probs(self.engine.classify(batch))
+
+    def _changes(self, first_frame: int) -> Iterator[int]:
+        """Yield the number of frames after which speech has just begun or ended."""
+        flags = self._speech[first_frame : self._speech.end]
+        before = self._utterance_from is not None
+        for offset, flag in enumerate(flags.tolist()):
+            if flag != before:
+                yield first_frame + offset + 1
+            before = flag
+
+    def _turn(self, frame: int) -> list[Event]:
+        """Begin or end an utterance after so many frames."""
+        now = self._time(self.front_end.samples_in(frame))
+        if self._utterance_from is None:
+            self._utterance_from = max(0.0, now - self.settings.gate.memory_ms / 1000.0)
+            self._decision.reset()
+            return [Speech(time_s=now, active=True)]
+        return self._end_utterance(now, now - self.settings.gate.leave_ms / 1000.0)
+
+    def _end_utterance(self, now: float, end: float) -> list[Event]:
+        events: list[Event] = [Speech(time_s=now, active=False)]
+        if self._decision.windows and self._utterance_from is not None:
+            average, label = self._decision.average()
+            events.append(
+                Utterance(
+                    start_s=self._utterance_from,
+                    end_s=max(end, self._utterance_from),
+                    probs=by_emotion(average),
+                    label=label,
+                    windows=self._decision.windows,
+                )
+            )
+        self._utterance_from = None
+        return events
+
+    def _window(self, end: int, probs: Array, began: float, together: int) -> Window:
+        """Decide on a window; the compute time so far is shared by the windows that came together."""
+        started = time.perf_counter()
+        first, last = self._frames_of(end)
+        flags = self._speech[first:last]
+        hop_s = self.front_end.hop_length_ms / 1000.0
+        needed = min(self.settings.speech_needed_s / hop_s, len(flags) / 3.0)
+        speech = bool(flags.sum() >= needed)
+        label = self._decision.update(probs) if speech else UNSURE
+        smoothed = self._decision.smoothed if speech and self._decision.smoothed is not None else probs
+        step = self.settings.step_ms // self.front_end.hop_length_ms
+        now = time.perf_counter()
+        spent = {stage: 1000.0 * spent_s / together for stage, spent_s in self._spent.items()}
+        spent["decision"] = 1000.0 * (now - started)
+        return Window(
+            start_s=self._time(first * self.front_end.hop_length),
+            end_s=self._time(self.front_end.samples_in(last)),
+            probs=by_emotion(probs),
+            smoothed=by_emotion(smoothed),
+            label=label,
+            speech=speech,
+            level_dbfs=float(self._dbfs[max(first, last - step) : last].mean()),
+            latency_ms=spent,
+            lag_ms=1000.0 * (now - began),
+        )
+
+    def _frames_of(self, end: int) -> tuple[int, int]:
+        """Return the frames, first and after the last, of the window that ends before a feature."""
+        graphs = self.engine.graphs
+        first = max(0, end - graphs.window_features)
+        return (
+            first * graphs.frames_per_feature,
+            (end - 1) * graphs.frames_per_feature + graphs.frames_for_first,
+        )
+
+    def _in_dbfs(self, levels: Array) -> Array:
+        full_scale = np.float32(np.log(self.front_end.full_scale_power))
+        dbfs: Array = (levels - full_scale) / np.float32(DECIBEL)
+        return dbfs
+
+    def _time(self, samples: int) -> float:
+        return (samples + self._skipped) / self.front_end.sample_rate
+
+    def _forget(self) -> None:
+        """Drop what no window to come can need."""
+        graphs = self.engine.graphs
+        first = max(0, self._features.end - graphs.window_features - self.step_features)
+        self._features.forget(first)
+        self._dbfs.forget(first * graphs.frames_per_feature)
+        self._speech.forget(first * graphs.frames_per_feature)
+
+
+def by_emotion(probs: Array) -> dict[str, float]:
+    """Name (C,) probabilities."""
+    return {emotion: float(prob) for emotion, prob in zip(EMOTIONS, probs, strict=True)}
+
+
+def _step_features(step_ms: int, feature_ms: int) -> int:
+    if step_ms < feature_ms or step_ms % feature_ms:
+        raise UsageError(f"a step of {step_ms} ms cannot be: choose a multiple of {feature_ms} ms")
+    return step_ms // feature_ms

@@ -1,0 +1,218 @@
+"""Where events go: JSON Lines for programs, plain lines for logs and people without a terminal.
+
+The live monitor, in `edge.monitor`, is one more sink.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from edge.errors import MmtlError, UsageError
+from edge.events import Device, Event, Overrun, Session, Summary, Utterance, Window, to_json
+
+
+class ReaderGone(Exception):  # noqa: N818 - news, not an error
+    """Whoever read our output has had enough (`mmtl run ... | head -1`): stop quietly, with exit code 0.
+
+    The stream that broke already leads nowhere when this is raised, so Python's own flush at exit
+    has nothing to complain about. A command that prints by itself and meets a BrokenPipeError
+    calls `silence_stdout` to the same end.
+    """
+
+
+class Sink:
+    """Takes events and does nothing with them; sinks override what they need."""
+
+    def emit(self, event: Event) -> None:
+        """Take the next event."""
+
+    def progress(self, heard_s: float, level_dbfs: float) -> None:
+        """Learn, after each block of sound, how much was heard (s) and its RMS level (dBFS)."""
+
+    def close(self) -> None:
+        """Release what the sink holds; closing twice does no harm."""
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class JsonLines(Sink):
+    """Writes one JSON object a line, each one flushed: readers follow along while it grows.
+
+    Args:
+        target: "-" for stdout, else the path of a file, whose old content is replaced.
+
+    Raises:
+        UsageError: the target cannot be opened.
+        MmtlError: while emitting, the target cannot be written to.
+        ReaderGone: while emitting, the reader of a pipe went away.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._name = "stdout" if target == "-" else printable(target)
+        self._owned = target != "-"
+        self._stream = _open(target) if self._owned else _stdout()
+
+    def emit(self, event: Event) -> None:
+        """Write the event as one line."""
+        _write_line(self._stream, to_json(event), self._name)
+
+    def close(self) -> None:
+        """Close the file; stdout stays open."""
+        if not self._owned:
+            return
+        try:
+            self._stream.close()
+        except OSError as error:
+            raise _unwritable(self._name, error) from error
+
+
+class PlainLines(Sink):
+    """Writes a short line whenever something changes: for pipes, logs and terminals without colour.
+
+    Remembers the label shown last, so that a label is written when it changes and not again.
+
+    Args:
+        stream: where the lines go; it is flushed after each and never closed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._name = printable(str(getattr(stream, "name", "output"))).strip("<>")
+        self._label = ""
+        self._percentages = False
+
+    def emit(self, event: Event) -> None:
+        """Write a line if the event is news."""
+        if isinstance(event, Session):
+            self._percentages = event.temperature_fitted
+        if isinstance(event, Window):
+            if not event.speech or event.label == self._label:
+                return
+            self._label = event.label
+        _write_line(self._stream, describe(event, self._percentages), self._name)
+
+
+def describe(event: Event, percentages: bool) -> str:
+    """Say an event in one line for people; empty where there is nothing to say.
+
+    Args:
+        event: any event.
+        percentages: whether the probabilities may be shown as such.
+    """
+    match event:
+        case Session():
+            profile = f"profile {event.profile}" if event.profile else "no profile"
+            text = f"listening to {event.source}: {event.bundle}, {profile}, {event.provider}"
+        case Window():
+            text = f"{clock_time(event.end_s)}  {_claim(event.label, event.smoothed, percentages)}"
+        case Utterance():
+            span = f"{clock_time(event.start_s)} to {clock_time(event.end_s)}"
+            claim = _claim(event.label, event.probs, percentages)
+            text = f"{clock_time(event.end_s)}  utterance {span}: {claim}"
+        case Overrun():
+            text = f"{clock_time(event.start_s)}  overrun: {event.lost_s:.2f} s of sound lost"
+        case Device():
+            text = f"{clock_time(event.time_s)}  device {event.name}: {event.state}"
+        case Summary():
+            text = f"{clock_time(event.duration_s)}  end: {describe_summary(event)}"
+        case _:
+            return ""
+    return printable(text)
+
+
+def describe_summary(summary: Summary) -> str:
+    """Say what was heard, how fast it was computed and what was lost."""
+    parts = [_count(summary.windows, "window"), _count(summary.utterances, "utterance")]
+    if summary.latency_ms:
+        parts.append("step " + ", ".join(f"{key} {ms:.1f} ms" for key, ms in summary.latency_ms.items()))
+    parts.append(f"real-time factor {summary.real_time_factor:.3f}")
+    parts.append(f"sound lost {_count(summary.dropped, 'time')}" if summary.dropped else "no sound lost")
+    return ", ".join(parts)
+
+
+def clock_time(seconds: float) -> str:
+    """Write seconds of the stream as m:ss.t, or h:mm:ss.t from an hour on."""
+    tenths = max(0, round(seconds * 10))
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    start = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{start}:{tenths // 10:02d}.{tenths % 10}"
+
+
+def printable(text: str) -> str:
+    """Replace what could steer a terminal or break a line: names come from files and devices."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def silence_stdout() -> None:
+    """Let whatever is still to be written to stdout go nowhere, the flush at exit included."""
+    if sys.stdout is not None:
+        _silence(sys.stdout)
+
+
+def _claim(label: str, probs: dict[str, float], percentages: bool) -> str:
+    if percentages and label in probs:
+        return f"{label} {probs[label]:.0%}"
+    return label
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _open(path: str) -> TextIO:
+    try:
+        return Path(path).open("w", encoding="utf-8", newline="\n")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"cannot write events to {printable(path)} ({reason}): name a file in a folder you may write to"
+        ) from error
+
+
+def _stdout() -> TextIO:
+    if sys.stdout is None:
+        raise UsageError("stdout is closed, events need somewhere to go: give a file instead of -")
+    return sys.stdout
+
+
+def _write_line(stream: TextIO, line: str, name: str) -> None:
+    if not line:
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        stream.write(line.encode(encoding, "replace").decode(encoding) + "\n")
+        stream.flush()
+    except OSError as error:
+        _silence(stream)
+        if isinstance(error, BrokenPipeError):
+            raise ReaderGone(f"nobody reads {name} any more") from error
+        raise _unwritable(name, error) from error
+
+
+def _unwritable(name: str, error: OSError) -> MmtlError:
+    reason = error.strerror or error
+    return MmtlError(f"cannot go on writing to {name} ({reason}): make room there, or write elsewhere")
+
+
+def _silence(stream: TextIO) -> None:
+    """Point the stream's descriptor at nothing: what its buffer still holds would fail again."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        descriptor = stream.fileno()
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, descriptor)
+        os.close(nothing)

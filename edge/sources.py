@@ -1,0 +1,286 @@
+"""Where sound comes from: a microphone, a file, a pipe or the demo clip, all as blocks at 16 kHz."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
+
+import numpy as np
+
+from edge.audio import BLOCK_S, HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, Intake, SoundFile
+from edge.errors import SourceError, UsageError
+from edge.frontend import Array
+
+FULL_SCALE: Final = 32_768.0
+"""The magnitude of s16le that is 1.0."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of the stream, of any length above 0."""
+
+    samples: Array
+    """(N,) float32 mono at 16 kHz, in [-1, 1]."""
+    arrived_s: float
+    """`time.perf_counter()` when its last sample arrived (live) or was read."""
+    lost: int = 0
+    """Samples at 16 kHz lost just before this block."""
+
+
+class Source(Protocol):
+    """Sound as a stream: enter it, iterate over it once, leave it."""
+
+    @property
+    def name(self) -> str:
+        """What people call it: a file's name, a device's (known once entered), "stdin", "demo"."""
+
+    @property
+    def live(self) -> bool:
+        """True where sound arrives in real time: a microphone or a paced file."""
+
+    def __enter__(self) -> Source:
+        """Open it.
+
+        Raises:
+            SourceError: there is no sound to be had from it.
+        """
+
+    def __exit__(self, *exc: object) -> None:
+        """Close it, whatever happened."""
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the blocks until the sound ends.
+
+        Raises:
+            SourceError: the sound broke off.
+        """
+
+
+def open_source(spec: str, *, rate: int = SAMPLE_RATE, paced: bool = False) -> Source:
+    """Choose the source that a word on the command line means; it opens when it is entered.
+
+    Args:
+        spec: "mic", "mic:INDEX_OR_NAME", "demo", "-" (raw s16le mono on stdin), or a file's name
+            ("./demo" for a file of that name).
+        rate: Hz of what comes on stdin; a file and a device state their own.
+        paced: deliver a file or the demo at the pace of real time. A microphone and a pipe set their own.
+
+    Raises:
+        UsageError: the word or the rate cannot be meant.
+    """
+    if not spec:
+        raise UsageError("the source is an empty word: name a sound file, or mic, demo, or - for a pipe")
+    if spec == "-":
+        return StdinSource(rate)
+    if spec == "demo":
+        return DemoSource(paced=paced)
+    if spec == "mic" or spec.startswith("mic:"):
+        return _microphone(spec)
+    return FileSource(spec, paced=paced)
+
+
+def _microphone(spec: str) -> Source:
+    # Imported here because edge.microphone needs Block.
+    from edge.microphone import Microphone  # noqa: PLC0415
+
+    _, colon, device = spec.partition(":")
+    if colon and not device.strip():
+        raise UsageError("mic: names no device: write mic, mic:INDEX or mic:NAME (mmtl devices lists them)")
+    return Microphone(device.strip() or None)
+
+
+class FileSource:
+    """A sound file, as fast as it can be read or at the pace of real time."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        paced: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Name a file; nothing is opened yet.
+
+        Args:
+            path: the file.
+            paced: deliver each block when its last sample would have been spoken.
+            clock: seconds, never going back; arrivals are in its terms.
+            sleep: wait for so many seconds, > 0.
+        """
+        self._path = Path(path)
+        self._clock = clock
+        self._sleep = sleep
+        self.name = self._path.name
+        self.live = paced
+
+    def __enter__(self) -> FileSource:
+        """Open the file; see `edge.audio.SoundFile` for what is refused."""
+        self._file = SoundFile(self._path).__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close the file."""
+        self._file.__exit__(*exc)
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the file's sound from its beginning to its end.
+
+        Raises:
+            SourceError: the file is damaged; the sound before that has been delivered.
+        """
+        intake, start_s, frames = Intake(self._file.rate), self._clock(), 0
+        arrived_s = start_s
+        for sound in self._file.blocks():
+            frames += len(sound)
+            arrived_s = self._arrival(start_s + frames / self._file.rate)
+            yield from _block(intake.feed(sound), arrived_s)
+        yield from _block(intake.flush(), arrived_s)
+
+    def _arrival(self, due_s: float) -> float:
+        """Wait for the time a block is due, which does not drift, and return when it arrived."""
+        if not self.live:
+            return self._clock()
+        while (early_s := due_s - self._clock()) > 0:
+            self._sleep(early_s)
+        # Not the present: a listener who falls behind must see that the sound has been waiting.
+        return due_s
+
+
+class DemoSource(FileSource):
+    """The clip of synthesised speech that ships inside the package."""
+
+    def __init__(self, *, paced: bool = False) -> None:
+        """Choose the demo; nothing is opened yet."""
+        super().__init__("demo", paced=paced)
+        self._unpacked = ExitStack()
+
+    def __enter__(self) -> DemoSource:
+        """Find and open the clip.
+
+        Raises:
+            SourceError: this installation lacks it, or it is damaged.
+        """
+        clip = resources.files("edge") / "demo.flac"
+        if not clip.is_file():
+            raise SourceError("the demo clip is missing from this installation: install mmtl again")
+        self._path = self._unpacked.enter_context(resources.as_file(clip))
+        try:
+            super().__enter__()
+        except SourceError:
+            self._unpacked.close()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close the clip."""
+        super().__exit__(*exc)
+        self._unpacked.close()
+
+
+class StdinSource:
+    """Raw 16-bit little-endian mono sound from a pipe, taken as it comes.
+
+    Remembers the odd byte of a sample that is still on its way; one left over at the end is dropped.
+    """
+
+    name = "stdin"
+    live = False
+
+    def __init__(self, rate: int = SAMPLE_RATE, stream: BinaryIO | None = None) -> None:
+        """Prepare to read.
+
+        Args:
+            rate: Hz of the sound, `LOWEST_RATE` to `HIGHEST_RATE`; a pipe cannot say.
+            stream: where to read, with `read1`; standard input by default.
+
+        Raises:
+            UsageError: nobody records speech at this rate.
+        """
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise UsageError(
+                f"a rate of {rate} Hz was given, expected {LOWEST_RATE} to {HIGHEST_RATE}: "
+                "give the rate the sound was recorded at, for example --rate 16000"
+            )
+        self._rate = rate
+        self._given = stream
+
+    def __enter__(self) -> StdinSource:
+        """Find the pipe.
+
+        Raises:
+            SourceError: standard input is closed, or a terminal.
+        """
+        self._stream = self._given or _piped_stdin(self._rate)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Leave the pipe open: it is not ours."""
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield what has arrived, until the pipe is closed.
+
+        Raises:
+            SourceError: no sound came, a sound file came instead, or reading failed.
+        """
+        intake, arrived_s, heard = Intake(self._rate), time.perf_counter(), False
+        for sound in self._pieces():
+            arrived_s, heard = time.perf_counter(), True
+            yield from _block(intake.feed(sound), arrived_s)
+        if not heard:
+            raise SourceError(f"standard input ended before any sound came: {_recording(self._rate)}")
+        yield from _block(intake.flush(), arrived_s)
+
+    def _pieces(self) -> Iterator[Array]:
+        """Read (N,) float32 samples at the pipe's own rate, each as soon as it is complete."""
+        pending = self._read()
+        _refuse_header(pending)
+        while pending:
+            whole = len(pending) // 2 * 2
+            if whole:
+                yield np.frombuffer(pending[:whole], "<i2").astype(np.float32) / np.float32(FULL_SCALE)
+            more = self._read()
+            pending = pending[whole:] + more if more else b""
+
+    def _read(self) -> bytes:
+        try:
+            return self._stream.read1(2 * round(BLOCK_S * self._rate))  # type: ignore[attr-defined, no-any-return]
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise SourceError(
+                f"standard input cannot be read ({reason}): {_recording(self._rate)}"
+            ) from error
+
+
+def _piped_stdin(rate: int) -> BinaryIO:
+    if sys.stdin is None or sys.stdin.closed:
+        raise SourceError(f"standard input is closed: {_recording(rate)}")
+    if sys.stdin.isatty():
+        raise SourceError(f"standard input is a terminal, not a pipe: {_recording(rate)}")
+    return sys.stdin.buffer
+
+
+def _refuse_header(data: bytes) -> None:
+    """Raise for the beginning of a sound file, which would be heard as a click and noise."""
+    if data.startswith((b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM")):
+        kind = data[:4].decode()
+        raise SourceError(
+            f"a sound file arrived on standard input (it begins with {kind}), expected raw s16le: "
+            "give the file's name instead of -"
+        )
+
+
+def _recording(rate: int) -> str:
+    return f"pipe raw s16le mono into it, for example arecord -t raw -f S16_LE -c 1 -r {rate} | mmtl run -"
+
+
+def _block(samples: Array, arrived_s: float) -> Iterator[Block]:
+    """Yield a block unless the resampler has nothing ready."""
+    if len(samples):
+        yield Block(samples, arrived_s)

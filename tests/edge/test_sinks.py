@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.errors import MmtlError, UsageError
+from edge.events import Device, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.sinks import JsonLines, PlainLines, ReaderGone, Sink, clock_time, describe, printable
+
+ROOT = Path(__file__).resolve().parents[2]
+FULL = Path("/dev/full")
+OVERRUN = Overrun(start_s=1.0, lost_s=0.25)
+
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+
+
+def session(fitted: bool = True) -> Session:
+    return Session("demo", "base", None, "cpu", ("neutral", "happy", "sad", "angry"), 3.0, 0.24, fitted)
+
+
+def window(end_s: float, label: str, speech: bool = True) -> Window:
+    probs = {"neutral": 0.1, "happy": 0.62, "sad": 0.08, "angry": 0.2}
+    return Window(end_s - 3.0, end_s, probs, probs, label, speech, -20.0, {"encoder": 1.0}, 5.0)
+
+
+def plain(*events: object) -> list[str]:
+    stream = io.StringIO()
+    sink = PlainLines(stream)
+    for event in events:
+        sink.emit(event)  # type: ignore[arg-type]
+    return stream.getvalue().splitlines()
+
+
+def run_script(body: str) -> list[str]:
+    script = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom edge.sinks import *\n{body}"
+    return [sys.executable, "-E", "-c", script]  # -E: PYTHONUNBUFFERED would hide the flush at exit
+
+
+EMIT_FOR_EVER = """
+from edge.events import Overrun
+sink = SINK
+try:
+    for number in range(1_000_000):
+        sink.emit(Overrun(float(number), 0.1))
+except ReaderGone:
+    silence_stdout()
+    sys.exit(0)
+sys.exit(9)
+"""
+
+
+def test_a_plain_sink_takes_everything_and_closes_at_the_end_of_the_block() -> None:
+    class Closing(Sink):
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+    sink = Closing()
+    with sink:
+        sink.emit(OVERRUN)
+        sink.progress(0.1, -20.0)
+        assert sink.closed == 0
+    assert sink.closed == 1
+
+
+def test_each_event_is_a_line_that_can_be_read_before_the_file_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with JsonLines(str(path)) as sink:
+        for seen, event in enumerate((session(), window(3.0, "happy"), OVERRUN), start=1):
+            sink.emit(event)
+            lines = path.read_text(encoding="utf-8").splitlines()
+            assert len(lines) == seen
+            assert json.loads(lines[-1])["type"] == event.type
+
+
+def test_a_dash_means_stdout_which_stays_open(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = JsonLines("-")
+    sink.emit(OVERRUN)
+    sink.close()
+    print("still here")  # noqa: T201
+    first, second = capsys.readouterr().out.splitlines()
+    assert json.loads(first)["lost_s"] == 0.25
+    assert second == "still here"
+
+
+@pytest.mark.parametrize("name", ["", "missing/events.jsonl", "bad\0name"])
+def test_a_target_that_cannot_be_opened_is_a_usage_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot write events to .* name a file"):
+        JsonLines(f"{tmp_path}/{name}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_stdout_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(UsageError, match="give a file"):
+        JsonLines("-")
+
+
+@needs_full
+def test_a_full_disk_is_an_error_with_a_remedy_and_closing_then_is_quiet() -> None:
+    sink = JsonLines(str(FULL))
+    with pytest.raises(MmtlError, match=r"/dev/full \(No space left.*make room") as raised:
+        sink.emit(OVERRUN)
+    assert not isinstance(raised.value, UsageError)
+    sink.close()
+    sink.close()
+
+
+@needs_full
+def test_a_full_disk_behind_stdout_leaves_no_complaint_at_exit() -> None:
+    body = "from edge.events import Overrun\nfrom edge.errors import MmtlError\ntry:\n"
+    body += " JsonLines('-').emit(Overrun(1.0, 0.1))\nexcept MmtlError as error:\n sys.exit(error.exit_code)"
+    with FULL.open("w") as full:
+        done = subprocess.run(run_script(body), stdout=full, stderr=subprocess.PIPE, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("sink", ["JsonLines('-')", "PlainLines(sys.stdout)"])
+def test_a_reader_that_leaves_ends_the_program_quietly(sink: str) -> None:
+    command = run_script(EMIT_FOR_EVER.replace("SINK", sink))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().strip()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=30) == 0
+
+
+def test_a_reader_of_stderr_that_leaves_does_not_change_the_exit_code() -> None:
+    command = run_script(EMIT_FOR_EVER.replace("SINK", "PlainLines(sys.stderr)"))
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert b"overrun" in process.stderr.readline()
+        process.stderr.close()
+        assert process.wait(timeout=30) == 0
+
+
+def test_what_a_command_prints_by_itself_can_be_silenced_too() -> None:
+    body = "print('unread', end='')\nsys.stdin.read()\nsilence_stdout()"
+    with subprocess.Popen(
+        run_script(body), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=30) == 0
+
+
+def test_a_reader_that_leaves_is_not_an_error_of_ours() -> None:
+    assert not issubclass(ReaderGone, MmtlError)
+
+
+def test_a_label_is_written_when_it_changes_and_not_again() -> None:
+    labels = ["happy", "happy", "unsure", "unsure", "happy"]
+    lines = plain(session(), *(window(3.0 + index, label) for index, label in enumerate(labels)))
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["0:03.0", "happy"],
+        ["0:05.0", "unsure"],
+        ["0:07.0", "happy"],
+    ]
+
+
+def test_silence_changes_no_label() -> None:
+    lines = plain(session(), window(3.0, "happy"), window(4.0, "sad", speech=False), window(5.0, "happy"))
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_percentages_are_written_only_when_the_temperature_was_fitted(fitted: bool) -> None:
+    probs = {"happy": 0.62}
+    lines = plain(session(fitted), window(3.0, "happy"), Utterance(1.0, 3.5, probs, "happy", 4))
+    assert ["62%" in line for line in lines] == [False, fitted, fitted]
+
+
+def test_every_kind_of_news_has_its_line_and_the_rest_has_none() -> None:
+    summary = Summary(61.04, 1, 2, 1, {"p50": 2.51, "p95": 3.0, "p99": 4.0}, 0.0123)
+    device = Device(9.0, "USB microphone", "lost")
+    lines = plain(session(), Speech(1.0, True), OVERRUN, device, summary)
+    assert lines == [
+        "listening to demo: base, no profile, cpu",
+        "0:01.0  overrun: 0.25 s of sound lost",
+        "0:09.0  device USB microphone: lost",
+        "1:01.0  end: 1 window, 2 utterances, step p50 2.5 ms, p95 3.0 ms, p99 4.0 ms, "
+        "real-time factor 0.012, sound lost 1 time",
+    ]
+
+
+def test_a_name_can_neither_steer_the_terminal_nor_add_a_line() -> None:
+    line = describe(Device(1.0, "mic\x1b[2J\nevil\udc80", "lost"), percentages=True)
+    assert "\x1b" not in line
+    assert "\n" not in line
+    assert printable("naïve マイク") == "naïve マイク"
+
+
+def test_a_stream_that_cannot_write_a_character_gets_a_question_mark() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    PlainLines(stream).emit(Device(1.0, "マイク", "back"))
+    assert raw.getvalue() == b"0:01.0  device ???: back\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "0:00.0"), (59.96, "1:00.0"), (75.25, "1:15.2"), (3725.0, "1:02:05.0"), (-1.0, "0:00.0")],
+)
+def test_times_read_as_on_a_clock(seconds: float, text: str) -> None:
+    assert clock_time(seconds) == text

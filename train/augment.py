@@ -1,0 +1,110 @@
+"""Training-time variety: level, microphone, noise, pitch and tempo, and masks.
+
+The first three act on power spectra (NumPy, one segment), the rest on normalised batches (torch).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torchaudio
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from edge.frontend import Array
+from edge.normaliser import DECIBEL
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much of each. Chosen on validation speakers; 0 switches one off."""
+
+    level_db: float = 2.0
+    """Standard deviation of the error of the followed level."""
+    settled: float = 0.5
+    """Share of segments heard as if the stream had long run: at the clip's own level."""
+    tilt_db: float = 1.5
+    """Standard deviation of the slowest component of a random microphone response."""
+    noise: float = 0.3
+    """Share of segments with noise."""
+    noise_snr_db: tuple[float, float] = (10.0, 35.0)
+    warp: float = 0.08
+    """Largest relative change of the frequency axis, and of the time axis."""
+    masks: int = 1
+    """Bands and stretches masked, each up to `mask_size` bins or frames."""
+    mask_size: int = 20
+
+    def scaled(self, strength: float) -> Augmentation:
+        """Return the same kinds, each so much of itself; 0 leaves the segments as they are."""
+        return replace(
+            self,
+            level_db=strength * self.level_db,
+            settled=strength * self.settled,
+            tilt_db=strength * self.tilt_db,
+            noise=strength * self.noise,
+            warp=strength * self.warp,
+            mask_size=round(strength * self.mask_size),
+        )
+
+
+def microphone(power: Array, tilt_db: float, rng: np.random.Generator) -> Array:
+    """Colour (T, F) power by a random smooth response of three cosines along frequency."""
+    position = np.arange(power.shape[1]) / power.shape[1]
+    response = sum(
+        rng.normal(0.0, tilt_db / order) * np.cos(np.pi * order * position + rng.uniform(0.0, 2.0 * np.pi))
+        for order in (1, 2, 3)
+    )
+    coloured: Array = power * np.exp(np.asarray(response) * DECIBEL).astype(np.float32)
+    return coloured
+
+
+def with_noise(
+    power: Array, speech_power: float, snr_db: tuple[float, float], rng: np.random.Generator
+) -> Array:
+    """Add stationary noise of a random colour to (T, F) power.
+
+    The power of a DFT bin of Gaussian noise is exponentially distributed around its mean.
+
+    Args:
+        power: the segment.
+        speech_power: mean bin power of its speech.
+        snr_db: lowest and highest signal-to-noise ratio.
+        rng: draws the ratio, the colour (flat to falling with the cube of frequency) and the noise.
+    """
+    position = np.arange(power.shape[1]) / power.shape[1]
+    colour = (position + 0.02) ** rng.uniform(-3.0, 0.5)
+    mean = speech_power * 10.0 ** (-rng.uniform(*snr_db) / 10.0) * colour / colour.mean()
+    noisy: Array = power + (mean * rng.exponential(1.0, power.shape)).astype(np.float32)
+    return noisy
+
+
+def warped(frames: Tensor, reach: float, generator: torch.Generator) -> Tensor:
+    """Stretch or squeeze frequency and time of each of (B, T, F) frames by up to `reach`.
+
+    A vocal tract of another length and another tempo. Time is warped about the segment's start, so
+    a segment keeps its length.
+    """
+    batch, time, bins = frames.shape
+    bin_scale, time_scale = 1.0 + reach * (2.0 * torch.rand(2, batch, generator=generator) - 1.0)
+    across = _grid(bins)[None, :] * bin_scale[:, None] * 2.0 - 1.0  # (B, F)
+    along = _grid(time)[None, :] * time_scale[:, None] * 2.0 - 1.0  # (B, T)
+    grid = torch.stack(
+        [across[:, None, :].expand(-1, time, -1), along[:, :, None].expand(-1, -1, bins)], dim=-1
+    ).to(frames.device)
+    return F.grid_sample(frames[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+
+
+def masked(frames: Tensor, masks: int, mask_size: int) -> Tensor:
+    """Blank random bands and stretches of (B, T, F) normalised frames: SpecAugment, Park et al. 2019."""
+    maps = frames[:, None]  # (B, 1, T, F)
+    for _ in range(masks):
+        for axis in (2, 3):
+            size = min(mask_size, maps.shape[axis] // 4)
+            maps = torchaudio.functional.mask_along_axis_iid(maps, size, 0.0, axis)
+    return maps[:, 0]
+
+
+def _grid(size: int) -> Tensor:
+    return (torch.arange(size) + 0.5) / size

@@ -1,0 +1,208 @@
+"""Which segments are seen together: a mixture for plain training, speakers for meta-learning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edge.frontend import Array
+from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension, dimension_class
+from edge.normaliser import (
+    DECIBEL,
+    follow_levels,
+    frame_levels,
+    initial_state,
+    log_power,
+)
+from train.augment import Augmentation, masked, microphone, warped, with_noise
+from train.mmtl import UNKNOWN, Samples, class_weights
+from train.segments import Normalisation, Spectra
+
+Batch = TypeVar("Batch")
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How the batches of an epoch are put together."""
+
+    window: int
+    """Longest segment, frames."""
+    batch_size: int = 8
+    """Segments in a mixed batch."""
+    speakers: int = 4
+    """m: speakers in a step of meta-learning."""
+    samples: int = 16
+    """Segments of each."""
+    auxiliary: tuple[Dimension, ...] = DIMENSIONS
+
+
+class Batches:
+    """Draws augmented batches from the training speakers' clips, the same ones for the same seed and epoch."""
+
+    def __init__(
+        self,
+        spectra: Sequence[Spectra],
+        normalisation: Normalisation,
+        augmentation: Augmentation,
+        draw: Draw,
+        seed: int,
+    ) -> None:
+        self._spectra = list(spectra)
+        self._normalisation = normalisation
+        self._augmentation = augmentation
+        self._draw = draw
+        self._seed = seed
+        self._settled = [_settled_level(item, normalisation) for item in self._spectra]
+        clips = [item.clip for item in self._spectra]
+        self._emotion = torch.tensor([_emotion_class(clip.emotion) for clip in clips])
+        self._ratings = torch.tensor(
+            [[_rating_class(getattr(clip, name)) for clip in clips] for name in draw.auxiliary]
+        )
+        self._balanced = _balanced([clip.corpus for clip in clips], self._emotion)
+        self._speakers = _groups([clip.speaker for clip in clips])
+
+    @property
+    def mixed_steps(self) -> int:
+        """Mixed batches in an epoch: each clip about once."""
+        return max(1, len(self._spectra) // self._draw.batch_size)
+
+    @property
+    def meta_steps(self) -> int:
+        """Batches of speakers in an epoch: about as many segments as there are clips."""
+        return max(1, len(self._spectra) // (self._draw.speakers * self._draw.samples))
+
+    def mixed(self, epoch: int) -> Iterator[Samples]:
+        """Yield `mixed_steps` batches, emotions and (less so) corpora evened out."""
+        rng = np.random.default_rng((self._seed, epoch))
+        size = self._draw.batch_size
+        picked = rng.choice(len(self._spectra), self.mixed_steps * size, p=self._balanced)
+        batches = _alike(picked, np.array([item.frames for item in self._spectra]), size, rng)
+        yield from _ahead(self._mixture(batch, rng) for batch in batches)
+
+    def by_speaker(self, epoch: int) -> Iterator[list[Samples]]:
+        """Yield `meta_steps` batches of m speakers, the tasks T_i of Cai et al. 2020, section 2.1."""
+        rng = np.random.default_rng((self._seed, epoch))
+        names = sorted(self._speakers)
+        m = min(self._draw.speakers, len(names))
+        yield from _ahead(
+            [self._task(names[index], rng) for index in rng.choice(len(names), m, replace=False)]
+            for _ in range(self.meta_steps)
+        )
+
+    def _mixture(self, indices: Indices, rng: np.random.Generator) -> Samples:
+        """Put together a batch whose classes were evened out by the drawing, so all weigh the same."""
+        return self._samples(
+            indices, torch.ones(len(EMOTIONS)), torch.ones(len(self._ratings), DIMENSION_CLASSES), rng
+        )
+
+    def _task(self, speaker: str, rng: np.random.Generator) -> Samples:
+        own = self._speakers[speaker]
+        picked = rng.choice(own, min(self._draw.samples, len(own)), replace=False)
+        ratings = [class_weights(labels[own], DIMENSION_CLASSES) for labels in self._ratings]
+        return self._samples(
+            picked, class_weights(self._emotion[own], len(EMOTIONS)), torch.stack(ratings), rng
+        )
+
+    def _samples(
+        self, indices: Indices, emotion_weights: Tensor, rating_weights: Tensor, rng: np.random.Generator
+    ) -> Samples:
+        segments = [self._segment(int(index), rng) for index in indices]
+        frames, lengths = padded(segments)
+        return Samples(
+            frames=self._varied(frames, lengths, rng),
+            lengths=lengths,
+            emotion=self._emotion[indices],
+            ratings=self._ratings[:, indices],
+            emotion_weights=emotion_weights,
+            rating_weights=rating_weights,
+        )
+
+    def _segment(self, index: int, rng: np.random.Generator) -> Array:
+        """Cut and vary one segment: (T, F) normalised, T at most the window."""
+        spectra, how, window = self._spectra[index], self._augmentation, self._draw.window
+        start = int(rng.integers(0, max(0, spectra.frames - window) + 1))
+        settled = self._settled[index]
+        power = microphone(spectra.power(0, start + window), how.tilt_db, rng)
+        if rng.random() < how.noise:
+            power = with_noise(power, float(np.exp(settled)), how.noise_snr_db, rng)
+        levels, statistics = self._normalisation.levels, self._normalisation.statistics
+        if rng.random() < how.settled:
+            level = np.full(len(power), settled, np.float32)
+        else:
+            level, _ = follow_levels(frame_levels(power), initial_state(levels), levels)
+        error = np.float32(rng.normal(0.0, how.level_db) * DECIBEL)
+        logs = log_power(power[start:], level[start:] + error, levels.eps)
+        normalised: Array = (logs - statistics.mean) / statistics.std
+        return normalised
+
+    def _varied(self, frames: Tensor, lengths: Tensor, rng: np.random.Generator) -> Tensor:
+        how = self._augmentation
+        if how.warp > 0:
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            frames = warped(frames, how.warp, generator)
+        frames = masked(frames, how.masks, how.mask_size)
+        beyond = torch.arange(frames.shape[1])[None, :] >= lengths[:, None]
+        return frames.masked_fill(beyond[:, :, None], 0.0)
+
+
+def padded(segments: Sequence[Array]) -> tuple[Tensor, Tensor]:
+    """Stack (T_i, F) segments as (B, T, F), zero past each one's end, with the (B,) lengths."""
+    lengths = torch.tensor([len(segment) for segment in segments])
+    frames = torch.zeros(len(segments), int(lengths.max()), segments[0].shape[1])
+    for row, segment in zip(frames, segments, strict=True):
+        row[: len(segment)] = torch.from_numpy(segment)
+    return frames, lengths
+
+
+def _settled_level(spectra: Spectra, normalisation: Normalisation) -> float:
+    """The level that a long stream of a clip like this one settles at, nats."""
+    levels = frame_levels(spectra.power())
+    return float(levels[levels > levels.max() - normalisation.levels.gate_db * DECIBEL].mean())
+
+
+def _emotion_class(emotion: str) -> int:
+    return EMOTIONS.index(emotion) if emotion in EMOTIONS else UNKNOWN
+
+
+def _rating_class(rating: float | None) -> int:
+    return UNKNOWN if rating is None else dimension_class(rating)
+
+
+def _balanced(corpora: list[str], emotion: Tensor) -> NDArray[np.float64]:
+    """Probability of each clip: emotions even within a corpus, corpora by the root of their size."""
+    cells = list(zip(corpora, emotion.tolist(), strict=True))
+    share = np.array([corpora.count(corpus) ** 0.5 / cells.count((corpus, label)) for corpus, label in cells])
+    known = share * (emotion.numpy() != UNKNOWN)
+    probabilities: NDArray[np.float64] = known / known.sum()
+    return probabilities
+
+
+def _groups(names: list[str]) -> dict[str, Indices]:
+    return {name: np.flatnonzero(np.array(names) == name) for name in set(names)}
+
+
+def _alike(picked: Indices, lengths: Indices, size: int, rng: np.random.Generator) -> list[Indices]:
+    """Group picks of like length into batches, in random order, so that little of a batch is padding."""
+    stretch = 8 * size
+    batches: list[Indices] = []
+    for first in range(0, len(picked), stretch):
+        ordered = sorted(picked[first : first + stretch], key=lambda index: int(lengths[index]))
+        batches += [np.array(ordered[at : at + size]) for at in range(0, len(ordered), size)]
+    return [batches[at] for at in rng.permutation(len(batches))]
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Prepare one batch in a thread while another is used."""
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        coming = worker.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = worker.submit(next, batches, None)
+            yield batch

@@ -1,0 +1,109 @@
+"""A trained model as one safetensors file: weights, normalisation and, as metadata, how it came to be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from edge.errors import ModelError
+from edge.files import replacing
+from edge.frontend import FrontEnd
+from edge.normaliser import BinStatistics, Levels
+from train.model import Architecture, EmotionNet
+from train.segments import Normalisation
+
+CHECKPOINT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that deciding needs, and the record of the training."""
+
+    net: EmotionNet
+    front_end: FrontEnd
+    normalisation: Normalisation
+    training: dict[str, Any]
+    """Options, corpora, speakers, scores: plain JSON."""
+    temperature: float | None = None
+    """Fitted on validation speakers; None: never fitted."""
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint in one piece."""
+    statistics = checkpoint.normalisation.statistics
+    tensors = {name: tensor.detach().cpu() for name, tensor in checkpoint.net.state_dict().items()}
+    tensors["statistics.mean"] = torch.from_numpy(statistics.mean)
+    tensors["statistics.std"] = torch.from_numpy(statistics.std)
+    described = {
+        "checkpoint_version": CHECKPOINT_VERSION,
+        "architecture": asdict(checkpoint.net.arch),
+        "front_end": asdict(checkpoint.front_end),
+        "levels": asdict(checkpoint.normalisation.levels),
+        "temperature": checkpoint.temperature,
+        "training": checkpoint.training,
+    }
+    with replacing(path) as partial:
+        save_file(_contiguous(tensors), partial, {"mmtl": json.dumps(described)})
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU, ready to evaluate.
+
+    Raises:
+        ModelError: the file is missing, damaged, of another version or another architecture.
+    """
+    described, tensors = _read(path)
+    if described.get("checkpoint_version") != CHECKPOINT_VERSION:
+        raise ModelError(
+            f"{path} is a checkpoint of version {described.get('checkpoint_version')}, this program reads "
+            f"version {CHECKPOINT_VERSION}: train again or use the program that wrote it"
+        )
+    statistics = BinStatistics(tensors.pop("statistics.mean").numpy(), tensors.pop("statistics.std").numpy())
+    try:
+        net = EmotionNet(_architecture(described["architecture"]))
+        net.load_state_dict(tensors)
+        front_end, levels = FrontEnd(**described["front_end"]), Levels(**described["levels"])
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{path} does not describe a model of this program: {_first_line(error)}") from error
+    return Checkpoint(
+        net=net.eval(),
+        front_end=front_end,
+        normalisation=Normalisation(levels, statistics),
+        training=described["training"],
+        temperature=described["temperature"],
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise ModelError(f"there is no checkpoint {path}: name the best.safetensors of a run folder")
+    try:
+        with safe_open(path, "pt") as file:
+            described = json.loads((file.metadata() or {})["mmtl"])
+            return described, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ModelError(
+            f"{path} is not a checkpoint of mmtl, or is damaged: {_first_line(error)}"
+        ) from error
+
+
+def _architecture(described: dict[str, Any]) -> Architecture:
+    described["channels"] = tuple(described["channels"])
+    described["kernels"] = tuple(tuple(kernel) for kernel in described["kernels"])
+    return Architecture(**described)
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Safetensors stores plain row-major tensors only; channels_last ones are not."""
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,185 @@
+"""`mmtl train` and `mmtl evaluate`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import typer
+
+from edge.errors import UsageError
+from edge.labels import DIMENSIONS, Dimension
+
+if TYPE_CHECKING:
+    from train.corpora import Clip
+    from train.splits import Split
+
+LICENCES = {
+    "ravdess": "CC BY-NC-SA 4.0 (Livingstone & Russo 2018)",
+    "emodb": "CC0 1.0 (Burkhardt et al. 2005)",
+    "nemo": "CC BY-NC-SA 4.0 (nEMO)",
+    "emotiontts": "CC BY-NC-SA 4.0",
+    "emotale": "none stated (EmoTale)",
+}
+
+Corpora = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Manifest files, folders with a manifest.csv, or IEMOCAP's folder.", show_default=False
+    ),
+]
+
+
+def train(  # noqa: PLR0913  (each is an option of the command)
+    corpora: Corpora,
+    out: Annotated[Path, typer.Option("--out", help="Run folder to write.", show_default=False)],
+    algorithm: Annotated[
+        Literal["erm", "mtl", "mmtl"],
+        typer.Option(
+            help="erm: the paper's CNN-LSTM; mtl: with auxiliary heads; mmtl: meta multi-task learning."
+        ),
+    ] = "mmtl",
+    auxiliary: Annotated[str, typer.Option(help="Auxiliary tasks, of v,a,d.")] = "v,a,d",
+    epochs: Annotated[int, typer.Option(min=1)] = 30,
+    learning_rate: Annotated[float, typer.Option(min=1e-7, help="gamma, of the outer step.")] = 0.001,
+    inner_lr: Annotated[float, typer.Option(min=0.0, help="alpha, of equation 4.")] = 0.01,
+    transfer_lr: Annotated[float, typer.Option(min=0.0, help="beta, of equation 5.")] = 0.01,
+    inner_steps: Annotated[int, typer.Option(min=1, help="Steps of equation 4.")] = 1,
+    query: Annotated[
+        Literal["same", "disjoint"], typer.Option(help="Segments of the emotion loss.")
+    ] = "same",
+    heads: Annotated[
+        Literal["shared", "separate"], typer.Option(help="Outputs of the auxiliary tasks.")
+    ] = "shared",
+    double_softmax: Annotated[
+        bool, typer.Option(help="Softmax before cross entropy, as the released code.")
+    ] = False,
+    label_smoothing: Annotated[float, typer.Option(min=0.0, max=0.9)] = 0.0,
+    paper: Annotated[
+        bool, typer.Option(help="The paper's own layers; they cannot be streamed or exported.")
+    ] = False,
+    start: Annotated[Path | None, typer.Option(help="Checkpoint to start from; its layers are kept.")] = None,
+    freeze_norm: Annotated[bool, typer.Option(help="Keep the batch normalisation of the start.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Segments in a batch of erm and mtl.")] = 8,
+    speakers: Annotated[int, typer.Option(min=1, help="Speakers in a step of mmtl.")] = 4,
+    samples: Annotated[int, typer.Option(min=2, help="Segments of each of them.")] = 16,
+    augment: Annotated[float, typer.Option(min=0.0, max=1.0, help="Strength of augmentation.")] = 1.0,
+    split: Annotated[Path | None, typer.Option(help="JSON naming validation and test speakers.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Corpus of a manifest to leave out.")] = None,
+    scripted: Annotated[bool, typer.Option(help="IEMOCAP: take the scripted dialogues too.")] = False,
+    excited_as_happy: Annotated[bool, typer.Option(help="IEMOCAP: count excited as happy.")] = False,
+    seed: Annotated[int, typer.Option()] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    device: Annotated[str | None, typer.Option(help="torch device; CUDA where present.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = False,
+) -> None:
+    """Train a model and score it on speakers it has not heard."""
+    import torch  # noqa: PLC0415  (slow to import)
+
+    from train.batches import Draw  # noqa: PLC0415
+    from train.console import ConsoleProgress  # noqa: PLC0415
+    from train.mmtl import Loss, MetaRates  # noqa: PLC0415
+    from train.model import Architecture  # noqa: PLC0415
+    from train.run import run  # noqa: PLC0415
+    from train.run_folder import RunFolder  # noqa: PLC0415
+    from train.training import Options  # noqa: PLC0415
+
+    if threads:
+        torch.set_num_threads(threads)
+    dimensions = auxiliary_tasks(auxiliary)
+    arch = Architecture.paper() if paper else Architecture()
+    arch = replace(
+        arch,
+        dimensions=len(dimensions),
+        heads="separate" if algorithm == "mtl" else heads,
+        emotions="direct" if algorithm == "mtl" else "transferred",
+    )
+    rates = MetaRates(inner_lr, transfer_lr, inner_steps, query, Loss(label_smoothing, double_softmax))
+    base = Options()
+    options = Options(
+        algorithm=algorithm,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        freeze_norm=freeze_norm,
+        seed=seed,
+        rates=rates,
+        draw=Draw(base.draw.window, batch_size, speakers, samples, dimensions),
+        augmentation=base.augmentation.scaled(augment),
+    )
+    clips = _clips(corpora, exclude or [], improvised_only=not scripted, excited_as_happy=excited_as_happy)
+    scores = run(
+        _split(clips, split),
+        arch,
+        options,
+        RunFolder(out),
+        start=start,
+        resume=resume,
+        device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        progress=ConsoleProgress(),
+        provenance=_provenance(clips, start),
+    )
+    typer.echo(
+        f"UAR {100 * scores.uar:.1f}  accuracy {100 * scores.accuracy:.1f}  ({scores.clips} clips)  {out}"
+    )
+
+
+def auxiliary_tasks(letters: str) -> tuple[Dimension, ...]:
+    """Read a choice of auxiliary tasks, such as "v,a".
+
+    Raises:
+        UsageError: a letter is none of v, a, d, or none is given.
+    """
+    by_letter: dict[str, Dimension] = {name[0]: name for name in DIMENSIONS if name in get_args(Dimension)}
+    chosen = [letter.strip().lower() for letter in letters.split(",")]
+    unknown = [letter for letter in chosen if letter not in by_letter]
+    if unknown or len(set(chosen)) != len(chosen):
+        raise UsageError(f"--auxiliary takes some of v,a,d, each once, not {letters!r}")
+    return tuple(by_letter[letter] for letter in chosen)
+
+
+def _clips(
+    corpora: list[Path], exclude: list[str], *, improvised_only: bool, excited_as_happy: bool
+) -> list[Clip]:
+    from train.corpora import four_emotions, read_corpus, with_derived_ratings  # noqa: PLC0415
+
+    clips = [
+        clip
+        for path in corpora
+        for clip in read_corpus(path, improvised_only=improvised_only, excited_as_happy=excited_as_happy)
+    ]
+    found = {clip.corpus for clip in clips}
+    if unknown := sorted(set(exclude) - found):
+        raise UsageError(f"--exclude {unknown[0]}: the corpora here are {', '.join(sorted(found))}")
+    return with_derived_ratings(four_emotions([clip for clip in clips if clip.corpus not in exclude]))
+
+
+def _split(clips: list[Clip], path: Path | None) -> Split:
+    from train.splits import default_split, read_split, split_by_speaker  # noqa: PLC0415
+
+    if path is None:
+        return default_split(clips)
+    named = read_split(path)
+    kept = [clip for clip in clips if clip.corpus not in named["exclude_corpora"]]
+    return split_by_speaker(kept, validation=named["validation"], test=named["test"])
+
+
+def _provenance(clips: list[Clip], start: Path | None) -> dict[str, Any]:
+    names = sorted({clip.corpus for clip in clips})
+    return {
+        "command": shlex.join(["mmtl", *sys.argv[1:]]),
+        "start": str(start) if start else None,
+        "corpora": [
+            {
+                "name": name,
+                "licence": LICENCES.get(name, "unknown"),
+                "clips": sum(clip.corpus == name for clip in clips),
+                "ratings": "derived"
+                if any(clip.derived for clip in clips if clip.corpus == name)
+                else "human",
+            }
+            for name in names
+        ],
+    }

@@ -1,0 +1,256 @@
+"""Labelled recordings: a manifest of any corpus, or an IEMOCAP release, to a list of clips."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from edge.errors import UsageError
+from edge.labels import DIMENSIONS, EMOTIONS, SCALE, derived_ratings
+from train import iemocap
+
+MANIFEST_NAME: Final = "manifest.csv"
+
+REQUIRED_COLUMNS: Final = ("path", "corpus", "speaker", "emotion")
+
+OTHER_EMOTIONS: Final = (
+    "calm",
+    "fearful",
+    "disgust",
+    "surprised",
+    "boredom",
+    "excited",
+    "frustrated",
+    "other",
+)
+"""Accepted in a corpus, and left out where only `edge.labels.EMOTIONS` are learned."""
+
+Ratings = tuple[float, float, float]
+"""Valence, arousal and dominance, each in [1, 5]."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One labelled recording. An empty string, or None, is unknown."""
+
+    path: Path
+    corpus: str
+    speaker: str
+    emotion: str
+    gender: str = ""
+    language: str = ""
+    intensity: str = ""
+    text: str = ""
+    valence: float | None = None
+    """In [1, 5], as arousal and dominance."""
+    arousal: float | None = None
+    dominance: float | None = None
+    derived: bool = False
+    """True: a rating comes from `edge.labels.derived_ratings`, not from people."""
+
+    @property
+    def ratings(self) -> Ratings | None:
+        """Valence, arousal and dominance, or None unless all three are known."""
+        if self.valence is None or self.arousal is None or self.dominance is None:
+            return None
+        return self.valence, self.arousal, self.dominance
+
+
+def read_corpus(path: Path, *, improvised_only: bool = True, excited_as_happy: bool = False) -> list[Clip]:
+    """Read a corpus, whichever of the known forms it has.
+
+    Args:
+        path: a manifest, a folder that holds manifest.csv, or an IEMOCAP release folder.
+        improvised_only: of IEMOCAP, leave out the scripted dialogs, as Cai et al. 2020.
+        excited_as_happy: of IEMOCAP, count "excited" as "happy".
+
+    Raises:
+        UsageError: it is none of these, or its content cannot be used as it is.
+    """
+    if path.is_file():
+        return read_manifest(path)
+    if (path / MANIFEST_NAME).is_file():
+        return read_manifest(path / MANIFEST_NAME)
+    if iemocap.is_release(path):
+        turns = iemocap.read_turns(path, improvised_only=improvised_only, excited_as_happy=excited_as_happy)
+        clips = [_from_turn(turn) for turn in turns]
+        _require_sound(clips, path, "copy the release's sentences/wav folders, or check the disk")
+        return clips
+    if not path.exists():
+        raise UsageError(f"there is no {path}: name a manifest .csv, or a folder with {MANIFEST_NAME}")
+    raise UsageError(
+        f"{path} holds neither {MANIFEST_NAME} nor Session1/{iemocap.EVALUATION}: name a folder that does, "
+        "or a manifest .csv"
+    )
+
+
+def read_manifest(path: Path) -> list[Clip]:
+    """Read a manifest: a CSV file in UTF-8 with a header, one recording a row.
+
+    The columns path, corpus, speaker and emotion are required; gender, language, intensity, text,
+    valence, arousal and dominance are read where present; others are ignored. Paths are relative
+    to the manifest's folder. An empty cell is unknown.
+
+    Raises:
+        UsageError: the manifest is missing, is not such a file, has no rows, or a row cannot be
+            used: an empty required cell, an unknown emotion, a rating outside [1, 5], a recording
+            named twice or missing.
+    """
+    clips: list[Clip] = []
+    lines: dict[Path, int] = {}
+    for line, row in _rows(path):
+        where = f"{path}, line {line}"
+        clip = _from_row(row, path.parent, where)
+        if clip.path in lines:
+            raise UsageError(
+                f"{where}: {row['path']} is on line {lines[clip.path]} already: remove one of the rows"
+            )
+        lines[clip.path] = line
+        clips.append(clip)
+    if not clips:
+        raise UsageError(f"{path} has no rows: list one recording a row below the header")
+    _require_sound(clips, path, "paths are relative to the manifest's folder", lines)
+    return clips
+
+
+def with_derived_ratings(clips: Iterable[Clip]) -> list[Clip]:
+    """Fill the ratings that people did not give with those derived from the emotion.
+
+    Ratings that people gave are kept. A clip with any rating filled is marked `derived`; one whose
+    emotion has no norms stays as it is.
+    """
+    return [_derive(clip) if clip.ratings is None else clip for clip in clips]
+
+
+def four_emotions(clips: Iterable[Clip]) -> list[Clip]:
+    """Keep the clips whose emotion is one of `edge.labels.EMOTIONS`."""
+    return [clip for clip in clips if clip.emotion in EMOTIONS]
+
+
+def _derive(clip: Clip) -> Clip:
+    norms = derived_ratings(clip.emotion, clip.intensity)
+    if norms is None:
+        return clip
+    given = (clip.valence, clip.arousal, clip.dominance)
+    valence, arousal, dominance = (
+        norm if rating is None else rating for rating, norm in zip(given, norms, strict=True)
+    )
+    return replace(clip, valence=valence, arousal=arousal, dominance=dominance, derived=True)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the line number and the cells by column of each row."""
+    # Strict: a quote left open would otherwise swallow the rows below it.
+    reader = csv.DictReader(io.StringIO(_text(path)), restkey="", restval="", strict=True)
+    try:
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        _check_columns(columns, path)
+        reader.fieldnames = columns
+        for row in reader:
+            if isinstance(row.get(""), list):
+                raise UsageError(
+                    f"{path}, line {reader.line_num}: more cells than the header has columns: "
+                    "put texts that hold a comma in double quotes"
+                )
+            yield reader.line_num, {name: cell.strip() for name, cell in row.items()}
+    except csv.Error as error:
+        raise UsageError(
+            f"{path}, line {reader.line_num + 1}: not a CSV row ({error}): check its double quotes"
+        ) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"there is no manifest {path}: write one with the columns {', '.join(REQUIRED_COLUMNS)}"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}: name a manifest .csv file") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}, line {line}: not UTF-8 text: save the manifest as CSV in UTF-8") from error
+
+
+def _check_columns(columns: list[str], path: Path) -> None:
+    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+    if missing:
+        found = ", ".join(columns) or "nothing"
+        raise UsageError(
+            f"{path}, line 1: no column {' or '.join(missing)}; the header has {found}: "
+            f"name the columns {', '.join(REQUIRED_COLUMNS)}, separated by commas"
+        )
+
+
+def _from_row(row: dict[str, str], folder: Path, where: str) -> Clip:
+    empty = [name for name in REQUIRED_COLUMNS if not row[name]]
+    if empty:
+        raise UsageError(f"{where}: no {' and no '.join(empty)}: fill the cell or remove the row")
+    if row["emotion"] not in EMOTIONS + OTHER_EMOTIONS:
+        raise UsageError(
+            f"{where}: unknown emotion {row['emotion']!r}: use one of {', '.join(EMOTIONS + OTHER_EMOTIONS)}"
+        )
+    valence, arousal, dominance = (_rating(row.get(name, ""), name, where) for name in DIMENSIONS)
+    return Clip(
+        path=folder / row["path"],
+        corpus=row["corpus"],
+        speaker=row["speaker"],
+        emotion=row["emotion"],
+        gender=row.get("gender", ""),
+        language=row.get("language", ""),
+        intensity=row.get("intensity", ""),
+        text=row.get("text", ""),
+        valence=valence,
+        arousal=arousal,
+        dominance=dominance,
+    )
+
+
+def _rating(cell: str, name: str, where: str) -> float | None:
+    if not cell:
+        return None
+    low, high = SCALE
+    try:
+        rating = float(cell)
+    except ValueError:
+        rating = float("nan")
+    if not low <= rating <= high:
+        raise UsageError(
+            f"{where}: {name} is {cell!r}: give a number from {low:g} to {high:g}, or leave it empty"
+        )
+    return rating
+
+
+def _from_turn(turn: iemocap.Turn) -> Clip:
+    return Clip(
+        path=turn.path,
+        corpus="iemocap",
+        speaker=turn.speaker,
+        emotion=turn.emotion,
+        gender=turn.gender,
+        language="en",
+        valence=turn.valence,
+        arousal=turn.arousal,
+        dominance=turn.dominance,
+    )
+
+
+def _require_sound(clips: list[Clip], path: Path, remedy: str, lines: dict[Path, int] | None = None) -> None:
+    missing = [clip.path for clip in clips if not _is_file(clip.path)]
+    if missing:
+        where = f"{path}, line {lines[missing[0]]}" if lines else f"{path}"
+        raise UsageError(
+            f"{where}: no sound file {missing[0]} ({len(missing)} of {len(clips)} are missing): {remedy}"
+        )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long, or a folder that may not be entered
+        return False

@@ -1,0 +1,251 @@
+"""Meta Multi-Task Learning: equations 1 to 7 of Cai et al. 2020.
+
+The shape of one outer step, for the speakers T_i of a batch:
+
+    theta_i' = theta - alpha * (1/k) sum_j grad_theta L_S,j(theta)            (4)
+    phi_i'   = phi   - beta  * grad_phi L_Q(theta_i', phi)                    (5)
+    theta   <- theta - gamma * sum_i grad L_Q at (theta_i', phi_i')           (6), first order
+    phi     <- phi   - gamma * sum_i grad L_Q at (theta_i', phi_i')           (7), first order
+
+The auxiliary tasks share one learner, so their mean loss costs one forward and one backward pass. The
+forward pass at theta_i' serves (5), (6) and (7), as phi is only the last layer: two passes per speaker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F  # noqa: N812
+
+from edge.labels import DIMENSION_CLASSES
+
+Weights = dict[str, Tensor]
+
+UNKNOWN = -1
+"""Stands in a target for a label that nobody gave; it has no loss."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Segments of one speaker, or of several for the algorithms that do not ask who speaks."""
+
+    frames: Tensor
+    """(B, T, F) normalised frames, zero past each segment's end."""
+    lengths: Tensor
+    """(B,) frames that count."""
+    emotion: Tensor
+    """(B,) class, or UNKNOWN."""
+    ratings: Tensor
+    """(k, B) class of each auxiliary dimension, or UNKNOWN."""
+    emotion_weights: Tensor
+    """(C,) loss weight of each emotion, for this speaker."""
+    rating_weights: Tensor
+    """(k, 4) loss weight of each class of each dimension, for this speaker."""
+
+    def part(self, items: slice) -> Samples:
+        """Return some of the segments."""
+        return Samples(
+            frames=self.frames[items],
+            lengths=self.lengths[items],
+            emotion=self.emotion[items],
+            ratings=self.ratings[:, items],
+            emotion_weights=self.emotion_weights,
+            rating_weights=self.rating_weights,
+        )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Variants of the cross entropy."""
+
+    label_smoothing: float = 0.0
+    """Share of each label spread evenly over the classes, in [0, 1)."""
+    double_softmax: bool = False
+    """Apply softmax before cross entropy, as the released code does."""
+
+
+@dataclass(frozen=True)
+class MetaRates:
+    """Step sizes and variants of the inner loop."""
+
+    inner_lr: float = 0.01
+    """alpha, > 0."""
+    transfer_lr: float = 0.01
+    """beta, > 0."""
+    inner_steps: int = 1
+    """Steps of equation 4."""
+    query: Literal["same", "disjoint"] = "same"
+    """Whether the emotion loss is taken on the support's segments, as the paper, or on others."""
+    loss: Loss = Loss()
+
+
+@dataclass(frozen=True)
+class SpeakerRecord:
+    """What one speaker's pass found."""
+
+    auxiliary_loss: float
+    """At theta, before equation 4."""
+    before: float
+    """Emotion loss at (theta', phi)."""
+    after: float
+    """Emotion loss at (theta', phi')."""
+
+
+def class_weights(labels: Tensor, classes: int) -> Tensor:
+    """Weigh the classes of one task of one speaker.
+
+    w_c = (N / N_c) / max_c (N / N_c)      Cai et al. 2020, section 3.1.3
+
+    Args:
+        labels: (N,) classes; UNKNOWN does not count.
+        classes: C.
+
+    Returns:
+        (C,) weights in [0, 1]; 0 for a class the speaker never shows.
+    """
+    counts = torch.bincount(labels[labels != UNKNOWN], minlength=classes).float()
+    weights = torch.where(counts > 0, 1.0 / counts.clamp(min=1.0), 0.0)
+    return weights / weights.max().clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, loss: Loss) -> Tensor:
+    """Average the cross entropy of (B, C) logits over the known labels, each weighted by its class.
+
+    Returns a zero that carries no gradient where no label is known.
+    """
+    known = labels != UNKNOWN
+    if not known.any():
+        return logits.sum() * 0.0
+    scores = logits[known].to(torch.promote_types(logits.dtype, torch.float32))
+    scores = scores.softmax(dim=1) if loss.double_softmax else scores
+    return F.cross_entropy(scores, labels[known], weight=weights, label_smoothing=loss.label_smoothing)
+
+
+def auxiliary_loss(logits: Tensor, samples: Samples, loss: Loss) -> Tensor:
+    """Average the k auxiliary losses: (1/k) sum_j L_S,j.
+
+    Args:
+        logits: (B, 4), one output shared by the k dimensions, or (B, 4 * k or more), one each in front.
+        samples: their labels.
+        loss: the variant of cross entropy.
+    """
+    heads = list(logits.split(DIMENSION_CLASSES, dim=1))  # each (B, 4)
+    heads = heads * len(samples.ratings) if len(heads) == 1 else heads[: len(samples.ratings)]
+    losses = [
+        weighted_cross_entropy(head, labels, weights, loss)
+        for head, labels, weights in zip(heads, samples.ratings, samples.rating_weights, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def emotion_loss(logits: Tensor, samples: Samples, loss: Loss) -> Tensor:
+    """Return L_Q of (B, C) emotion logits."""
+    return weighted_cross_entropy(logits, samples.emotion, samples.emotion_weights, loss)
+
+
+def inner_step(weights: Mapping[str, Tensor], gradient: Mapping[str, Tensor], rate: float) -> Weights:
+    """Take one gradient step: w' = w - rate * gradient, cut off from w so that later gradients are first order.
+
+    Args:
+        weights: by parameter name.
+        gradient: same keys and shapes.
+        rate: alpha of equation 4 or beta of equation 5.
+    """
+    return {
+        name: (value - rate * gradient[name]).detach().requires_grad_() for name, value in weights.items()
+    }
+
+
+def adapt(meta: nn.Module, theta: Weights, support: Samples, rates: MetaRates) -> tuple[Weights, float]:
+    """Tune the meta learner on a speaker's auxiliary tasks, equation 4.
+
+    Returns:
+        theta' and the auxiliary loss before the first step.
+    """
+    first = 0.0
+    for step in range(rates.inner_steps):
+        logits = functional_call(meta, theta, (support.frames, support.lengths))
+        loss = auxiliary_loss(logits, support, rates.loss)
+        theta = inner_step(theta, _gradient(loss, theta), rates.inner_lr)
+        first = loss.item() if step == 0 else first
+    return theta, first
+
+
+def speaker_gradient(
+    meta: nn.Module, transfer: nn.Module, support: Samples, query: Samples, rates: MetaRates
+) -> tuple[Weights, Weights, SpeakerRecord]:
+    """Compute one speaker's terms of the sums in equations 6 and 7.
+
+    Returns:
+        The gradients for theta and for phi, by parameter name, and the losses on the way.
+    """
+    theta, phi = _parameters(meta), _parameters(transfer)
+    theta_i, auxiliary = adapt(meta, theta, support, rates)  # (4)
+    taught = functional_call(meta, theta_i, (query.frames, query.lengths))
+
+    fixed = taught.detach()  # (5): theta' does not move
+    before = emotion_loss(functional_call(transfer, phi, (fixed,)), query, rates.loss)
+    phi_i = inner_step(phi, _gradient(before, phi), rates.transfer_lr)
+
+    # (6) and (7), at the same forward pass
+    after = emotion_loss(functional_call(transfer, phi_i, (taught,)), query, rates.loss)
+    gradient = _gradient(after, {**_prefixed("theta", theta_i), **_prefixed("phi", phi_i)})
+    record = SpeakerRecord(auxiliary, before.item(), after.item())
+    return _unprefixed("theta", gradient), _unprefixed("phi", gradient), record
+
+
+def outer_gradient(
+    meta: nn.Module, transfer: nn.Module, speakers: Sequence[Samples], rates: MetaRates
+) -> list[SpeakerRecord]:
+    """Leave the sums of equations 6 and 7 in the `.grad` of both learners' parameters.
+
+    The optimiser's step with them is gamma's; Cai et al. 2020 use Adam.
+    """
+    meta.zero_grad(set_to_none=True)
+    transfer.zero_grad(set_to_none=True)
+    records = []
+    for samples in speakers:
+        support, query = support_and_query(samples, rates.query)
+        theta, phi, record = speaker_gradient(meta, transfer, support, query, rates)
+        _accumulate(meta, theta)
+        _accumulate(transfer, phi)
+        records.append(record)
+    return records
+
+
+def support_and_query(samples: Samples, query: Literal["same", "disjoint"]) -> tuple[Samples, Samples]:
+    """Give the same segments twice (equations 1 and 3), or every other one to each side."""
+    if query == "same":
+        return samples, samples
+    return samples.part(slice(0, None, 2)), samples.part(slice(1, None, 2))
+
+
+def _parameters(module: nn.Module) -> Weights:
+    return dict(module.named_parameters())
+
+
+def _gradient(loss: Tensor, weights: Weights) -> Weights:
+    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(weight) if gradient is None else gradient
+        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+    }
+
+
+def _accumulate(module: nn.Module, gradient: Weights) -> None:
+    for name, parameter in module.named_parameters():
+        parameter.grad = gradient[name] if parameter.grad is None else parameter.grad + gradient[name]
+
+
+def _prefixed(learner: str, weights: Weights) -> Weights:
+    return {f"{learner}/{name}": value for name, value in weights.items()}
+
+
+def _unprefixed(learner: str, weights: Weights) -> Weights:
+    prefix = f"{learner}/"
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

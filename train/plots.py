@@ -1,0 +1,185 @@
+"""Pictures of a training run, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from edge.files import replacing
+from edge.labels import EMOTIONS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK: Final = "#22313f"
+FAINT: Final = "#8a97a3"
+LOSS: Final = "#b5562b"
+AUXILIARY: Final = "#d9a441"
+UAR: Final = "#1f6f8b"
+DOTS_PER_INCH: Final = 150
+
+
+def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the loss and the validation UAR by epoch.
+
+    Args:
+        records: one for each epoch, with the keys `epoch`, `loss`, `auxiliary_loss` and
+            `validation_uar` (percent). A value that is missing or None is left out of its curve;
+            other keys are ignored.
+        path: the PNG file, written whole or not at all.
+    """
+    figure = _figure(7.2, 6.0)
+    loss_axes, uar_axes = figure.subplots(2, 1, sharex=True)
+    losses, auxiliary, uars = (_curve(records, key) for key in ("loss", "auxiliary_loss", "validation_uar"))
+    _style(loss_axes, "training loss")
+    _style(uar_axes, "validation UAR, %")
+    _draw_curve(loss_axes, losses, LOSS, "emotion")
+    _draw_curve(uar_axes, uars, UAR)
+    if auxiliary:
+        _draw_curve(loss_axes, auxiliary, AUXILIARY, "valence, arousal, dominance")
+        loss_axes.legend(frameon=False, labelcolor=INK)
+    loss_axes.set_title("Training", loc="left", fontsize=13, fontweight="bold", color=INK)
+    uar_axes.set_xlabel("epoch", color=INK)
+    uar_axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    epochs = [epoch for epoch, _ in losses + uars] or [1]
+    uar_axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    uar_axes.set_ylim(0.0, 100.0)
+    _mark_chance(uar_axes)
+    figure.align_ylabels()
+    if uars:
+        _mark_best(uar_axes, *max(uars, key=lambda point: point[1]))
+    _save(figure, path)
+
+
+def plot_confusion(matrix: ArrayLike, path: Path, title: str, *, labels: Sequence[str] = EMOTIONS) -> None:
+    """Draw a confusion matrix: the share of each true class, in percent, above the count of clips.
+
+    Args:
+        matrix: (C, C) counts: rows are the truth.
+        path: the PNG file, written whole or not at all.
+        title: shown above.
+        labels: the C names.
+
+    Raises:
+        ValueError: the matrix is not (C, C).
+    """
+    counts = np.asarray(matrix)
+    if counts.shape != (len(labels), len(labels)):
+        raise ValueError(f"{len(labels)} labels need a square matrix of that size, not {counts.shape}")
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    figure = _figure(1.6 + 1.15 * len(labels), 1.6 + 1.0 * len(labels))
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        _write_cell(axes, row, column, share, int(counts[row, column]), int(totals[row]))
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(
+        range(len(labels)), [f"{name}\n{total}" for name, total in zip(labels, totals, strict=True)]
+    )
+    axes.set_xlabel("predicted", color=INK)
+    axes.set_ylabel("true (clips)", color=INK)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, wrap=True)
+    axes.set_xticks(np.arange(len(labels) - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(len(labels) - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=3)
+    axes.tick_params(which="both", length=0, colors=INK)
+    axes.spines[:].set_visible(False)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Make an empty figure of so many inches, outside pyplot, which would keep it and may want a screen."""
+    # Slow to load, and whoever only trains or scores should not wait for it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _curve(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+    return [(record["epoch"], record[key]) for record in records if record.get(key) is not None]
+
+
+def _style(axes: Axes, name: str) -> None:
+    axes.set_ylabel(name, color=INK)
+    axes.grid(axis="y", color="#e3e8ec")
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.margins(y=0.12)
+
+
+def _draw_curve(axes: Axes, points: Sequence[tuple[int, float]], colour: str, name: str = "") -> None:
+    epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
+    # A long run's markers would hide its line.
+    marker = "o" if len(points) <= 40 else ""
+    axes.plot(epochs, values, color=colour, linewidth=2, marker=marker, markersize=4, label=name)
+
+
+def _mark_chance(axes: Axes) -> None:
+    chance = 100.0 / len(EMOTIONS)
+    axes.axhline(chance, color=FAINT, linestyle="--", linewidth=1)
+    axes.annotate(
+        "chance",
+        (1.0, chance),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="right",
+        color=FAINT,
+    )
+
+
+def _mark_best(axes: Axes, epoch: int, uar: float) -> None:
+    axes.plot([epoch], [uar], marker="o", markersize=9, color=UAR, markeredgecolor="white")
+    axes.annotate(
+        f"best {uar:.1f} at epoch {epoch}",
+        (epoch, uar),
+        xytext=(0, 9 if uar < 90.0 else -19),
+        textcoords="offset points",
+        ha=_side(axes, epoch),
+        color=INK,
+        fontweight="bold",
+    )
+
+
+def _side(axes: Axes, epoch: int) -> Literal["left", "center", "right"]:
+    """Align a note so that it stays inside the picture."""
+    first, last = axes.get_xlim()
+    place = (epoch - first) / (last - first)
+    if place < 0.2:
+        return "left"
+    return "right" if place > 0.8 else "center"
+
+
+def _write_cell(axes: Axes, row: int, column: int, share: float, count: int, total: int) -> None:
+    colour = "white" if share > 0.55 else INK
+    percent = f"{100.0 * share:.1f} %" if total else "-"
+    weight = "bold" if row == column else "normal"
+    axes.text(
+        column, row - 0.08, percent, ha="center", va="center", color=colour, fontsize=13, fontweight=weight
+    )
+    if total:
+        axes.text(
+            column,
+            row + 0.22,
+            f"{count} clip{'s' * (count != 1)}",
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=9,
+        )
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=DOTS_PER_INCH)

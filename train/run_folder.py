@@ -1,0 +1,107 @@
+"""The folder of one training run: what was asked, what was found, and the models."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.errors import UsageError
+from edge.files import replacing
+from train.plots import plot_curves
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files, and how they are written: each in one piece, or line by line."""
+
+    path: Path
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best epoch by the validation speakers."""
+        return self.path / "best.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """What resuming needs."""
+        return self.path / "state.safetensors"
+
+    @property
+    def config(self) -> Path:
+        """Options, seed, git revision, speakers."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One line of JSON an epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def scores(self) -> Path:
+        """Scores of the best epoch on the validation and test speakers."""
+        return self.path / "scores.json"
+
+    def begin(self, config: dict[str, Any], *, resume: bool) -> None:
+        """Make the folder, or check that it holds a run with the same configuration.
+
+        Raises:
+            UsageError: it holds a run and `resume` is off, or another run.
+        """
+        if not self.config.exists():
+            write_json(self.config, config)
+            return
+        if not resume:
+            raise UsageError(
+                f"{self.path} already holds a run: add --resume to go on with it, or name another"
+            )
+        found = json.loads(self.config.read_text("utf-8"))
+        asked = json.loads(json.dumps(config))
+        differing = [key for key in asked if key != "git_revision" and found.get(key) != asked[key]]
+        if differing:
+            raise UsageError(
+                f"the run in {self.path} has another {', '.join(differing)}: resume with its own options, "
+                "or name another folder"
+            )
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the epochs recorded so far."""
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
+
+    def record(self, epoch: dict[str, Any]) -> None:
+        """Add an epoch and draw the curves again."""
+        records = [*self.records(), epoch]
+        with replacing(self.metrics) as partial:
+            partial.write_text("".join(json.dumps(item) + "\n" for item in records), "utf-8")
+        plot_curves(records, self.path / "curves.png")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON in one piece."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def described(options: Any) -> dict[str, Any]:
+    """Turn a dataclass into plain JSON values."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(options)))
+    return plain
+
+
+def git_revision() -> str | None:
+    """Return the revision of the code, marked where it was changed since; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        revision = _git(here, "rev-parse", "HEAD")
+        return revision + ("+changes" if _git(here, "status", "--porcelain", "--", "*.py") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

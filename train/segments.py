@@ -1,0 +1,126 @@
+"""Clips as power spectra in memory, and the statistics of the training set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.audio import read_clip
+from edge.frontend import Array, FrontEnd, power_spectrogram
+from edge.normaliser import (
+    DECIBEL,
+    BinStatistics,
+    Levels,
+    follow_levels,
+    frame_levels,
+    initial_state,
+    log_power,
+)
+from train.corpora import Clip
+
+_TINY = np.float32(1e-12)
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """One clip's power spectra, stored as float16 logarithms (0.1 % of power at worst)."""
+
+    clip: Clip
+    logs: NDArray[np.float16]
+    """(T, F)."""
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return len(self.logs)
+
+    def power(self, start: int = 0, stop: int | None = None) -> Array:
+        """Return the (stop - start, F) power spectra of some frames."""
+        power: Array = np.exp(self.logs[start:stop].astype(np.float32))
+        return power
+
+
+def read_spectra(
+    clips: Sequence[Clip],
+    front_end: FrontEnd,
+    shortest: int,
+    progress: Callable[[Sequence[Clip], str], Iterable[Clip]] | None = None,
+) -> list[Spectra]:
+    """Read clips and compute their spectra.
+
+    Args:
+        clips: what to read.
+        front_end: the constants.
+        shortest: frames that the network needs at least; a shorter clip is completed with silence.
+        progress: wraps the clips to show how far the reading is.
+
+    Raises:
+        SourceError: a clip cannot be read.
+    """
+    spectra = []
+    least = front_end.samples_in(shortest)
+    for clip in progress(clips, "reading clips") if progress else clips:
+        waveform = read_clip(clip.path)
+        if len(waveform) < least:
+            waveform = np.pad(waveform, (0, least - len(waveform)))
+        logs = np.log(power_spectrogram(waveform, front_end) + _TINY)
+        spectra.append(Spectra(clip, logs.astype(np.float16)))
+    return spectra
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What turns power into the network's input, fitted on the training speakers."""
+
+    levels: Levels
+    statistics: BinStatistics
+
+
+def fit_normalisation(training: Sequence[Spectra], **constants: float) -> Normalisation:
+    """Fit the reference level and each bin's mean and standard deviation.
+
+    Args:
+        training: spectra of training speakers only.
+        constants: fields of `Levels` that differ from its defaults.
+    """
+    gate = Levels(**constants).gate_db * DECIBEL
+    speech = [levels[levels > levels.max() - gate].mean() for levels in map(_levels, training)]
+    levels = Levels(reference=float(np.mean(speech)), **constants)
+    total, squares, count = 0.0, 0.0, 0
+    for spectra in training:
+        frames = normal_logs(spectra, levels).astype(np.float64)
+        total, squares, count = total + frames.sum(0), squares + (frames**2).sum(0), count + len(frames)
+    mean = np.asarray(total / count)
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-4))
+    return Normalisation(levels, BinStatistics(mean.astype(np.float32), std.astype(np.float32)))
+
+
+def normal_logs(spectra: Spectra, levels: Levels) -> Array:
+    """Return the (T, F) log power of a clip heard as a new stream, its level followed."""
+    power = spectra.power()
+    estimates, _ = follow_levels(frame_levels(power), initial_state(levels), levels)
+    return log_power(power, estimates, levels.eps)
+
+
+def normalised(spectra: Spectra, normalisation: Normalisation) -> Array:
+    """Return the (T, F) network input of a clip heard as a new stream."""
+    statistics = normalisation.statistics
+    frames: Array = (normal_logs(spectra, normalisation.levels) - statistics.mean) / statistics.std
+    return frames
+
+
+def segment_starts(frames: int, window: int) -> list[int]:
+    """Cut a clip into the fewest segments of at most `window` frames, evenly spread.
+
+    Cai et al. 2020, section 3.1.1, ask for segments of equal length of at most 3 s.
+    """
+    count = max(1, math.ceil(frames / window))
+    return [round(start) for start in np.linspace(0, max(0, frames - window), count)]
+
+
+def _levels(spectra: Spectra) -> Array:
+    return frame_levels(spectra.power())

@@ -1,0 +1,207 @@
+"""Who is learned from, who the choices are made on, and who is tested: always by speaker."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Final, TypedDict
+
+from edge.errors import UsageError
+from train.corpora import Clip
+
+HELD_OUT_SHARE: Final = 0.2
+"""Of a corpus's speakers, for the test and again for the validation."""
+
+FEWEST_SPEAKERS: Final = 3
+"""One to learn from, one to choose on, one to test."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Clips on three sides.
+
+    Raises:
+        UsageError: a speaker is on two sides.
+    """
+
+    train: tuple[Clip, ...]
+    validation: tuple[Clip, ...]
+    test: tuple[Clip, ...]
+
+    def __post_init__(self) -> None:
+        sides = {name: speakers_of(getattr(self, name)) for name in ("train", "validation", "test")}
+        for (first, speakers), (second, others) in combinations(sides.items(), 2):
+            shared = sorted(set(speakers) & set(others))
+            if shared:
+                raise UsageError(
+                    f"speaker {shared[0]} is on two sides of the split, {first} and {second}: "
+                    "put each speaker on one side"
+                )
+
+
+class SplitFile(TypedDict):
+    """The content of a split file: speakers by side, and corpora to leave out altogether."""
+
+    validation: list[str]
+    test: list[str]
+    exclude_corpora: list[str]
+
+
+def speakers_of(clips: Iterable[Clip]) -> list[str]:
+    """List the speakers, each once, sorted."""
+    return sorted({clip.speaker for clip in clips})
+
+
+def split_by_speaker(clips: Sequence[Clip], *, validation: Collection[str], test: Collection[str]) -> Split:
+    """Put the named speakers on their sides and all others in training.
+
+    Raises:
+        UsageError: a name is unknown or on two sides, there is only one speaker, or nobody is left
+            to learn from.
+    """
+    speakers = speakers_of(clips)
+    _require_speakers(speakers, 2)
+    unknown = sorted({*validation, *test} - set(speakers))
+    if unknown:
+        raise UsageError(f"unknown speaker {', '.join(unknown)}: the clips are of {_listed(speakers)}")
+    both = sorted(set(validation) & set(test))
+    if both:
+        raise UsageError(f"speaker {both[0]} is in both validation and test: put each speaker on one side")
+    if len({*validation, *test}) == len(speakers):
+        raise UsageError(
+            f"all {len(speakers)} speakers are held out: leave some out of validation and test to learn from"
+        )
+    return Split(
+        train=tuple(clip for clip in clips if clip.speaker not in {*validation, *test}),
+        validation=tuple(clip for clip in clips if clip.speaker in validation),
+        test=tuple(clip for clip in clips if clip.speaker in test),
+    )
+
+
+def read_split(path: Path) -> SplitFile:
+    """Read a split file: JSON, {"validation": [...], "test": [...], "exclude_corpora": [...]}.
+
+    `exclude_corpora` may be left out. Names are not compared with any clips here.
+
+    Raises:
+        UsageError: the file is missing or is not of that form.
+    """
+    form = '{"validation": [speakers], "test": [speakers], "exclude_corpora": [corpora]}'
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no split file {path}: write {form}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path} as JSON ({error}): write {form}") from error
+    lists = {"exclude_corpora": [], **content} if isinstance(content, dict) else {}
+    if set(lists) != set(SplitFile.__annotations__) or not all(map(_is_names, lists.values())):
+        raise UsageError(f"{path} is not a split: write {form}, and nothing else")
+    return SplitFile(
+        validation=lists["validation"], test=lists["test"], exclude_corpora=lists["exclude_corpora"]
+    )
+
+
+def default_split(clips: Sequence[Clip]) -> Split:
+    """Split by a fixed rule, without chance, each corpus for itself.
+
+    The speakers of a corpus, sorted, are taken from the end, the genders in turn: the first fifth
+    of those taken is the test, the next the validation, each at least one speaker; the rest is
+    training. A corpus of fewer than three speakers is training only.
+
+    Raises:
+        UsageError: there are fewer than three speakers, no corpus has three, or two corpora name a
+            speaker alike.
+    """
+    _require_speakers(speakers_of(clips), FEWEST_SPEAKERS)
+    _refuse_shared_names(clips)
+    validation: list[str] = []
+    test: list[str] = []
+    for corpus in sorted({clip.corpus for clip in clips}):
+        order = _from_the_end([clip for clip in clips if clip.corpus == corpus])
+        if len(order) >= FEWEST_SPEAKERS:
+            share = max(1, round(HELD_OUT_SHARE * len(order)))
+            test += order[:share]
+            validation += order[share : 2 * share]
+    if not test:
+        raise UsageError(
+            "no corpus has three speakers or more: name the validation and test speakers yourself"
+        )
+    return split_by_speaker(clips, validation=validation, test=test)
+
+
+def leave_one_speaker_out(clips: Sequence[Clip]) -> Iterator[tuple[str, Split]]:
+    """Yield each speaker, sorted, with the split that tests on that speaker alone.
+
+    The validation speaker is one of another gender where there is one, a different one each time
+    as far as they go round; all others are training.
+
+    Raises:
+        UsageError: there are fewer than three speakers.
+    """
+    genders = _genders(clips)
+    speakers = sorted(genders)
+    _require_speakers(speakers, FEWEST_SPEAKERS)
+    places = _places(speakers, genders)
+    for index, speaker in enumerate(speakers):
+        others = [name for name in speakers if genders[name] != genders[speaker]]
+        following = speakers[(index + 1) % len(speakers)]
+        validation = others[places[speaker] % len(others)] if others else following
+        yield speaker, split_by_speaker(clips, validation=[validation], test=[speaker])
+
+
+def _from_the_end(clips: Sequence[Clip]) -> list[str]:
+    """Order the speakers from the last to the first, the genders in turn while they last."""
+    genders = _genders(clips)
+    backwards = sorted(genders, reverse=True)
+    places = _places(backwards, genders)
+    return sorted(backwards, key=lambda speaker: places[speaker])
+
+
+def _places(speakers: Sequence[str], genders: dict[str, str]) -> dict[str, int]:
+    """Count, for each speaker, those of the same gender before."""
+    seen: Counter[str] = Counter()
+    places = {}
+    for speaker in speakers:
+        places[speaker] = seen[genders[speaker]]
+        seen[genders[speaker]] += 1
+    return places
+
+
+def _genders(clips: Iterable[Clip]) -> dict[str, str]:
+    return {clip.speaker: clip.gender for clip in clips}
+
+
+def _require_speakers(speakers: Sequence[str], fewest: int) -> None:
+    if not speakers:
+        raise UsageError("there are no clips to split: check the corpus and what is left out of it")
+    if len(speakers) < fewest:
+        found = (
+            f"one speaker only ({speakers[0]})" if len(speakers) == 1 else f"{len(speakers)} speakers only"
+        )
+        raise UsageError(
+            f"{found}, and a split by speaker needs at least {fewest}: add recordings of other speakers"
+        )
+
+
+def _refuse_shared_names(clips: Iterable[Clip]) -> None:
+    corpora: dict[str, str] = {}
+    for clip in clips:
+        first = corpora.setdefault(clip.speaker, clip.corpus)
+        if first != clip.corpus:
+            raise UsageError(
+                f"speaker {clip.speaker} is in the corpora {first} and {clip.corpus}: rename one if they are "
+                "two people, or name the validation and test speakers yourself"
+            )
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _listed(names: Sequence[str], most: int = 30) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

@@ -1,0 +1,261 @@
+"""Epochs of one of three algorithms, judged on validation speakers, resumable after each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from edge.files import replacing
+from edge.frontend import Array
+from edge.labels import EMOTIONS
+from train.augment import Augmentation
+from train.batches import Batches, Draw, padded
+from train.mmtl import (
+    MetaRates,
+    Samples,
+    auxiliary_loss,
+    emotion_loss,
+    outer_gradient,
+)
+from train.model import EmotionNet
+from train.segments import Normalisation, Spectra, normalised, segment_starts
+
+Algorithm = Literal["erm", "mtl", "mmtl"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run does. Every choice among them is made on validation speakers."""
+
+    algorithm: Algorithm = "mmtl"
+    epochs: int = 30
+    learning_rate: float = 0.001
+    """gamma: the largest step size of the optimiser's schedule, > 0."""
+    weight_decay: float = 0.01
+    warm_up: float = 0.1
+    """Share of the steps over which the rate rises."""
+    averaging: float = 0.99
+    """Weights are judged and kept as their running average with this decay a step; 0 for none."""
+    freeze_norm: bool = False
+    """Keep the batch normalisation's statistics as they are (of a run it starts from)."""
+    seed: int = 0
+    rates: MetaRates = field(default_factory=MetaRates)
+    draw: Draw = field(default_factory=lambda: Draw(window=297))
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch found."""
+
+    epoch: int
+    loss: float
+    """Mean training loss of the emotions."""
+    auxiliary_loss: float | None
+    """Mean training loss of the auxiliary tasks, where there are any."""
+    validation_uar: float
+    """Percent, averaged over corpora."""
+    by_corpus: dict[str, float]
+
+
+StepLosses = tuple[float, float | None]
+"""Emotion and auxiliary loss of one step."""
+
+
+class Training:
+    """A network on its way.
+
+    Remembers the network, its running average, the optimiser and the epochs done; `save` and `resume`
+    carry all of it across sessions exactly, as every epoch draws from its own seed.
+    """
+
+    def __init__(
+        self,
+        net: EmotionNet,
+        training: Sequence[Spectra],
+        normalisation: Normalisation,
+        options: Options,
+        device: torch.device,
+    ) -> None:
+        self.options = options
+        self.device = device
+        self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.batches = Batches(training, normalisation, options.augmentation, options.draw, options.seed)
+        self.average = AveragedModel(
+            self.net,
+            multi_avg_fn=get_ema_multi_avg_fn(options.averaging),  # type: ignore[no-untyped-call]
+            use_buffers=True,
+        )
+        self.optimiser = torch.optim.AdamW(
+            self.net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        self.epochs_done = 0
+        steps: dict[Algorithm, Callable[..., StepLosses]] = {
+            "erm": self._erm_step,
+            "mtl": self._mtl_step,
+            "mmtl": self._mmtl_step,
+        }
+        self._step = steps[options.algorithm]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in an epoch."""
+        meta = self.options.algorithm == "mmtl"
+        return self.batches.meta_steps if meta else self.batches.mixed_steps
+
+    def judged(self) -> EmotionNet:
+        """Return the network that is judged and kept: the running average."""
+        module = cast(EmotionNet, self.average.module) if self.options.averaging > 0 else self.net
+        return module.eval()
+
+    def epoch(self) -> Iterator[StepLosses]:
+        """Do one epoch, yielding the losses of each step."""
+        self.net.train()
+        if self.options.freeze_norm:
+            _freeze_norms(self.net)
+        torch.manual_seed(self.options.seed * 100_003 + self.epochs_done)
+        draw = self.batches.by_speaker if self.options.algorithm == "mmtl" else self.batches.mixed
+        for index, batch in enumerate(draw(self.epochs_done)):
+            self._set_rate(self.epochs_done * self.steps + index)
+            losses = self._step(batch)
+            nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+            self.optimiser.step()
+            self.average.update_parameters(self.net)
+            yield losses
+        self.epochs_done += 1
+
+    def save(self, path: Path) -> None:
+        """Write everything that `resume` needs."""
+        tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
+        with replacing(path) as partial:
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+                partial,
+                {"epochs_done": str(self.epochs_done)},
+            )
+
+    def resume(self, path: Path, epochs_done: int) -> None:
+        """Take up what `save` wrote after so many epochs."""
+        tensors = load_file(path, device=str(self.device))
+        self.net.load_state_dict(_below("net.", tensors))
+        self.average.load_state_dict(_below("average.", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below("optimiser.", tensors).items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
+        self.epochs_done = epochs_done
+
+    def _set_rate(self, step: int) -> None:
+        share = scheduled(step / max(1, self.options.epochs * self.steps), self.options.warm_up)
+        for group in self.optimiser.param_groups:
+            group["lr"] = share * self.options.learning_rate
+
+    def _erm_step(self, batch: Samples) -> StepLosses:
+        samples = _on(batch, self.device)
+        self.optimiser.zero_grad(set_to_none=True)
+        with _autocast(self.device):
+            logits = self.net(samples.frames, samples.lengths)
+        loss = emotion_loss(logits, samples, self.options.rates.loss)
+        torch.autograd.backward(loss)
+        return loss.item(), None
+
+    def _mtl_step(self, batch: Samples) -> StepLosses:
+        samples = _on(batch, self.device)
+        self.optimiser.zero_grad(set_to_none=True)
+        with _autocast(self.device):
+            outputs = self.net.meta(samples.frames, samples.lengths)
+            logits = self.net.transfer(outputs)
+        loss = emotion_loss(logits, samples, self.options.rates.loss)
+        auxiliary = auxiliary_loss(outputs, samples, self.options.rates.loss)
+        torch.autograd.backward(loss + auxiliary)
+        return loss.item(), auxiliary.item()
+
+    def _mmtl_step(self, batch: list[Samples]) -> StepLosses:
+        speakers = [_on(samples, self.device) for samples in batch]
+        with _autocast(self.device):
+            records = outer_gradient(self.net.meta, self.net.transfer, speakers, self.options.rates)
+        after = float(np.mean([record.after for record in records]))
+        return after, float(np.mean([record.auxiliary_loss for record in records]))
+
+
+def scheduled(done: float, warm_up: float) -> float:
+    """Return the share of the largest rate: a straight rise, then half a cosine down to 1 %.
+
+    Args:
+        done: share of the run that is over, in [0, 1).
+        warm_up: share of the run that rises.
+    """
+    if done < warm_up:
+        return (done / warm_up) * 0.96 + 0.04
+    falling = (done - warm_up) / (1.0 - warm_up)
+    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * falling))
+
+
+def predict(
+    net: EmotionNet,
+    spectra: Sequence[Spectra],
+    normalisation: Normalisation,
+    window: int,
+    device: torch.device,
+) -> list[Array]:
+    """Compute the emotion logits of each clip's segments, without adaptation; each clip is a new stream.
+
+    Returns:
+        For each clip (S, C) logits of its S segments; `temperature.averaged` makes one answer of them,
+        as Cai et al. 2020, section 3.1.1.
+    """
+    cuts = [segment_starts(item.frames, window) for item in spectra]
+    logits = [np.zeros((len(starts), len(EMOTIONS)), np.float32) for starts in cuts]
+    places = [(clip, segment) for clip, starts in enumerate(cuts) for segment in range(len(starts))]
+    places.sort(key=lambda place: min(spectra[place[0]].frames, window))
+    for first in range(0, len(places), 64):
+        some = places[first : first + 64]
+        segments = [
+            normalised(spectra[clip], normalisation)[cuts[clip][segment] :][:window] for clip, segment in some
+        ]
+        frames, lengths = padded(segments)
+        with torch.no_grad(), _autocast(device):
+            outputs = net(frames.to(device), lengths).float().cpu().numpy()
+        for (clip, segment), output in zip(some, outputs, strict=True):
+            logits[clip][segment] = output
+    return logits
+
+
+def _autocast(device: torch.device) -> AbstractContextManager[None]:
+    context: AbstractContextManager[None] = torch.autocast(device.type, torch.bfloat16)
+    return context
+
+
+def _freeze_norms(net: nn.Module) -> None:
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def _on(samples: Samples, device: torch.device) -> Samples:
+    return Samples(
+        frames=samples.frames.to(device),
+        lengths=samples.lengths,
+        emotion=samples.emotion.to(device),
+        ratings=samples.ratings.to(device),
+        emotion_weights=samples.emotion_weights.to(device),
+        rating_weights=samples.rating_weights.to(device),
+    )
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
