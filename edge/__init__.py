@@ -1,0 +1,54 @@
+"""The runtime: sound in, emotions out, on the device. NumPy and ONNX Runtime, never torch.
+
+from edge import Recognizer
+
+recogniser = Recognizer.load()
+for event in recogniser.feed(samples):  # float32, mono, 16 kHz, any number of them
+print(event)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge.bundle import Bundle, load_bundle
+    from edge.errors import MmtlError
+    from edge.events import Event
+    from edge.labels import EMOTIONS, UNSURE
+    from edge.profile import Profile, load_profile
+    from edge.recogniser import Recognizer, Settings
+
+__all__ = [
+    "EMOTIONS",
+    "UNSURE",
+    "Bundle",
+    "Event",
+    "MmtlError",
+    "Profile",
+    "Recognizer",
+    "Settings",
+    "load_bundle",
+    "load_profile",
+]
+
+_HOMES = {
+    "EMOTIONS": "labels",
+    "UNSURE": "labels",
+    "Bundle": "bundle",
+    "Event": "events",
+    "MmtlError": "errors",
+    "Profile": "profile",
+    "Recognizer": "recogniser",
+    "Settings": "recogniser",
+    "load_bundle": "bundle",
+    "load_profile": "profile",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `mmtl --help` loads no NumPy."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

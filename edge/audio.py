@@ -209,7 +209,7 @@ def _check_readable(path: Path) -> None:
 def _soundfile() -> Any:
     """Import soundfile where it is needed, so that a microphone works without libsndfile."""
     try:
-        import soundfile  # noqa: PLC0415
+        import soundfile
     except (OSError, ImportError) as error:
         remedy = "apt install libsndfile1, then pip install --force-reinstall soundfile"
         raise SourceError(f"sound files need libsndfile ({_reason(error)}): {remedy}") from error

@@ -82,12 +82,19 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the manifest, and so of everything it vouches for."""
-        return _sha256(self.folder / MANIFEST)
+        """SHA-256 over all that decides: graphs, head and constants; not the card, nor scores."""
+        constants = [asdict(self.manifest.front_end), asdict(self.manifest.levels)]
+        deciding = [self.manifest.files[name] for name in (ENCODER, CLASSIFIER, WINDOW, HEAD)]
+        return hashlib.sha256(json.dumps([*deciding, *constants]).encode()).hexdigest()
 
     def graph(self, name: str) -> Path:
         """Return the path of one of the graphs."""
         return self.folder / name
+
+
+def is_bundle(folder: Path) -> bool:
+    """Tell whether a folder holds a bundle, whole or not."""
+    return (folder / MANIFEST).is_file()
 
 
 def default_bundle() -> Path:
@@ -197,7 +204,8 @@ def _check_shapes(bundle: Bundle) -> None:
     for what, (found, wanted) in expected.items():
         if found != wanted:
             raise BundleError(
-                f"the {what} in {bundle.folder / HEAD} has size {found}, the manifest says {wanted}: export again"
+                f"the {what} in {bundle.folder / HEAD} has size {found}, the manifest says {wanted}: "
+                "export it again"
             )
 
 

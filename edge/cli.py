@@ -82,17 +82,17 @@ app.add_typer(profiles, name="profile")
 
 SourceName = Annotated[
     str,
-    typer.Argument(metavar="SOURCE", help="mic, mic:INDEX_OR_NAME, a sound file, - for raw s16le, or demo."),
+    typer.Argument(metavar="SOURCE", help="mic, mic:INDEX_OR_NAME, a file, - (raw s16le) or demo."),
 ]
 BundleFolder = Annotated[
-    Path | None, typer.Option("--bundle", help="Folder of a model; the one that ships, if not given.")
+    Path | None, typer.Option("--bundle", help="Folder of a model, not the one that ships.")
 ]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="Name or file of a speaker's profile.")]
 Provider = Annotated[str, typer.Option("--provider", help="auto, cpu or cuda.")]
 Step = Annotated[int, typer.Option("--step-ms", help="From window to window: a multiple of 80.")]
 Rate = Annotated[int, typer.Option("--rate", help="Hz of raw sound on stdin.")]
 JsonlTarget = Annotated[
-    str | None, typer.Option("--jsonl", metavar="PATH|-", help="Write events as JSON Lines.")
+    str | None, typer.Option("--jsonl", metavar="PATH|-", help="Write events to a file or -.")
 ]
 
 
@@ -101,7 +101,7 @@ def _root(
     *,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="With --version: the model and its licence too.")
+        bool, typer.Option("--verbose", help="With --version: the model's licence too.")
     ] = False,
 ) -> None:
     if show_version:
@@ -122,10 +122,10 @@ def monitor(
     jsonl: JsonlTarget = None,
 ) -> None:
     """Watch a microphone, a file or the demo live in the terminal. Ctrl-C ends it."""
-    from edge.monitor import LiveMonitor  # noqa: PLC0415
-    from edge.pipeline import listen  # noqa: PLC0415
-    from edge.sinks import JsonLines, PlainLines  # noqa: PLC0415
-    from edge.sources import open_source  # noqa: PLC0415
+    from edge.monitor import LiveMonitor
+    from edge.pipeline import listen
+    from edge.sinks import JsonLines, PlainLines
+    from edge.sources import open_source
 
     sound = open_source(source, rate=rate, paced=True)
     recogniser = _recogniser(bundle, profile, provider, step_ms)
@@ -137,7 +137,7 @@ def monitor(
 
 
 @app.command()
-def run(  # noqa: PLR0913  (each is an option of the command)
+def run(
     source: SourceName,
     jsonl: JsonlTarget = None,
     bundle: BundleFolder = None,
@@ -145,14 +145,12 @@ def run(  # noqa: PLR0913  (each is an option of the command)
     provider: Provider = "auto",
     step_ms: Step = 240,
     rate: Rate = 16_000,
-    paced: Annotated[
-        bool, typer.Option("--paced/--as-fast-as-possible", help="Play a file in real time.")
-    ] = False,
+    paced: Annotated[bool, typer.Option("--paced/--as-fast-as-possible", help="Pace of a file.")] = False,
 ) -> None:
     """Recognise without a screen: events as JSON Lines, or a readable line each."""
-    from edge.pipeline import listen  # noqa: PLC0415
-    from edge.sinks import JsonLines, PlainLines  # noqa: PLC0415
-    from edge.sources import open_source  # noqa: PLC0415
+    from edge.pipeline import listen
+    from edge.sinks import JsonLines, PlainLines
+    from edge.sources import open_source
 
     sound = open_source(source, rate=rate, paced=paced)
     recogniser = _recogniser(bundle, profile, provider, step_ms)
@@ -166,10 +164,10 @@ def run(  # noqa: PLR0913  (each is an option of the command)
 @app.command()
 def devices() -> None:
     """List the microphones: number, name, host API, channels and the rates that really open."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
-    from edge.microphone import input_devices  # noqa: PLC0415
+    from edge.microphone import input_devices
 
     found = input_devices()
     if not found:
@@ -187,7 +185,7 @@ def devices() -> None:
 @profiles.command("list")
 def list_profiles() -> None:
     """List the profiles kept on this device."""
-    from edge.profile import profiles_folder, read_profile  # noqa: PLC0415
+    from edge.profile import profiles_folder, read_profile
 
     paths = sorted(profiles_folder().glob("*.safetensors"))
     for path in paths:
@@ -200,9 +198,9 @@ def list_profiles() -> None:
 @profiles.command("show")
 def show_profile(name: Annotated[str, typer.Argument(help="Name of the speaker.")]) -> None:
     """Print what is known of a profile, as JSON."""
-    import json  # noqa: PLC0415
+    import json
 
-    from edge.profile import find_profile, read_profile  # noqa: PLC0415
+    from edge.profile import find_profile, read_profile
 
     kept = read_profile(find_profile(name))
     described = {"name": kept.name, "verdict": kept.verdict, "bundle": kept.bundle, **kept.report}
@@ -212,7 +210,7 @@ def show_profile(name: Annotated[str, typer.Argument(help="Name of the speaker."
 @profiles.command("delete")
 def delete_profile(name: Annotated[str, typer.Argument(help="Name of the speaker.")]) -> None:
     """Delete a profile for good."""
-    from edge.profile import find_profile, profile_path  # noqa: PLC0415
+    from edge.profile import find_profile, profile_path
 
     find_profile(name)
     profile_path(name).unlink()
@@ -221,7 +219,7 @@ def delete_profile(name: Annotated[str, typer.Argument(help="Name of the speaker
 
 def main() -> None:
     """Run the command line and leave with the design's exit code."""
-    from edge.sinks import ReaderGone  # noqa: PLC0415
+    from edge.sinks import ReaderGone
 
     try:
         app()
@@ -242,8 +240,8 @@ def main() -> None:
 
 
 def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms: int) -> Recognizer:
-    from edge.profile import find_profile  # noqa: PLC0415
-    from edge.recogniser import Recognizer, Settings  # noqa: PLC0415
+    from edge.profile import find_profile
+    from edge.recogniser import Recognizer, Settings
 
     return Recognizer.load(
         bundle,
@@ -262,7 +260,7 @@ def _closed_after(sinks: Sequence[Sink]) -> Iterator[None]:
 
 
 def _describe_default_bundle() -> None:
-    from edge.bundle import default_bundle, read_manifest  # noqa: PLC0415
+    from edge.bundle import default_bundle, read_manifest
 
     manifest = read_manifest(default_bundle())
     typer.echo(f"model {manifest.name}: weights under {manifest.licence}")

@@ -96,7 +96,7 @@ def choose_provider(wanted: str) -> str:
     Raises:
         EngineError: the provider is unknown, or ONNX Runtime here was built without it.
     """
-    import onnxruntime  # noqa: PLC0415  (slow to import)
+    import onnxruntime
 
     available = [name for name, long in PROVIDERS.items() if long in onnxruntime.get_available_providers()]
     if wanted == "auto":
@@ -111,7 +111,7 @@ def choose_provider(wanted: str) -> str:
 
 
 def _session(bundle: Bundle, name: str, provider: str, threads: int) -> onnxruntime.InferenceSession:
-    import onnxruntime  # noqa: PLC0415  (slow to import)
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -122,7 +122,7 @@ def _session(bundle: Bundle, name: str, provider: str, threads: int) -> onnxrunt
     path = bundle.graph(name)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
-    except Exception as error:  # noqa: BLE001  (onnxruntime raises classes of its own, without a common base)
+    except Exception as error:
         raise BundleError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
     if PROVIDERS[provider] not in session.get_providers():
         raise EngineError(

@@ -348,7 +348,7 @@ def _opens(portaudio: Any, index: int, rate: int) -> bool:
 
 def _portaudio() -> Any:
     try:
-        import sounddevice  # noqa: PLC0415
+        import sounddevice
     except OSError as error:
         message = "a microphone needs the PortAudio library, which is missing: apt install libportaudio2"
         raise DeviceError(message) from error

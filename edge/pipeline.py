@@ -82,13 +82,12 @@ class Ledger:
 
     def summary(self, duration_s: float) -> Summary:
         """Report so far."""
-        percentiles = np.percentile(self._compute_ms, [50, 95, 99]) if self._compute_ms else []
         return Summary(
             duration_s=duration_s,
             windows=self._windows,
             utterances=self._utterances,
             dropped=self._dropped,
-            latency_ms={name: float(value) for name, value in zip(("p50", "p95", "p99"), percentiles)},
+            latency_ms=_percentiles(self._compute_ms),
             real_time_factor=self._compute_s / duration_s if duration_s > 0 else 0.0,
         )
 
@@ -158,6 +157,10 @@ def with_queue(event: Event, queued_ms: float) -> Event:
         latency_ms={"queue": queued_ms, **event.latency_ms},
         lag_ms=event.lag_ms + queued_ms,
     )
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    return {f"p{rank}": float(np.percentile(values, rank)) for rank in (50, 95, 99)} if values else {}
 
 
 def _dbfs(block: Block) -> float:

@@ -40,7 +40,7 @@ class Profile:
 
 def profiles_folder() -> Path:
     """Return the folder where profiles are kept for this user."""
-    from platformdirs import user_data_path  # noqa: PLC0415
+    from platformdirs import user_data_path
 
     return user_data_path("mmtl", appauthor=False) / "profiles"
 

@@ -192,6 +192,7 @@ class Recognizer:
                 events += self._turn(frame)
         if windows:
             self._last_window = windows[-1]
+        if windows or not self._last_window:  # the first window costs its last block, not all before
             self._spent = dict.fromkeys(STAGES, 0.0)
         return events
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -87,7 +86,7 @@ def open_source(spec: str, *, rate: int = SAMPLE_RATE, paced: bool = False) -> S
 
 def _microphone(spec: str) -> Source:
     # Imported here because edge.microphone needs Block.
-    from edge.microphone import Microphone  # noqa: PLC0415
+    from edge.microphone import Microphone
 
     _, colon, device = spec.partition(":")
     if colon and not device.strip():
@@ -153,13 +152,17 @@ class FileSource:
         return due_s
 
 
+def demo_clip() -> Path:
+    """Return the path of the clip of synthesised speech that ships with the program."""
+    return Path(str(resources.files("edge"))) / "demo.flac"
+
+
 class DemoSource(FileSource):
     """The clip of synthesised speech that ships inside the package."""
 
     def __init__(self, *, paced: bool = False) -> None:
         """Choose the demo; nothing is opened yet."""
         super().__init__("demo", paced=paced)
-        self._unpacked = ExitStack()
 
     def __enter__(self) -> DemoSource:
         """Find and open the clip.
@@ -167,21 +170,11 @@ class DemoSource(FileSource):
         Raises:
             SourceError: this installation lacks it, or it is damaged.
         """
-        clip = resources.files("edge") / "demo.flac"
-        if not clip.is_file():
+        self._path = demo_clip()
+        if not self._path.is_file():
             raise SourceError("the demo clip is missing from this installation: install mmtl again")
-        self._path = self._unpacked.enter_context(resources.as_file(clip))
-        try:
-            super().__enter__()
-        except SourceError:
-            self._unpacked.close()
-            raise
+        super().__enter__()
         return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Close the clip."""
-        super().__exit__(*exc)
-        self._unpacked.close()
 
 
 class StdinSource:

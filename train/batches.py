@@ -45,7 +45,7 @@ class Draw:
 
 
 class Batches:
-    """Draws augmented batches from the training speakers' clips, the same ones for the same seed and epoch."""
+    """Draws augmented batches of the training speakers' clips; a seed and an epoch determine them."""
 
     def __init__(
         self,

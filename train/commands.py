@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from dataclasses import replace
@@ -33,7 +34,7 @@ Corpora = Annotated[
 ]
 
 
-def train(  # noqa: PLR0913  (each is an option of the command)
+def train(
     corpora: Corpora,
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.", show_default=False)],
     algorithm: Annotated[
@@ -77,15 +78,15 @@ def train(  # noqa: PLR0913  (each is an option of the command)
     resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = False,
 ) -> None:
     """Train a model and score it on speakers it has not heard."""
-    import torch  # noqa: PLC0415  (slow to import)
+    import torch
 
-    from train.batches import Draw  # noqa: PLC0415
-    from train.console import ConsoleProgress  # noqa: PLC0415
-    from train.mmtl import Loss, MetaRates  # noqa: PLC0415
-    from train.model import Architecture  # noqa: PLC0415
-    from train.run import run  # noqa: PLC0415
-    from train.run_folder import RunFolder  # noqa: PLC0415
-    from train.training import Options  # noqa: PLC0415
+    from train.batches import Draw
+    from train.console import ConsoleProgress
+    from train.mmtl import Loss, MetaRates
+    from train.model import Architecture
+    from train.run import Plan, run
+    from train.run_folder import RunFolder
+    from train.training import Options
 
     if threads:
         torch.set_num_threads(threads)
@@ -110,20 +111,46 @@ def train(  # noqa: PLR0913  (each is an option of the command)
         augmentation=base.augmentation.scaled(augment),
     )
     clips = _clips(corpora, exclude or [], improvised_only=not scripted, excited_as_happy=excited_as_happy)
-    scores = run(
-        _split(clips, split),
-        arch,
-        options,
+    plan = Plan(
         RunFolder(out),
+        torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
         start=start,
         resume=resume,
-        device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        progress=ConsoleProgress(),
         provenance=_provenance(clips, start),
     )
+    scores = run(_split(clips, split), arch, options, plan, ConsoleProgress())
     typer.echo(
         f"UAR {100 * scores.uar:.1f}  accuracy {100 * scores.accuracy:.1f}  ({scores.clips} clips)  {out}"
     )
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", show_default=False)],
+    corpora: Corpora,
+    heard: Annotated[bool, typer.Option(help="Score the speakers it was trained on too.")] = False,
+    protocol: Annotated[Literal["none"], typer.Option(help="none: no adaptation.")] = "none",
+    record: Annotated[bool, typer.Option(help="Write the scores into the bundle and its card.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score a bundle on a corpus, speaker by speaker, with the runtime that is deployed."""
+    from edge.bundle import load_bundle, write_manifest
+    from train.card import write_card
+    from train.console import ConsoleProgress, score_table
+    from train.evaluation import described, recognise_clips, score_by_corpus
+
+    model = load_bundle(bundle)
+    clips = _clips(corpora, [], improvised_only=True, excited_as_happy=False)
+    if not heard:
+        clips = _unheard(clips, model.manifest.training)
+    progress = ConsoleProgress()
+    probs = recognise_clips(model, progress(clips, "recognising", len(clips)))
+    scores = score_by_corpus(clips, probs)
+    typer.echo(json.dumps(described(scores), indent=2)) if as_json else progress.show(score_table(scores))
+    if record:
+        measured = {"command": _command(), "corpora": described(scores)}
+        manifest = replace(model.manifest, metrics={**model.manifest.metrics, protocol: measured})
+        write_card(bundle, manifest)
+        write_manifest(bundle, manifest)
 
 
 def auxiliary_tasks(letters: str) -> tuple[Dimension, ...]:
@@ -143,7 +170,7 @@ def auxiliary_tasks(letters: str) -> tuple[Dimension, ...]:
 def _clips(
     corpora: list[Path], exclude: list[str], *, improvised_only: bool, excited_as_happy: bool
 ) -> list[Clip]:
-    from train.corpora import four_emotions, read_corpus, with_derived_ratings  # noqa: PLC0415
+    from train.corpora import four_emotions, read_corpus, with_derived_ratings
 
     clips = [
         clip
@@ -156,8 +183,21 @@ def _clips(
     return with_derived_ratings(four_emotions([clip for clip in clips if clip.corpus not in exclude]))
 
 
+def _unheard(clips: list[Clip], training: dict[str, Any]) -> list[Clip]:
+    speakers = training.get("speakers", {})
+    heard = {*speakers.get("train", []), *speakers.get("validation", [])}
+    unheard = [clip for clip in clips if clip.speaker not in heard]
+    if not unheard:
+        raise UsageError("the bundle was trained on all speakers given: name others, or add --heard")
+    return unheard
+
+
+def _command() -> str:
+    return shlex.join(["mmtl", *sys.argv[1:]])
+
+
 def _split(clips: list[Clip], path: Path | None) -> Split:
-    from train.splits import default_split, read_split, split_by_speaker  # noqa: PLC0415
+    from train.splits import default_split, read_split, split_by_speaker
 
     if path is None:
         return default_split(clips)
@@ -169,7 +209,7 @@ def _split(clips: list[Clip], path: Path | None) -> Split:
 def _provenance(clips: list[Clip], start: Path | None) -> dict[str, Any]:
     names = sorted({clip.corpus for clip in clips})
     return {
-        "command": shlex.join(["mmtl", *sys.argv[1:]]),
+        "command": _command(),
         "start": str(start) if start else None,
         "corpora": [
             {

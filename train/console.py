@@ -14,6 +14,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
+
+from train.evaluation import CorpusScores
 
 Item = TypeVar("Item")
 
@@ -37,6 +40,23 @@ class ConsoleProgress:
         with Progress(*columns, console=self._console, transient=True) as progress:
             yield from progress.track(items, total=total, description=label)
 
+    def show(self, table: Table) -> None:
+        """Print a table on stdout."""
+        Console().print(table)
+
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._console.print(line, highlight=False)
+
+
+def score_table(scores: dict[str, CorpusScores]) -> Table:
+    """Lay out the scores of each corpus, and the mean over corpora."""
+    columns = ("corpus", "speakers", "clips", "UAR", "95 % interval", "worst", "accuracy", "macro F1", "ECE")
+    table = Table(*columns, box=None)
+    for corpus, item in scores.items():
+        interval = f"{item.low:.1f} to {item.high:.1f}"
+        figures = [f"{value:.1f}" for value in (item.worst, item.accuracy, item.macro_f1, item.ece)]
+        table.add_row(corpus, str(item.speakers), str(item.clips), f"{item.uar:.1f}", interval, *figures)
+    mean = sum(item.uar for item in scores.values()) / len(scores)
+    table.add_row("mean", "", "", f"{mean:.1f}")
+    return table

@@ -134,7 +134,7 @@ def auxiliary_loss(logits: Tensor, samples: Samples, loss: Loss) -> Tensor:
         samples: their labels.
         loss: the variant of cross entropy.
     """
-    heads = list(logits.split(DIMENSION_CLASSES, dim=1))  # each (B, 4)
+    heads = list(torch.split(logits, DIMENSION_CLASSES, dim=1))  # each (B, 4)
     heads = heads * len(samples.ratings) if len(heads) == 1 else heads[: len(samples.ratings)]
     losses = [
         weighted_cross_entropy(head, labels, weights, loss)
@@ -149,7 +149,9 @@ def emotion_loss(logits: Tensor, samples: Samples, loss: Loss) -> Tensor:
 
 
 def inner_step(weights: Mapping[str, Tensor], gradient: Mapping[str, Tensor], rate: float) -> Weights:
-    """Take one gradient step: w' = w - rate * gradient, cut off from w so that later gradients are first order.
+    """Take one gradient step, cut off from the start so that later gradients are first order.
+
+    w' = w - rate * gradient
 
     Args:
         weights: by parameter name.

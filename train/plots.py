@@ -96,8 +96,8 @@ def plot_confusion(matrix: ArrayLike, path: Path, title: str, *, labels: Sequenc
 def _figure(width: float, height: float) -> Figure:
     """Make an empty figure of so many inches, outside pyplot, which would keep it and may want a screen."""
     # Slow to load, and whoever only trains or scores should not wait for it.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)

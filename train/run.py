@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -61,52 +61,52 @@ def read_split_spectra(split: Split, front_end: FrontEnd, shortest: int, progres
     return Data(*sides)
 
 
-def run(
-    split: Split,
-    arch: Architecture,
-    options: Options,
-    folder: RunFolder,
-    *,
-    start: Path | None,
-    resume: bool,
-    device: torch.device,
-    progress: Progress,
-    provenance: dict[str, Any],
-) -> Scores:
+@dataclass(frozen=True)
+class Plan:
+    """Where a run goes and what it starts from."""
+
+    folder: RunFolder
+    device: torch.device
+    start: Path | None = None
+    """A checkpoint whose network and normalisation are taken up."""
+    resume: bool = False
+    """Go on with the run in the folder."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Facts to keep with the model: command, corpora, licences."""
+
+
+def run(split: Split, arch: Architecture, options: Options, plan: Plan, progress: Progress) -> Scores:
     """Train, keep the epoch that is best on the validation speakers, and score it on the test speakers.
 
     Args:
         split: the clips of each side.
-        arch: the network; ignored where a run starts from a checkpoint.
+        arch: the network; ignored where the run starts from a checkpoint.
         options: how to train.
-        folder: where everything goes.
-        start: a checkpoint to start from.
-        resume: go on with the run in the folder.
-        device: where the network runs.
+        plan: where, and from what.
         progress: shows how far it is.
-        provenance: facts to keep with the model: command, corpora, licences.
 
     Returns:
-        The scores on the test speakers.
+        The scores on the test speakers, or on the validation speakers where there are no others.
 
     Raises:
         UsageError: the folder holds another run, or too few speakers are given.
     """
-    beginning = load_checkpoint(start) if start else None
+    beginning = load_checkpoint(plan.start) if plan.start else None
     front_end = beginning.front_end if beginning else FrontEnd()
     arch = beginning.net.arch if beginning else arch
-    config = _config(split, arch, front_end, options, provenance)
-    folder.begin(config, resume=resume)
+    before = {"before": beginning.training.get("command")} if beginning else {}
+    config = _config(split, arch, front_end, options, plan.provenance | before)
+    plan.folder.begin(config, resume=plan.resume)
     torch.manual_seed(options.seed)
     data = read_split_spectra(split, front_end, frames_for_first(arch), progress)
     if not data.train or not data.validation:
         raise UsageError("training needs speakers to learn from and others to choose on: name more of them")
     normalisation = beginning.normalisation if beginning else fit_normalisation(data.train)
     net = beginning.net if beginning else EmotionNet(arch)
-    training = Training(net, data.train, normalisation, options, device)
+    training = Training(net, data.train, normalisation, options, plan.device)
     model = Checkpoint(training.judged(), front_end, normalisation, config)
-    _epochs(training, model, data.validation, folder, resume=resume, progress=progress)
-    return _judge(folder, data, device)
+    _epochs(training, model, data.validation, plan, progress)
+    return _judge(plan.folder, data, plan.device)
 
 
 def frames_for_first(arch: Architecture) -> int:
@@ -121,12 +121,11 @@ def _epochs(
     training: Training,
     model: Checkpoint,
     validation: Sequence[Spectra],
-    folder: RunFolder,
-    *,
-    resume: bool,
+    plan: Plan,
     progress: Progress,
 ) -> None:
-    records = folder.records() if resume else []
+    folder = plan.folder
+    records = folder.records() if plan.resume else []
     if records:
         training.resume(folder.state, len(records))
         progress.say(f"going on after epoch {len(records)}")

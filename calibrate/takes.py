@@ -1,0 +1,269 @@
+"""What one person recorded: takes read from a manifest, and what the model hears in them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from edge.audio import read_clip
+from edge.bundle import Bundle, Graphs
+from edge.errors import UsageError
+from edge.features import FeatureStream
+from edge.frontend import Array, FrontEnd, power_spectrogram
+from edge.labels import DIMENSIONS, EMOTIONS, SCALE
+from edge.normaliser import BinStatistics, Levels
+from edge.recogniser import Settings
+
+if TYPE_CHECKING:
+    from edge.engine import Engine
+
+REQUIRED_COLUMNS: Final = ("path", "emotion")
+
+FEWEST_TAKES: Final = 2
+"""Of each emotion: one to fit on while the other is held out."""
+
+LONGEST_TAKE_S: Final = 60.0
+"""A take is a sentence or a few; what is longer was not cut into takes."""
+
+FAINTEST_DBFS: Final = -65.0
+"""A take that is nowhere louder is silence."""
+
+Ratings = tuple[float | None, float | None, float | None]
+"""Valence, arousal and dominance in [1, 5]; None where not given."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """One recording of the speaker in one emotion."""
+
+    path: Path
+    emotion: int
+    """Index in `edge.labels.EMOTIONS`."""
+    text: str = ""
+    """What was said; empty: unknown."""
+    ratings: Ratings = (None, None, None)
+    """As the speaker gave them. Not fitted on yet."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How sound is normalised before the network: the bundle's way or a speaker's."""
+
+    levels: Levels
+    statistics: BinStatistics
+
+
+def read_takes(manifest: Path) -> list[Take]:
+    """Read a session's manifest: a CSV file in UTF-8 with a header, one take a row.
+
+    The columns path and emotion are required; valence, arousal, dominance, text and speaker are
+    read where present; others are ignored. Paths are relative to the manifest's folder.
+
+    Raises:
+        UsageError: the manifest is missing or not such a file, a row cannot be used, it names more
+            than one speaker, or there are too few takes to fit and judge by.
+    """
+    takes: list[Take] = []
+    lines: dict[Path, int] = {}
+    speakers: dict[str, int] = {}
+    for line, row in _rows(manifest):
+        where = f"{manifest}, line {line}"
+        take = _from_row(row, manifest.parent, where)
+        if take.path in lines:
+            raise UsageError(
+                f"{where}: {row['path']} is on line {lines[take.path]} already: remove one of the rows"
+            )
+        lines[take.path] = line
+        speakers.setdefault(row.get("speaker", ""), line)
+        takes.append(take)
+    _require_one_speaker(speakers, manifest)
+    _require_enough(takes, manifest)
+    return takes
+
+
+def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
+    """Read each take as (N,) float32 samples at 16 kHz.
+
+    Raises:
+        SourceError: a file cannot be read as sound.
+        UsageError: a take is too short for one feature, too long, or silent.
+    """
+    sounds = [read_clip(take.path) for take in takes]
+    for take, sound in zip(takes, sounds, strict=True):
+        _require_speech_length(take, sound, bundle)
+    return sounds
+
+
+def listen(
+    engine: Engine, front_end: FrontEnd, normalisation: Normalisation, sounds: Sequence[Array]
+) -> list[Array]:
+    """Hear each take as a new stream, as the recogniser would.
+
+    Args:
+        engine: runs the bundle's graphs.
+        front_end: the bundle's constants.
+        normalisation: of the bundle or of the speaker.
+        sounds: (N,) samples of each take, enough for one feature.
+
+    Returns:
+        (W, D) embeddings of the W windows of each take.
+    """
+    stream = FeatureStream(engine, front_end, normalisation.levels, normalisation.statistics)
+    heard = []
+    for sound in sounds:
+        stream.reset()
+        heard.append(_embed(engine, stream.feed(sound).features))
+    return heard
+
+
+def window_ends(features: int, graphs: Graphs) -> list[int]:
+    """List where the recogniser's windows end in a take: the number of the feature after the last.
+
+    Full windows at the recogniser's step, then the one that ends with the last feature, which is
+    shorter in a take shorter than a window.
+    """
+    hop_ms = FrontEnd.hop_length_ms * graphs.frames_per_feature
+    ends = list(range(graphs.window_features, features + 1, Settings.step_ms // hop_ms))
+    return ends if ends and ends[-1] == features else [*ends, features]
+
+
+def _embed(engine: Engine, features: Array) -> Array:
+    """Classify the windows of one take's (n, P) features, those of a length together: (W, D)."""
+    full = engine.graphs.window_features
+    ends = window_ends(len(features), engine.graphs)
+    return engine.classify(np.stack([features[max(0, end - full) : end] for end in ends]))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the line number and the cells by column of each row."""
+    # Strict: a quote left open would otherwise swallow the rows below it.
+    reader = csv.DictReader(io.StringIO(_text(path)), restkey="", restval="", strict=True)
+    try:
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        _check_columns(columns, path)
+        reader.fieldnames = columns
+        for row in reader:
+            if "" in row and isinstance(row[""], list):
+                raise UsageError(
+                    f"{path}, line {reader.line_num}: more cells than the header has columns: "
+                    "put texts that hold a comma in double quotes"
+                )
+            yield reader.line_num, {name: cell.strip() for name, cell in row.items()}
+    except csv.Error as error:
+        raise UsageError(
+            f"{path}, line {reader.line_num + 1}: not a CSV row ({error}): check its double quotes"
+        ) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"there is no manifest {path}: write one with the columns {', '.join(REQUIRED_COLUMNS)}"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}: name a manifest .csv file") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: save the manifest as CSV in UTF-8") from error
+
+
+def _check_columns(columns: list[str], path: Path) -> None:
+    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+    if missing:
+        found = ", ".join(columns) or "nothing"
+        raise UsageError(
+            f"{path}, line 1: no column {' or '.join(missing)}; the header has {found}: "
+            f"name the columns {', '.join(REQUIRED_COLUMNS)}, separated by commas"
+        )
+
+
+def _from_row(row: dict[str, str], folder: Path, where: str) -> Take:
+    empty = [name for name in REQUIRED_COLUMNS if not row[name]]
+    if empty:
+        raise UsageError(f"{where}: no {' and no '.join(empty)}: fill the cell or remove the row")
+    if row["emotion"] not in EMOTIONS:
+        raise UsageError(f"{where}: unknown emotion {row['emotion']!r}: use one of {', '.join(EMOTIONS)}")
+    path = folder / row["path"]
+    if not _is_file(path):
+        raise UsageError(f"{where}: no sound file {path}: paths are relative to the manifest's folder")
+    valence, arousal, dominance = (_rating(row.get(name, ""), name, where) for name in DIMENSIONS)
+    return Take(path, EMOTIONS.index(row["emotion"]), row.get("text", ""), (valence, arousal, dominance))
+
+
+def _rating(cell: str, name: str, where: str) -> float | None:
+    if not cell:
+        return None
+    low, high = SCALE
+    try:
+        rating = float(cell)
+    except ValueError:
+        rating = float("nan")
+    if not low <= rating <= high:
+        raise UsageError(
+            f"{where}: {name} is {cell!r}: give a number from {low:g} to {high:g}, or leave it empty"
+        )
+    return rating
+
+
+def _require_one_speaker(speakers: dict[str, int], path: Path) -> None:
+    """Refuse more than one name; `speakers` holds the line that first gave each, "" being none."""
+    named = [(speaker, line) for speaker, line in speakers.items() if speaker]
+    if len(named) > 1:
+        (first, _), (second, line) = named[:2]
+        raise UsageError(
+            f"{path}, line {line}: {second} speaks, and {first} before: a profile is of one person, "
+            "so write a manifest for each"
+        )
+
+
+def _require_enough(takes: Sequence[Take], path: Path) -> None:
+    counts = Counter(take.emotion for take in takes)
+    if not counts:
+        raise UsageError(f"{path} has no rows: list one take a row below the header")
+    if len(counts) == 1:
+        raise UsageError(
+            f"{path} holds only {EMOTIONS[takes[0].emotion]} takes, from which nothing can be told apart: "
+            f"add takes of {', '.join(name for name in EMOTIONS if name != EMOTIONS[takes[0].emotion])}"
+        )
+    few = [EMOTIONS[emotion] for emotion in sorted(counts) if counts[emotion] < FEWEST_TAKES]
+    if few:
+        raise UsageError(
+            f"{path} has one take only of {' and of '.join(few)}: add another, for one is held out to judge by"
+        )
+
+
+def _require_speech_length(take: Take, sound: Array, bundle: Bundle) -> None:
+    front_end = bundle.manifest.front_end
+    least = front_end.samples_in(bundle.manifest.graphs.frames_for_first)
+    duration_s = len(sound) / front_end.sample_rate
+    if len(sound) < least:
+        raise UsageError(
+            f"{take.path} lasts {duration_s:.2f} s, a take needs {least / front_end.sample_rate:.2f} s "
+            "at least: record it again, or remove its row"
+        )
+    if duration_s > LONGEST_TAKE_S:
+        raise UsageError(
+            f"{take.path} lasts {duration_s:.0f} s, a take {LONGEST_TAKE_S:.0f} s at most: "
+            "cut it into takes of a sentence or two"
+        )
+    loudest = power_spectrogram(sound, front_end).mean(axis=1).max() / front_end.full_scale_power
+    if loudest < 10.0 ** (FAINTEST_DBFS / 10.0):
+        raise UsageError(
+            f"{take.path} is silent (nowhere above {FAINTEST_DBFS:.0f} dBFS): record it again, "
+            "or remove its row"
+        )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, with a NUL, or in a folder that may not be entered
+        return False

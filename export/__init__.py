@@ -1,0 +1,6 @@
+"""From a trained checkpoint to what runs on a device, checked on the way."""
+
+from export.bundling import export_bundle
+from export.parity import Parity
+
+__all__ = ["Parity", "export_bundle"]

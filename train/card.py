@@ -1,0 +1,83 @@
+"""CARD.md: what a bundle is made of, how good it is, and where it should not be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edge.bundle import CARD, Manifest
+from edge.files import replacing
+
+LIMITS = """\
+- It hears acted speech only. How people sound when nobody acts differs, and so does every microphone: on
+  speech of another kind expect less than these figures, and calibrate.
+- Four emotions are far from all there are; anything else is pressed into them or called "unsure".
+- How somebody sounds is not what they feel. Do not use it to judge people: not for hiring, policing,
+  education, health or insurance.
+- Valence, arousal and dominance were derived from the emotions by a table (Russell & Mehrabian 1977)
+  wherever the list of recordings says "derived": they then add nothing beyond the emotion.
+"""
+
+
+def write_card(folder: Path, manifest: Manifest) -> None:
+    """Write the card of a bundle from its manifest."""
+    parts = [
+        f"# {manifest.name}",
+        "Neutral, happy, sad or angry, from 3 s of speech, by Meta Multi-Task Learning (Cai et al. 2020).",
+        f"Weights: {manifest.licence}. Attribution: the recordings below.",
+        "## Recordings\n\n" + _recordings(manifest.training),
+        "## Training\n\n" + _training(manifest.training),
+        "## Scores\n\n" + _scores(manifest.metrics),
+        "## Limits\n\n" + LIMITS,
+    ]
+    with replacing(folder / CARD) as partial:
+        partial.write_text("\n\n".join(part.strip() for part in parts) + "\n", "utf-8")
+
+
+def _recordings(training: dict[str, Any]) -> str:
+    rows = [
+        f"| {corpus['name']} | {corpus['clips']} | {corpus['ratings']} | {corpus['licence']} |"
+        for corpus in training.get("corpora", [])
+    ]
+    return "\n".join(
+        ["| corpus | clips | valence, arousal, dominance | licence |", "|---|---|---|---|", *rows]
+    )
+
+
+def _training(training: dict[str, Any]) -> str:
+    speakers = training.get("speakers", {})
+    lines = [f"    {training.get('command', 'unknown')}", ""]
+    if training.get("before"):
+        lines = [f"    {training['before']}", *lines]
+    lines += [
+        f"- {side} speakers ({len(names)}): {', '.join(names) or 'none'}" for side, names in speakers.items()
+    ]
+    lines.append(f"- git revision: {training.get('git_revision') or 'unknown'}")
+    return "\n".join(lines)
+
+
+def _scores(metrics: dict[str, Any]) -> str:
+    if not metrics:
+        return "Not measured yet: run `mmtl evaluate BUNDLE CORPUS --record`."
+    return "\n\n".join(_protocol(name, measured) for name, measured in metrics.items())
+
+
+def _protocol(name: str, measured: dict[str, Any]) -> str:
+    head = [
+        f"### Protocol `{name}`",
+        "",
+        f"    {measured['command']}",
+        "",
+        "Percent. Each clip is a new stream, its windows' posteriors averaged; the speakers were in neither",
+        "training nor validation. In brackets: the 95 % interval over speakers.",
+        "",
+        "| corpus | speakers | clips | UAR | worst speaker | accuracy | macro F1 | ECE |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *(_row(corpus, scores) for corpus, scores in measured["corpora"].items())])
+
+
+def _row(corpus: str, scores: dict[str, Any]) -> str:
+    uar = f"{scores['uar']:.1f} ({scores['low']:.1f} to {scores['high']:.1f})"
+    rest = [f"{scores[key]:.1f}" for key in ("worst", "accuracy", "macro_f1", "ece")]
+    return "| " + " | ".join([corpus, str(scores["speakers"]), str(scores["clips"]), uar, *rest]) + " |"

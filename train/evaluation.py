@@ -1,0 +1,98 @@
+"""A bundle on a corpus: every clip a new stream through the deployed runtime, without adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from edge.audio import read_clip
+from edge.bundle import Bundle
+from edge.events import Window
+from edge.frontend import Array
+from edge.labels import EMOTIONS
+from edge.recogniser import Recognizer
+from train.corpora import Clip
+from train.metrics import bootstrap_uar, score
+
+
+@dataclass(frozen=True)
+class CorpusScores:
+    """What a bundle is worth on the speakers of one corpus, in percent."""
+
+    speakers: int
+    clips: int
+    uar: float
+    low: float
+    """2.5th percentile of the UAR when speakers are drawn anew ..."""
+    high: float
+    """... and the 97.5th."""
+    worst: float
+    """UAR of the worst speaker."""
+    accuracy: float
+    macro_f1: float
+    ece: float
+    confusion: tuple[tuple[int, ...], ...]
+    """Counts; rows are the truth."""
+    per_speaker: dict[str, float]
+
+
+def recognise_clips(bundle: Bundle, clips: Iterable[Clip]) -> Array:
+    """Average the posteriors of all windows of each clip, as the recogniser gives them.
+
+    A clip too short for a single window is completed with silence.
+
+    Returns:
+        (clips, C) probabilities.
+    """
+    recogniser = Recognizer(bundle, provider="cpu")
+    front_end = bundle.manifest.front_end
+    shortest = front_end.samples_in(bundle.manifest.graphs.frames_for_first)
+    averages = []
+    for clip in clips:
+        samples = read_clip(clip.path)
+        samples = np.pad(samples, (0, max(0, shortest - len(samples))))
+        recogniser.reset()
+        events = [*recogniser.feed(samples), *recogniser.flush()]
+        windows = [list(event.probs.values()) for event in events if isinstance(event, Window)]
+        averages.append(np.mean(windows, axis=0))
+    return np.asarray(averages, np.float32)
+
+
+def score_by_corpus(clips: Sequence[Clip], probs: Array) -> dict[str, CorpusScores]:
+    """Score the clips of each corpus."""
+    return {
+        corpus: _score([clip for clip in clips if clip.corpus == corpus], probs[_of(clips, corpus)])
+        for corpus in sorted({clip.corpus for clip in clips})
+    }
+
+
+def described(scores: dict[str, CorpusScores]) -> dict[str, Any]:
+    """Return scores as JSON can hold them."""
+    return {corpus: asdict(item) for corpus, item in scores.items()}
+
+
+def _score(clips: Sequence[Clip], probs: Array) -> CorpusScores:
+    labels = [EMOTIONS.index(clip.emotion) for clip in clips]
+    speakers = [clip.speaker for clip in clips]
+    scores = score(labels, probs, speakers)
+    low, high = bootstrap_uar(labels, probs.argmax(axis=1), speakers)
+    return CorpusScores(
+        speakers=len(scores.per_speaker),
+        clips=scores.clips,
+        uar=100 * scores.uar,
+        low=100 * low,
+        high=100 * high,
+        worst=100 * min(scores.per_speaker.values()),
+        accuracy=100 * scores.accuracy,
+        macro_f1=100 * scores.macro_f1,
+        ece=100 * scores.ece,
+        confusion=scores.confusion,
+        per_speaker={name: 100 * value for name, value in scores.per_speaker.items()},
+    )
+
+
+def _of(clips: Sequence[Clip], corpus: str) -> list[bool]:
+    return [clip.corpus == corpus for clip in clips]
