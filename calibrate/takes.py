@@ -88,6 +88,12 @@ def read_takes(manifest: Path) -> list[Take]:
     return takes
 
 
+def count_takes(takes: Sequence[Take]) -> dict[str, int]:
+    """Count the takes of each emotion, by its name."""
+    counts = Counter(take.emotion for take in takes)
+    return {name: counts[index] for index, name in enumerate(EMOTIONS)}
+
+
 def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
     """Read each take as (N,) float32 samples at 16 kHz.
 
@@ -97,7 +103,7 @@ def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
     """
     sounds = [read_clip(take.path) for take in takes]
     for take, sound in zip(takes, sounds, strict=True):
-        _require_speech_length(take, sound, bundle)
+        _check_sound(take, sound, bundle)
     return sounds
 
 
@@ -236,11 +242,11 @@ def _require_enough(takes: Sequence[Take], path: Path) -> None:
     few = [EMOTIONS[emotion] for emotion in sorted(counts) if counts[emotion] < FEWEST_TAKES]
     if few:
         raise UsageError(
-            f"{path} has one take only of {' and of '.join(few)}: add another, for one is held out to judge by"
+            f"{path} has one take only of {' and of '.join(few)}: add another, to judge by what one teaches"
         )
 
 
-def _require_speech_length(take: Take, sound: Array, bundle: Bundle) -> None:
+def _check_sound(take: Take, sound: Array, bundle: Bundle) -> None:
     front_end = bundle.manifest.front_end
     least = front_end.samples_in(bundle.manifest.graphs.frames_for_first)
     duration_s = len(sound) / front_end.sample_rate
