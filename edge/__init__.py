@@ -4,7 +4,8 @@ from edge import Recognizer
 
 recogniser = Recognizer.load()
 for event in recogniser.feed(samples):  # float32, mono, 16 kHz, any number of them
-print(event)
+    print(event)
+print(recogniser.flush())
 """
 
 from __future__ import annotations

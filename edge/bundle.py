@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from edge.errors import BundleError
+from edge.errors import BundleError, ModelError
 from edge.files import replacing
 from edge.frontend import Array, FrontEnd
 from edge.head import Head
@@ -29,8 +29,6 @@ WINDOW: Final = "window.onnx"
 WEIGHTS: Final = "weights.safetensors"
 CARD: Final = "CARD.md"
 REQUIRED: Final = (HEAD, ENCODER, CLASSIFIER, WINDOW, WEIGHTS, CARD)
-
-Constants = TypeVar("Constants", FrontEnd, Levels)
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,9 @@ class Graphs:
     """Frames that the first feature takes."""
     window_features: int
     """Features of a full window."""
+
+
+Constants = TypeVar("Constants", FrontEnd, Levels, Graphs)
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,12 @@ def load_bundle(folder: Path) -> Bundle:
     _check_files(folder, manifest)
     try:
         tensors: dict[str, Array] = load_file(folder / HEAD)
-        statistics = BinStatistics(tensors["statistics.mean"], tensors["statistics.std"])
-    except (SafetensorError, KeyError) as error:
+        head, statistics = Head.from_tensors(tensors), BinStatistics.from_tensors(tensors)
+    except (SafetensorError, ModelError) as error:
         raise BundleError(f"{folder / HEAD} is damaged ({error}): export the model again") from error
-    bundle = Bundle(folder, manifest, Head.from_tensors(tensors), statistics)
-    _check_shapes(bundle)
+    bundle = Bundle(folder, manifest, head, statistics)
+    _check_emotions(bundle)
+    _check_sizes(bundle)
     return bundle
 
 
@@ -134,8 +136,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         described = json.loads(path.read_text("utf-8"))
         version = described.pop("schema_version")
-    except (ValueError, KeyError, AttributeError) as error:
-        raise BundleError(f"{path} is damaged: export the model again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleError(f"{path} is damaged: copy it again or export the model again") from error
     if version != SCHEMA_VERSION:
         raise BundleError(
             f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: "
@@ -143,7 +145,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         return _manifest(described)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise BundleError(f"{path} does not describe a model ({error}): export the model again") from error
 
 
@@ -157,23 +159,51 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def write_head(folder: Path, head: Head, statistics: BinStatistics) -> None:
     """Write the head and the bin statistics."""
-    arrays = {"statistics.mean": statistics.mean, "statistics.std": statistics.std}
     with replacing(folder / HEAD) as partial:
-        save_file(head.tensors() | arrays, partial)
+        save_file(head.tensors() | statistics.tensors(), partial)
 
 
 def _manifest(described: dict[str, Any]) -> Manifest:
+    """Build the manifest; a KeyError, TypeError or ValueError says what is wrong with it."""
     graphs = dict(described["graphs"])
     graphs["state_shapes"] = tuple(tuple(shape) for shape in graphs["state_shapes"])
-    return Manifest(
+    manifest = Manifest(
         **described
         | {
             "emotions": tuple(described["emotions"]),
-            "front_end": FrontEnd(**described["front_end"]),
-            "levels": Levels(**described["levels"]),
-            "graphs": Graphs(**graphs),
+            "front_end": _constants(FrontEnd, described["front_end"]),
+            "levels": _constants(Levels, described["levels"]),
+            "graphs": _constants(Graphs, graphs),
         }
     )
+    for name, kind in _KINDS.items():
+        if not isinstance(getattr(manifest, name), kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    return manifest
+
+
+_KINDS: Final = {
+    **dict.fromkeys(("name", "licence"), str),
+    "temperature_fitted": bool,
+    **dict.fromkeys(("training", "metrics", "files"), dict),
+}
+
+
+def _constants(kind: type[Constants], described: dict[str, Any]) -> Constants:
+    """Build constants of which every integer is a count, hence above 0, and every number finite."""
+    made = kind(**described)
+    for item in fields(kind):
+        for value in _numbers(getattr(made, item.name)):
+            whole = "int" in str(item.type)
+            fits = type(value) is int or (type(value) is float and not whole)
+            if not fits or not math.isfinite(value) or (whole and value <= 0):
+                raise ValueError(f"{item.name} cannot be {value!r}")
+    return made
+
+
+def _numbers(value: Any) -> list[Any]:
+    """Return a number, or the numbers of nested tuples, as a list."""
+    return [number for item in value for number in _numbers(item)] if isinstance(value, tuple) else [value]
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
@@ -188,24 +218,30 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
         )
 
 
-def _check_shapes(bundle: Bundle) -> None:
-    manifest, head = bundle.manifest, bundle.head
-    if manifest.emotions != EMOTIONS:
+def _check_emotions(bundle: Bundle) -> None:
+    emotions = bundle.manifest.emotions
+    if emotions != EMOTIONS:
         raise BundleError(
-            f"the bundle {bundle.folder} tells {', '.join(manifest.emotions)} apart, this program "
+            f"the bundle {bundle.folder} tells {', '.join(map(str, emotions))} apart, this program "
             f"{', '.join(EMOTIONS)}: use the program that wrote it"
         )
-    expected: Mapping[str, tuple[int, int]] = {
-        "embedding": (head.embedding_size, manifest.graphs.embedding_size),
-        "output": (len(head.fc3_bias), len(EMOTIONS)),
-        "bin mean": (len(bundle.statistics.mean), manifest.front_end.bins),
-        "bin deviation": (len(bundle.statistics.std), manifest.front_end.bins),
+
+
+def _check_sizes(bundle: Bundle) -> None:
+    front_end, graphs = bundle.manifest.front_end, bundle.manifest.graphs
+    window = (front_end.window_frames - graphs.frames_for_first) // graphs.frames_per_feature + 1
+    sizes = {
+        "sample rate": (front_end.sample_rate, FrontEnd.sample_rate),
+        "number of bins": (front_end.bins, min(front_end.bins, front_end.n_fft // 2 + 1)),
+        "number of features in a window": (graphs.window_features, window),
+        "embedding": (bundle.head.embedding_size, graphs.embedding_size),
+        "number of outputs": (len(bundle.head.fc3_bias), len(EMOTIONS)),
+        "number of bin statistics": (len(bundle.statistics.mean), front_end.bins),
     }
-    for what, (found, wanted) in expected.items():
+    for what, (found, wanted) in sizes.items():
         if found != wanted:
             raise BundleError(
-                f"the {what} in {bundle.folder / HEAD} has size {found}, the manifest says {wanted}: "
-                "export it again"
+                f"the {what} of the bundle {bundle.folder} is {found}, expected {wanted}: export it again"
             )
 
 

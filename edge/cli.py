@@ -9,9 +9,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -105,7 +105,7 @@ def _root(
     ] = False,
 ) -> None:
     if show_version:
-        typer.echo(f"mmtl {version('mmtl')}")
+        typer.echo(f"mmtl {_version()}")
         if verbose:
             _describe_default_bundle()
         raise typer.Exit
@@ -185,12 +185,16 @@ def devices() -> None:
 @profiles.command("list")
 def list_profiles() -> None:
     """List the profiles kept on this device."""
-    from edge.profile import profiles_folder, read_profile
+    from edge.errors import ProfileError
+    from edge.profile import kept_profiles, read_profile
 
-    paths = sorted(profiles_folder().glob("*.safetensors"))
+    paths = kept_profiles()
     for path in paths:
-        kept = read_profile(path)
-        typer.echo(f"{kept.name}  {kept.verdict}")
+        try:
+            state = read_profile(path).verdict
+        except ProfileError:
+            state = "damaged"
+        typer.echo(f"{path.stem}  {state}")
     if not paths:
         typer.echo("No profiles yet: mmtl calibrate makes one.")
 
@@ -212,8 +216,9 @@ def delete_profile(name: Annotated[str, typer.Argument(help="Name of the speaker
     """Delete a profile for good."""
     from edge.profile import find_profile, profile_path
 
+    path = profile_path(name)  # a name only: never a path, which could be any file
     find_profile(name)
-    profile_path(name).unlink()
+    path.unlink()
     typer.echo(f"Deleted the profile {name}.")
 
 
@@ -222,21 +227,44 @@ def main() -> None:
     from edge.sinks import ReaderGone
 
     try:
-        app()
+        code = app(prog_name="mmtl", standalone_mode=False)
     except ReaderGone:
         return
     except MmtlError as error:
         _fail(str(error), error.exit_code)
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        _fail(
-            f"this command needs {error.name}: pip install 'mmtl[{EXTRAS[error.name]}]'", UsageError.exit_code
-        )
-    except Exception as error:
-        if os.environ.get("MMTL_DEBUG"):
-            raise
-        _fail(f"unexpected: {type(error).__name__}: {error} (MMTL_DEBUG=1 shows where)", MmtlError.exit_code)
+    except _Misuse as error:
+        if not str(error):  # no arguments: the help is on the screen
+            raise SystemExit(UsageError.exit_code) from error
+        _fail(_described_misuse(error), UsageError.exit_code)
+    except typer.Abort:
+        _fail("stopped before it was done", MmtlError.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last resort, which says so
+        _fail_unexpectedly(error)
+    if code:
+        raise SystemExit(code)
+
+
+_Misuse: type[Exception] = typer.BadParameter.__mro__[1]
+"""What typer raises for a command line it cannot read; its versions keep it in different places."""
+
+
+def _described_misuse(error: Any) -> str:
+    command = error.ctx.command_path if error.ctx else "mmtl"
+    return f"{error.format_message().rstrip('.')}: see {command} --help"
+
+
+def _fail_unexpectedly(error: Exception) -> NoReturn:
+    """Say what extra brings a missing package, or else that something unforeseen happened.
+
+    Raises:
+        SystemExit: always.
+    """
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing in EXTRAS:
+        _fail(f"this command needs {missing}: pip install 'mmtl[{EXTRAS[missing]}]'", UsageError.exit_code)
+    if os.environ.get("MMTL_DEBUG"):
+        raise error
+    _fail(f"unexpected: {type(error).__name__}: {error} (MMTL_DEBUG=1 shows where)", MmtlError.exit_code)
 
 
 def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms: int) -> Recognizer:
@@ -272,6 +300,13 @@ def _entries() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=COMMAND_GROUP)}
 
 
-def _fail(message: str, exit_code: int) -> None:
-    typer.echo(f"mmtl: {message}", err=True)
+def _version() -> str:
+    try:
+        return version("mmtl")
+    except PackageNotFoundError:
+        return "(a copy that was not installed)"
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    typer.echo(f"mmtl: {' '.join(message.split())}", err=True)
     raise SystemExit(exit_code)

@@ -18,18 +18,18 @@ class DecisionRule:
     smoothing_s: float = 1.4
     """Time constant of the smoothing of posteriors over windows with speech."""
     unsure_below: float = 0.4
-    """No emotion is claimed while the best one's smoothed probability is lower, in [0, 1)."""
+    """No emotion is claimed while its smoothed probability is lower, in [0, 1)."""
     switch_margin: float = 0.1
     """Another emotion takes over when it leads by so much ..."""
     switch_windows: int = 2
-    """... in so many windows in a row."""
+    """... in so many windows in a row, the same emotion each time."""
 
 
 class Decision:
     """Follows one utterance.
 
-    Remembers the smoothed posterior, the label, and the sum of posteriors since the utterance
-    began; `reset` forgets all three.
+    Remembers the smoothed posterior, the label and who challenges it, and the sum of posteriors
+    since the utterance began; `reset` forgets them all.
     """
 
     def __init__(self, rule: DecisionRule, step_s: float) -> None:
@@ -43,6 +43,7 @@ class Decision:
         self.windows = 0
         self._sum = np.zeros(len(EMOTIONS), np.float64)
         self._held: int | None = None
+        self._challenger: int | None = None
         self._challenges = 0
 
     def update(self, probs: Array) -> str:
@@ -69,7 +70,9 @@ class Decision:
         if self._held is None:
             self._held = best
         leads = best != self._held and probs[best] - probs[self._held] >= self._rule.switch_margin
-        self._challenges = self._challenges + 1 if leads else 0
+        again = leads and best == self._challenger
+        self._challenges = self._challenges + 1 if again else int(leads)
+        self._challenger = best
         if self._challenges >= self._rule.switch_windows:
             self._held, self._challenges = best, 0
         return EMOTIONS[self._held] if probs[self._held] >= self._rule.unsure_below else UNSURE

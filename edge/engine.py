@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from edge.bundle import CLASSIFIER, ENCODER, WINDOW, Bundle
-from edge.errors import BundleError, EngineError
+from edge.errors import BundleError, EngineError, UsageError
 from edge.frontend import Array
 
 if TYPE_CHECKING:
@@ -32,24 +33,48 @@ class Engine:
 
         Args:
             bundle: a checked bundle.
-            provider: "auto", "cpu" or "cuda".
+            provider: "auto" (the fastest that works), "cpu" or "cuda".
             threads: for one operator, >= 1.
 
         Raises:
-            EngineError: the provider is unknown or not to be had.
-            BundleError: a graph cannot be loaded or has other inputs than the manifest says.
+            UsageError: there is no such provider.
+            EngineError: the provider is not to be had here.
+            BundleError: a graph cannot be loaded or is not what the manifest says.
         """
         self.graphs = bundle.manifest.graphs
         self.bins = bundle.manifest.front_end.bins
         self.provider = choose_provider(provider)
+        try:
+            self._open(bundle, threads)
+        except EngineError:
+            if provider != "auto" or self.provider == "cpu":
+                raise
+            self.provider = "cpu"
+            self._open(bundle, threads)
+        self._check(bundle)
+
+    def _open(self, bundle: Bundle, threads: int) -> None:
         self._encoder = _session(bundle, ENCODER, self.provider, threads)
         self._classifier = _session(bundle, CLASSIFIER, self.provider, threads)
-        expected = ["frames", *(f"state_{index}" for index in range(len(self.graphs.state_shapes)))]
-        found = [item.name for item in self._encoder.get_inputs()]
-        if found != expected:
-            raise BundleError(
-                f"the encoder of {bundle.folder} takes {found}, not {expected}: export it again"
-            )
+
+    def _check(self, bundle: Bundle) -> None:
+        """Compare the inputs and outputs, batch and time aside, with the manifest."""
+        features, states = self.graphs.feature_size, self.graphs.state_shapes
+        maps = {f"state_{index}": shape for index, shape in enumerate(states)}
+        expected = {
+            ENCODER: (
+                {"frames": (self.bins,), **maps},
+                {"features": (features,), **{f"new_{name}": shape for name, shape in maps.items()}},
+            ),
+            CLASSIFIER: ({"features": (features,)}, {"embedding": (self.graphs.embedding_size,)}),
+        }
+        for name, session in ((ENCODER, self._encoder), (CLASSIFIER, self._classifier)):
+            found = (_fixed_sizes(session.get_inputs()), _fixed_sizes(session.get_outputs()))
+            if found != expected[name]:
+                raise BundleError(
+                    f"{bundle.graph(name)} has the inputs and outputs {found}, the manifest says "
+                    f"{expected[name]}: export the model again"
+                )
 
     def initial_state(self, streams: int = 1) -> EncoderState:
         """Return the state of streams that have heard nothing."""
@@ -90,11 +115,17 @@ class WindowEngine:
         return embedding, logits
 
 
+def _fixed_sizes(items: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+    """Name a graph's inputs or outputs with the sizes that do not vary: not the batch, nor time."""
+    return {item.name: tuple(size for size in item.shape if isinstance(size, int)) for item in items}
+
+
 def choose_provider(wanted: str) -> str:
     """Resolve "auto" to the fastest provider there is, and check any other.
 
     Raises:
-        EngineError: the provider is unknown, or ONNX Runtime here was built without it.
+        UsageError: there is no such provider.
+        EngineError: ONNX Runtime here was built without it.
     """
     import onnxruntime
 
@@ -102,7 +133,7 @@ def choose_provider(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if "cuda" in available else "cpu"
     if wanted not in PROVIDERS:
-        raise EngineError(f"there is no provider {wanted!r}: choose auto, {' or '.join(PROVIDERS)}")
+        raise UsageError(f"there is no provider {wanted!r}: choose auto, {' or '.join(PROVIDERS)}")
     if wanted not in available:
         raise EngineError(
             f"ONNX Runtime here cannot use {wanted}: install onnxruntime-gpu, or use --provider cpu"

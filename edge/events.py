@@ -6,6 +6,7 @@ Times are seconds of the stream, from the sample counter. Readers must ignore fi
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final
 
@@ -50,7 +51,7 @@ class Window(Event):
     """An emotion, or "unsure"."""
     speech: bool
     level_dbfs: float
-    """Root mean square of the newest step of sound; 0 is full scale."""
+    """Root mean square of the newest step of sound up to 4 kHz; 0 is full scale."""
     latency_ms: dict[str, float]
     """Compute time since the window before, by stage; `queue` is waiting, not compute."""
     lag_ms: float
@@ -109,19 +110,22 @@ class Summary(Event):
     dropped: int
     """Times that sound was lost."""
     latency_ms: dict[str, float]
-    """p50, p95 and p99 of the compute time of a step; empty without windows."""
+    """p50, p95 and p99 of the compute time of a step, of the most recent ones; empty without windows."""
     real_time_factor: float
     """Compute time divided by the duration of the sound; below 1 keeps up."""
 
 
 def to_json(event: Event) -> str:
-    """Write an event as one line of JSON, numbers rounded to what they can mean."""
-    return json.dumps({"v": EVENT_VERSION, "type": event.type, **_rounded(asdict(event))})
+    """Write an event as one line of JSON.
+
+    Numbers are rounded to what they can mean; one that is not finite, which JSON lacks, is null.
+    """
+    return json.dumps({"v": EVENT_VERSION, "type": event.type, **_rounded(asdict(event))}, allow_nan=False)
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return round(value, 4)
+        return round(value, 4) if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     return value

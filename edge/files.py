@@ -22,15 +22,13 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         mode: permissions of the file.
 
     Raises:
-        UsageError: the folder cannot be written.
+        UsageError: the folder cannot be written, or the path is a folder itself.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror}; choose a folder you may write to"
-        ) from error
+        raise _unwritable(path, error) from error
     os.close(handle)
     partial = Path(name)
     try:
@@ -38,6 +36,17 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.chmod(mode)
-        partial.replace(path)
+        _put_in_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    try:
+        partial.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot write {path}: {error.strerror}; choose a folder you may write to")

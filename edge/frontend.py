@@ -6,6 +6,7 @@ frame, not divided by anything.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,14 +109,17 @@ class PowerStream:
         """Take (N,) samples and return the (T, F) spectra of the frames they complete."""
         samples = np.concatenate([self._pending, block])
         power = power_spectrogram(samples, self._front_end)
-        self._pending = samples[len(power) * self._front_end.hop_length :]
+        self._pending = samples[len(power) * self._front_end.hop_length :].copy()  # not the whole block
         return power
 
 
+@functools.cache
 def _hamming(length: int) -> Array:
     """The periodic Hamming window, as torch and scipy (sym=False) give it."""
     phase = 2.0 * np.pi * np.arange(length) / length
-    return (0.54 - 0.46 * np.cos(phase)).astype(np.float32)
+    window: Array = (0.54 - 0.46 * np.cos(phase)).astype(np.float32)
+    window.setflags(write=False)
+    return window
 
 
 def _fold(frames: Array, n_fft: int) -> Array:

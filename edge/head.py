@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -57,15 +58,18 @@ class Head:
         """Read what `tensors` wrote.
 
         Raises:
-            ModelError: a tensor is missing or the shapes do not fit together.
+            ModelError: a tensor is missing, the shapes do not fit together or a number is not usable.
+                Only the caller knows the file and the remedy.
         """
         names = [field.name for field in fields(Head)]
         missing = [name for name in names if f"head.{name}" not in tensors]
         if missing:
-            raise ModelError(f"the head has no {', '.join(missing)}: export the model again")
-        arrays = {name: tensors[f"head.{name}"] for name in names}
-        temperature = float(arrays.pop("temperature")[0])
-        head = Head(**arrays, temperature=temperature)
+            raise ModelError(f"the head has no {', '.join(missing)}")
+        arrays = {name: np.asarray(tensors[f"head.{name}"], np.float32) for name in names}
+        temperature = arrays.pop("temperature")
+        if temperature.size != 1:
+            raise ModelError(f"the head has {temperature.size} temperatures, not one")
+        head = Head(**arrays, temperature=temperature.item())
         head._check()
         return head
 
@@ -79,13 +83,14 @@ class Head:
             (self.fc2_weight, self.fc2_bias),
             (self.fc3_weight, self.fc3_bias),
         ]
-        inputs = [weight.shape[1] for weight, _ in layers[1:]]
-        outputs = [weight.shape[0] for weight, _ in layers]
+        flat = all((weight.ndim, bias.ndim) == (2, 1) for weight, bias in layers)
+        if not flat or any(len(weight) != len(bias) for weight, bias in layers):
+            raise ModelError("the head's weights and biases do not fit together")
+        if any(below.shape[0] != above.shape[1] for (below, _), (above, _) in pairwise(layers)):
+            raise ModelError("the head's layers do not fit together")
         finite = all(np.isfinite(array).all() for layer in layers for array in layer)
-        if inputs != outputs[:-1] or [len(bias) for _, bias in layers] != outputs:
-            raise ModelError("the head's layers do not fit together: export the model again")
         if not finite or not 0.0 < self.temperature < 100.0:
-            raise ModelError("the head holds numbers that are not usable: export the model again")
+            raise ModelError("the head holds numbers that are not usable")
 
 
 def softmax(logits: Array) -> Array:

@@ -30,6 +30,7 @@ class History:
 
     def __getitem__(self, span: slice) -> NDArray[Any]:
         """Return rows `span.start` to `span.stop`, which must not be forgotten yet."""
+        assert span.start >= self._first, "these rows are forgotten"
         rows: NDArray[Any] = self._rows[span.start - self._first : span.stop - self._first]
         return rows
 

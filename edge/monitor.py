@@ -1,4 +1,4 @@
-"""The live terminal monitor: events become a `MonitorState`, the state becomes a frame of text.
+"""The live terminal monitor: a `MonitorState` becomes a frame of text.
 
 `frame` is a pure function and fits any size; only `LiveMonitor` touches the terminal. Colour
 repeats what a letter, a word or a length already says.
@@ -9,19 +9,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from typing import Final
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.events import Device, Event, Session
 from edge.labels import EMOTIONS, UNSURE
+from edge.monitor_state import CLIP_DBFS, MINUTE_S, MonitorState, timeline_cells
 from edge.sinks import Sink, clock_time, describe_summary, printable
-
-MINUTE_S: Final = 60.0
-"""What the timeline shows."""
 
 REDRAW_S: Final = 0.125
 """Shortest time between two frames: 8 a second."""
@@ -30,8 +27,6 @@ FLOOR_DBFS: Final = -60.0
 """The left end of the level meter; the right end is 0."""
 
 HIGH_DBFS: Final = -14.0
-CLIP_DBFS: Final = -6.0
-"""Peaks of speech reach about 10 dB above its RMS: from here on they are surely cut off."""
 
 ROOMY: Final = 32
 """Lines from which the frame spreads out."""
@@ -52,93 +47,6 @@ ASCII: Final = str.maketrans("━╸─╵●○·…█▀▄", '#|-|*o.~#"_')
 _PIXELS: Final = "69F99 78887 E999E F8E8F 78B97 99F99 E444E 8888F 9DB99 E9E88 E9EA9 78617 E4444 99996 AA444"
 GLYPHS: Final = dict(zip("ACDEGHILNPRSTUY", _PIXELS.split(" "), strict=True))
 """Five rows of four pixels for each letter, a hexadecimal digit for a row."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What was heard up to a moment."""
-
-    end_s: float
-    label: str
-    """An emotion, "unsure", or "" for silence."""
-
-
-@dataclass(frozen=True)
-class MonitorState:
-    """Everything that a frame shows; each event makes a new one."""
-
-    session: Session | None = None
-    window: Window | None = None
-    """The newest."""
-    utterance: Utterance | None = None
-    """The newest."""
-    summary: Summary | None = None
-    heard_s: float = 0.0
-    level_dbfs: float = -math.inf
-    clipped_s: float = -math.inf
-    """When the input was last too loud."""
-    speech: bool = False
-    history: tuple[Moment, ...] = ()
-    """The last minute."""
-    compute_ms: float = 0.0
-    """Compute time so far."""
-    overruns: int = 0
-    lost_s: float = 0.0
-    notice: str = ""
-    """What is wrong now."""
-
-    @property
-    def step_ms(self) -> float:
-        """Compute time of the newest step: all stages, but not the waiting."""
-        return compute_ms(self.window) if self.window else 0.0
-
-    @property
-    def real_time_factor(self) -> float:
-        """Compute time so far divided by the duration of the sound that it was spent on."""
-        return self.compute_ms / 1000.0 / self.window.end_s if self.window and self.window.end_s > 0 else 0.0
-
-    def hearing(self, heard_s: float, level_dbfs: float) -> MonitorState:
-        """Return the state after another block of sound."""
-        clipped_s = heard_s if level_dbfs >= CLIP_DBFS else self.clipped_s
-        return replace(self, heard_s=heard_s, level_dbfs=level_dbfs, clipped_s=clipped_s)
-
-    def after(self, event: Event) -> MonitorState:
-        """Return the state after an event."""
-        state = self
-        match event:
-            case Session():
-                state = MonitorState(session=event)
-            case Window():
-                state = self._after_window(event)
-            case Utterance():
-                state = replace(self, utterance=event)
-            case Speech():
-                state = replace(self, speech=event.active)
-            case Overrun():
-                state = replace(self, overruns=self.overruns + 1, lost_s=self.lost_s + event.lost_s)
-            case Device():
-                notice = f"{event.name} is {event.state} since {clock_time(event.time_s)}"
-                state = replace(self, notice="" if event.state == "back" else notice)
-            case Summary():
-                state = replace(self, summary=event)
-        return state
-
-    def _after_window(self, window: Window) -> MonitorState:
-        moment = Moment(window.end_s, window.label if window.speech else "")
-        oldest_s = window.end_s - MINUTE_S
-        return replace(
-            self,
-            window=window,
-            heard_s=max(self.heard_s, window.end_s),
-            speech=window.speech,
-            history=(*(past for past in self.history if past.end_s > oldest_s), moment),
-            compute_ms=self.compute_ms + compute_ms(window),
-        )
-
-
-def compute_ms(window: Window) -> float:
-    """Add up a window's compute time in ms; waiting in the queue is not computing."""
-    return sum(ms for stage, ms in window.latency_ms.items() if stage != "queue")
 
 
 def frame(state: MonitorState, width: int, height: int) -> Text:
@@ -266,23 +174,6 @@ def _timeline(state: MonitorState, width: int) -> list[Text]:
         text = f"╵{ago_s} s"
         ticks[column : column + len(text)] = text
     return [ribbon, _ends(Text("".join(ticks).rstrip(), "dim"), Text("now╵", "dim"), width)]
-
-
-def timeline_cells(state: MonitorState, count: int) -> list[str]:
-    """Cut the last minute into cells, oldest first: an emotion, "unsure", or "" for silence.
-
-    Cells lie on a fixed grid of the stream's time, so that what was drawn moves but never changes.
-    """
-    cell_s = MINUTE_S / count
-    step_s = state.session.step_s if state.session else cell_s
-    labels: dict[int, str] = {}
-    for moment in state.history:
-        last = math.floor(moment.end_s / cell_s)
-        first = min(last, math.floor((moment.end_s - step_s) / cell_s) + 1)
-        for cell in range(max(first, last - count), last + 1):
-            labels[cell] = moment.label or labels.get(cell, "")
-    newest = math.floor(state.heard_s / cell_s)
-    return [labels.get(cell, "") for cell in range(newest - count + 1, newest + 1)]
 
 
 def _level(state: MonitorState, width: int) -> Text:

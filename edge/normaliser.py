@@ -7,10 +7,12 @@ they are computed once, however many windows the frame is part of.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edge.errors import ModelError
 from edge.frontend import Array
 
 DECIBEL = math.log(10.0) / 10.0
@@ -33,6 +35,8 @@ class Levels:
     """... which falls by so much each frame (3 dB a second) ..."""
     quiet_start_db: float = 20.0
     """... and starts so far below the reference."""
+    faintest_db: float = 60.0
+    """A frame so far below the reference is silence, however long ago the peak was."""
     eps: float = 1e-5
     """Added to the power after the gain, where speech has a mean bin power of 1."""
 
@@ -72,10 +76,11 @@ def follow_levels(frames: Array, state: LevelState, levels: Levels) -> tuple[Arr
     """
     level, weight, peak = state.level, state.weight, state.peak
     decay, gate = levels.peak_decay_db * DECIBEL, levels.gate_db * DECIBEL
+    faintest = levels.reference - levels.faintest_db * DECIBEL
     estimates = np.empty(len(frames), np.float32)
     for index, frame in enumerate(frames.tolist()):
         peak = max(frame, peak - decay)
-        if frame > peak - gate:
+        if frame > max(peak - gate, faintest):
             weight = min(weight + 1.0, levels.memory_frames)
             level += (frame - level) / weight
         estimates[index] = level
@@ -88,6 +93,27 @@ class BinStatistics:
 
     mean: Array
     std: Array
+
+    def tensors(self) -> dict[str, Array]:
+        """Return the arrays by name, as they are stored."""
+        return {"statistics.mean": self.mean, "statistics.std": self.std}
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, Array]) -> BinStatistics:
+        """Read what `tensors` wrote.
+
+        Raises:
+            ModelError: one is missing, their shapes differ or a number is not usable. Only the
+                caller knows the file and the remedy.
+        """
+        mean, std = tensors.get("statistics.mean"), tensors.get("statistics.std")
+        if mean is None or std is None:
+            raise ModelError("the statistics of the bins are missing")
+        if mean.ndim != 1 or mean.shape != std.shape:
+            raise ModelError(f"the statistics of the bins have the shapes {mean.shape} and {std.shape}")
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+            raise ModelError("the statistics of the bins hold numbers that are not usable")
+        return BinStatistics(np.asarray(mean, np.float32), np.asarray(std, np.float32))
 
     def shrunk(self, speaker: BinStatistics, frames: float, prior_frames: float) -> BinStatistics:
         """Move towards a speaker's own statistics as far as their amount of speech allows.

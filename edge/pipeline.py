@@ -6,19 +6,22 @@ import contextlib
 import math
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import FrameType
+from typing import Final
 
 import numpy as np
 
 from edge.events import Event, Session, Summary, Utterance, Window
 from edge.labels import EMOTIONS
-from edge.recogniser import Recognizer
+from edge.recogniser import QUIETEST_DBFS, Recognizer
 from edge.sinks import Sink
 from edge.sources import Block, Source
 
-QUIETEST_DBFS = -120.0
+RECENT_WINDOWS: Final = 20_000
+"""Windows whose compute times the summary is about: 80 minutes at the default step."""
 
 
 class Stopper:
@@ -59,10 +62,10 @@ class Stopper:
 
 
 class Ledger:
-    """Counts what the summary reports. Remembers three numbers a window."""
+    """Counts what the summary reports. Remembers the compute times of `RECENT_WINDOWS` only."""
 
     def __init__(self) -> None:
-        self._compute_ms: list[float] = []
+        self._compute_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
         self._compute_s = 0.0
         self._windows = 0
         self._utterances = 0
@@ -87,7 +90,7 @@ class Ledger:
             windows=self._windows,
             utterances=self._utterances,
             dropped=self._dropped,
-            latency_ms=_percentiles(self._compute_ms),
+            latency_ms=_percentiles(list(self._compute_ms)),
             real_time_factor=self._compute_s / duration_s if duration_s > 0 else 0.0,
         )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,14 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from edge.bundle import Bundle
-from edge.errors import ProfileError
+from edge.errors import ModelError, ProfileError
 from edge.files import replacing
 from edge.frontend import Array
 from edge.head import Head
 from edge.normaliser import BinStatistics, Levels
 
 PROFILE_VERSION: Final = 1
-_NAME = re.compile(r"[\w][\w.-]{0,63}", re.ASCII)
+_SUFFIX: Final = ".safetensors"
+_NAME: Final = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,16 @@ def profile_path(name: str) -> Path:
     Raises:
         ProfileError: the name could not be a file's name.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name.endswith(_SUFFIX):
         raise ProfileError(
             f"{name!r} cannot name a profile: use up to 64 letters, digits, dots, dashes and underscores"
         )
-    return profiles_folder() / f"{name}.safetensors"
+    return profiles_folder() / f"{name}{_SUFFIX}"
+
+
+def kept_profiles() -> list[Path]:
+    """List the files of the profiles that are kept for this user."""
+    return sorted(path for path in profiles_folder().glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.stem))
 
 
 def find_profile(name_or_path: str) -> Path:
@@ -64,16 +72,16 @@ def find_profile(name_or_path: str) -> Path:
     Raises:
         ProfileError: there is none.
     """
-    path = Path(name_or_path) if name_or_path.endswith(".safetensors") else profile_path(name_or_path)
+    path = Path(name_or_path) if name_or_path.endswith(_SUFFIX) else profile_path(name_or_path)
     if not path.is_file():
-        known = ", ".join(sorted(item.stem for item in profiles_folder().glob("*.safetensors"))) or "none"
+        known = ", ".join(item.stem for item in kept_profiles()) or "none"
         raise ProfileError(f"there is no profile {name_or_path} (there is: {known}): run mmtl calibrate")
     return path
 
 
 def save_profile(path: Path, profile: Profile) -> None:
     """Write a profile in one piece, readable by its owner only."""
-    arrays = {"statistics.mean": profile.statistics.mean, "statistics.std": profile.statistics.std}
+    tensors = profile.head.tensors() | profile.statistics.tensors()
     described = {
         "profile_version": PROFILE_VERSION,
         "name": profile.name,
@@ -82,8 +90,9 @@ def save_profile(path: Path, profile: Profile) -> None:
         "verdict": profile.verdict,
         "report": profile.report,
     }
+    text = json.dumps(described)
     with replacing(path, mode=0o600) as partial:
-        save_file(profile.head.tensors() | arrays, partial, {"mmtl": json.dumps(described)})
+        save_file(tensors, partial, {"mmtl": text, "sha256": _sha256(text, tensors)})
 
 
 def read_profile(path: Path) -> Profile:
@@ -104,11 +113,11 @@ def read_profile(path: Path) -> Profile:
             bundle=described["bundle"],
             head=Head.from_tensors(tensors),
             levels=Levels(**described["levels"]),
-            statistics=BinStatistics(tensors["statistics.mean"], tensors["statistics.std"]),
+            statistics=BinStatistics.from_tensors(tensors),
             verdict=described["verdict"],
             report=described["report"],
         )
-    except (KeyError, TypeError) as error:
+    except (ModelError, KeyError, TypeError) as error:
         raise ProfileError(f"{path} is not a whole profile ({error}): run mmtl calibrate again") from error
 
 
@@ -137,7 +146,24 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         raise ProfileError(f"there is no profile {path}: run mmtl calibrate")
     try:
         with safe_open(path, "numpy") as file:
-            described: dict[str, Any] = json.loads((file.metadata() or {})["mmtl"])
-            return described, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ProfileError(f"{path} is not a profile, or is damaged: run mmtl calibrate again") from error
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        described = json.loads(metadata["mmtl"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise _damaged(path) from error
+    if not isinstance(described, dict) or metadata.get("sha256") != _sha256(metadata["mmtl"], tensors):
+        raise _damaged(path)
+    return described, tensors
+
+
+def _damaged(path: Path) -> ProfileError:
+    return ProfileError(f"{path} is not a profile, or is damaged: run mmtl calibrate again")
+
+
+def _sha256(text: str, tensors: Mapping[str, Array]) -> str:
+    """Hash all that a profile says: safetensors itself would not notice a changed number."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].shape} ".encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()

@@ -8,10 +8,12 @@ the events depend on how the samples are divided into blocks. A window is the 32
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -28,7 +30,13 @@ from edge.normaliser import DECIBEL
 from edge.profile import Profile, load_profile
 from edge.speech import SpeechDetector, SpeechGate
 
-STAGES = ("front_end", "encoder", "classifier", "decision")
+STAGES: Final = ("front_end", "encoder", "classifier", "decision")
+
+MOST_AT_ONCE_S: Final = 10.0
+"""Longer blocks are taken in pieces: the encoder's maps of an hour would not fit into memory."""
+
+QUIETEST_DBFS: Final = -120.0
+"""What digital silence is reported as."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +141,22 @@ class Recognizer:
         self._spent = dict.fromkeys(STAGES, 0.0)
 
     def feed(self, samples: Array) -> list[Event]:
-        """Take (N,) float32 samples at 16 kHz, any N, and return the events they complete."""
+        """Take samples and return the events they complete.
+
+        Args:
+            samples: (N,) floats in [-1, 1], mono at 16 kHz; N may be 0. What is beyond is cut off,
+                and what is not finite is heard as silence, as the sources do.
+
+        Raises:
+            UsageError: these are not mono samples, or are integers.
+        """
+        clean, most = _clean(samples), round(MOST_AT_ONCE_S * self.front_end.sample_rate)
+        pieces = [clean[start : start + most] for start in range(0, len(clean), most)]
+        return [event for piece in pieces for event in self._feed(piece)]
+
+    def _feed(self, samples: Array) -> list[Event]:
         began = time.perf_counter()
-        progress = self._stream.feed(np.asarray(samples, np.float32))
+        progress = self._stream.feed(samples)
         self._samples += len(samples)
         self._spent["front_end"] += progress.front_end_s
         self._spent["encoder"] += progress.encoder_s
@@ -150,7 +171,10 @@ class Recognizer:
     def lose(self, count: int) -> list[Event]:
         """Note that so many samples were lost: time goes on, and they are heard as silence.
 
-        Silence beyond a window's length would change nothing, so it is not computed.
+        Two windows of silence are computed; whatever is lost beyond only advances the time.
+
+        Args:
+            count: samples at 16 kHz, >= 0.
         """
         event = Overrun(start_s=self.heard_s, lost_s=count / self.front_end.sample_rate)
         silence = min(count, 2 * self.front_end.samples_in(self.front_end.window_frames))
@@ -259,7 +283,7 @@ class Recognizer:
             smoothed=by_emotion(smoothed),
             label=label,
             speech=speech,
-            level_dbfs=float(self._dbfs[max(first, last - step) : last].mean()),
+            level_dbfs=_mean_dbfs(self._dbfs[max(first, last - step) : last]),
             latency_ms=spent,
             lag_ms=1000.0 * (now - began),
         )
@@ -284,7 +308,7 @@ class Recognizer:
     def _forget(self) -> None:
         """Drop what no window to come can need."""
         graphs = self.engine.graphs
-        first = max(0, self._features.end - graphs.window_features - self.step_features)
+        first = max(0, self._features.end - graphs.window_features)
         self._features.forget(first)
         self._dbfs.forget(first * graphs.frames_per_feature)
         self._speech.forget(first * graphs.frames_per_feature)
@@ -293,6 +317,24 @@ class Recognizer:
 def by_emotion(probs: Array) -> dict[str, float]:
     """Name (C,) probabilities."""
     return {emotion: float(prob) for emotion, prob in zip(EMOTIONS, probs, strict=True)}
+
+
+def _clean(samples: Array) -> Array:
+    """Return (N,) float32 samples in [-1, 1]: one that is not finite would never leave the state."""
+    given = np.asarray(samples)
+    if given.ndim != 1 or not np.issubdtype(given.dtype, np.floating):
+        raise UsageError(
+            f"samples of shape {given.shape} and type {given.dtype} arrived, expected (N,) floats in "
+            "[-1, 1]: average the channels, and divide 16-bit integers by 32768"
+        )
+    clean: Array = np.clip(np.nan_to_num(given, posinf=0.0, neginf=0.0), -1.0, 1.0).astype(np.float32)
+    return clean
+
+
+def _mean_dbfs(levels: Array) -> float:
+    """Average (T,) levels as power."""
+    mean = 10.0 * math.log10(float(np.mean(10.0 ** (levels.astype(np.float64) / 10.0))))
+    return max(QUIETEST_DBFS, mean)
 
 
 def _step_features(step_ms: int, feature_ms: int) -> int:

@@ -53,7 +53,8 @@ class JsonLines(Sink):
     """Writes one JSON object a line, each one flushed: readers follow along while it grows.
 
     Args:
-        target: "-" for stdout, else the path of a file, whose old content is replaced.
+        target: "-" for stdout, else the path of a file. Its old content goes with the first event, so
+            a source that cannot be opened costs nothing.
 
     Raises:
         UsageError: the target cannot be opened.
@@ -65,9 +66,13 @@ class JsonLines(Sink):
         self._name = "stdout" if target == "-" else printable(target)
         self._owned = target != "-"
         self._stream = _open(target) if self._owned else _stdout()
+        self._stale = self._owned and Path(target).is_file()
 
     def emit(self, event: Event) -> None:
         """Write the event as one line."""
+        if self._stale:
+            self._stream.truncate(0)
+            self._stale = False
         _write_line(self._stream, to_json(event), self._name)
 
     def close(self) -> None:
@@ -176,7 +181,7 @@ def _count(number: int, noun: str) -> str:
 
 def _open(path: str) -> TextIO:
     try:
-        return Path(path).open("w", encoding="utf-8", newline="\n")
+        return Path(path).open("a", encoding="utf-8", newline="\n")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(

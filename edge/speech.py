@@ -21,6 +21,10 @@ class SpeechGate:
     """... and at least so loud."""
     rise_db: float = 0.02
     """The background estimate falls at once and rises by so much each frame (2 dB a second)."""
+    edge_frames: int = 4
+    """Of so many frames the loudest counts: one that lost sound cuts short is no background."""
+    no_sound_dbfs: float = -105.0
+    """Below the noise of 16 bits: a muted microphone or lost sound, which tells nothing of the background."""
     enter_ms: int = 250
     """Speech begins after so much sound ..."""
     memory_ms: int = 500
@@ -40,6 +44,7 @@ class SpeechDetector:
     def reset(self) -> None:
         """Forget the stream."""
         self._background = float("inf")
+        self._newest: deque[float] = deque(maxlen=self._gate.edge_frames)
         self._recent: deque[bool] = deque(maxlen=self._gate.memory_ms // self._gate.hop_ms)
         self._quiet_ms = 0
         self._active = False
@@ -50,7 +55,9 @@ class SpeechDetector:
 
     def _frame(self, level: float) -> bool:
         gate = self._gate
-        self._background = min(level, self._background + gate.rise_db)
+        if level > gate.no_sound_dbfs:
+            self._newest.append(level)
+            self._background = min(max(self._newest), self._background + gate.rise_db)
         sound = level > max(self._background + gate.above_background_db, gate.faintest_dbfs)
         self._recent.append(sound)
         self._quiet_ms = 0 if sound else self._quiet_ms + gate.hop_ms

@@ -12,16 +12,8 @@ from rich.console import Console
 
 from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.labels import EMOTIONS, UNSURE
-from edge.monitor import (
-    CLIP_DBFS,
-    GLYPHS,
-    LiveMonitor,
-    MonitorState,
-    big_rows,
-    farewell,
-    frame,
-    timeline_cells,
-)
+from edge.monitor import GLYPHS, LiveMonitor, big_rows, farewell, frame
+from edge.monitor_state import CLIP_DBFS, MonitorState, timeline_cells
 
 SESSION = Session("demo", "base", "anna", "cpu", EMOTIONS, 3.0, 0.24, True)
 SHARES = {"neutral": 0.07, "happy": 0.62, "sad": 0.11, "angry": 0.2}

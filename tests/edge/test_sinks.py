@@ -69,6 +69,18 @@ def test_a_plain_sink_takes_everything_and_closes_at_the_end_of_the_block() -> N
     assert sink.closed == 1
 
 
+def test_an_old_file_is_kept_until_there_is_an_event(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text("an old session\n", "utf-8")
+    with JsonLines(str(path)):
+        pass
+    assert path.read_text("utf-8") == "an old session\n"
+    with JsonLines(str(path)) as sink:
+        sink.emit(Overrun(1.0, 0.1))
+        sink.emit(Overrun(2.0, 0.1))
+    assert [json.loads(line)["start_s"] for line in path.read_text("utf-8").splitlines()] == [1.0, 2.0]
+
+
 def test_each_event_is_a_line_that_can_be_read_before_the_file_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with JsonLines(str(path)) as sink:

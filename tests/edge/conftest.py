@@ -1,0 +1,66 @@
+"""What several tests of the runtime need: a model whose answers vary, and sound with speech in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.bundle import Bundle, default_bundle, load_bundle
+from edge.frontend import Array
+from edge.head import Head
+
+EMBEDDING = 256
+
+
+def random_head(seed: int = 0, size: int = EMBEDDING) -> Head:
+    """A head that makes large differences between embeddings."""
+    generator = np.random.default_rng(seed)
+    shapes = {"fc1": (64, size), "fc2": (4, 64), "fc3": (4, 4)}
+    arrays = {}
+    for name, shape in shapes.items():
+        arrays[f"{name}_weight"] = 2.0 * generator.standard_normal(shape).astype(np.float32) / shape[1] ** 0.5
+        arrays[f"{name}_bias"] = 0.1 * generator.standard_normal(shape[0]).astype(np.float32)
+    return Head(**arrays)
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    """The shipped graphs under a head of our own: what they were trained for does not matter."""
+    loaded = load_bundle(default_bundle())
+    return replace(loaded, head=random_head(size=loaded.manifest.graphs.embedding_size))
+
+
+@pytest.fixture
+def bundle_folder(tmp_path: Path) -> Path:
+    """A copy of the shipped bundle, to be spoiled."""
+    return Path(shutil.copytree(default_bundle(), tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def head() -> Head:
+    """A head that makes large differences between embeddings."""
+    return random_head()
+
+
+@pytest.fixture(scope="session")
+def talk() -> Callable[..., Array]:
+    """Make sound from (seconds, amplitude) pieces: noise that comes and goes four times a second."""
+
+    def make(*pieces: tuple[float, float], seed: int = 0) -> Array:
+        generator = np.random.default_rng(seed)
+        parts = []
+        for seconds, amplitude in pieces:
+            time_s = np.arange(round(16_000 * seconds)) / 16_000
+            syllables = 0.55 - 0.45 * np.cos(2 * np.pi * 4.0 * time_s)
+            tone = np.sin(2 * np.pi * np.cumsum(300 + 200 * np.sin(9 * time_s)) / 16_000)
+            parts.append(amplitude * syllables * (tone + 0.3 * generator.standard_normal(len(time_s))))
+        background = 1e-4 * generator.standard_normal(sum(map(len, parts)))
+        sound: Array = (np.concatenate(parts) + background).astype(np.float32)
+        return sound
+
+    return make

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge.bundle import (
+    CARD,
+    ENCODER,
+    HEAD,
+    MANIFEST,
+    REQUIRED,
+    SCHEMA_VERSION,
+    Bundle,
+    default_bundle,
+    is_bundle,
+    load_bundle,
+    read_manifest,
+    write_head,
+    write_manifest,
+)
+from edge.errors import BundleError
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def edit(folder: Path, change: Edit) -> None:
+    described = json.loads((folder / MANIFEST).read_text("utf-8"))
+    change(described)
+    (folder / MANIFEST).write_text(json.dumps(described), "utf-8")
+
+
+def refused(folder: Path, *said: str) -> None:
+    """Check that a bundle is refused in one line that says why and what to do."""
+    with pytest.raises(BundleError) as caught:
+        load_bundle(folder)
+    message = str(caught.value)
+    assert caught.value.exit_code == 4
+    assert "\n" not in message
+    assert ": " in message
+    assert any(remedy in message for remedy in ("again", "update", "name a folder", "use the program"))
+    for part in said:
+        assert part in message
+
+
+def test_the_shipped_bundle_is_whole() -> None:
+    bundle = load_bundle(default_bundle())
+    assert bundle.manifest.graphs.embedding_size == bundle.head.embedding_size
+    assert set(bundle.manifest.files) == set(REQUIRED)
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_changed_byte_is_noticed(bundle_folder: Path, name: str) -> None:
+    content = bytearray((bundle_folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle_folder / name).write_bytes(content)
+    refused(bundle_folder, name, "SHA-256")
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_missing_file_is_named(bundle_folder: Path, name: str) -> None:
+    (bundle_folder / name).unlink()
+    refused(bundle_folder, name, "lacks")
+
+
+def test_a_truncated_file_is_noticed(bundle_folder: Path) -> None:
+    content = (bundle_folder / ENCODER).read_bytes()
+    (bundle_folder / ENCODER).write_bytes(content[: len(content) // 2])
+    refused(bundle_folder, ENCODER)
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "empty"])
+def test_what_is_not_a_bundle_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "thing"
+    if kind == "file":
+        path.write_text("not a folder")
+    elif kind == "empty":
+        path.mkdir()
+    assert not is_bundle(path)
+    refused(path, "not a bundle")
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+def test_an_unknown_version_is_refused(bundle_folder: Path, version: object) -> None:
+    edit(bundle_folder, lambda described: described.update(schema_version=version))
+    refused(bundle_folder, f"reads {SCHEMA_VERSION}", "update mmtl")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "[1]", "null", "3", '"model"', "{}", '{"name": "x"}', "\x00", "[" * 100_000]
+)
+def test_malformed_json_is_refused(bundle_folder: Path, text: str) -> None:
+    (bundle_folder / MANIFEST).write_text(text, "utf-8")
+    refused(bundle_folder, "damaged")
+
+
+def test_a_manifest_that_is_not_utf8_is_refused(bundle_folder: Path) -> None:
+    (bundle_folder / MANIFEST).write_bytes(b"\xff\xfe\x00")
+    refused(bundle_folder, "damaged")
+
+
+@pytest.mark.parametrize("part", ["", "front_end", "levels", "graphs"])
+def test_an_unknown_key_is_refused(bundle_folder: Path, part: str) -> None:
+    edit(bundle_folder, lambda described: (described[part] if part else described).update(surprise=1))
+    refused(bundle_folder, "surprise")
+
+
+@pytest.mark.parametrize("key", ["name", "emotions", "front_end", "levels", "graphs", "licence"])
+def test_a_missing_key_is_refused(bundle_folder: Path, key: str) -> None:
+    edit(bundle_folder, lambda described: described.pop(key))
+    refused(bundle_folder, key)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("front_end", "bins", "200"),
+        ("front_end", "bins", 200.0),
+        ("front_end", "hop_length_ms", 0),
+        ("front_end", "n_fft", -800),
+        ("levels", "reference", None),
+        ("levels", "reference", float("nan")),
+        ("levels", "eps", True),
+        ("graphs", "frames_per_feature", 0),
+        ("graphs", "window_features", [32]),
+        ("graphs", "state_shapes", [[1, "11", 200]]),
+        ("graphs", "state_shapes", 7),
+    ],
+)
+def test_a_constant_that_cannot_be_is_refused(
+    bundle_folder: Path, part: str, key: str, value: object
+) -> None:
+    edit(bundle_folder, lambda described: described[part].update({key: value}))
+    refused(bundle_folder, MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("files", None),
+        ("files", []),
+        ("graphs", "ab"),
+        ("front_end", 3),
+        ("emotions", 5),
+        ("name", 7),
+        ("temperature_fitted", "no"),
+        ("training", []),
+    ],
+)
+def test_a_part_of_the_wrong_kind_is_refused(bundle_folder: Path, key: str, value: object) -> None:
+    edit(bundle_folder, lambda described: described.update({key: value}))
+    refused(bundle_folder, MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "said"),
+    [
+        ("front_end", "sample_rate", 8_000, "sample rate"),
+        ("front_end", "bins", 100, "bin statistics"),
+        ("front_end", "bins", 500, "bins"),
+        ("front_end", "window_ms", 2_000, "features in a window"),
+        ("graphs", "window_features", 31, "features in a window"),
+        ("graphs", "embedding_size", 128, "embedding"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(
+    bundle_folder: Path, part: str, key: str, value: int, said: str
+) -> None:
+    edit(bundle_folder, lambda described: described[part].update({key: value}))
+    refused(bundle_folder, said)
+
+
+def test_other_emotions_are_refused(bundle_folder: Path) -> None:
+    edit(bundle_folder, lambda described: described["emotions"].reverse())
+    refused(bundle_folder, "angry, sad, happy, neutral")
+
+
+def test_a_head_that_is_no_safetensors_is_refused(bundle_folder: Path) -> None:
+    manifest = read_manifest(bundle_folder)
+    (bundle_folder / HEAD).write_text("weights")
+    write_manifest(bundle_folder, manifest)
+    refused(bundle_folder, HEAD, "damaged")
+
+
+def test_a_head_that_does_not_fit_is_refused(bundle_folder: Path, bundle: Bundle) -> None:
+    narrow = replace(bundle.head, fc3_bias=np.zeros(3, np.float32))
+    write_head(bundle_folder, narrow, bundle.statistics)
+    write_manifest(bundle_folder, bundle.manifest)
+    refused(bundle_folder, HEAD, "fit together")
+
+
+def test_statistics_that_would_divide_by_zero_are_refused(bundle_folder: Path, bundle: Bundle) -> None:
+    flat = replace(bundle.statistics, std=np.zeros_like(bundle.statistics.std))
+    write_head(bundle_folder, bundle.head, flat)
+    write_manifest(bundle_folder, bundle.manifest)
+    refused(bundle_folder, HEAD, "not usable")
+
+
+def test_the_manifest_is_read_back_as_it_was_written(bundle_folder: Path) -> None:
+    manifest = replace(
+        read_manifest(bundle_folder),
+        name="Zoë's model",
+        training={"seed": 3, "corpora": [{"name": "x", "licence": "CC0"}]},
+        metrics={"none": {"x": {"uar": 55.5}}},
+    )
+    write_manifest(bundle_folder, manifest)
+    assert read_manifest(bundle_folder) == manifest
+    assert load_bundle(bundle_folder).manifest == manifest
+
+
+def test_what_was_written_is_loaded(bundle_folder: Path, bundle: Bundle) -> None:
+    write_head(bundle_folder, bundle.head, bundle.statistics)
+    write_manifest(bundle_folder, bundle.manifest)
+    again = load_bundle(bundle_folder)
+    for name, array in bundle.head.tensors().items():
+        assert (again.head.tensors()[name] == array).all()
+    assert (again.statistics.std == bundle.statistics.std).all()
+
+
+def test_the_fingerprint_changes_with_what_decides_and_not_with_the_card(
+    bundle_folder: Path, bundle: Bundle
+) -> None:
+    before = load_bundle(bundle_folder)
+    (bundle_folder / CARD).write_text("another card")
+    write_manifest(bundle_folder, replace(before.manifest, metrics={"none": {}}, name="renamed"))
+    assert load_bundle(bundle_folder).fingerprint == before.fingerprint
+    write_head(bundle_folder, bundle.head, bundle.statistics)
+    write_manifest(bundle_folder, before.manifest)
+    assert load_bundle(bundle_folder).fingerprint != before.fingerprint
+    levels = replace(before.manifest.levels, eps=1e-4)
+    assert replace(before, manifest=replace(before.manifest, levels=levels)).fingerprint != before.fingerprint

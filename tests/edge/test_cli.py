@@ -1,0 +1,357 @@
+"""The command line as a person meets it: exit codes, one line of error, events that others can read."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, entry_points
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from edge import cli
+from edge import profile as profile_module
+from edge.bundle import ENCODER, MANIFEST, Bundle
+from edge.profile import Profile, save_profile
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = "from edge.cli import main; main()"
+
+TORCHLESS = f"import sys; sys.modules['torch'] = None; {PROGRAM}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Mmtl = Callable[..., Outcome]
+
+
+@pytest.fixture
+def mmtl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Mmtl:
+    """A function that runs the command line in this process."""
+    monkeypatch.setattr(profile_module, "profiles_folder", lambda: tmp_path / "profiles")
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["mmtl", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+def process(*arguments: str, program: str = PROGRAM) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finished(started: subprocess.Popen[str]) -> Outcome:
+    with started:
+        out, err = started.communicate(timeout=60)
+    return Outcome(started.returncode, out, err)
+
+
+def assert_one_line(outcome: Outcome, code: int, *said: str) -> None:
+    """Check for one line of error, which says so much, and nothing else."""
+    assert outcome.code == code, outcome.err
+    assert outcome.out == ""
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith("mmtl: ")
+    assert "Traceback" not in outcome.err
+    for part in said:
+        assert part in outcome.err
+
+
+def events(text: str) -> list[dict[str, object]]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def assert_whole(text: str) -> list[dict[str, object]]:
+    """Check a run's JSON Lines from the session to the summary."""
+    found = events(text)
+    types = [event["type"] for event in found]
+    assert (types[0], types[-1]) == ("session", "summary")
+    assert types.count("session") == types.count("summary") == 1
+    assert found[-1]["windows"] == types.count("window")
+    return found
+
+
+def spoil(folder: Path, kind: str) -> None:
+    if kind == "changed byte":
+        content = bytearray((folder / ENCODER).read_bytes())
+        content[1_000] ^= 1
+        (folder / ENCODER).write_bytes(content)
+    elif kind == "missing file":
+        (folder / ENCODER).unlink()
+    elif kind == "unknown version":
+        described = json.loads((folder / MANIFEST).read_text("utf-8")) | {"schema_version": 99}
+        (folder / MANIFEST).write_text(json.dumps(described), "utf-8")
+    elif kind == "malformed JSON":
+        (folder / MANIFEST).write_text('{"schema_version": 1,', "utf-8")
+    elif kind == "wrong size":
+        described = json.loads((folder / MANIFEST).read_text("utf-8"))
+        described["graphs"]["feature_size"] = 99
+        (folder / MANIFEST).write_text(json.dumps(described), "utf-8")
+    else:
+        (folder / MANIFEST).unlink()
+
+
+def test_the_demo_gives_events_that_end_in_a_summary(mmtl: Mmtl) -> None:
+    outcome = mmtl("run", "demo", "--jsonl", "-")
+    assert (outcome.code, outcome.err) == (0, "")
+    found = assert_whole(outcome.out)
+    assert {"window", "speech"} <= {event["type"] for event in found}
+    assert all(event["v"] == 1 for event in found)
+
+
+def test_a_file_gives_readable_lines(mmtl: Mmtl, tmp_path: Path) -> None:
+    path = tmp_path / "noise.wav"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, 64_000), 16_000)
+    outcome = mmtl("run", str(path))
+    assert (outcome.code, outcome.err) == (0, "")
+    first, *_, last = outcome.out.splitlines()
+    assert first.startswith("listening to noise.wav")
+    assert "end: " in last
+
+
+@pytest.mark.parametrize("samples", [1, 639, 8_319])
+def test_a_clip_too_short_for_a_window_is_heard_all_the_same(
+    mmtl: Mmtl, tmp_path: Path, samples: int
+) -> None:
+    path = tmp_path / "short.wav"
+    soundfile.write(path, np.full(samples, 0.1), 16_000)
+    outcome = mmtl("run", str(path), "--jsonl", "-")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert [event["type"] for event in assert_whole(outcome.out)] == ["session", "summary"]
+
+
+def test_events_go_to_a_file_and_lines_to_the_screen(mmtl: Mmtl, tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    outcome = mmtl("run", "demo", "--jsonl", str(path), "--step-ms", "800")
+    assert outcome.code == 0
+    found = assert_whole(path.read_text())
+    assert found[0]["step_s"] == 0.8
+    assert "listening to demo" in outcome.out
+
+
+def test_the_monitor_writes_lines_where_there_is_no_terminal(mmtl: Mmtl, tmp_path: Path) -> None:
+    path = tmp_path / "short.wav"
+    soundfile.write(path, np.full(1_000, 0.1), 16_000)
+    outcome = mmtl("monitor", str(path))
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "listening to short.wav" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "does not exist"), (b"", "is empty"), (b"Dear diary\n" * 99, "cannot be read as sound")],
+)
+def test_a_file_without_sound_is_one_line_and_code_3(
+    mmtl: Mmtl, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    path = tmp_path / "clip.wav"
+    if content is not None:
+        path.write_bytes(content)
+    assert_one_line(mmtl("run", str(path), "--jsonl", "-"), 3, "clip.wav", said)
+
+
+def test_a_folder_is_one_line_and_code_3(mmtl: Mmtl, tmp_path: Path) -> None:
+    assert_one_line(mmtl("run", str(tmp_path)), 3, "is a folder")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "demo", "--provider", "gpu"], "auto, cpu or cuda"),
+        (["run", "demo", "--step-ms", "100"], "a multiple of 80 ms"),
+        (["run", "demo", "--step-ms", "0"], "a multiple of 80 ms"),
+        (["run", "demo", "--step-ms", "often"], "mmtl run --help"),
+        (["run", "demo", "--rat", "3"], "mmtl run --help"),
+        (["run", "-", "--rate", "1"], "expected 4000 to 192000"),
+        (["run", "demo", "--jsonl"], "requires an argument"),
+        (["run", ""], "empty word"),
+        (["run"], "mmtl run --help"),
+        (["sing"], "No such command 'sing': see mmtl --help"),
+        (["profile", "sing"], "No such command 'sing': see mmtl profile --help"),
+        (["--loud"], "mmtl --help"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(mmtl: Mmtl, arguments: list[str], said: str) -> None:
+    assert_one_line(mmtl(*arguments), 2, said)
+
+
+def test_events_that_cannot_be_written_are_one_line_and_code_2(mmtl: Mmtl, tmp_path: Path) -> None:
+    assert_one_line(mmtl("run", "demo", "--jsonl", str(tmp_path)), 2, "name a file")
+
+
+@pytest.mark.parametrize(
+    "kind", ["changed byte", "missing file", "unknown version", "malformed JSON", "wrong size", "no manifest"]
+)
+def test_a_spoilt_bundle_is_one_line_and_code_4(mmtl: Mmtl, bundle_folder: Path, kind: str) -> None:
+    spoil(bundle_folder, kind)
+    assert_one_line(mmtl("run", "demo", "--bundle", str(bundle_folder)), 4, str(bundle_folder))
+
+
+def test_an_unknown_profile_is_one_line_and_code_4(mmtl: Mmtl) -> None:
+    assert_one_line(mmtl("run", "demo", "--profile", "nobody"), 4, "there is no profile nobody")
+    assert_one_line(mmtl("run", "demo", "--profile", "../x"), 4, "cannot name a profile")
+
+
+def keep(bundle: Bundle, name: str, verdict: str = "adopted") -> Path:
+    manifest = bundle.manifest
+    path = profile_module.profile_path(name)
+    profile = Profile(name, "0" * 64, bundle.head, manifest.levels, bundle.statistics, verdict, {"clips": 8})
+    save_profile(path, profile)
+    return path
+
+
+def test_a_profile_for_another_bundle_is_one_line_and_code_4(mmtl: Mmtl, bundle: Bundle) -> None:
+    keep(bundle, "anna")
+    assert_one_line(mmtl("run", "demo", "--profile", "anna"), 4, "another model")
+
+
+def test_profiles_are_listed_shown_and_deleted(mmtl: Mmtl, bundle: Bundle) -> None:
+    assert "No profiles yet" in mmtl("profile", "list").out
+    path, damaged = keep(bundle, "anna", "rejected"), keep(bundle, "bob")
+    damaged.write_bytes(b"damaged")
+    assert mmtl("profile", "list").out == "anna  rejected\nbob  damaged\n"
+    assert json.loads(mmtl("profile", "show", "anna").out)["clips"] == 8
+    assert_one_line(mmtl("profile", "show", "bob"), 4, "damaged")
+    assert mmtl("profile", "delete", "anna").out == "Deleted the profile anna.\n"
+    assert mmtl("profile", "delete", "bob").code == 0
+    assert not path.exists()
+    assert_one_line(mmtl("profile", "delete", "anna"), 4, "there is no profile anna")
+
+
+def test_only_a_profile_can_be_deleted(mmtl: Mmtl, bundle_folder: Path) -> None:
+    victim = bundle_folder / "head.safetensors"
+    assert_one_line(mmtl("profile", "delete", str(victim)), 4, "cannot name a profile")
+    assert victim.exists()
+
+
+def test_what_nobody_foresaw_is_one_line_and_code_1(mmtl: Mmtl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr("edge.sources.open_source", fail)
+    assert_one_line(mmtl("run", "demo"), 1, "unexpected: RuntimeError: first line second line", "MMTL_DEBUG")
+    monkeypatch.setenv("MMTL_DEBUG", "1")
+    with pytest.raises(RuntimeError, match="first line"):
+        mmtl("run", "demo")
+
+
+@pytest.mark.parametrize(("package", "extra"), sorted(cli.EXTRAS.items()))
+def test_a_missing_package_of_an_extra_is_one_line_and_code_2(
+    mmtl: Mmtl, monkeypatch: pytest.MonkeyPatch, package: str, extra: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr("edge.sources.open_source", fail)
+    assert_one_line(mmtl("run", "demo"), 2, package, f"pip install 'mmtl[{extra}]'")
+
+
+@pytest.mark.parametrize("package", ["nowhere", "edge.nowhere"])
+def test_a_missing_package_of_no_extra_is_unexpected(
+    mmtl: Mmtl, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr("edge.sources.open_source", fail)
+    assert_one_line(mmtl("run", "demo"), 1, package)
+
+
+def test_help_lists_every_command(mmtl: Mmtl) -> None:
+    outcome = mmtl("--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    commands = {"monitor", "run", "devices", "profile"}
+    commands |= {entry.name for entry in entry_points(group=cli.COMMAND_GROUP)}
+    assert all(re.search(rf"\b{name}\b", outcome.out) for name in commands)
+
+
+@pytest.mark.parametrize("command", ["monitor", "run", "devices", "profile"])
+def test_every_command_has_help(mmtl: Mmtl, command: str) -> None:
+    outcome = mmtl(command, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"mmtl {command}" in outcome.out
+
+
+def test_no_command_at_all_shows_the_help(mmtl: Mmtl) -> None:
+    outcome = mmtl()
+    assert (outcome.code, outcome.err) == (2, "")
+    assert "monitor" in outcome.out
+
+
+def test_the_version_is_one_line_and_with_verbose_names_the_licence(mmtl: Mmtl) -> None:
+    assert re.fullmatch(r"mmtl \S.*\n", mmtl("--version").out)
+    verbose = mmtl("--version", "--verbose").out
+    assert "weights under" in verbose
+
+
+def test_a_copy_that_was_not_installed_still_has_a_version(
+    mmtl: Mmtl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(cli, "version", fail)
+    assert mmtl("--version").out == "mmtl (a copy that was not installed)\n"
+
+
+def test_a_missing_extra_is_one_line_that_says_what_to_install() -> None:
+    if "train" not in {entry.name for entry in entry_points(group=cli.COMMAND_GROUP)}:
+        pytest.skip("mmtl is not installed here, so it has no train command")
+    outcome = finished(process("train", "corpus", "--out", "nowhere", program=TORCHLESS))
+    assert_one_line(outcome, 2, "pip install 'mmtl[train]'")
+
+
+def test_a_reader_who_leaves_early_is_no_error() -> None:
+    running = process("run", "demo", "--jsonl", "-", "--step-ms", "80")
+    assert running.stdout
+    assert events(running.stdout.readline())[0]["type"] == "session"
+    running.stdout.close()
+    assert running.stderr
+    with running:
+        assert running.stderr.read() == ""
+        assert running.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_flushes_and_ends_in_a_summary_and_code_0(number: signal.Signals) -> None:
+    running = process("run", "demo", "--paced", "--jsonl", "-")
+    assert running.stdout
+    first = running.stdout.readline()
+    running.stdout.readline()
+    running.send_signal(number)
+    outcome = finished(running)
+    assert (outcome.code, outcome.err) == (0, "")
+    found = events(first + outcome.out)
+    assert found[0]["type"] == "session"
+    assert found[-1]["type"] == "summary"
+    assert 0.0 < float(str(found[-1]["duration_s"])) < 12.0

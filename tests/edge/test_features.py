@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import cycle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.bundle import Bundle
+from edge.engine import Engine
+from edge.features import FeatureStream
+from edge.frontend import Array
+
+FIRST = 48 * 160 + 640
+"""Samples that the first feature takes: 49 frames, 0.52 s."""
+
+STEP = 8 * 160
+
+
+@pytest.fixture(scope="module")
+def stream(bundle: Bundle) -> FeatureStream:
+    manifest = bundle.manifest
+    return FeatureStream(Engine(bundle, "cpu"), manifest.front_end, manifest.levels, bundle.statistics)
+
+
+@pytest.fixture(scope="module")
+def sound(talk: Callable[..., Array]) -> Array:
+    return talk((1.5, 0.2))
+
+
+def fed(stream: FeatureStream, sound: Array, *sizes: int) -> tuple[Array, Array]:
+    stream.reset()
+    features, levels, done = [], [], 0
+    for size in cycle(sizes):
+        progress = stream.feed(sound[done : done + size])
+        features.append(progress.features)
+        levels.append(progress.levels)
+        done += size
+        if done >= len(sound):
+            break
+    return np.concatenate(features), np.concatenate(levels)
+
+
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.lists(st.integers(50, 20_000), min_size=1, max_size=6))
+def test_features_do_not_depend_on_the_blocks(stream: FeatureStream, sound: Array, sizes: list[int]) -> None:
+    expected, expected_levels = fed(stream, sound, len(sound))
+    features, levels = fed(stream, sound, *sizes)
+    np.testing.assert_allclose(features, expected, atol=1e-4)
+    np.testing.assert_allclose(levels, expected_levels, atol=1e-4)
+
+
+def test_a_feature_comes_with_the_last_sample_it_covers_and_not_before(
+    stream: FeatureStream, sound: Array
+) -> None:
+    stream.reset()
+    counts = [
+        len(stream.feed(block).features) for block in np.split(sound[: FIRST + STEP], [FIRST - 1, FIRST])
+    ]
+    assert counts == [0, 1, 1]
+    stream.reset()
+    assert len(stream.feed(sound[: FIRST + STEP - 1]).features) == 1
+
+
+def test_reset_is_exact(stream: FeatureStream, sound: Array) -> None:
+    first, _ = fed(stream, sound, 1_280)
+    again, _ = fed(stream, sound, 1_280)
+    assert (first == again).all()
+
+
+def test_the_features_of_a_frame_do_not_depend_on_where_the_stream_began(
+    stream: FeatureStream, bundle: Bundle
+) -> None:
+    frames = np.random.default_rng(0).standard_normal((1, 128, 200)).astype(np.float32)
+    engine = stream._engine
+    early, _ = engine.encode(frames, engine.initial_state())
+    late, _ = engine.encode(frames[:, 40:], engine.initial_state())
+    np.testing.assert_allclose(late[:, 6:], early[:, 11:], atol=1e-5)
+
+
+def test_the_future_does_not_change_a_feature(stream: FeatureStream, sound: Array) -> None:
+    changed = sound.copy()
+    changed[FIRST + 2 * STEP :] = 0.0
+    before, _ = fed(stream, sound, len(sound))
+    after, _ = fed(stream, changed, len(sound))
+    assert (before[:3] == after[:3]).all()
+    assert (before[3:] != after[3:]).any()
+
+
+def test_memory_is_bounded(stream: FeatureStream, sound: Array) -> None:
+    stream.reset()
+    for _ in range(20):
+        stream.feed(sound)
+        assert len(stream._frames) < 8
+        assert len(stream._power._pending) < 640
+
+
+def test_no_samples_make_no_features(stream: FeatureStream) -> None:
+    stream.reset()
+    progress = stream.feed(np.zeros(0, np.float32))
+    assert progress.features.shape == (0, 128)
+    assert progress.levels.shape == (0,)

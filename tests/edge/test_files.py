@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge.errors import UsageError
+from edge.files import replacing
+
+
+def test_the_file_appears_whole_with_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "profile.bin"
+    with replacing(path, mode=0o600) as partial:
+        partial.write_text("all of it")
+        assert not path.exists()
+        assert partial.parent == path.parent
+    assert path.read_text() == "all of it"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
+        partial.write_text(str(1 / 0))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_old_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    path.write_text("old")
+    with replacing(path) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folder_that_cannot_be_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match="choose a folder"), replacing(tmp_path / "file" / "model.json"):
+        pass
+
+
+def test_a_folder_in_the_way_is_a_usage_error_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(UsageError, match="taken"), replacing(tmp_path / "taken") as partial:
+        partial.write_text("new")
+    assert [item.name for item in tmp_path.iterdir()] == ["taken"]

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from edge.errors import ModelError
+from edge.frontend import Array
+from edge.head import Head, softmax
+
+EMBEDDINGS = np.random.default_rng(5).standard_normal((6, 256)).astype(np.float32)
+
+
+def by_hand(head: Head, embedding: Array) -> list[float]:
+    """One embedding to its probabilities, neuron by neuron."""
+    values = [float(value) for value in embedding]
+    for name, last in (("fc1", False), ("fc2", True), ("fc3", True)):
+        weight, bias = getattr(head, f"{name}_weight"), getattr(head, f"{name}_bias")
+        sums = [
+            sum(float(w) * value for w, value in zip(row, values, strict=True)) + float(b)
+            for row, b in zip(weight, bias, strict=True)
+        ]
+        values = sums if last else [max(0.0, value) for value in sums]
+    powers = np.exp(np.array(values) / head.temperature)
+    return list(powers / powers.sum())
+
+
+def test_the_probabilities_are_those_of_the_layers(head: Head) -> None:
+    expected = [by_hand(head, embedding) for embedding in EMBEDDINGS]
+    np.testing.assert_allclose(head.probs(EMBEDDINGS), expected, atol=1e-5)
+
+
+def test_the_probabilities_sum_to_one(head: Head) -> None:
+    np.testing.assert_allclose(head.probs(EMBEDDINGS).sum(axis=1), 1.0, rtol=1e-6)
+    assert head.probs(EMBEDDINGS[:0]).shape == (0, 4)
+
+
+def test_the_temperature_changes_the_confidence_but_not_the_label(head: Head) -> None:
+    sure, unsure = head.with_temperature(0.5).probs(EMBEDDINGS), head.with_temperature(5.0).probs(EMBEDDINGS)
+    assert (sure.argmax(axis=1) == unsure.argmax(axis=1)).all()
+    assert (sure.max(axis=1) > unsure.max(axis=1)).all()
+
+
+def test_large_logits_do_not_overflow() -> None:
+    logits = np.array([[1e4, 0.0], [-1e4, -1e4]], np.float32)
+    np.testing.assert_allclose(softmax(logits), np.array([[1.0, 0.0], [0.5, 0.5]]))
+
+
+def test_it_is_read_back_as_it_was_stored(head: Head) -> None:
+    again = Head.from_tensors(head.with_temperature(1.5).tensors())
+    assert again.temperature == 1.5
+    for field in fields(Head):
+        if field.name != "temperature":
+            assert (getattr(again, field.name) == getattr(head, field.name)).all()
+    assert again.embedding_size == 256
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Head)])
+def test_a_missing_tensor_is_named(head: Head, name: str) -> None:
+    tensors = head.tensors()
+    del tensors[f"head.{name}"]
+    with pytest.raises(ModelError, match=name):
+        Head.from_tensors(tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("fc1_weight", np.zeros((64,)), "fit together"),
+        ("fc1_bias", np.zeros(63), "fit together"),
+        ("fc2_weight", np.zeros((4, 65)), "fit together"),
+        ("fc3_bias", np.zeros((4, 1)), "fit together"),
+        ("fc3_bias", np.array(0.0), "fit together"),
+        ("fc2_bias", np.full(4, np.nan), "not usable"),
+        ("fc1_weight", np.full((64, 256), np.inf), "not usable"),
+        ("temperature", np.zeros(1), "not usable"),
+        ("temperature", np.full(1, np.nan), "not usable"),
+        ("temperature", np.zeros(0), "temperatures"),
+        ("temperature", np.ones(2), "temperatures"),
+    ],
+)
+def test_tensors_that_cannot_be_used_are_refused(head: Head, name: str, value: Array, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        Head.from_tensors(head.tensors() | {f"head.{name}": value})

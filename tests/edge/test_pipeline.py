@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pytest
+
+from edge import pipeline
+from edge.bundle import Bundle
+from edge.errors import SourceError
+from edge.events import Event, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.frontend import Array
+from edge.pipeline import Ledger, listen, with_queue
+from edge.recogniser import QUIETEST_DBFS, Recognizer
+from edge.sinks import Sink
+from edge.sources import Block
+
+Talk = Callable[..., Array]
+LATENCY = {"front_end": 0.5, "encoder": 1.5}
+
+
+class Blocks:
+    """A source of given blocks, which notes whether it was closed."""
+
+    name = "blocks"
+    live = False
+
+    def __init__(self, blocks: Iterable[Block]) -> None:
+        self._blocks = blocks
+        self.entered = self.closed = False
+
+    def __enter__(self) -> Blocks:
+        self.entered = True
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.closed = True
+
+    def __iter__(self) -> Iterator[Block]:
+        yield from self._blocks
+
+
+class Collected(Sink):
+    """Keeps all it is given."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.heard: list[tuple[float, float]] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def progress(self, heard_s: float, level_dbfs: float) -> None:
+        self.heard.append((heard_s, level_dbfs))
+
+
+@pytest.fixture
+def recogniser(bundle: Bundle) -> Recognizer:
+    return Recognizer(bundle, provider="cpu")
+
+
+def cut(sound: Array, size: int = 1_280, lost: int = 0) -> list[Block]:
+    """Cut a sound into blocks, before the third of which so many samples are lost."""
+    starts = range(0, len(sound), size)
+    return [
+        Block(sound[start : start + size], time.perf_counter(), lost if index == 2 else 0)
+        for index, start in enumerate(starts)
+    ]
+
+
+def of(kind: type[Event], events: Iterable[Event]) -> list[Event]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def test_a_session_comes_first_and_a_summary_last(recogniser: Recognizer, talk: Talk) -> None:
+    sink, other = Collected(), Collected()
+    sound = talk((0.5, 0.0), (3.5, 0.3))
+    summary = listen(Blocks(cut(sound)), recogniser, [sink, other])
+    assert sink.events == other.events
+    first, *between, last = sink.events
+    assert isinstance(first, Session)
+    assert (first.source, first.profile, first.provider, first.step_s) == ("blocks", None, "cpu", 0.24)
+    assert last is summary
+    assert {type(event) for event in between} == {Window, Speech, Utterance}
+    assert summary.windows == len(of(Window, between))
+    assert summary.utterances == len(of(Utterance, between)) == 1
+    assert (summary.duration_s, summary.dropped) == (4.0, 0)
+    assert 0.0 < summary.real_time_factor < 50.0
+    assert set(summary.latency_ms) == {"p50", "p95", "p99"}
+
+
+def test_the_sinks_follow_the_progress(recogniser: Recognizer) -> None:
+    sink = Collected()
+    sound = np.full(1_280, 0.1, np.float32)
+    listen(Blocks(cut(np.concatenate([sound, 0 * sound]))), recogniser, [sink])
+    (heard_s, level), (later_s, silent) = sink.heard
+    assert (heard_s, later_s) == (0.08, 0.16)
+    assert level == pytest.approx(-20.0, abs=0.01)
+    assert silent == QUIETEST_DBFS
+
+
+def test_lost_sound_is_told_and_advances_the_time(recogniser: Recognizer, talk: Talk) -> None:
+    sink = Collected()
+    summary = listen(Blocks(cut(talk((1.0, 0.3)), lost=160_000)), recogniser, [sink])
+    assert of(Overrun, sink.events) == [Overrun(start_s=0.16, lost_s=10.0)]
+    assert summary.dropped == 1
+    assert summary.duration_s == pytest.approx(11.0)
+
+
+def test_a_source_without_sound_still_gets_a_summary(recogniser: Recognizer) -> None:
+    sink = Collected()
+    summary = listen(Blocks([]), recogniser, [sink])
+    assert [event.type for event in sink.events] == ["session", "summary"]
+    assert summary == Summary(0.0, 0, 0, 0, {}, 0.0)
+
+
+def test_sound_that_breaks_off_is_flushed_before_the_error(recogniser: Recognizer, talk: Talk) -> None:
+    def broken() -> Iterator[Block]:
+        yield from cut(talk((1.0, 0.3)))
+        raise SourceError("the cable is out: put it in")
+
+    sink, source = Collected(), Blocks(broken())
+    with pytest.raises(SourceError, match="cable"):
+        listen(source, recogniser, [sink])
+    assert source.closed
+    assert len(of(Window, sink.events)) == 1
+    assert isinstance(sink.events[-1], Summary)
+
+
+def test_a_source_that_cannot_be_opened_leaves_no_event(recogniser: Recognizer) -> None:
+    class Shut(Blocks):
+        def __enter__(self) -> Blocks:
+            raise SourceError("there is none")
+
+    sink = Collected()
+    with pytest.raises(SourceError):
+        listen(Shut([]), recogniser, [sink])
+    assert sink.events == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_waiting_for_sound_ends_cleanly(
+    recogniser: Recognizer, talk: Talk, number: signal.Signals
+) -> None:
+    def endless() -> Iterator[Block]:
+        yield from cut(talk((1.0, 0.3)))
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+        time.sleep(20.0)
+        raise AssertionError("the signal did not wake it")
+
+    before = signal.getsignal(number)
+    sink, source = Collected(), Blocks(endless())
+    listen(source, recogniser, [sink])
+    assert source.closed
+    assert len(of(Window, sink.events)) == 1
+    assert isinstance(sink.events[-1], Summary)
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_while_computing_ends_after_the_block(recogniser: Recognizer, talk: Talk) -> None:
+    class Interrupting(Collected):
+        def progress(self, heard_s: float, level_dbfs: float) -> None:
+            super().progress(heard_s, level_dbfs)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    sink = Interrupting()
+    summary = listen(Blocks(cut(talk((1.0, 0.3)))), recogniser, [sink])
+    assert len(sink.heard) == 1
+    assert summary.duration_s == 0.08
+
+
+def test_a_second_signal_does_not_wait(recogniser: Recognizer, talk: Talk) -> None:
+    class Impatient(Collected):
+        def progress(self, heard_s: float, level_dbfs: float) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        listen(Blocks(cut(talk((1.0, 0.3)))), recogniser, [Impatient()])
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def window(**latency_ms: float) -> Window:
+    return Window(0.0, 3.0, {}, {}, "happy", True, -20.0, latency_ms, 2.0)
+
+
+def test_waiting_is_told_apart_from_computing() -> None:
+    queued = with_queue(window(**LATENCY), 30.0)
+    assert isinstance(queued, Window)
+    assert queued.latency_ms == {"queue": 30.0, **LATENCY}
+    assert queued.lag_ms == 32.0
+    speech = Speech(1.0, True)
+    assert with_queue(speech, 30.0) is speech
+
+
+def test_the_summary_reports_percentiles_of_the_compute_time() -> None:
+    ledger = Ledger()
+    ledger.spent(0.5, [window(encoder=float(ms), classifier=1.0) for ms in range(101)])
+    summary = ledger.summary(10.0)
+    assert summary.latency_ms == pytest.approx({"p50": 51.0, "p95": 96.0, "p99": 100.0})
+    assert (summary.windows, summary.real_time_factor) == (101, 0.05)
+
+
+def test_the_ledger_of_a_long_day_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "RECENT_WINDOWS", 100)
+    ledger = Ledger()
+    for _ in range(1_000):
+        ledger.spent(0.001, [window(**LATENCY)])
+    assert len(ledger._compute_ms) == 100
+    assert ledger.summary(1_000.0).windows == 1_000

@@ -1,0 +1,448 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import cycle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from edge.bundle import Bundle
+from edge.decision import DecisionRule
+from edge.engine import WindowEngine
+from edge.errors import UsageError
+from edge.events import Event, Overrun, Speech, Utterance, Window
+from edge.frontend import Array, power_spectrogram
+from edge.labels import EMOTIONS, UNSURE
+from edge.normaliser import Normaliser
+from edge.profile import Profile
+from edge.recogniser import MOST_AT_ONCE_S, QUIETEST_DBFS, Recognizer, Settings
+
+RATE = 16_000
+TOLERANCE = 1e-4
+FIRST_FEATURE = 48 * 160 + 640
+"""Samples of the first feature: 0.52 s."""
+WINDOW = 296 * 160 + 640
+"""Samples of the 297 frames of a full window."""
+
+Talk = Callable[..., Array]
+
+
+@pytest.fixture(scope="module")
+def recogniser(bundle: Bundle) -> Recognizer:
+    return Recognizer(bundle, provider="cpu")
+
+
+@pytest.fixture(scope="module")
+def sound(talk: Talk) -> Array:
+    """Two utterances of different loudness, a pause before each and after the first."""
+    return talk((0.7, 0.0), (2.3, 0.3), (1.5, 0.0), (1.4, 0.05))
+
+
+def heard(recogniser: Recognizer, sound: Array, *sizes: int) -> list[Event]:
+    """Recognise a sound anew, in blocks of these sizes over and over."""
+    recogniser.reset()
+    events, done = [], 0
+    for size in cycle(sizes or (max(1, len(sound)),)):
+        events += recogniser.feed(sound[done : done + size])
+        done += size
+        if done >= len(sound):
+            break
+    return events + recogniser.flush()
+
+
+def windows(events: list[Event]) -> list[Window]:
+    return [event for event in events if isinstance(event, Window)]
+
+
+def probs(events: list[Event]) -> Array:
+    return np.array([list(window.probs.values()) for window in windows(events)])
+
+
+def untimed(events: list[Event]) -> list[Event]:
+    """Leave out what the clock says."""
+    return [
+        replace(event, latency_ms={}, lag_ms=0.0) if isinstance(event, Window) else event for event in events
+    ]
+
+
+def assert_same(events: list[Event], expected: list[Event]) -> None:
+    """Same types in the same order, same times, same labels; numbers from the network within tolerance."""
+    assert [outline(event) for event in events] == [outline(event) for event in expected]
+    for event, wanted in zip(events, expected, strict=True):
+        if isinstance(event, Window) and isinstance(wanted, Window):
+            assert event.smoothed == pytest.approx(wanted.smoothed, abs=TOLERANCE)
+            assert event.level_dbfs == pytest.approx(wanted.level_dbfs, abs=0.01)
+        if isinstance(event, Window | Utterance) and isinstance(wanted, Window | Utterance):
+            assert event.probs == pytest.approx(wanted.probs, abs=TOLERANCE)
+
+
+def outline(event: Event) -> tuple[object, ...]:
+    if isinstance(event, Window):
+        return "window", event.start_s, event.end_s, event.label, event.speech
+    if isinstance(event, Utterance):
+        return "utterance", event.start_s, event.end_s, event.label, event.windows
+    return (event,)
+
+
+def offline(bundle: Bundle, sound: Array, step_ms: int = 240) -> Array:
+    """The posteriors of all windows, and of the tail, by the whole-window graph."""
+    manifest = bundle.manifest
+    normaliser = Normaliser(manifest.levels, bundle.statistics)
+    frames = normaliser(power_spectrogram(sound, manifest.front_end))
+    features = (len(frames) - 49) // 8 + 1
+    ends = list(range(32, features + 1, step_ms // 80))
+    if features not in ends:
+        ends.append(features)
+    whole = WindowEngine(bundle)
+    embeddings = [whole(frames[None, max(0, (end - 32) * 8) : (end - 1) * 8 + 49])[0] for end in ends]
+    return bundle.head.probs(np.concatenate(embeddings))
+
+
+@pytest.mark.parametrize("step_ms", [80, 160, 240])
+def test_streaming_equals_offline(bundle: Bundle, sound: Array, step_ms: int) -> None:
+    recogniser = Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu")
+    expected = offline(bundle, sound, step_ms)
+    assert np.ptp(expected, axis=0).max() > 100 * TOLERANCE, "windows too alike to tell a mistake"
+    streamed = probs(heard(recogniser, sound, 1_280))
+    assert streamed.shape == expected.shape
+    np.testing.assert_allclose(streamed, expected, atol=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def posteriors(bundle: Bundle, sound: Array) -> Array:
+    return offline(bundle, sound)
+
+
+@examples(max_examples=12, deadline=None)
+@given(sizes=st.lists(st.integers(200, 40_000), min_size=1, max_size=6))
+def test_streaming_equals_offline_for_random_blocks(
+    recogniser: Recognizer, sound: Array, posteriors: Array, sizes: list[int]
+) -> None:
+    np.testing.assert_allclose(probs(heard(recogniser, sound, *sizes)), posteriors, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("size", [1_009, 1_280, 16_000, 1_000_000])
+def test_events_do_not_depend_on_the_blocks(recogniser: Recognizer, sound: Array, size: int) -> None:
+    expected = heard(recogniser, sound, 640)
+    assert {type(event) for event in expected} == {Window, Speech, Utterance}
+    assert_same(heard(recogniser, sound, size), expected)
+
+
+def test_events_do_not_depend_on_the_blocks_sample_by_sample(recogniser: Recognizer, talk: Talk) -> None:
+    sound = talk((0.1, 0.0), (0.6, 0.3))
+    expected = heard(recogniser, sound)
+    assert len(windows(expected)) == 1
+    assert_same(heard(recogniser, sound, 1), expected)
+
+
+@examples(max_examples=12, deadline=None)
+@given(sizes=st.lists(st.integers(200, 40_000), min_size=1, max_size=6))
+def test_events_do_not_depend_on_random_blocks(
+    recogniser: Recognizer, sound: Array, sizes: list[int]
+) -> None:
+    assert_same(heard(recogniser, sound, *sizes), heard(recogniser, sound))
+
+
+def test_a_block_longer_than_is_taken_at_once_changes_nothing(recogniser: Recognizer, talk: Talk) -> None:
+    sound = talk((MOST_AT_ONCE_S + 2.0, 0.2))
+    assert_same(heard(recogniser, sound), heard(recogniser, sound, 16_000))
+
+
+def test_events_are_in_order_of_time(recogniser: Recognizer, sound: Array) -> None:
+    recogniser.reset()
+    times = []
+    for event in recogniser.feed(sound):
+        if isinstance(event, Window):
+            times.append(event.end_s)
+        elif isinstance(event, Speech):
+            times.append(event.time_s)
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("cut_s", [3.0, 4.1])
+def test_the_future_does_not_change_what_was_said(recogniser: Recognizer, sound: Array, cut_s: float) -> None:
+    cut = round(cut_s * RATE)
+    changed = sound.copy()
+    changed[cut:] = np.random.default_rng(9).uniform(-1, 1, len(sound) - cut)
+    recogniser.reset()
+    before = recogniser.feed(sound[:cut])
+    assert windows(before)
+    entire, other = heard(recogniser, sound), heard(recogniser, changed)
+    assert_same(entire[: len(before)], before)
+    assert_same(other[: len(before)], before)
+    assert not np.allclose(probs(entire)[-1], probs(other)[-1], atol=TOLERANCE)
+
+
+def test_a_window_comes_with_its_last_sample_and_not_before(recogniser: Recognizer, talk: Talk) -> None:
+    sound = talk((4.0, 0.2))
+    recogniser.reset()
+    assert windows(recogniser.feed(sound[: WINDOW - 1])) == []
+    (window,) = windows(recogniser.feed(sound[WINDOW - 1 : WINDOW]))
+    assert (window.start_s, window.end_s) == (0.0, WINDOW / RATE)
+
+
+@pytest.mark.parametrize("step_ms", [80, 160, 240, 800])
+def test_windows_are_a_step_apart(bundle: Bundle, talk: Talk, step_ms: int) -> None:
+    recogniser = Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu")
+    found = windows(recogniser.feed(talk((4.7, 0.2))))
+    assert len(found) == int((4.7 * RATE - WINDOW) // (RATE * step_ms / 1000)) + 1
+    starts = [window.start_s for window in found]
+    np.testing.assert_allclose(starts, np.arange(len(found)) * step_ms / 1000, atol=1e-9)
+    np.testing.assert_allclose([window.end_s for window in found], np.array(starts) + WINDOW / RATE)
+
+
+@pytest.mark.parametrize("step_ms", [0, -80, 1, 79, 100, 250, 1_000])
+def test_a_step_off_the_grid_is_a_usage_error(bundle: Bundle, step_ms: int) -> None:
+    with pytest.raises(UsageError, match="a multiple of 80 ms"):
+        Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu")
+
+
+def test_flush_emits_the_tail(recogniser: Recognizer, talk: Talk) -> None:
+    sound = talk((3.6, 0.2))
+    recogniser.reset()
+    assert len(windows(recogniser.feed(sound))) == 3
+    (tail,) = windows(recogniser.flush())
+    features = (recogniser.front_end.frames_in(len(sound)) - 49) // 8 + 1
+    assert tail.end_s == pytest.approx(((features - 1) * 8 + 48) * 0.01 + 0.04)
+    assert recogniser.flush() == []
+
+
+def test_flush_repeats_no_window(recogniser: Recognizer, talk: Talk) -> None:
+    recogniser.reset()
+    assert windows(recogniser.feed(talk((WINDOW / RATE, 0.2))))
+    assert windows(recogniser.flush()) == []
+
+
+@pytest.mark.parametrize("seconds", [0.52, 0.6, 1.0, 1.7, 2.5, 2.96])
+def test_a_short_clip_is_exactly_one_window(
+    recogniser: Recognizer, bundle: Bundle, talk: Talk, seconds: float
+) -> None:
+    sound = talk((seconds, 0.2))
+    events = heard(recogniser, sound, 1_280)
+    (window,) = windows(events)
+    assert (window.start_s, len(events[-1:])) == (0.0, 1)
+    assert 0.52 <= window.end_s <= seconds
+    np.testing.assert_allclose(probs(events), offline(bundle, sound), atol=TOLERANCE)
+
+
+def test_speech_in_a_short_clip_is_an_utterance(recogniser: Recognizer, talk: Talk) -> None:
+    *_, window, ended, utterance = heard(recogniser, talk((0.3, 0.0), (1.5, 0.3)), 1_280)
+    assert isinstance(window, Window)
+    assert isinstance(utterance, Utterance)
+    assert window.speech
+    assert ended == Speech(time_s=1.8, active=False)
+    assert utterance.windows == 1
+    assert utterance.probs == pytest.approx(window.probs)
+    assert utterance.start_s <= 0.4
+    assert utterance.end_s == 1.8
+
+
+@pytest.mark.parametrize("samples", [0, 1, 639, 640, FIRST_FEATURE - 1])
+def test_too_little_sound_claims_nothing(recogniser: Recognizer, samples: int) -> None:
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, samples).astype(np.float32)
+    events = heard(recogniser, sound, 80)
+    assert not any(isinstance(event, Window | Utterance) for event in events)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-6, 1e-4])
+def test_silence_claims_no_emotion(recogniser: Recognizer, level: float) -> None:
+    noise = level * np.random.default_rng(0).standard_normal(5 * RATE)
+    events = heard(recogniser, noise.astype(np.float32), 4_000)
+    assert windows(events)
+    assert events == windows(events)
+    assert all(not window.speech and window.label == UNSURE for window in windows(events))
+    assert all(QUIETEST_DBFS <= window.level_dbfs < -50 for window in windows(events))
+
+
+def test_the_level_is_the_root_mean_square_of_the_newest_sound(recogniser: Recognizer) -> None:
+    time_s = np.arange(4 * RATE) / RATE
+    amplitude = np.where(time_s < 2.5, 0.01, 0.5)
+    tone = (amplitude * np.sin(2 * np.pi * 1_000 * time_s)).astype(np.float32)
+    window = windows(heard(recogniser, tone))[-1]
+    assert window.level_dbfs == pytest.approx(20 * np.log10(0.5 / 2**0.5), abs=0.1)
+
+
+def test_the_level_of_a_step_with_a_click_is_that_of_its_power(recogniser: Recognizer) -> None:
+    sound = np.zeros(WINDOW, np.float32)
+    sound[-1_280:] = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(1_280) / RATE)
+    (window,) = windows(heard(recogniser, sound))
+    assert -16.0 < window.level_dbfs < -12.0
+
+
+def test_reset_is_exact(recogniser: Recognizer, sound: Array) -> None:
+    first = heard(recogniser, sound, 1_000)
+    recogniser.feed(sound[:20_000])
+    assert untimed(heard(recogniser, sound, 1_000)) == untimed(first)
+
+
+@pytest.mark.parametrize("count", [1, 5_000, 10**9])
+def test_reset_is_exact_after_a_loss(recogniser: Recognizer, sound: Array, count: int) -> None:
+    first = heard(recogniser, sound, 1_000)
+    recogniser.feed(sound[:20_000])
+    recogniser.lose(count)
+    assert untimed(heard(recogniser, sound, 1_000)) == untimed(first)
+
+
+def test_two_recognisers_do_not_touch_each_other(
+    bundle: Bundle, recogniser: Recognizer, sound: Array
+) -> None:
+    alone = heard(recogniser, sound, 2_000)
+    recogniser.reset()
+    other = Recognizer(bundle, provider="cpu")
+    events = []
+    for start in range(0, len(sound), 2_000):
+        events += recogniser.feed(sound[start : start + 2_000])
+        other.feed(sound[::-1][start : start + 2_000])
+    assert untimed(events + recogniser.flush()) == untimed(alone)
+
+
+@pytest.mark.parametrize("count", [1, 160, 1_000, 50_000, 96_000, 10**6, 16_000 * 86_400])
+def test_a_loss_advances_the_time(recogniser: Recognizer, talk: Talk, count: int) -> None:
+    sound = talk((3.5, 0.2))
+    recogniser.reset()
+    before = recogniser.feed(sound)
+    overrun, *during = recogniser.lose(count)
+    assert overrun == Overrun(start_s=len(sound) / RATE, lost_s=count / RATE)
+    after = [*recogniser.feed(sound), *recogniser.flush()]
+    total_s = (2 * len(sound) + count) / RATE
+    assert recogniser.heard_s == pytest.approx(total_s)
+    found = windows([*before, *during, *after])
+    ends = [window.end_s for window in found]
+    assert ends == sorted(set(ends))
+    assert total_s - 0.12 < ends[-1] <= total_s
+    for window in found:
+        assert window.start_s >= 0.0
+        assert window.end_s - window.start_s == pytest.approx(WINDOW / RATE)
+
+
+def test_a_small_loss_is_heard_as_silence(recogniser: Recognizer, talk: Talk) -> None:
+    sound = talk((4.0, 0.2))
+    silenced = sound.copy()
+    silenced[20_000:24_000] = 0.0
+    expected = heard(recogniser, silenced)
+    recogniser.reset()
+    events = recogniser.feed(sound[:20_000]) + recogniser.lose(4_000)
+    events += recogniser.feed(sound[24_000:]) + recogniser.flush()
+    assert_same([event for event in events if not isinstance(event, Overrun)], expected)
+
+
+def test_a_huge_loss_ends_the_utterance_before_it(recogniser: Recognizer, sound: Array) -> None:
+    recogniser.reset()
+    recogniser.feed(sound[: 2 * RATE])
+    events = recogniser.lose(3_600 * RATE)
+    assert Speech in {type(event) for event in events}
+    assert all(event.end_s < 4.0 for event in events if isinstance(event, Utterance))
+
+
+def test_a_loss_in_a_noisy_room_does_not_make_the_noise_speech(recogniser: Recognizer) -> None:
+    noise = (0.003 * np.random.default_rng(0).standard_normal(5 * RATE)).astype(np.float32)
+    recogniser.reset()
+    events = recogniser.feed(noise) + recogniser.lose(10 * RATE) + recogniser.feed(noise)
+    assert windows(events)
+    assert not any(isinstance(event, Speech) for event in events)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_a_sample_that_is_no_sound_is_heard_as_the_sources_would_give_it(
+    recogniser: Recognizer, sound: Array, bad: float
+) -> None:
+    spoilt, mended = sound.copy(), sound.copy()
+    spoilt[10_000:10_010] = bad
+    mended[10_000:10_010] = 1.0 if bad == 1e30 else 0.0
+    assert untimed(heard(recogniser, spoilt)) == untimed(heard(recogniser, mended))
+
+
+def test_other_floats_and_lists_are_taken(recogniser: Recognizer, sound: Array) -> None:
+    expected = heard(recogniser, sound[:WINDOW])
+    double = heard(recogniser, sound[:WINDOW].astype(np.float64))
+    assert untimed(double) == untimed(expected)
+    recogniser.reset()
+    assert recogniser.feed([]) == recogniser.feed([0.5, 0.5]) == []  # type: ignore[arg-type]
+    assert recogniser.heard_s == 2 / RATE
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros((100, 2)), np.zeros((1, 100)), np.array(0.5), np.zeros(100, np.int16), ["a"]]
+)
+def test_what_is_not_mono_samples_is_refused_and_leaves_no_trace(
+    recogniser: Recognizer, samples: Array
+) -> None:
+    recogniser.reset()
+    with pytest.raises(UsageError, match=r"expected \(N,\) floats"):
+        recogniser.feed(samples)
+    assert recogniser.heard_s == 0.0
+
+
+def test_memory_is_bounded(bundle: Bundle, talk: Talk) -> None:
+    recogniser, sound, sizes = Recognizer(bundle, provider="cpu"), talk((2.0, 0.2)), []
+    for _ in range(20):
+        recogniser.feed(sound)
+        histories = (recogniser._features, recogniser._speech, recogniser._dbfs)
+        sizes.append([len(history._rows) for history in histories])
+    assert max(features for features, _, _ in sizes) <= 32
+    assert max(frames for _, *both in sizes for frames in both) <= 32 * 8 + 49 + 8
+    assert sizes[-1] == pytest.approx(sizes[5], abs=8)
+
+
+def test_memory_is_bounded_for_a_step_longer_than_the_window(bundle: Bundle, talk: Talk) -> None:
+    recogniser = Recognizer(bundle, settings=Settings(step_ms=80_000), provider="cpu")
+    for _ in range(5):
+        recogniser.feed(talk((2.0, 0.2)))
+    assert len(recogniser._features._rows) <= 32
+
+
+def test_the_window_shows_its_compute_time_by_stage(recogniser: Recognizer, sound: Array) -> None:
+    for window in windows(heard(recogniser, sound, 1_280)):
+        assert set(window.latency_ms) == {"front_end", "encoder", "classifier", "decision"}
+        assert all(spent >= 0.0 for spent in window.latency_ms.values())
+        assert window.lag_ms > 0.0
+
+
+def test_an_utterance_is_the_average_of_its_windows(recogniser: Recognizer, talk: Talk) -> None:
+    events = heard(recogniser, talk((0.5, 0.0), (4.0, 0.3)), 1_280)
+    (utterance,) = [event for event in events if isinstance(event, Utterance)]
+    assert utterance.windows == len(windows(events))
+    mean = dict(zip(EMOTIONS, probs(events).mean(axis=0), strict=True))
+    assert utterance.probs == pytest.approx(mean, abs=1e-6)
+
+
+def test_an_utterance_ends_with_its_last_sound_not_when_the_silence_was_long_enough(
+    recogniser: Recognizer, sound: Array
+) -> None:
+    events = heard(recogniser, sound)
+    first = next(event for event in events if isinstance(event, Utterance))
+    ended = next(event for event in events if isinstance(event, Speech) and not event.active)
+    assert first.start_s == pytest.approx(0.6, abs=0.2)
+    assert first.end_s == pytest.approx(3.0, abs=0.1)
+    assert ended.time_s == pytest.approx(first.end_s + 0.8)
+
+
+def test_a_rule_that_is_never_sure_claims_nothing(bundle: Bundle, sound: Array) -> None:
+    rule = DecisionRule(unsure_below=0.999999)
+    recogniser = Recognizer(bundle, settings=Settings(rule=rule), provider="cpu")
+    events = heard(recogniser, sound)
+    labels = {event.label for event in events if isinstance(event, Window | Utterance)}
+    assert labels == {UNSURE}
+
+
+def test_a_profile_replaces_head_level_and_statistics(bundle: Bundle, sound: Array) -> None:
+    levels = replace(bundle.manifest.levels, reference=-3.0)
+    statistics = replace(bundle.statistics, mean=bundle.statistics.mean + 0.5)
+    head = replace(bundle.head, fc3_bias=np.array([0, 3, 0, 0], np.float32))
+    profile = Profile("anna", bundle.fingerprint, head, levels, statistics, "adopted")
+    spoken = replace(
+        bundle, head=head, statistics=statistics, manifest=replace(bundle.manifest, levels=levels)
+    )
+    profiled = Recognizer(bundle, profile=profile, provider="cpu")
+    assert untimed(heard(profiled, sound)) == untimed(heard(Recognizer(spoken, provider="cpu"), sound))
+    assert not np.allclose(probs(heard(profiled, sound)), offline(bundle, sound), atol=0.01)
+
+
+def test_the_shipped_model_is_loaded_when_none_is_named() -> None:
+    recogniser = Recognizer.load(provider="cpu")
+    assert recogniser.profile is None
+    assert (recogniser.feature_ms, recogniser.window_s) == (80, 3.0)
