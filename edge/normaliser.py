@@ -31,8 +31,8 @@ class Levels:
     """Frames of speech over which the estimate averages once it has heard that many (20 s)."""
     gate_db: float = 20.0
     """A frame counts as speech within so much of the recent peak ..."""
-    peak_decay_db: float = 0.03
-    """... which falls by so much each frame (3 dB a second) ..."""
+    peak_decay_db: float = 0.003
+    """... which falls by so much each frame (0.3 dB a second) ..."""
     quiet_start_db: float = 20.0
     """... and starts so far below the reference."""
     faintest_db: float = 60.0

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torchaudio
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -21,6 +20,8 @@ from edge.normaliser import DECIBEL
 class Augmentation:
     """How much of each. Chosen on validation speakers; 0 switches one off."""
 
+    speeds: tuple[float, ...] = (0.9, 1.1)
+    """Each clip is added at these speeds."""
     level_db: float = 2.0
     """Standard deviation of the error of the followed level."""
     settled: float = 0.5
@@ -40,6 +41,7 @@ class Augmentation:
         """Return the same kinds, each so much of itself; 0 leaves the segments as they are."""
         return replace(
             self,
+            speeds=self.speeds if strength > 0 else (),
             level_db=strength * self.level_db,
             settled=strength * self.settled,
             tilt_db=strength * self.tilt_db,
@@ -96,14 +98,27 @@ def warped(frames: Tensor, reach: float, generator: torch.Generator) -> Tensor:
     return F.grid_sample(frames[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
 
 
-def masked(frames: Tensor, masks: int, mask_size: int) -> Tensor:
-    """Blank random bands and stretches of (B, T, F) normalised frames: SpecAugment, Park et al. 2019."""
-    maps = frames[:, None]  # (B, 1, T, F)
+def masked(frames: Tensor, masks: int, mask_size: int, generator: torch.Generator) -> Tensor:
+    """Blank random bands and stretches of (B, T, F) normalised frames: SpecAugment, Park et al. 2019.
+
+    Drawn from a generator of its own: torch's is used by dropout, in another thread, at the same time.
+    """
+    batch, time, bins = frames.shape
     for _ in range(masks):
-        for axis in (2, 3):
-            size = min(mask_size, maps.shape[axis] // 4)
-            maps = torchaudio.functional.mask_along_axis_iid(maps, size, 0.0, axis)
-    return maps[:, 0]
+        stretch = _mask(batch, time, mask_size, generator)[:, :, None]
+        band = _mask(batch, bins, mask_size, generator)[:, None, :]
+        frames = frames.masked_fill(stretch, 0.0).masked_fill(band, 0.0)
+    return frames
+
+
+def _mask(batch: int, size: int, mask_size: int, generator: torch.Generator) -> Tensor:
+    """Draw one run of at most `mask_size` places, and a quarter of all, for each item: (B, size)."""
+    share, place = torch.rand(2, batch, 1, generator=generator)
+    length = share * min(mask_size, size // 4)
+    start = place * (size - length)
+    positions = torch.arange(size)[None, :]
+    places: Tensor = (positions >= start.floor()) & (positions < start.floor() + length.floor())
+    return places
 
 
 def _grid(size: int) -> Tensor:

@@ -61,6 +61,7 @@ class Batches:
         self._draw = draw
         self._seed = seed
         self._settled = [_settled_level(item, normalisation) for item in self._spectra]
+        self._clips = sum(item.speed == 1.0 for item in self._spectra)
         clips = [item.clip for item in self._spectra]
         self._emotion = torch.tensor([_emotion_class(clip.emotion) for clip in clips])
         self._ratings = torch.tensor(
@@ -72,12 +73,12 @@ class Batches:
     @property
     def mixed_steps(self) -> int:
         """Mixed batches in an epoch: each clip about once."""
-        return max(1, len(self._spectra) // self._draw.batch_size)
+        return max(1, self._clips // self._draw.batch_size)
 
     @property
     def meta_steps(self) -> int:
         """Batches of speakers in an epoch: about as many segments as there are clips."""
-        return max(1, len(self._spectra) // (self._draw.speakers * self._draw.samples))
+        return max(1, self._clips // (self._draw.speakers * self._draw.samples))
 
     def mixed(self, epoch: int) -> Iterator[Samples]:
         """Yield `mixed_steps` batches, emotions and (less so) corpora evened out."""
@@ -145,10 +146,10 @@ class Batches:
 
     def _varied(self, frames: Tensor, lengths: Tensor, rng: np.random.Generator) -> Tensor:
         how = self._augmentation
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         if how.warp > 0:
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             frames = warped(frames, how.warp, generator)
-        frames = masked(frames, how.masks, how.mask_size)
+        frames = masked(frames, how.masks, how.mask_size, generator)
         beyond = torch.arange(frames.shape[1])[None, :] >= lengths[:, None]
         return frames.masked_fill(beyond[:, :, None], 0.0)
 

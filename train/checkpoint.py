@@ -65,19 +65,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is a checkpoint of version {described.get('checkpoint_version')}, this program reads "
             f"version {CHECKPOINT_VERSION}: train again or use the program that wrote it"
         )
-    statistics = BinStatistics(tensors.pop("statistics.mean").numpy(), tensors.pop("statistics.std").numpy())
     try:
+        statistics = BinStatistics(*(tensors.pop(f"statistics.{name}").numpy() for name in ("mean", "std")))
         net = EmotionNet(_architecture(described["architecture"]))
         net.load_state_dict(tensors)
         front_end, levels = FrontEnd(**described["front_end"]), Levels(**described["levels"])
-    except (TypeError, KeyError, RuntimeError) as error:
+        training, temperature = described["training"], described["temperature"]
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{path} does not describe a model of this program: {_first_line(error)}") from error
     return Checkpoint(
         net=net.eval(),
         front_end=front_end,
         normalisation=Normalisation(levels, statistics),
-        training=described["training"],
-        temperature=described["temperature"],
+        training=training,
+        temperature=temperature,
     )
 
 
@@ -86,9 +87,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ModelError(f"there is no checkpoint {path}: name the best.safetensors of a run folder")
     try:
         with safe_open(path, "pt") as file:
-            described = json.loads((file.metadata() or {})["mmtl"])
+            described = dict(json.loads((file.metadata() or {})["mmtl"]))
             return described, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path} is not a checkpoint of mmtl, or is damaged: {_first_line(error)}"
         ) from error

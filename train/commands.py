@@ -15,6 +15,8 @@ from edge.errors import UsageError
 from edge.labels import DIMENSIONS, Dimension
 
 if TYPE_CHECKING:
+    import torch
+
     from train.corpora import Clip
     from train.splits import Split
 
@@ -63,6 +65,9 @@ def train(
         bool, typer.Option(help="The paper's own layers; they cannot be streamed or exported.")
     ] = False,
     start: Annotated[Path | None, typer.Option(help="Checkpoint to start from; its layers are kept.")] = None,
+    averaging: Annotated[
+        float, typer.Option(min=0.0, max=0.9999, help="Decay a step of the weights' running average.")
+    ] = 0.99,
     freeze_norm: Annotated[bool, typer.Option(help="Keep the batch normalisation of the start.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Segments in a batch of erm and mtl.")] = 8,
     speakers: Annotated[int, typer.Option(min=1, help="Speakers in a step of mmtl.")] = 4,
@@ -104,6 +109,7 @@ def train(
         algorithm=algorithm,
         epochs=epochs,
         learning_rate=learning_rate,
+        averaging=averaging,
         freeze_norm=freeze_norm,
         seed=seed,
         rates=rates,
@@ -111,14 +117,15 @@ def train(
         augmentation=base.augmentation.scaled(augment),
     )
     clips = _clips(corpora, exclude or [], improvised_only=not scripted, excited_as_happy=excited_as_happy)
+    sides = _split(clips, split)
     plan = Plan(
         RunFolder(out),
-        torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        _device(device),
         start=start,
         resume=resume,
-        provenance=_provenance(clips, start),
+        provenance=_provenance([*sides.train, *sides.validation, *sides.test], start),
     )
-    scores = run(_split(clips, split), arch, options, plan, ConsoleProgress())
+    scores = run(sides, arch, options, plan, ConsoleProgress())
     typer.echo(
         f"UAR {100 * scores.uar:.1f}  accuracy {100 * scores.accuracy:.1f}  ({scores.clips} clips)  {out}"
     )
@@ -138,6 +145,8 @@ def evaluate(
     from train.console import ConsoleProgress, score_table
     from train.evaluation import described, recognise_clips, score_by_corpus
 
+    if heard and record:
+        raise UsageError("--record keeps scores of speakers the bundle was not trained on: leave out --heard")
     model = load_bundle(bundle)
     clips = _clips(corpora, [], improvised_only=True, excited_as_happy=False)
     if not heard:
@@ -165,6 +174,19 @@ def auxiliary_tasks(letters: str) -> tuple[Dimension, ...]:
     if unknown or len(set(chosen)) != len(chosen):
         raise UsageError(f"--auxiliary takes some of v,a,d, each once, not {letters!r}")
     return tuple(by_letter[letter] for letter in chosen)
+
+
+def _device(name: str | None) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"torch cannot use the device {name!r} ({str(error).splitlines()[0]}): name cpu or cuda"
+        ) from error
+    return device
 
 
 def _clips(

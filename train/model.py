@@ -47,6 +47,11 @@ class Architecture:
     from four more outputs of FC 2, which the transfer learner then only selects."""
     dropout: float = 0.2
 
+    def __post_init__(self) -> None:
+        """Refuse a combination in which one output would mean two things."""
+        if self.emotions == "direct" and self.heads == "shared":
+            raise ValueError("direct emotions need separate heads: the outputs are told apart by place")
+
     @staticmethod
     def paper(bins: int = 200) -> Architecture:
         """The published layers: padded convolutions, no normalisation, the last state, shared head."""

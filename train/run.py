@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from edge.errors import UsageError
 from edge.frontend import Array, FrontEnd
 from edge.labels import EMOTIONS
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.corpora import Clip
 from train.metrics import Scores, score
 from train.model import Architecture, EmotionNet
 from train.plots import plot_confusion
@@ -47,20 +49,6 @@ class Data:
     test: list[Spectra]
 
 
-def read_split_spectra(split: Split, front_end: FrontEnd, shortest: int, progress: Progress) -> Data:
-    """Read the clips of all three sides."""
-    sides = [
-        read_spectra(
-            getattr(split, side),
-            front_end,
-            shortest,
-            lambda clips, _, side=side: progress(clips, f"reading {side}", len(clips)),  # type: ignore[misc]
-        )
-        for side in SIDES
-    ]
-    return Data(*sides)
-
-
 @dataclass(frozen=True)
 class Plan:
     """Where a run goes and what it starts from."""
@@ -89,24 +77,43 @@ def run(split: Split, arch: Architecture, options: Options, plan: Plan, progress
         The scores on the test speakers, or on the validation speakers where there are no others.
 
     Raises:
-        UsageError: the folder holds another run, or too few speakers are given.
+        UsageError: the folder holds another run, too few speakers are given, or the checkpoint to
+            start from does not fit the run.
     """
     beginning = load_checkpoint(plan.start) if plan.start else None
     front_end = beginning.front_end if beginning else FrontEnd()
     arch = beginning.net.arch if beginning else arch
-    before = {"before": beginning.training.get("command")} if beginning else {}
-    config = _config(split, arch, front_end, options, plan.provenance | before)
-    plan.folder.begin(config, resume=plan.resume)
+    _require_fit(split, arch, options)
+    config = _config(split, arch, front_end, options, plan.provenance)
+    if beginning:
+        _require_unheard(split, beginning.training)
+        config = _continued(config, beginning.training)
+    plan.folder.require_usable(config, resume=plan.resume)
     torch.manual_seed(options.seed)
-    data = read_split_spectra(split, front_end, frames_for_first(arch), progress)
+    data = _read_sides(split, front_end, frames_for_first(arch), options.augmentation.speeds, progress)
     if not data.train or not data.validation:
         raise UsageError("training needs speakers to learn from and others to choose on: name more of them")
+    config = plan.folder.begin(config)
     normalisation = beginning.normalisation if beginning else fit_normalisation(data.train)
     net = beginning.net if beginning else EmotionNet(arch)
     training = Training(net, data.train, normalisation, options, plan.device)
     model = Checkpoint(training.judged(), front_end, normalisation, config)
     _epochs(training, model, data.validation, plan, progress)
     return _judge(plan.folder, data, plan.device)
+
+
+def _read_sides(
+    split: Split, front_end: FrontEnd, shortest: int, speeds: Sequence[float], progress: Progress
+) -> Data:
+    """Read the clips of all three sides, those to learn from at other speeds too."""
+
+    def read(side: str, *speeds: float) -> list[Spectra]:
+        def shown(clips: Sequence[Clip], label: str) -> Iterable[Clip]:
+            return progress(clips, f"{label}: {side}", len(clips))
+
+        return read_spectra(getattr(split, side), front_end, shortest, shown, speeds)
+
+    return Data(read("train", *speeds), read("validation"), read("test"))
 
 
 def frames_for_first(arch: Architecture) -> int:
@@ -125,12 +132,12 @@ def _epochs(
     progress: Progress,
 ) -> None:
     folder = plan.folder
-    records = folder.records() if plan.resume else []
-    if records:
-        training.resume(folder.state, len(records))
-        progress.say(f"going on after epoch {len(records)}")
+    if plan.resume and folder.state.exists():
+        training.resume(folder.state)
+        progress.say(f"going on after epoch {training.epochs_done}")
+    records = folder.keep(training.epochs_done)
     best = max((record["validation_uar"] for record in records), default=-1.0)
-    for epoch in range(len(records), training.options.epochs):
+    for epoch in range(training.epochs_done, training.options.epochs):
         label = f"epoch {epoch + 1}/{training.options.epochs}"
         losses = list(progress(training.epoch(), label, training.steps))
         logits = predict(
@@ -140,8 +147,8 @@ def _epochs(
         if record.validation_uar > best:
             best = record.validation_uar
             save_checkpoint(folder.best, replace(model, net=training.judged()))
-        training.save(folder.state)
         folder.record(asdict(record))
+        training.save(folder.state)  # last: an epoch that it does not know is done again
         progress.say(
             f"{label}  loss {record.loss:.3f}  validation UAR {record.validation_uar:.1f}  best {best:.1f}"
         )
@@ -203,6 +210,57 @@ def _described_scores(spectra: Sequence[Spectra], probs: Array) -> dict[str, Any
 
 def _of(spectra: Sequence[Spectra], corpus: str) -> list[bool]:
     return [item.clip.corpus == corpus for item in spectra]
+
+
+def _require_fit(split: Split, arch: Architecture, options: Options) -> None:
+    """Refuse what the algorithm cannot do with this network or these speakers."""
+    tasks = len(options.draw.auxiliary)
+    if options.algorithm == "mmtl" and arch.emotions == "direct":
+        raise UsageError(
+            "the checkpoint to start from has no transfer learner (it is of mtl), and mmtl trains one: "
+            "start from one of erm or mmtl"
+        )
+    if options.algorithm != "erm" and arch.heads == "separate" and arch.dimensions != tasks:
+        raise UsageError(
+            f"the checkpoint to start from has outputs for {arch.dimensions} auxiliary tasks, and "
+            f"--auxiliary names {tasks}: name as many, those it was trained with"
+        )
+    if options.algorithm == "mmtl" and options.rates.query == "disjoint":
+        clips = Counter(clip.speaker for clip in split.train)
+        single = sorted(speaker for speaker, count in clips.items() if count < 2)
+        if single:
+            raise UsageError(
+                f"speaker {single[0]} has one clip only, and --query disjoint takes two or more of each "
+                "training speaker: add clips, leave the speaker out, or use --query same"
+            )
+
+
+def _require_unheard(split: Split, before: dict[str, Any]) -> None:
+    """Refuse to choose on, or test, speakers that the checkpoint to start from has learned from."""
+    heard = before.get("speakers", {})
+    learned = set(heard.get("train", []))
+    chosen_on = learned | set(heard.get("validation", []))
+    for side, known in (("validation", learned), ("test", chosen_on)):
+        if shared := sorted(known & set(speakers_of(getattr(split, side)))):
+            raise UsageError(
+                f"the checkpoint to start from was trained or chosen with speaker {shared[0]}, who is on the "
+                f"{side} side here: split the speakers as it did, or start from another"
+            )
+
+
+def _continued(config: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Add what a run owes to the one it starts from: its command, recordings and speakers."""
+    names = [corpus["name"] for corpus in config.get("corpora", [])]
+    earlier = [corpus for corpus in before.get("corpora", []) if corpus["name"] not in names]
+    sides, heard = config["speakers"], before.get("speakers", {})
+    learned = {*sides["train"], *heard.get("train", [])}
+    chosen_on = {*sides["validation"], *heard.get("validation", [])} - learned
+    return {
+        **config,
+        "before": before.get("command"),
+        "corpora": [*config.get("corpora", []), *earlier],
+        "speakers": {**sides, "train": sorted(learned), "validation": sorted(chosen_on)},
+    }
 
 
 def _config(

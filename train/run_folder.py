@@ -12,6 +12,9 @@ from edge.errors import UsageError
 from edge.files import replacing
 from train.plots import plot_curves
 
+MAY_DIFFER = ("git_revision", "command")
+"""Of a configuration, when a run is gone on with: the command then has --resume."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -44,14 +47,13 @@ class RunFolder:
         """Scores of the best epoch on the validation and test speakers."""
         return self.path / "scores.json"
 
-    def begin(self, config: dict[str, Any], *, resume: bool) -> None:
-        """Make the folder, or check that it holds a run with the same configuration.
+    def require_usable(self, config: dict[str, Any], *, resume: bool) -> None:
+        """Check that the folder holds no run, or one of the same configuration to go on with.
 
         Raises:
             UsageError: it holds a run and `resume` is off, or another run.
         """
         if not self.config.exists():
-            write_json(self.config, config)
             return
         if not resume:
             raise UsageError(
@@ -59,12 +61,19 @@ class RunFolder:
             )
         found = json.loads(self.config.read_text("utf-8"))
         asked = json.loads(json.dumps(config))
-        differing = [key for key in asked if key != "git_revision" and found.get(key) != asked[key]]
+        differing = [key for key in asked if key not in MAY_DIFFER and found.get(key) != asked[key]]
         if differing:
             raise UsageError(
                 f"the run in {self.path} has another {', '.join(differing)}: resume with its own options, "
                 "or name another folder"
             )
+
+    def begin(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Make the folder, and return its configuration: of a run gone on with, the first."""
+        if not self.config.exists():
+            write_json(self.config, config)
+        kept: dict[str, Any] = json.loads(self.config.read_text("utf-8"))
+        return kept
 
     def records(self) -> list[dict[str, Any]]:
         """Return the epochs recorded so far."""
@@ -72,12 +81,22 @@ class RunFolder:
             return []
         return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
 
+    def keep(self, epochs: int) -> list[dict[str, Any]]:
+        """Return the first so many records, and forget any after them: those epochs come again."""
+        records = self.records()
+        if len(records) > epochs:
+            self._write(records[:epochs])
+        return records[:epochs]
+
     def record(self, epoch: dict[str, Any]) -> None:
         """Add an epoch and draw the curves again."""
         records = [*self.records(), epoch]
+        self._write(records)
+        plot_curves(records, self.path / "curves.png")
+
+    def _write(self, records: list[dict[str, Any]]) -> None:
         with replacing(self.metrics) as partial:
             partial.write_text("".join(json.dumps(item) + "\n" for item in records), "utf-8")
-        plot_curves(records, self.path / "curves.png")
 
 
 def write_json(path: Path, content: Any) -> None:

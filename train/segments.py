@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torchaudio
 from numpy.typing import NDArray
 
 from edge.audio import read_clip
@@ -27,11 +29,13 @@ _TINY = np.float32(1e-12)
 
 @dataclass(frozen=True)
 class Spectra:
-    """One clip's power spectra, stored as float16 logarithms (0.1 % of power at worst)."""
+    """One clip's power spectra, stored as float16 logarithms (0.8 % of power at worst)."""
 
     clip: Clip
     logs: NDArray[np.float16]
     """(T, F)."""
+    speed: float = 1.0
+    """How much faster, and so higher, than it was recorded."""
 
     @property
     def frames(self) -> int:
@@ -49,6 +53,7 @@ def read_spectra(
     front_end: FrontEnd,
     shortest: int,
     progress: Callable[[Sequence[Clip], str], Iterable[Clip]] | None = None,
+    speeds: Sequence[float] = (),
 ) -> list[Spectra]:
     """Read clips and compute their spectra.
 
@@ -57,6 +62,7 @@ def read_spectra(
         front_end: the constants.
         shortest: frames that the network needs at least; a shorter clip is completed with silence.
         progress: wraps the clips to show how far the reading is.
+        speeds: other speeds to add each clip at: a tape played faster or slower.
 
     Raises:
         SourceError: a clip cannot be read.
@@ -65,10 +71,11 @@ def read_spectra(
     least = front_end.samples_in(shortest)
     for clip in progress(clips, "reading clips") if progress else clips:
         waveform = read_clip(clip.path)
-        if len(waveform) < least:
-            waveform = np.pad(waveform, (0, least - len(waveform)))
-        logs = np.log(power_spectrogram(waveform, front_end) + _TINY)
-        spectra.append(Spectra(clip, logs.astype(np.float16)))
+        for speed in (1.0, *speeds):
+            samples = _at_speed(waveform, speed, front_end.sample_rate)
+            samples = np.pad(samples, (0, max(0, least - len(samples))))
+            logs = np.log(power_spectrogram(samples, front_end) + _TINY)
+            spectra.append(Spectra(clip, logs.astype(np.float16), speed))
     return spectra
 
 
@@ -120,6 +127,14 @@ def segment_starts(frames: int, window: int) -> list[int]:
     """
     count = max(1, math.ceil(frames / window))
     return [round(start) for start in np.linspace(0, max(0, frames - window), count)]
+
+
+def _at_speed(waveform: Array, speed: float, sample_rate: int) -> Array:
+    if speed == 1.0:
+        return waveform
+    faster, _ = torchaudio.functional.speed(torch.from_numpy(waveform), sample_rate, speed)
+    samples: Array = faster.numpy()
+    return samples
 
 
 def _levels(spectra: Spectra) -> Array:

@@ -11,10 +11,12 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from edge.errors import ModelError
 from edge.files import replacing
 from edge.frontend import Array
 from edge.labels import EMOTIONS
@@ -147,9 +149,13 @@ class Training:
                 {"epochs_done": str(self.epochs_done)},
             )
 
-    def resume(self, path: Path, epochs_done: int) -> None:
-        """Take up what `save` wrote after so many epochs."""
-        tensors = load_file(path, device=str(self.device))
+    def resume(self, path: Path) -> None:
+        """Take up what `save` wrote.
+
+        Raises:
+            ModelError: the file is damaged.
+        """
+        tensors, epochs_done = _read_state(path, self.device)
         self.net.load_state_dict(_below("net.", tensors))
         self.average.load_state_dict(_below("average.", tensors))
         state: dict[int, dict[str, Tensor]] = {}
@@ -233,6 +239,17 @@ def predict(
         for (clip, segment), output in zip(some, outputs, strict=True):
             logits[clip][segment] = output
     return logits
+
+
+def _read_state(path: Path, device: torch.device) -> tuple[dict[str, Tensor], int]:
+    try:
+        with safe_open(path, "pt", device=str(device)) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, int(file.metadata()["epochs_done"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{path} is damaged, so the run cannot go on: train again in another folder"
+        ) from error
 
 
 def _autocast(device: torch.device) -> AbstractContextManager[None]:
