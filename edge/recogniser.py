@@ -213,7 +213,7 @@ class Recognizer:
             if is_window:
                 events.append(self._window(windows[index], probs[index], began, len(windows)))
             else:
-                events += self._turn(frame)
+                events += self._turn(frame, began)
         if windows:
             self._last_window = windows[-1]
         if windows or not self._last_window:  # the first window costs its last block, not all before
@@ -237,14 +237,22 @@ class Recognizer:
                 yield first_frame + offset + 1
             before = flag
 
-    def _turn(self, frame: int) -> list[Event]:
-        """Begin or end an utterance after so many frames."""
+    def _turn(self, frame: int, began: float) -> list[Event]:
+        """Begin or end an utterance after so many frames.
+
+        One that ends before the first window is full is judged by a window of what there is.
+        """
         now = self._time(self.front_end.samples_in(frame))
         if self._utterance_from is None:
             self._utterance_from = max(0.0, now - self.settings.gate.memory_ms / 1000.0)
             self._decision.reset()
             return [Speech(time_s=now, active=True)]
-        return self._end_utterance(now, now - self.settings.gate.leave_ms / 1000.0)
+        events: list[Event] = []
+        end = self._features_in(frame)
+        if not self._decision.windows and end > 0:
+            events.append(self._window(end, self._probs([end])[0], began, together=1))
+            self._last_window = end
+        return events + self._end_utterance(now, now - self.settings.gate.leave_ms / 1000.0)
 
     def _end_utterance(self, now: float, end: float) -> list[Event]:
         events: list[Event] = [Speech(time_s=now, active=False)]
@@ -296,6 +304,11 @@ class Recognizer:
             first * graphs.frames_per_feature,
             (end - 1) * graphs.frames_per_feature + graphs.frames_for_first,
         )
+
+    def _features_in(self, frames: int) -> int:
+        """Count the features that so many frames complete."""
+        graphs = self.engine.graphs
+        return max(0, (frames - graphs.frames_for_first) // graphs.frames_per_feature + 1)
 
     def _in_dbfs(self, levels: Array) -> Array:
         full_scale = np.float32(np.log(self.front_end.full_scale_power))
