@@ -17,9 +17,9 @@ from typing import Any, Final
 import numpy as np
 
 from edge.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, Intake
+from edge.blocks import Block
 from edge.errors import DeviceError
 from edge.frontend import Array
-from edge.sources import Block
 
 TRIED_RATES: Final = (8_000, 16_000, 32_000, 44_100, 48_000, 96_000)
 """Hz."""

@@ -14,11 +14,11 @@ from typing import Final
 
 import numpy as np
 
+from edge.blocks import Block, Source
 from edge.events import Event, Session, Summary, Utterance, Window
 from edge.labels import EMOTIONS
 from edge.recogniser import QUIETEST_DBFS, Recognizer
 from edge.sinks import Sink
-from edge.sources import Block, Source
 
 RECENT_WINDOWS: Final = 20_000
 """Windows whose compute times the summary is about: 80 minutes at the default step."""

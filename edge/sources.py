@@ -5,60 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final
 
 import numpy as np
 
 from edge.audio import BLOCK_S, HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, Intake, SoundFile
+from edge.blocks import Block, Source
 from edge.errors import SourceError, UsageError
 from edge.frontend import Array
+from edge.microphone import Microphone
 
 FULL_SCALE: Final = 32_768.0
 """The magnitude of s16le that is 1.0."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """A piece of the stream, of any length above 0."""
-
-    samples: Array
-    """(N,) float32 mono at 16 kHz, in [-1, 1]."""
-    arrived_s: float
-    """`time.perf_counter()` when its last sample arrived (live) or was read."""
-    lost: int = 0
-    """Samples at 16 kHz lost just before this block."""
-
-
-class Source(Protocol):
-    """Sound as a stream: enter it, iterate over it once, leave it."""
-
-    @property
-    def name(self) -> str:
-        """What people call it: a file's name, a device's (known once entered), "stdin", "demo"."""
-
-    @property
-    def live(self) -> bool:
-        """True where sound arrives in real time: a microphone or a paced file."""
-
-    def __enter__(self) -> Source:
-        """Open it.
-
-        Raises:
-            SourceError: there is no sound to be had from it.
-        """
-
-    def __exit__(self, *exc: object) -> None:
-        """Close it, whatever happened."""
-
-    def __iter__(self) -> Iterator[Block]:
-        """Yield the blocks until the sound ends.
-
-        Raises:
-            SourceError: the sound broke off.
-        """
 
 
 def open_source(spec: str, *, rate: int = SAMPLE_RATE, paced: bool = False) -> Source:
@@ -85,9 +45,6 @@ def open_source(spec: str, *, rate: int = SAMPLE_RATE, paced: bool = False) -> S
 
 
 def _microphone(spec: str) -> Source:
-    # Imported here because edge.microphone needs Block.
-    from edge.microphone import Microphone
-
     _, colon, device = spec.partition(":")
     if colon and not device.strip():
         raise UsageError("mic: names no device: write mic, mic:INDEX or mic:NAME (mmtl devices lists them)")

@@ -14,10 +14,10 @@ import pytest
 import soundfile
 
 from edge.audio import SAMPLE_RATE
+from edge.blocks import Block
 from edge.errors import DeviceError
 from edge.frontend import Array
 from edge.microphone import InputDevice, Microphone, input_devices
-from edge.sources import Block
 from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
 
 ROOT = Path(__file__).parents[2]

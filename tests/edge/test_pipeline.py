@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edge import pipeline
+from edge.blocks import Block
 from edge.bundle import Bundle
 from edge.errors import SourceError
 from edge.events import Event, Overrun, Session, Speech, Summary, Utterance, Window
@@ -17,7 +18,6 @@ from edge.frontend import Array
 from edge.pipeline import Ledger, listen, with_queue
 from edge.recogniser import QUIETEST_DBFS, Recognizer
 from edge.sinks import Sink
-from edge.sources import Block
 
 Talk = Callable[..., Array]
 LATENCY = {"front_end": 0.5, "encoder": 1.5}

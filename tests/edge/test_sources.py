@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.audio import BLOCK_S, SAMPLE_RATE, read_clip
+from edge.blocks import Block, Source
 from edge.errors import SourceError, UsageError
 from edge.frontend import Array
 from edge.microphone import Microphone
-from edge.sources import Block, DemoSource, FileSource, Source, StdinSource, open_source
+from edge.sources import DemoSource, FileSource, StdinSource, open_source
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,50 @@
+"""What every source of sound delivers, and how it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge.frontend import Array
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of the stream, of any length above 0."""
+
+    samples: Array
+    """(N,) float32 mono at 16 kHz, in [-1, 1]."""
+    arrived_s: float
+    """`time.perf_counter()` when its last sample arrived (live) or was read."""
+    lost: int = 0
+    """Samples at 16 kHz lost just before this block."""
+
+
+class Source(Protocol):
+    """Sound as a stream: enter it, iterate over it once, leave it."""
+
+    @property
+    def name(self) -> str:
+        """What people call it: a file's name, a device's (known once entered), "stdin", "demo"."""
+
+    @property
+    def live(self) -> bool:
+        """True where sound arrives in real time: a microphone or a paced file."""
+
+    def __enter__(self) -> Source:
+        """Open it.
+
+        Raises:
+            SourceError: there is no sound to be had from it.
+        """
+
+    def __exit__(self, *exc: object) -> None:
+        """Close it, whatever happened."""
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the blocks until the sound ends.
+
+        Raises:
+            SourceError: the sound broke off.
+        """
