@@ -241,6 +241,19 @@ def test_speech_in_a_short_clip_is_an_utterance(recogniser: Recognizer, talk: Ta
     assert utterance.end_s == 1.8
 
 
+@pytest.mark.parametrize("size", [1_280, 997, 48_000])
+def test_speech_over_before_the_first_window_is_full_is_judged_by_what_there_is(
+    recogniser: Recognizer, talk: Talk, size: int
+) -> None:
+    events = heard(recogniser, talk((0.3, 0.0), (1.2, 0.3), (2.0, 0.0)), size)
+    (utterance,) = [event for event in events if isinstance(event, Utterance)]
+    judged = windows(events)[0]
+    assert judged.speech
+    assert (judged.start_s, utterance.windows) == (0.0, 1)
+    assert judged.end_s < 2.9
+    assert utterance.probs == pytest.approx(judged.probs)
+
+
 @pytest.mark.parametrize("samples", [0, 1, 639, 640, FIRST_FEATURE - 1])
 def test_too_little_sound_claims_nothing(recogniser: Recognizer, samples: int) -> None:
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, samples).astype(np.float32)

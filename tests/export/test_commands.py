@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+
+from edge.bundle import load_bundle
+from edge.cli import main
+from export import graphs
+from tests.train.synthetic import TINY, tiny_checkpoint
+from train.checkpoint import save_checkpoint
+from train.model import EmotionNet
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, tiny_checkpoint())
+    return path
+
+
+def export(*arguments: object) -> int:
+    """Call `mmtl export` and return its exit code."""
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["mmtl", "export", *map(str, arguments)])
+            main()
+    except SystemExit as left:
+        return int(left.code or 0)
+    return 0
+
+
+def test_a_checkpoint_is_exported_and_its_parity_is_told(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(checkpoint, "--out", tmp_path / "model") == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"bundle {tmp_path / 'model'}\n")
+    assert "labels agree       100.0 %" in told
+    assert load_bundle(tmp_path / "model").manifest.name == "model"
+
+
+def test_a_name_can_be_given(checkpoint: Path, tmp_path: Path) -> None:
+    assert export(checkpoint, "--out", tmp_path / "model", "--name", "mine") == 0
+    assert load_bundle(tmp_path / "model").manifest.name == "mine"
+
+
+def test_an_export_over_a_bundle_asks_for_replace(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (checkpoint, "--out", tmp_path / "model")
+    assert export(*arguments) == 0
+    assert export(*arguments) == 2
+    assert "add --replace" in capsys.readouterr().err
+    assert export(*arguments, "--replace") == 0
+
+
+def test_a_missing_checkpoint_has_exit_code_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export(tmp_path / "none", "--out", tmp_path / "model") == 4
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_network_of_the_papers_own_layers_has_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arch = replace(TINY, time_padding="same", batch_norm=False, pooling="last")
+    save_checkpoint(tmp_path / "best.safetensors", tiny_checkpoint(arch))
+    assert export(tmp_path / "best.safetensors", "--out", tmp_path / "model") == 2
+    assert "train without --paper" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_graph_that_differs_has_exit_code_7_and_leaves_nothing(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def of_another(_: EmotionNet) -> onnx.ModelProto:
+        return graphs.window_graph(tiny_checkpoint(seed=1).net)
+
+    monkeypatch.setattr("export.bundling.window_graph", of_another)
+    assert export(checkpoint, "--out", tmp_path / "model") == 7
+    message = capsys.readouterr().err
+    assert message.startswith("mmtl: the exported graphs differ")
+    assert message.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+@pytest.mark.parametrize("form", ["tensorrt", "pickle"])
+def test_a_format_that_is_not_written_yet_is_refused(checkpoint: Path, tmp_path: Path, form: str) -> None:
+    assert export(checkpoint, "--out", tmp_path / "model", "--format", form) == 2
+    assert not (tmp_path / "model").exists()

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from edge.errors import UsageError
+from edge.frontend import Array
+from export.graphs import (
+    IR_VERSION,
+    OPSET,
+    SAFE_OPERATORS,
+    classifier_graph,
+    encoder_graph,
+    feature_size,
+    folded,
+    state_shapes,
+    window_graph,
+    write_graph,
+)
+from tests.train.synthetic import TINY, tiny_checkpoint, with_random_norms
+from train.model import Architecture, ConvBlock, EmotionNet
+
+VARIANTS = [
+    TINY,
+    replace(TINY, projection=None, batch_norm=False, pooling="last"),
+    replace(TINY, heads="separate", emotions="direct"),
+    replace(TINY, heads="separate", dimensions=2),
+]
+GRAPHS: list[Callable[[EmotionNet], onnx.ModelProto]] = [encoder_graph, classifier_graph, window_graph]
+TOLERANCE = 1e-4
+
+
+def net_of(arch: Architecture = TINY, seed: int = 0) -> EmotionNet:
+    return tiny_checkpoint(arch, seed=seed).net
+
+
+def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def frames_of(batch: int, frames: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal((batch, frames, 200)).astype(np.float32)
+
+
+def logits_of(net: EmotionNet, frames: Array) -> Array:
+    with torch.no_grad():
+        logits: Array = net(torch.from_numpy(frames)).numpy()
+    return logits
+
+
+def operators(model: onnx.ModelProto) -> set[str]:
+    return {node.op_type for node in model.graph.node}
+
+
+@pytest.mark.parametrize("arch", [*VARIANTS, Architecture()])
+def test_the_window_graph_uses_only_operators_that_every_runtime_has(arch: Architecture) -> None:
+    assert operators(window_graph(net_of(arch))) <= SAFE_OPERATORS
+
+
+def test_another_operator_would_be_noticed() -> None:
+    """The twin of the test above: the encoder, which TensorRT does not get, slices its states."""
+    assert operators(encoder_graph(net_of())) - SAFE_OPERATORS == {"Slice"}
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_same_network_gives_the_same_bytes(graph: Callable[[EmotionNet], onnx.ModelProto]) -> None:
+    first, second = (graph(net_of()).SerializeToString(deterministic=True) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_names_stay_the_same_from_export_to_export(graph: Callable[[EmotionNet], onnx.ModelProto]) -> None:
+    first, second = graph(net_of(seed=0)), graph(net_of(seed=1))
+    assert first != second
+    for part in ("initializer", "node", "input", "output"):
+        names = [[item.name for item in getattr(model.graph, part)] for model in (first, second)]
+        assert names[0] == names[1]
+        assert all(names[0])
+
+
+def test_initialisers_are_named_after_the_layers() -> None:
+    names = {item.name for item in window_graph(net_of()).graph.initializer}
+    assert names == {
+        *(f"blocks.{index}.{kind}" for index in range(3) for kind in ("weight", "bias")),
+        *(f"{layer}.{kind}" for layer in ("projection", "fc1", "fc2", "fc3") for kind in ("weight", "bias")),
+        *(f"lstm.{kind}" for kind in ("weight", "recurrence", "bias")),
+        *("axis_1", "flat_shape", "embedding_shape"),
+    }
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_graphs_are_valid_and_of_the_version_that_old_runtimes_read(
+    graph: Callable[[EmotionNet], onnx.ModelProto], tmp_path: Path
+) -> None:
+    write_graph(graph(net_of()), tmp_path / "a.onnx")
+    model = onnx.load(str(tmp_path / "a.onnx"))
+    onnx.checker.check_model(model, full_check=True)
+    assert (model.opset_import[0].version, model.ir_version) == (OPSET, IR_VERSION) == (17, 8)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+
+
+@pytest.mark.parametrize("arch", VARIANTS)
+@pytest.mark.parametrize(("batch", "frames"), [(1, 49), (2, 297), (5, 130)])
+def test_the_window_graph_is_the_network(arch: Architecture, batch: int, frames: int) -> None:
+    net, windows = net_of(arch), frames_of(batch, frames)
+    embedding, logits = session(window_graph(net)).run(None, {"frames": windows})
+    np.testing.assert_allclose(logits, logits_of(net, windows), atol=TOLERANCE)
+    with torch.no_grad():
+        expected = net.meta.embedding(net.meta.features(torch.from_numpy(windows))).numpy()
+    np.testing.assert_allclose(embedding, expected, atol=TOLERANCE)
+
+
+class Plain(nn.Module):
+    """The network without packed sequences, which torch's exporter cannot draw in every case."""
+
+    def __init__(self, net: EmotionNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        meta = self.net.meta
+        outputs, (last, _) = meta.lstm(meta.features(frames))
+        mean = meta.arch.pooling == "mean"
+        embedding = outputs.mean(dim=1) if mean else torch.cat([last[0], last[1]], dim=1)
+        logits: torch.Tensor = self.net.transfer(meta.classify(embedding))
+        return logits
+
+
+@pytest.mark.parametrize("arch", [*VARIANTS, Architecture()])
+def test_the_window_graph_agrees_with_torchs_own_export(arch: Architecture, tmp_path: Path) -> None:
+    net = net_of(arch)
+    exported = str(tmp_path / "theirs.onnx")
+    with warnings.catch_warnings():
+        # Its tracer is deprecated, but an exporter that shares no line with ours is the point.
+        warnings.simplefilter("ignore")
+        example = (torch.from_numpy(frames_of(1, 297)),)
+        torch.onnx.export(
+            Plain(net), example, exported, dynamo=False, opset_version=17, input_names=["frames"]
+        )
+    theirs, ours = onnxruntime.InferenceSession(exported), session(window_graph(net))
+    for seed in range(5):
+        inputs = {"frames": frames_of(1, 297, seed)}
+        (expected,) = theirs.run(None, inputs)
+        np.testing.assert_allclose(ours.run(["logits"], inputs)[0], expected, atol=TOLERANCE)
+
+
+def test_swapped_gates_of_the_lstm_would_be_noticed() -> None:
+    """The twin of the tests above: what ONNX orders otherwise than torch does matter here."""
+    net, windows = net_of(), frames_of(2, 297)
+    model = window_graph(net)
+    for item in model.graph.initializer:
+        if item.name == "lstm.weight":
+            gates = onnx.numpy_helper.to_array(item).reshape(2, 4, 8, -1)[:, [0, 2, 1, 3]]
+            item.CopyFrom(onnx.numpy_helper.from_array(gates.reshape(2, 32, -1).copy(), item.name))
+    (logits,) = session(model).run(["logits"], {"frames": windows})
+    assert np.abs(logits - logits_of(net, windows)).max() > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_folding_the_batch_normalisation_changes_nothing(seed: int) -> None:
+    torch.manual_seed(seed)
+    net = with_random_norms(EmotionNet(TINY)).eval()
+    blocks = [block for block in net.meta.blocks if isinstance(block, ConvBlock)]
+    for block, channels in zip(blocks, (1, 2, 3), strict=True):
+        maps = torch.randn(2, channels, 30, 40)
+        weight, bias = (torch.from_numpy(array) for array in folded(block))
+        with torch.no_grad():
+            expected = block.norm(block.conv(maps))
+            found = F.conv2d(maps, weight, bias)
+            assert (expected - block.conv(maps)).abs().max() > 0.1  # there is something to fold
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", VARIANTS)
+@pytest.mark.parametrize("blocks", [[1], [3, 1, 5], [37], [2, 7, 2, 11]])
+def test_the_streaming_graphs_are_the_whole_window(arch: Architecture, blocks: list[int]) -> None:
+    net, frames = net_of(arch), frames_of(2, 297)
+    encoder, classifier = session(encoder_graph(net)), session(classifier_graph(net))
+    ahead = np.zeros((2, 7, 200), np.float32)  # puts the steps of 8 in line with the first feature's 49
+    stream = np.concatenate([ahead, frames], axis=1)[:, : (297 + 7) // 8 * 8]
+    state = {
+        f"state_{index}": np.zeros((2, *shape), np.float32) for index, shape in enumerate(state_shapes(arch))
+    }
+    features, done, turn = [], 0, 0
+    while done < stream.shape[1]:
+        size = 8 * blocks[turn % len(blocks)]
+        some, *maps = encoder.run(None, {"frames": stream[:, done : done + size], **state})
+        state = {f"state_{index}": value for index, value in enumerate(maps)}
+        features.append(some)
+        done, turn = done + size, turn + 1
+    complete = np.concatenate(features, axis=1)[:, 6:]
+    assert complete.shape == (2, arch.features_in(297), feature_size(arch))
+    with torch.no_grad():
+        expected = net.meta.features(torch.from_numpy(frames)).numpy()
+    np.testing.assert_allclose(complete, expected, atol=TOLERANCE)
+    (embedding,) = classifier.run(None, {"features": complete})
+    (whole, _) = session(window_graph(net)).run(None, {"frames": frames})
+    np.testing.assert_allclose(embedding, whole, atol=TOLERANCE)
+
+
+def test_the_states_are_what_each_convolution_still_needs() -> None:
+    assert state_shapes(Architecture()) == ((1, 11, 200), (16, 7, 100), (24, 4, 50))
+    assert [feature_size(arch) for arch in (Architecture(), VARIANTS[1])] == [128, 100]
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_papers_own_layers_are_refused(graph: Callable[[EmotionNet], onnx.ModelProto]) -> None:
+    with pytest.raises(UsageError, match="train without --paper"):
+        graph(EmotionNet(Architecture.paper()).eval())

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.bundle import Graphs, Manifest
+from edge.frontend import FrontEnd
+from edge.labels import EMOTIONS
+from edge.normaliser import Levels
+from train.card import write_card
+
+TRAINING = {
+    "command": "mmtl train data --out second --start first",
+    "before": "mmtl train data --out first",
+    "corpora": [
+        {"name": "one", "licence": "CC BY-NC-SA 4.0", "clips": 12, "ratings": "derived"},
+        {"name": "two", "licence": "CC0 1.0", "clips": 7, "ratings": "human"},
+    ],
+    "speakers": {"train": ["a", "b"], "validation": ["c"], "test": []},
+    "git_revision": "0123abc",
+}
+SCORES = {
+    "speakers": 4,
+    "clips": 44,
+    "uar": 61.26,
+    "low": 50.0,
+    "high": 70.04,
+    "worst": 41.0,
+    "accuracy": 62.0,
+    "macro_f1": 60.0,
+    "ece": 5.5,
+}
+
+
+def card(folder: Path, training: dict[str, Any], metrics: dict[str, Any]) -> str:
+    manifest = Manifest(
+        name="a model",
+        emotions=EMOTIONS,
+        front_end=FrontEnd(),
+        levels=Levels(),
+        graphs=Graphs(((1, 11, 200),), 128, 256, 8, 49, 32),
+        temperature_fitted=True,
+        licence="CC BY-NC-SA 4.0 (not for commercial use)",
+        training=training,
+        metrics=metrics,
+    )
+    write_card(folder, manifest)
+    return (folder / "CARD.md").read_text("utf-8")
+
+
+def test_a_card_names_recordings_licences_commands_and_speakers(tmp_path: Path) -> None:
+    text = card(tmp_path, TRAINING, {})
+    assert text.startswith("# a model\n")
+    assert "Weights: CC BY-NC-SA 4.0 (not for commercial use)." in text
+    assert "| one | 12 | derived | CC BY-NC-SA 4.0 |" in text
+    assert "| two | 7 | human | CC0 1.0 |" in text
+    first, second = (text.index(f"    {TRAINING[key]}\n") for key in ("before", "command"))
+    assert first < second
+    assert "- train speakers (2): a, b\n- validation speakers (1): c\n- test speakers (0): none\n" in text
+    assert "- git revision: 0123abc" in text
+    assert "## Limits" in text
+
+
+def test_a_card_without_scores_says_how_to_get_them(tmp_path: Path) -> None:
+    assert "Not measured yet: run `mmtl evaluate BUNDLE CORPUS --record`." in card(tmp_path, TRAINING, {})
+
+
+def test_a_card_shows_the_scores_and_the_command_that_reproduces_them(tmp_path: Path) -> None:
+    measured = {"none": {"command": "mmtl evaluate here there --record", "corpora": {"one": SCORES}}}
+    text = card(tmp_path, TRAINING, measured)
+    assert "### Protocol `none`" in text
+    assert "    mmtl evaluate here there --record\n" in text
+    assert "| one | 4 | 44 | 61.3 (50.0 to 70.0) | 41.0 | 62.0 | 60.0 | 5.5 |" in text
+    assert "Not measured yet" not in text
+
+
+@pytest.mark.parametrize("missing", ["before", "speakers", "git_revision", "corpora", "command"])
+def test_a_card_can_be_written_of_a_model_with_less_of_a_record(tmp_path: Path, missing: str) -> None:
+    text = card(tmp_path, {key: value for key, value in TRAINING.items() if key != missing}, {})
+    assert "## Training" in text
+    assert "None" not in text
+
+
+def test_writing_a_card_leaves_nothing_else(tmp_path: Path) -> None:
+    card(tmp_path, TRAINING, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["CARD.md"]

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from edge.errors import ModelError
+from tests.train.synthetic import TINY, tiny_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.model import Architecture
+
+SEPARATE = replace(TINY, heads="separate", emotions="direct", dimensions=2)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, tiny_checkpoint())
+    return path
+
+
+def described_in(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        described: dict[str, Any] = json.loads(file.metadata()["mmtl"])
+        return described
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    described = described_in(path) | changes
+    kept = {key: value for key, value in described.items() if value is not ...}
+    save_file(load_file(path), path, {"mmtl": json.dumps(kept)})
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_checkpoint(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+@pytest.mark.parametrize("arch", [TINY, SEPARATE, replace(TINY, projection=None, batch_norm=False)])
+@pytest.mark.parametrize("temperature", [None, 1.7])
+def test_a_checkpoint_comes_back_as_it_was(
+    tmp_path: Path, arch: Architecture, temperature: float | None
+) -> None:
+    kept = tiny_checkpoint(arch, temperature)
+    save_checkpoint(tmp_path / "a.safetensors", kept)
+    found = load_checkpoint(tmp_path / "a.safetensors")
+    assert_same(found, kept)
+    assert not found.net.training
+
+
+def assert_same(found: Checkpoint, kept: Checkpoint) -> None:
+    assert found.net.arch == kept.net.arch
+    assert (found.front_end, found.temperature) == (kept.front_end, kept.temperature)
+    assert found.training == kept.training
+    assert found.normalisation.levels == kept.normalisation.levels
+    for name in ("mean", "std"):
+        statistics = (getattr(item.normalisation.statistics, name) for item in (found, kept))
+        np.testing.assert_array_equal(*statistics)
+    weights, wanted = found.net.state_dict(), kept.net.state_dict()
+    assert weights.keys() == wanted.keys()
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+
+
+def test_weights_in_channels_last_are_stored_too(tmp_path: Path) -> None:
+    kept = tiny_checkpoint()
+    kept.net.to(memory_format=torch.channels_last)
+    save_checkpoint(tmp_path / "a.safetensors", kept)
+    assert_same(load_checkpoint(tmp_path / "a.safetensors"), kept)
+
+
+def test_saving_leaves_nothing_but_the_checkpoint(saved: Path) -> None:
+    save_checkpoint(saved, tiny_checkpoint(seed=1))
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_missing_checkpoint_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    assert "best.safetensors of a run folder" in refusal(tmp_path / "none.safetensors")
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    assert "there is no checkpoint" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, -1])
+def test_a_cut_off_checkpoint_is_refused(saved: Path, size: int) -> None:
+    saved.write_bytes(saved.read_bytes()[:size])
+    assert "damaged" in refusal(saved)
+
+
+def test_a_safetensors_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, tmp_path / "a.safetensors")
+    assert "not a checkpoint of mmtl" in refusal(tmp_path / "a.safetensors")
+
+
+def test_another_version_is_refused(saved: Path) -> None:
+    rewrite(saved, checkpoint_version=99)
+    assert "version 99, this program reads version 1" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": ...},
+        {"architecture": {"channels": [2, 3, 4], "kernels": [[12, 16], [8, 12], [5, 7]], "unknown": 1}},
+        {"architecture": {"channels": [2, 3, 5], "kernels": [[12, 16], [8, 12], [5, 7]]}},
+        {"architecture": {"channels": [2, 3, 4], "kernels": [], "emotions": "direct"}},
+        {"front_end": {"hop": 1}},
+        {"levels": ...},
+        {"training": ...},
+        {"temperature": ...},
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(saved: Path, change: dict[str, Any]) -> None:
+    rewrite(saved, **change)
+    assert "does not describe a model" in refusal(saved)
+
+
+def test_a_description_of_another_kind_is_refused(saved: Path) -> None:
+    save_file(load_file(saved), saved, {"mmtl": "[1, 2]"})
+    assert "not a checkpoint of mmtl" in refusal(saved)
+
+
+@pytest.mark.parametrize("missing", ["statistics.mean", "meta.fc1.weight"])
+def test_a_checkpoint_without_a_tensor_is_refused(saved: Path, missing: str) -> None:
+    described, tensors = described_in(saved), load_file(saved)
+    del tensors[missing]
+    save_file(tensors, saved, {"mmtl": json.dumps(described)})
+    refusal(saved)
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return Path.touch, (self.target,)
+
+
+def test_a_pickled_checkpoint_is_refused_and_never_run(tmp_path: Path) -> None:
+    path, sprung = tmp_path / "evil.safetensors", tmp_path / "sprung"
+    torch.save({"weights": Trap(sprung)}, path)
+    assert "not a checkpoint of mmtl" in refusal(path)
+    assert not sprung.exists()
+    torch.load(io.BytesIO(path.read_bytes()), weights_only=False)  # the trap does work
+    assert sprung.exists()
+
+
+def test_a_stored_checkpoint_is_safetensors_and_json_alone(saved: Path) -> None:
+    header_size = int.from_bytes(saved.read_bytes()[:8], "little")
+    header = json.loads(saved.read_bytes()[8 : 8 + header_size])
+    assert set(header["__metadata__"]) == {"mmtl"}
+    assert json.loads(header["__metadata__"]["mmtl"])["checkpoint_version"] == 1

@@ -1,0 +1,217 @@
+"""`mmtl train`, then `mmtl export` and `mmtl evaluate` of what it made, as a person would type them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from edge.bundle import load_bundle
+from edge.cli import main
+from edge.errors import UsageError
+from tests.train.synthetic import SAMPLE_RATE, voice, write_corpus, write_iemocap
+from train.checkpoint import load_checkpoint
+from train.commands import auxiliary_tasks
+
+SMALL = ("--epochs", "1", "--batch-size", "8", "--speakers", "2", "--samples", "4", "--threads", "1")
+
+
+def mmtl(*arguments: object) -> int:
+    """Call the command line and return its exit code."""
+    threads = torch.get_num_threads()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["mmtl", *map(str, arguments)])
+            main()
+    except SystemExit as left:
+        return int(left.code or 0)
+    finally:
+        torch.set_num_threads(threads)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), takes=2, seconds=0.6)
+
+
+@pytest.fixture(scope="module")
+def run(corpus: Path) -> Path:
+    folder = corpus.parent / "mmtl-run"
+    assert mmtl("train", corpus, "--out", folder, *SMALL) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path) -> Path:
+    folder = run.parent / "bundle"
+    soundfile.write(run.parent / "brief.wav", voice(1, "angry", 0, 2.5), SAMPLE_RATE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.parity.demo_clip", lambda: run.parent / "brief.wav")
+        assert mmtl("export", run / "best.safetensors", "--out", folder) == 0
+    return folder
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert mmtl(*arguments) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("mmtl: ")
+    assert message.count("\n") == 1
+    return message
+
+
+@pytest.mark.parametrize(
+    ("letters", "tasks"),
+    [
+        ("v,a,d", ("valence", "arousal", "dominance")),
+        ("d", ("dominance",)),
+        ("A, v", ("arousal", "valence")),
+    ],
+)
+def test_auxiliary_tasks_are_named_by_letters(letters: str, tasks: tuple[str, ...]) -> None:
+    assert auxiliary_tasks(letters) == tasks
+
+
+@pytest.mark.parametrize("letters", ["", "x", "v,v", "vad", "v,", "valence"])
+def test_other_names_of_auxiliary_tasks_are_refused(letters: str) -> None:
+    with pytest.raises(UsageError, match="takes some of v,a,d, each once"):
+        auxiliary_tasks(letters)
+
+
+def test_mmtl_trains_on_a_manifest_end_to_end(run: Path) -> None:
+    training = load_checkpoint(run / "best.safetensors").training
+    assert training["options"]["algorithm"] == "mmtl"
+    assert training["command"].startswith("mmtl train ")
+    assert training["corpora"] == [
+        {"name": "synthetic", "licence": "unknown", "clips": 32, "ratings": "derived"}
+    ]
+    assert sorted(map(len, training["speakers"].values())) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("algorithm", ["erm", "mtl"])
+def test_the_baselines_train_on_a_manifest_end_to_end(corpus: Path, tmp_path: Path, algorithm: str) -> None:
+    arguments = ("--algorithm", algorithm, "--auxiliary", "a,d", *SMALL)
+    assert mmtl("train", corpus, "--out", tmp_path / "run", *arguments) == 0
+    arch = load_checkpoint(tmp_path / "run" / "best.safetensors").net.arch
+    assert arch.dimensions == 2
+    assert (arch.heads, arch.emotions) == {
+        "erm": ("shared", "transferred"),
+        "mtl": ("separate", "direct"),
+    }[algorithm]
+
+
+def test_mmtl_trains_on_the_folders_of_iemocap_with_every_variant(tmp_path: Path) -> None:
+    release = write_iemocap(tmp_path / "release")
+    variants = ("--heads", "separate", "--query", "disjoint", "--inner-steps", "2", "--double-softmax")
+    out = tmp_path / "run"
+    assert mmtl("train", release, "--out", out, "--augment", "0", *variants, *SMALL) == 0
+    training = load_checkpoint(out / "best.safetensors").training
+    assert training["corpora"][0]["ratings"] == "human"
+    assert training["architecture"]["heads"] == "separate"
+    assert training["options"]["rates"] == {
+        "inner_lr": 0.01,
+        "transfer_lr": 0.01,
+        "inner_steps": 2,
+        "query": "disjoint",
+        "loss": {"label_smoothing": 0.0, "double_softmax": True},
+    }
+
+
+def test_a_run_is_gone_on_with_by_adding_resume_to_its_command(
+    corpus: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "best.safetensors").read_bytes()
+    arguments = ("train", corpus, "--out", run, *SMALL)
+    assert "already holds a run" in refusal(capsys, *arguments)
+    assert "another options" in refusal(capsys, *arguments, "--seed", 3, "--resume")
+    assert mmtl(*arguments, "--resume") == 0
+    assert (run / "best.safetensors").read_bytes() == before
+
+
+def test_a_corpus_that_the_split_leaves_out_is_not_among_the_recordings(corpus: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    rows = (corpus / "manifest.csv").read_text().replace(",synthetic,s", ",other,o").splitlines()
+    other.write_text("\n".join([rows[0], *(f"{corpus}/{row}" for row in rows[1:])]))
+    sides = {"validation": ["s2"], "test": ["s3"], "exclude_corpora": ["other"]}
+    (tmp_path / "split.json").write_text(json.dumps(sides))
+    arguments = ("--split", tmp_path / "split.json", "--algorithm", "erm", *SMALL)
+    assert mmtl("train", corpus, other, "--out", tmp_path / "run", *arguments) == 0
+    training = load_checkpoint(tmp_path / "run" / "best.safetensors").training
+    assert [item["name"] for item in training["corpora"]] == ["synthetic"]
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+def test_a_device_that_cannot_be_used_is_refused(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], device: str
+) -> None:
+    arguments = ("train", corpus, "--out", tmp_path / "run", "--device", device)
+    assert "name cpu or cuda" in refusal(capsys, *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--auxiliary", "v,x"), "takes some of v,a,d"),
+        (("--exclude", "other"), "the corpora here are synthetic"),
+        (("--split", "none.json"), "there is no split file"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused_before_anything_is_written(
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    assert message in refusal(capsys, "train", corpus, "--out", tmp_path / "run", *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_start_is_refused(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmtl("train", corpus, "--out", tmp_path / "run", "--start", tmp_path / "none") == 4
+    assert capsys.readouterr().err.startswith("mmtl: there is no checkpoint")
+
+
+def test_an_exported_run_is_scored_and_its_scores_are_kept(
+    corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = load_bundle(bundle)
+    assert "Not measured yet" in (bundle / "CARD.md").read_text()
+    assert mmtl("evaluate", bundle, corpus, "--record", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    after = load_bundle(bundle)
+    assert after.fingerprint == before.fingerprint
+    recorded = after.manifest.metrics["none"]
+    assert recorded["corpora"]["synthetic"]["uar"] == printed["synthetic"]["uar"]
+    assert recorded["command"].startswith("mmtl evaluate ")
+    (test_speaker,) = after.manifest.training["speakers"]["test"]
+    assert list(printed["synthetic"]["per_speaker"]) == [test_speaker]
+    card = (bundle / "CARD.md").read_text()
+    assert f"| synthetic | 1 | 8 | {printed['synthetic']['uar']:.1f} (" in card
+
+
+def test_a_table_is_shown_to_people(corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmtl("evaluate", bundle, corpus, "--heard") == 0
+    shown = capsys.readouterr().out
+    assert "synthetic" in shown
+    assert "UAR" in shown
+
+
+def test_scores_of_speakers_it_was_trained_on_are_not_kept(
+    corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "leave out --heard" in refusal(capsys, "evaluate", bundle, corpus, "--heard", "--record")
+
+
+def test_a_corpus_of_heard_speakers_only_is_refused(
+    corpus: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (heard, *_) = load_bundle(bundle).manifest.training["speakers"]["train"]
+    rows = (corpus / "manifest.csv").read_text().splitlines()
+    kept = [rows[0], *(f"{corpus}/{row}" for row in rows[1:] if f",{heard}," in row)]
+    (tmp_path / "heard.csv").write_text("\n".join(kept))
+    assert "add --heard" in refusal(capsys, "evaluate", bundle, tmp_path / "heard.csv")
