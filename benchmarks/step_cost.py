@@ -37,7 +37,7 @@ def main() -> None:
     for _ in range(options.rounds):
         steps += [cpu_ms(step, sound[start : start + 1280]) for start in range(0, 12_800, 1280)]
         windows.append(cpu_ms(window, sound))
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, one thread, CPU time")
+    print(f"{platform.machine()}, Python {platform.python_version()}, one thread, CPU time")
     for name, values in (("step of 80 ms", steps), ("whole window", windows)):
         p50, p95 = np.percentile(values, [50, 95])
         print(f"{name:14}  p50 {p50:7.3f} ms  p95 {p95:7.3f} ms")
@@ -65,7 +65,9 @@ def window_of(bundle: Bundle) -> Callable[[Array], object]:
     engine, manifest = WindowEngine(bundle), bundle.manifest
 
     def window(samples: Array) -> object:
-        frames = Normaliser(manifest.levels, bundle.statistics)(power_spectrogram(samples, manifest.front_end))
+        frames = Normaliser(manifest.levels, bundle.statistics)(
+            power_spectrogram(samples, manifest.front_end)
+        )
         return engine(frames[None])
 
     return window
