@@ -147,7 +147,7 @@ def test_no_broker_never_holds_up_the_recogniser_and_is_said_once(monkeypatch: p
     began = time.monotonic()
     for _ in range(3_000):
         sink.emit(SESSION)
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 15.0
     assert len(sink._waiting) == mqtt.MOST_WAITING
     wait_for(lambda: bool(said))
     sink.close()
