@@ -251,9 +251,10 @@ def serve(
     A client may first send {"rate": HZ}, or ask for /?rate=HZ; it gets the events as JSON. Ctrl-C ends it.
     """
     from edge.bundle import default_bundle, load_bundle
+    from edge.ear import shared_engines
     from edge.profile import find_profile, load_profile
     from edge.recogniser import Settings
-    from edge.server import Limits, parse_address, shared_engines
+    from edge.server import Limits, parse_address
     from edge.server import serve as serve_clients
 
     addresses = {"tcp": tcp, "websocket": websocket}

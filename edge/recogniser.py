@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.audio import HIGHEST_RATE, LOWEST_RATE, Intake
 from edge.bundle import Bundle, default_bundle, load_bundle
@@ -161,7 +162,7 @@ class Recognizer:
         """Forget the stream."""
         self.reset()
 
-    def accept_waveform(self, sample_rate: int, waveform: Array) -> list[Event]:
+    def accept_waveform(self, sample_rate: int, waveform: NDArray[Any]) -> list[Event]:
         """Take sound of any rate, in blocks of any size, and return the events it completes.
 
         Args:
@@ -379,7 +380,7 @@ def by_emotion(probs: Array) -> dict[str, float]:
     return {emotion: float(prob) for emotion, prob in zip(EMOTIONS, probs, strict=True)}
 
 
-def _as_floats(waveform: Array) -> Array:
+def _as_floats(waveform: NDArray[Any]) -> Array:
     """Bring integers of any width to floats in [-1, 1]."""
     given = np.asarray(waveform)
     scale = 2.0 ** (8 * given.dtype.itemsize - 1) if given.dtype.kind == "i" else 1.0

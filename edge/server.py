@@ -18,36 +18,26 @@ import logging
 import os
 import re
 import signal
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from edge.audio import CONTAINERS, HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, Intake, RawSound
+from edge.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE
+from edge.channels import HEADER, Channel, GoneError, TcpChannel, WebSocketChannel
+from edge.ear import Ear
 from edge.errors import MmtlError, SourceError, UsageError
 from edge.events import Error, Event, to_json
-from edge.pipeline import Ledger, session_of, with_queue
 
 if TYPE_CHECKING:
-    from edge.bundle import Bundle
-    from edge.frontend import Array
-    from edge.profile import Profile
-    from edge.recogniser import Recognizer, Settings
+    from edge.recogniser import Recognizer
 
 T = TypeVar("T")
-
-_HEADER: Final = '{"rate": HZ} before any sound, or {"end": true} after it'
 
 HOST: Final = "127.0.0.1"
 LARGEST_MESSAGE: Final = 2**18
 """Bytes of a WebSocket message: 8 s at 16 kHz."""
-READ_AT_ONCE: Final = 2**15
-"""Bytes read from TCP at once: 1 s at 16 kHz."""
-LONGEST_HEADER: Final = 1_024
-"""Bytes of the line of JSON with which a TCP client may begin."""
 LOCAL_PAGES: Final = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 """Web pages that may connect; a stranger's page in the user's browser may not."""
 
@@ -84,175 +74,6 @@ def parse_address(text: str) -> Address:
     if not (port.isascii() and port.isdigit()) or int(port) > 65_535 or (colon and not host):
         raise UsageError(f"{text!r} is no address, expected [HOST:]PORT: for example 8765 or 0.0.0.0:8765")
     return Address(host.strip("[]") or HOST, int(port))
-
-
-class GoneError(Exception):
-    """The client has left, or no longer reads: there is nobody to tell."""
-
-
-class Channel(Protocol):
-    """One client's line."""
-
-    name: str
-    rate: str | None
-    """Hz that the client asked for in connecting, if it did; not checked."""
-
-    async def receive(self) -> bytes | str | None:
-        """Return the next sound, or a line of JSON about it; None when the client has ended the stream.
-
-        Raises:
-            GoneError: the client has left.
-            MmtlError: what came cannot be meant.
-        """
-
-    async def send(self, line: str) -> None:
-        """Send an event, waiting for a client that is slow to read.
-
-        Raises:
-            GoneError: the client has left.
-        """
-
-    async def close(self) -> None:
-        """Hang up; never fails."""
-
-
-class TcpChannel:
-    """Raw sound in, JSON Lines out. The client ends the stream by closing its sending side."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-        self._begun = False
-        self.name = f"tcp {_peer(writer.get_extra_info('peername'))}"
-        self.rate: str | None = None
-
-    async def receive(self) -> bytes | str | None:
-        """Return sound, or the line of JSON that the stream may begin with."""
-        try:
-            if self._begun:
-                return await self._reader.read(READ_AT_ONCE) or None
-            return await self._first()
-        except OSError as error:
-            raise GoneError from error
-
-    async def _first(self) -> bytes | str | None:
-        """Return the header, told from sound by its first two bytes, or else the first sound."""
-        start = await self._start()
-        self._begun = True
-        if not start.startswith(b'{"'):
-            return start or None
-        try:
-            rest = await self._reader.readuntil(b"\n")
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            raise UsageError(f"the first line is not complete: {_HEADER}") from error
-        if len(rest) > LONGEST_HEADER:
-            raise UsageError(f"the first line has {len(rest)} bytes: {_HEADER}")
-        return (start + rest).decode("utf-8", "replace")
-
-    async def _start(self) -> bytes:
-        """Return as many bytes as tell a header or a sound file from sound."""
-        try:
-            return await self._reader.readexactly(4)
-        except asyncio.IncompleteReadError as error:
-            return error.partial
-
-    async def send(self, line: str) -> None:
-        """Send a line."""
-        try:
-            self._writer.write(line.encode() + b"\n")
-            await self._writer.drain()
-        except OSError as error:
-            raise GoneError from error
-
-    async def close(self) -> None:
-        """Hang up; what is written but not yet taken has a moment to leave."""
-        with contextlib.suppress(OSError, asyncio.TimeoutError):
-            self._writer.close()
-            await asyncio.wait_for(self._writer.wait_closed(), 1.0)
-        self._writer.transport.abort()
-
-
-class WebSocketChannel:
-    """Binary messages of raw sound in, an event a message out. `{"end": true}` ends the stream."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self.name = f"websocket {_peer(connection.remote_address)}"
-        query = parse_qs(urlsplit(connection.request.path).query)
-        self.rate = query["rate"][-1] if "rate" in query else None
-
-    async def receive(self) -> bytes | str | None:
-        """Return a message."""
-        from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
-
-        try:
-            message: bytes | str = await self._connection.recv()
-        except ConnectionClosedOK:
-            return None
-        except ConnectionClosed as error:
-            raise GoneError from error
-        return message
-
-    async def send(self, line: str) -> None:
-        """Send a message."""
-        from websockets.exceptions import ConnectionClosed
-
-        try:
-            await self._connection.send(line)
-        except ConnectionClosed as error:
-            raise GoneError from error
-
-    async def close(self) -> None:
-        """Hang up."""
-        await self._connection.close()
-
-
-class Ear:
-    """One client's stream: bytes in, events out. Used by one thread at a time."""
-
-    def __init__(self, recogniser: Recognizer, name: str) -> None:
-        """Begin a stream."""
-        self._recogniser = recogniser
-        self._name = name
-        self._raw = RawSound()
-        self._intake: Intake | None = None
-        self._ledger = Ledger()
-
-    def begin(self) -> list[Event]:
-        """Describe the session."""
-        return [session_of(self._name, self._recogniser)]
-
-    def hear(self, data: bytes, rate: int, arrived_s: float) -> list[Event]:
-        """Take raw sound.
-
-        Args:
-            data: any number of bytes.
-            rate: Hz, the same each time.
-            arrived_s: `time.perf_counter()` when it arrived.
-
-        Raises:
-            SourceError: it is the beginning of a sound file, which would be heard as noise.
-        """
-        if self._intake is None:
-            _refuse_container(data)
-            self._intake = Intake(rate)
-        return self._hear(self._intake.feed(self._raw.feed(data)), arrived_s)
-
-    def finish(self) -> list[Event]:
-        """End the stream: the tail, and the summary."""
-        now_s = time.perf_counter()
-        events = self._hear(self._intake.flush(), now_s) if self._intake else []
-        began = time.perf_counter()
-        last = self._recogniser.flush()
-        self._ledger.spent(time.perf_counter() - began, last)
-        return [*events, *last, self._ledger.summary(self._recogniser.heard_s)]
-
-    def _hear(self, samples: Array, arrived_s: float) -> list[Event]:
-        began = time.perf_counter()
-        fed = self._recogniser.feed(samples)
-        compute_s = time.perf_counter() - began
-        events = [with_queue(event, 1000.0 * (began - arrived_s)) for event in fed]
-        self._ledger.spent(compute_s, events)
-        return events
 
 
 class Worker:
@@ -494,32 +315,6 @@ def serve(
     asyncio.run(run())
 
 
-def shared_engines(
-    bundle: Bundle,
-    *,
-    profile: Profile | None = None,
-    settings: Settings | None = None,
-    provider: str = "auto",
-) -> Callable[[], Recognizer]:
-    """Return what makes recognisers that share one engine in each thread.
-
-    Raises:
-        UsageError, EngineError, ModelError: no recogniser can be had like this; now, not later.
-    """
-    from edge.recogniser import Recognizer
-
-    here = threading.local()
-
-    def make() -> Recognizer:
-        engine = getattr(here, "engine", None)
-        made = Recognizer(bundle, profile=profile, settings=settings, provider=provider, engine=engine)
-        here.engine = made.engine
-        return made
-
-    make()
-    return make
-
-
 def checked_rate(asked: object) -> int:
     """Return the Hz that a client means; None means 16 kHz.
 
@@ -541,16 +336,8 @@ def _order(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         order = None
     if not isinstance(order, dict) or set(order) - {"rate", "end"}:
-        raise UsageError(f"{text[:80]!r} arrived, expected sound or {_HEADER}")
+        raise UsageError(f"{text[:80]!r} arrived, expected sound or {HEADER}")
     return order
-
-
-def _refuse_container(data: bytes) -> None:
-    if data.startswith(CONTAINERS):
-        raise SourceError(
-            f"a sound file arrived (it begins with {data[:4].decode()}), expected raw s16le mono: "
-            "convert it first"
-        )
 
 
 async def _opened(open_port: Callable[[Address], Awaitable[Any]], address: Address) -> Any:
@@ -561,10 +348,6 @@ async def _opened(open_port: Callable[[Address], Awaitable[Any]], address: Addre
         raise UsageError(
             f"cannot listen on {address.host}:{address.port} ({reason}): choose another address or port"
         ) from error
-
-
-def _peer(address: Any) -> str:
-    return f"{address[0]}:{address[1]}" if address else "somebody who has left"
 
 
 def _silent_logger() -> logging.Logger:

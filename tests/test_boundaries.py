@@ -39,12 +39,12 @@ NETWORK = {
     *("requests", "httpx", "aiohttp", "websockets", "urllib3", "asyncio", "paho"),
 }
 
-NETWORK_EXCEPTIONS = {"edge/server.py", "edge/mqtt.py"}
+NETWORK_EXCEPTIONS = {"edge/server.py", "edge/channels.py", "edge/mqtt.py"}
 """Files, from the root, that may use the network: when a person asks for it, and not before."""
 
 SLOW_TO_IMPORT = ("torch", "numpy", "onnxruntime", "sounddevice", "websockets", "paho", "jsonschema")
 
-OPTIONAL = ("edge.server", "edge.mqtt", "websockets", "paho")
+OPTIONAL = ("edge.server", "edge.channels", "edge.mqtt", "websockets", "paho")
 """What no run on this device loads unless it was asked for a network."""
 
 # Imports every module below a folder, and prints the names under "torch" that any of them asked for,
@@ -176,11 +176,12 @@ def network_imports(root: Path) -> list[str]:
 
 
 def eager_network_users(root: Path) -> list[str]:
-    """List the imports, outside of any function, of the modules that may use the network."""
+    """List the imports, outside of any function, of the modules that may use the network, but by each other."""
     allowed = {path.removesuffix(".py").replace("/", ".") for path in NETWORK_EXCEPTIONS}
     return [
         f"{path}:{node.lineno} imports {name}"
         for path, tree in _sources(root, *OURS)
+        if path not in NETWORK_EXCEPTIONS
         for node in _at_import(tree)
         for name in _modules(node)
         if name in allowed

@@ -23,10 +23,12 @@ from hypothesis import strategies as st
 
 from edge.audio import read_clip
 from edge.bundle import Bundle
+from edge.channels import TcpChannel
+from edge.ear import Ear, shared_engines
 from edge.errors import MmtlError
 from edge.frontend import Array
 from edge.recogniser import Recognizer
-from edge.server import Ear, Limits, Server, TcpChannel, shared_engines
+from edge.server import Limits, Server
 from edge.sources import FileSource, StdinSource
 from tests.edge.schema import checked, checked_event
 

@@ -500,7 +500,7 @@ def test_sound_of_another_rate_gives_the_events_of_the_same_sound_resampled(
 def test_integers_are_taken_at_their_full_scale(recogniser: Recognizer, talk: Talk) -> None:
     sound = talk((0.3, 0.0), (3.0, 0.3))
     integers = np.round(sound * 32_767).astype(np.int16)
-    expected = heard(recogniser, integers.astype(np.float32) / 32_768)
+    expected = heard(recogniser, integers.astype(np.float32) / np.float32(32_768))
     with recogniser:
         events = recogniser.accept_waveform(16_000, integers) + recogniser.flush()
     assert_same(events, expected)

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 from edge.bundle import Bundle
+from edge.ear import Ear, shared_engines
 from edge.errors import SourceError, UsageError
 from edge.events import Device, Event, to_json
 from edge.frontend import Array
@@ -31,14 +32,12 @@ from edge.recogniser import Recognizer
 from edge.server import (
     LARGEST_MESSAGE,
     Address,
-    Ear,
     Limits,
     Server,
     Throttle,
     checked_rate,
     parse_address,
     serve,
-    shared_engines,
 )
 from tests.edge.schema import checked
 
