@@ -176,7 +176,7 @@ def network_imports(root: Path) -> list[str]:
 
 
 def eager_network_users(root: Path) -> list[str]:
-    """List the imports, outside of any function, of the modules that may use the network, but by each other."""
+    """List the imports, outside of functions, of the modules that may use the network; not by each other."""
     allowed = {path.removesuffix(".py").replace("/", ".") for path in NETWORK_EXCEPTIONS}
     return [
         f"{path}:{node.lineno} imports {name}"
