@@ -10,8 +10,17 @@ from edge.frontend import Array
 
 
 @dataclass(frozen=True)
+class DeviceNews:
+    """What became of the sound device; when, only the stream's own clock can say."""
+
+    name: str
+    state: str
+    """"lost" or "back"."""
+
+
+@dataclass(frozen=True)
 class Block:
-    """A piece of the stream, of any length above 0."""
+    """A piece of the stream: of any length above 0, or 0 where it only brings news."""
 
     samples: Array
     """(N,) float32 mono at 16 kHz, in [-1, 1]."""
@@ -19,6 +28,8 @@ class Block:
     """`time.perf_counter()` when its last sample arrived (live) or was read."""
     lost: int = 0
     """Samples at 16 kHz lost just before this block."""
+    news: DeviceNews | None = None
+    """What happened to the device after the loss and before the samples."""
 
 
 class Source(Protocol):

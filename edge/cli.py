@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from edge.errors import MmtlError, UsageError
 
 if TYPE_CHECKING:
+    from edge.bundle import Bundle
     from edge.recogniser import Recognizer
     from edge.sinks import Sink
 
@@ -39,6 +40,8 @@ EXTRAS = {
     "sklearn": "train",
     "matplotlib": "train",
     "onnx": "export",
+    "paho": "mqtt",
+    "websockets": "serve",
 }
 """Which extra brings a package that the base installation lacks."""
 
@@ -87,12 +90,21 @@ SourceName = Annotated[
 BundleFolder = Annotated[
     Path | None, typer.Option("--bundle", help="Folder of a model, not the one that ships.")
 ]
+NamedBundle = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help='Folder of a model, or "default" for the one that ships.')
+]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="Name or file of a speaker's profile.")]
 Provider = Annotated[str, typer.Option("--provider", help="auto, cpu or cuda.")]
 Step = Annotated[int, typer.Option("--step-ms", help="From window to window: a multiple of 80.")]
 Rate = Annotated[int, typer.Option("--rate", help="Hz of raw sound on stdin.")]
+Strict = Annotated[bool, typer.Option("--strict", help="End with exit code 6 as soon as sound is lost.")]
 JsonlTarget = Annotated[
     str | None, typer.Option("--jsonl", metavar="PATH|-", help="Write events to a file or -.")
+]
+
+MqttTarget = Annotated[
+    str | None,
+    typer.Option("--mqtt", metavar="HOST[:PORT]/TOPIC", help="Publish events to a broker, at TOPIC/TYPE."),
 ]
 
 
@@ -119,6 +131,7 @@ def monitor(
     provider: Provider = "auto",
     step_ms: Step = 240,
     rate: Rate = 16_000,
+    strict: Strict = False,
     jsonl: JsonlTarget = None,
 ) -> None:
     """Watch a microphone, a file or the demo live in the terminal. Ctrl-C ends it."""
@@ -133,7 +146,7 @@ def monitor(
     if jsonl:
         sinks.append(JsonLines(jsonl))
     with _closed_after(sinks):
-        listen(sound, recogniser, sinks)
+        listen(sound, recogniser, sinks, strict=strict)
 
 
 @app.command()
@@ -145,7 +158,9 @@ def run(
     provider: Provider = "auto",
     step_ms: Step = 240,
     rate: Rate = 16_000,
+    strict: Strict = False,
     paced: Annotated[bool, typer.Option("--paced/--as-fast-as-possible", help="Pace of a file.")] = False,
+    mqtt: MqttTarget = None,
 ) -> None:
     """Recognise without a screen: events as JSON Lines, or a readable line each."""
     from edge.pipeline import listen
@@ -157,8 +172,120 @@ def run(
     sinks: list[Sink] = [JsonLines(jsonl)] if jsonl else []
     if jsonl != "-":
         sinks.append(PlainLines(sys.stdout))
+    if mqtt:
+        from edge.mqtt import Mqtt
+
+        sinks.append(Mqtt(mqtt, report=_say))
     with _closed_after(sinks):
-        listen(sound, recogniser, sinks)
+        listen(sound, recogniser, sinks, strict=strict)
+
+
+@app.command()
+def verify(
+    bundle: NamedBundle,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sound file: speech, for a fair test.")],
+    step_ms: Step = 240,
+    seed: Annotated[int, typer.Option("--seed", help="Of the random block sizes.", min=0)] = 0,
+) -> None:
+    """Check that a stream of random blocks says what the whole-window graph says of the whole file."""
+    from edge.audio import read_clip
+    from edge.errors import VerificationError
+    from edge.verification import verify as compare
+
+    model, samples = _bundle(bundle), read_clip(file)
+    with _progress("comparing windows") as progress:
+        report = compare(model, samples, step_ms=step_ms, seed=seed, progress=progress)
+    checks = {
+        f"streaming equals offline, within {report.tolerance:g}": report.equal,
+        "the past does not depend on the future": report.causal,
+        "reset restores the stream bit for bit": report.reset,
+        "flush emits the tail": report.flushed,
+    }
+    typer.echo(f"{report.windows} windows, in which a probability moves by up to {report.spread:.3f}")
+    typer.echo(
+        f"largest difference {report.largest_difference:.2g}, in the window that ends at {report.at_s:.2f} s"
+    )
+    for check, passed in checks.items():
+        typer.echo(f"{'ok    ' if passed else 'FAILED'}  {check}")
+    if not report.passed:
+        failed = "; ".join(check for check, passed in checks.items() if not passed)
+        raise VerificationError(
+            f"{bundle} does not stream as it should ({failed}): export the model again, or report this"
+        )
+
+
+@app.command()
+def convert(
+    events: Annotated[str, typer.Argument(metavar="EVENTS", help="A log that --jsonl wrote, or -.")],
+    to: Annotated[str, typer.Option("--to", help="csv (windows); rttm, textgrid or srt (utterances).")],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write, not stdout.")] = None,
+) -> None:
+    """Turn a log of events into a table, segments or subtitles."""
+    from edge.convert import converted, lines_of
+    from edge.files import replacing
+    from edge.sinks import write_text
+
+    text = converted(lines_of(events), "stdin" if events == "-" else events, to)
+    if out is None:
+        write_text(text)
+        return
+    with replacing(out) as partial:
+        partial.write_bytes(text.encode())
+
+
+@app.command()
+def serve(
+    tcp: Annotated[str | None, typer.Option("--tcp", metavar="[HOST:]PORT", help="Raw sound in.")] = None,
+    websocket: Annotated[
+        str | None, typer.Option("--websocket", metavar="[HOST:]PORT", help="Messages of raw sound in.")
+    ] = None,
+    bundle: BundleFolder = None,
+    profile: ProfileName = None,
+    provider: Provider = "auto",
+    step_ms: Step = 240,
+    clients: Annotated[int, typer.Option("--clients", help="Most at a time.", min=1)] = 16,
+    idle_s: Annotated[float, typer.Option("--idle-s", help="Without sound, then let go.", min=1)] = 30.0,
+) -> None:
+    """Recognise s16le mono sound from TCP or WebSocket clients; only this machine's, unless HOST is given.
+
+    A client may first send {"rate": HZ}, or ask for /?rate=HZ; it gets the events as JSON. Ctrl-C ends it.
+    """
+    from edge.bundle import default_bundle, load_bundle
+    from edge.ear import shared_engines
+    from edge.profile import find_profile, load_profile
+    from edge.recogniser import Settings
+    from edge.server import Limits, parse_address
+    from edge.server import serve as serve_clients
+
+    addresses = {"tcp": tcp, "websocket": websocket}
+    listen = {kind: parse_address(text) for kind, text in addresses.items() if text is not None}
+    model = load_bundle(bundle or default_bundle())
+    speaker = load_profile(find_profile(profile), model) if profile else None
+    make = shared_engines(model, profile=speaker, settings=Settings(step_ms=step_ms), provider=provider)
+    serve_clients(make, **listen, limits=Limits(connections=clients, idle_s=idle_s), say=_say)
+
+
+@app.command()
+def benchmark(
+    bundle: Annotated[
+        str, typer.Argument(metavar="[BUNDLE]", help="Folder of a model, not the one that ships.")
+    ] = "default",
+    seconds: Annotated[float, typer.Option("--seconds", help="Sound to measure on.", min=1.0)] = 20.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Measure what the recogniser costs on this machine, and against running the whole window again."""
+    from edge.benchmarking import benchmark as measure
+
+    with _progress("measuring") as progress:
+        figures = measure(_bundle(bundle), seconds=seconds, progress=progress)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(figures.described(), indent=2))
+    else:
+        from edge.benchmarking import table
+
+        typer.echo(table(figures))
 
 
 @app.command()
@@ -167,7 +294,7 @@ def devices() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from edge.microphone import input_devices
+    from edge.devices import input_devices
 
     found = input_devices()
     if not found:
@@ -279,6 +406,23 @@ def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms
     )
 
 
+def _bundle(name: str) -> Bundle:
+    from edge.bundle import default_bundle, load_bundle
+
+    return load_bundle(default_bundle() if name == "default" else Path(name))
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[float], None]]:
+    """Show a bar with the time left on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
 @contextlib.contextmanager
 def _closed_after(sinks: Sequence[Sink]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
@@ -305,6 +449,10 @@ def _version() -> str:
         return version("mmtl")
     except PackageNotFoundError:
         return "(a copy that was not installed)"
+
+
+def _say(message: str) -> None:
+    typer.echo(f"mmtl: {' '.join(message.split())}", err=True)
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

@@ -43,6 +43,9 @@ class Engine:
         """
         self.graphs = bundle.manifest.graphs
         self.bins = bundle.manifest.front_end.bins
+        maps = [f"state_{index}" for index in range(len(self.graphs.state_shapes))]
+        self._encoder_inputs = ("frames", *maps)
+        self._encoder_outputs = ("features", *(f"new_{name}" for name in maps))
         self.provider = choose_provider(provider)
         try:
             self._open(bundle, threads)
@@ -92,13 +95,13 @@ class Engine:
         Returns:
             (B, T / frames_per_feature, P) features, and the new state.
         """
-        inputs = {"frames": frames} | {f"state_{index}": maps for index, maps in enumerate(state.maps)}
-        features, *maps = self._encoder.run(None, inputs)
+        inputs = dict(zip(self._encoder_inputs, (frames, *state.maps), strict=True))
+        features, *maps = self._encoder.run(self._encoder_outputs, inputs)
         return features, EncoderState(tuple(maps))
 
     def classify(self, windows: Array) -> Array:
         """Summarise (B, S, P) windows of features as (B, D) embeddings."""
-        (embedding,) = self._classifier.run(None, {"features": windows})
+        (embedding,) = self._classifier.run(("embedding",), {"features": windows})
         result: Array = embedding
         return result
 

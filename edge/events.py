@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Final
 
 EVENT_VERSION: Final = 1
@@ -34,6 +34,9 @@ class Session(Event):
     step_s: float
     temperature_fitted: bool
     """False: the probabilities were never compared with how often they are right."""
+    algorithmic_delay_s: float = 0.0
+    """Sound that the newest feature is made of, framing included: what is said now has been heard in
+    full only so much later, on any machine. Apart from it: compute time, and the way from the microphone."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,14 @@ class Device(Event):
 
 
 @dataclass(frozen=True)
+class Error(Event):
+    """Why the server ends a client's stream early."""
+
+    type = "error"
+    message: str
+
+
+@dataclass(frozen=True)
 class Summary(Event):
     """The last event."""
 
@@ -113,6 +124,8 @@ class Summary(Event):
     """p50, p95 and p99 of the compute time of a step, of the most recent ones; empty without windows."""
     real_time_factor: float
     """Compute time divided by the duration of the sound; below 1 keeps up."""
+    lag_ms: dict[str, float] = field(default_factory=dict)
+    """p50, p95 and p99 of the windows' lag, of the most recent ones; empty without windows."""
 
 
 def to_json(event: Event) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge.engine import Engine
 from edge.frontend import Array, FrontEnd, PowerStream
+from edge.history import History
 from edge.normaliser import BinStatistics, Levels, Normaliser, frame_levels
 
 
@@ -38,9 +40,16 @@ class FeatureStream:
     """
 
     def __init__(
-        self, engine: Engine, front_end: FrontEnd, levels: Levels, statistics: BinStatistics
+        self,
+        engine: Engine,
+        front_end: FrontEnd,
+        levels: Levels,
+        statistics: BinStatistics,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._engine = engine
+        self._clock = clock
         self._power = PowerStream(front_end)
         self._normaliser = Normaliser(levels, statistics)
         self.reset()
@@ -53,30 +62,34 @@ class FeatureStream:
         self._state = self._engine.initial_state()
         self._incomplete = graphs.frames_for_first // graphs.frames_per_feature
         ahead = (self._incomplete + 1) * graphs.frames_per_feature - graphs.frames_for_first
-        self._frames = np.zeros((ahead, self._engine.bins), np.float32)
+        self._frames = History(np.zeros((ahead, self._engine.bins), np.float32))
+        self._encoded = 0
 
     def feed(self, samples: Array) -> Progress:
         """Take (N,) samples at 16 kHz and return what they complete."""
-        began = time.perf_counter()
+        began = self._clock()
         power = self._power.feed(samples)
-        self._frames = np.concatenate([self._frames, self._normaliser(power)])
-        prepared = time.perf_counter()
+        levels = frame_levels(power)
+        self._frames.append(self._normaliser(power, levels))
+        prepared = self._clock()
         features = self._encode()
         return Progress(
-            levels=frame_levels(power),
+            levels=levels,
             features=features,
             front_end_s=prepared - began,
-            encoder_s=time.perf_counter() - prepared,
+            encoder_s=self._clock() - prepared,
         )
 
     def _encode(self) -> Array:
         """Encode the frames that are due and drop the incomplete first features."""
         graphs = self._engine.graphs
-        due = len(self._frames) // graphs.frames_per_feature * graphs.frames_per_feature
-        if due == 0:
+        count = (self._frames.end - self._encoded) // graphs.frames_per_feature
+        if count == 0:
             return np.zeros((0, graphs.feature_size), np.float32)
-        features, self._state = self._engine.encode(self._frames[None, :due], self._state)
-        self._frames = self._frames[due:]
+        due = self._encoded + count * graphs.frames_per_feature
+        features, self._state = self._engine.encode(self._frames[self._encoded : due][None], self._state)
+        self._frames.forget(due)
+        self._encoded = due
         drop = min(self._incomplete, len(features[0]))
         self._incomplete -= drop
         complete: Array = features[0, drop:]

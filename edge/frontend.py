@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.history import History
+
 Array = NDArray[np.float32]
 
 
@@ -53,7 +55,7 @@ class FrontEnd:
         """
         return self.frames_in(self.sample_rate * self.window_ms // 1000)
 
-    @property
+    @functools.cached_property
     def full_scale_power(self) -> float:
         """Mean bin power of a signal in the kept band whose root mean square is 1 (0 dBFS).
 
@@ -84,10 +86,9 @@ def power_spectrogram(waveform: Array, front_end: FrontEnd) -> Array:
     frames = front_end.frames_in(len(waveform))
     if frames == 0:
         return np.zeros((0, front_end.bins), np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(waveform, front_end.win_length)
-    windowed = windows[:: front_end.hop_length] * _hamming(front_end.win_length)
+    windowed = _overlapping(waveform, frames, front_end) * _hamming(front_end.win_length)
     spectrum = np.fft.rfft(_fold(windowed, front_end.n_fft), n=front_end.n_fft)[:, : front_end.bins]
-    return (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+    return (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
 
 
 class PowerStream:
@@ -103,14 +104,29 @@ class PowerStream:
 
     def reset(self) -> None:
         """Forget all samples."""
-        self._pending = np.zeros(0, np.float32)
+        self._samples = History(np.zeros(0, np.float32))
+        self._next = 0
 
     def feed(self, block: Array) -> Array:
         """Take (N,) samples and return the (T, F) spectra of the frames they complete."""
-        samples = np.concatenate([self._pending, block])
-        power = power_spectrogram(samples, self._front_end)
-        self._pending = samples[len(power) * self._front_end.hop_length :].copy()  # not the whole block
+        self._samples.append(block)
+        power = power_spectrogram(self._samples[self._next : self._samples.end], self._front_end)
+        self._next += len(power) * self._front_end.hop_length
+        self._samples.forget(self._next)
         return power
+
+
+def _overlapping(waveform: Array, frames: int, front_end: FrontEnd) -> Array:
+    """View (N,) samples as (frames, win_length), each frame a hop after the last."""
+    samples = np.ascontiguousarray(waveform)
+    size = samples.itemsize
+    # What sliding_window_view does, which takes as long as the transform of a few frames.
+    return np.ndarray(
+        (frames, front_end.win_length),
+        samples.dtype,
+        buffer=samples,
+        strides=(front_end.hop_length * size, size),
+    )
 
 
 @functools.cache

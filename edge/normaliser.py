@@ -159,9 +159,15 @@ class Normaliser:
         """Forget the stream."""
         self.state = initial_state(self._levels)
 
-    def __call__(self, power: Array) -> Array:
-        """Normalise the next (T, F) power spectra to (T, F) float32 of about unit variance."""
-        level, self.state = follow_levels(frame_levels(power), self.state, self._levels)
+    def __call__(self, power: Array, levels: Array | None = None) -> Array:
+        """Normalise the next (T, F) power spectra to (T, F) float32 of about unit variance.
+
+        Args:
+            power: (T, F).
+            levels: their `frame_levels`, (T,), where they are known already.
+        """
+        heard = frame_levels(power) if levels is None else levels
+        level, self.state = follow_levels(heard, self.state, self._levels)
         logs = log_power(power, level, self._levels.eps)
         normalised: Array = (logs - self._statistics.mean) / self._statistics.std
         return normalised

@@ -14,14 +14,16 @@ from typing import Final
 
 import numpy as np
 
+from edge.audio import SAMPLE_RATE
 from edge.blocks import Block, Source
-from edge.events import Event, Session, Summary, Utterance, Window
+from edge.errors import RealTimeError
+from edge.events import Device, Event, Session, Summary, Utterance, Window
 from edge.labels import EMOTIONS
 from edge.recogniser import QUIETEST_DBFS, Recognizer
 from edge.sinks import Sink
 
 RECENT_WINDOWS: Final = 20_000
-"""Windows whose compute times the summary is about: 80 minutes at the default step."""
+"""Windows whose compute times and lags the summary is about: 80 minutes at the default step."""
 
 
 class Stopper:
@@ -62,24 +64,29 @@ class Stopper:
 
 
 class Ledger:
-    """Counts what the summary reports. Remembers the compute times of `RECENT_WINDOWS` only."""
+    """Counts what the summary reports. Remembers the times of `RECENT_WINDOWS` only."""
 
     def __init__(self) -> None:
+        self.lost_s = 0.0
+        """Sound that was lost so far."""
         self._compute_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
+        self._lag_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
         self._compute_s = 0.0
         self._windows = 0
         self._utterances = 0
         self._dropped = 0
 
-    def lost(self) -> None:
+    def lost(self, lost_s: float) -> None:
         """Note that sound was lost."""
         self._dropped += 1
+        self.lost_s += lost_s
 
     def spent(self, compute_s: float, events: Sequence[Event]) -> None:
         """Note what a block cost and brought."""
         self._compute_s += compute_s
         windows = [event for event in events if isinstance(event, Window)]
-        self._compute_ms += [sum(window.latency_ms.values()) for window in windows]
+        self._compute_ms += [_compute_ms(window) for window in windows]
+        self._lag_ms += [window.lag_ms for window in windows]
         self._windows += len(windows)
         self._utterances += sum(isinstance(event, Utterance) for event in events)
 
@@ -92,14 +99,15 @@ class Ledger:
             dropped=self._dropped,
             latency_ms=_percentiles(list(self._compute_ms)),
             real_time_factor=self._compute_s / duration_s if duration_s > 0 else 0.0,
+            lag_ms=_percentiles(list(self._lag_ms)),
         )
 
 
-def session_of(source: Source, recogniser: Recognizer) -> Session:
-    """Describe what is about to happen."""
+def session_of(source: str, recogniser: Recognizer) -> Session:
+    """Describe what is about to happen to the sound of a source, by its name."""
     manifest = recogniser.bundle.manifest
     return Session(
-        source=source.name,
+        source=source,
         bundle=manifest.name,
         profile=recogniser.profile.name if recogniser.profile else None,
         provider=recogniser.engine.provider,
@@ -107,26 +115,41 @@ def session_of(source: Source, recogniser: Recognizer) -> Session:
         window_s=recogniser.window_s,
         step_s=recogniser.settings.step_ms / 1000.0,
         temperature_fitted=manifest.temperature_fitted,
+        algorithmic_delay_s=_algorithmic_delay_s(recogniser),
     )
 
 
-def listen(source: Source, recogniser: Recognizer, sinks: Sequence[Sink]) -> Summary:
+def listen(source: Source, recogniser: Recognizer, sinks: Sequence[Sink], *, strict: bool = False) -> Summary:
     """Recognise a source to its end, or until Ctrl-C or SIGTERM, and close with a summary.
 
+    Args:
+        source: the sound.
+        recogniser: in its initial state.
+        sinks: where the events go.
+        strict: end as soon as sound was lost.
+
     Raises:
+        RealTimeError: sound was lost, after the summary; only if `strict`.
         SourceError: the sound could not be had, or broke off; what came before is flushed first.
     """
     ledger = Ledger()
     with Stopper().listening() as stopper, source:
-        _emit(sinks, [session_of(source, recogniser)])
+        _emit(sinks, [session_of(source.name, recogniser)])
         try:
             for block in stopper.blocks(source):
                 _hear(block, recogniser, sinks, ledger)
+                if strict and ledger.lost_s > 0:
+                    break
         finally:
             events = recogniser.flush()
             ledger.spent(0.0, events)
             summary = ledger.summary(recogniser.heard_s)
             _emit(sinks, [*events, summary])
+    if strict and ledger.lost_s > 0:
+        raise RealTimeError(
+            f"{ledger.lost_s:.2f} s of sound from {source.name} was lost, expected none: use a longer "
+            "--step-ms, stop other programs, or see that the microphone stays plugged in"
+        )
     return summary
 
 
@@ -135,11 +158,15 @@ def _hear(block: Block, recogniser: Recognizer, sinks: Sequence[Sink], ledger: L
     queued_ms = 1000.0 * (began - block.arrived_s)
     events: list[Event] = []
     if block.lost:
-        ledger.lost()
+        ledger.lost(block.lost / SAMPLE_RATE)
         events += recogniser.lose(block.lost)
+    if block.news:
+        events.append(Device(time_s=recogniser.heard_s, name=block.news.name, state=block.news.state))
     events += recogniser.feed(block.samples)
-    ledger.spent(time.perf_counter() - began, events)
-    _emit(sinks, [with_queue(event, queued_ms) for event in events])
+    compute_s = time.perf_counter() - began
+    events = [with_queue(event, queued_ms) for event in events]
+    ledger.spent(compute_s, events)
+    _emit(sinks, events)
     level = _dbfs(block)
     for sink in sinks:
         sink.progress(recogniser.heard_s, level)
@@ -160,6 +187,16 @@ def with_queue(event: Event, queued_ms: float) -> Event:
         latency_ms={"queue": queued_ms, **event.latency_ms},
         lag_ms=event.lag_ms + queued_ms,
     )
+
+
+def _compute_ms(window: Window) -> float:
+    return sum(ms for stage, ms in window.latency_ms.items() if stage != "queue")
+
+
+def _algorithmic_delay_s(recogniser: Recognizer) -> float:
+    """Return the duration of the sound that one feature is made of."""
+    samples = recogniser.front_end.samples_in(recogniser.engine.graphs.frames_for_first)
+    return samples / recogniser.front_end.sample_rate
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:

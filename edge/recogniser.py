@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from edge.audio import HIGHEST_RATE, LOWEST_RATE, Intake
 from edge.bundle import Bundle, default_bundle, load_bundle
 from edge.decision import Decision, DecisionRule
 from edge.engine import Engine
@@ -30,7 +32,7 @@ from edge.normaliser import DECIBEL
 from edge.profile import Profile, load_profile
 from edge.speech import SpeechDetector, SpeechGate
 
-STAGES: Final = ("front_end", "encoder", "classifier", "decision")
+STAGES: Final = ("front_end", "encoder", "speech", "classifier", "decision")
 
 MOST_AT_ONCE_S: Final = 10.0
 """Longer blocks are taken in pieces: the encoder's maps of an hour would not fit into memory."""
@@ -66,6 +68,8 @@ class Recognizer:
         profile: Profile | None = None,
         settings: Settings | None = None,
         provider: str = "auto",
+        engine: Engine | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Prepare a stream.
 
@@ -74,6 +78,8 @@ class Recognizer:
             profile: a speaker's own head, level and statistics.
             settings: how to run.
             provider: where the graphs run: "auto", "cpu" or "cuda".
+            engine: the graphs of this bundle, loaded already: streams that take turns can share one.
+            clock: seconds, for the compute times of events; `time.process_time` counts CPU time.
 
         Raises:
             UsageError: the step is not a multiple of 80 ms.
@@ -82,7 +88,8 @@ class Recognizer:
         self.bundle = bundle
         self.profile = profile
         self.settings = settings or Settings()
-        self.engine = Engine(bundle, provider)
+        self._clock = clock
+        self.engine = engine or Engine(bundle, provider)
         self.front_end = bundle.manifest.front_end
         self.step_features = _step_features(self.settings.step_ms, self.feature_ms)
         self._head = profile.head if profile else bundle.head
@@ -91,8 +98,13 @@ class Recognizer:
             self.front_end,
             profile.levels if profile else bundle.manifest.levels,
             profile.statistics if profile else bundle.statistics,
+            clock=clock,
         )
-        self._detector = SpeechDetector(self.settings.gate)
+        self._detector = SpeechDetector(
+            self.settings.gate,
+            frame_length=self.front_end.win_length,
+            hop_length=self.front_end.hop_length,
+        )
         self._decision = Decision(self.settings.rule, self.settings.step_ms / 1000.0)
         self.reset()
 
@@ -139,6 +151,37 @@ class Recognizer:
         self._last_window = 0
         self._utterance_from: float | None = None
         self._spent = dict.fromkeys(STAGES, 0.0)
+        self._intake: Intake | None = None
+
+    def __enter__(self) -> Recognizer:
+        """Begin a stream; leaving the context forgets it."""
+        self.reset()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Forget the stream."""
+        self.reset()
+
+    def accept_waveform(self, sample_rate: int, waveform: NDArray[Any]) -> list[Event]:
+        """Take sound of any rate, in blocks of any size, and return the events it completes.
+
+        Args:
+            sample_rate: Hz, the same for the whole stream, 4000 to 192000.
+            waveform: (N,) mono or (N, channels), floats in [-1, 1] or signed integers.
+
+        Raises:
+            UsageError: the rate is not to be had, or is not the one the stream began with.
+        """
+        if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+            raise UsageError(f"{sample_rate:g} Hz arrived, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+        if self._intake is None:
+            self._intake = Intake(sample_rate)
+        if self._intake.rate != sample_rate:
+            raise UsageError(
+                f"the stream began at {self._intake.rate:g} Hz and goes on at {sample_rate:g} Hz: "
+                "flush and reset before another rate"
+            )
+        return self.feed(self._intake.feed(_as_floats(waveform)))
 
     def feed(self, samples: Array) -> list[Event]:
         """Take samples and return the events they complete.
@@ -155,7 +198,7 @@ class Recognizer:
         return [event for piece in pieces for event in self._feed(piece)]
 
     def _feed(self, samples: Array) -> list[Event]:
-        began = time.perf_counter()
+        began = self._clock()
         progress = self._stream.feed(samples)
         self._samples += len(samples)
         self._spent["front_end"] += progress.front_end_s
@@ -163,7 +206,9 @@ class Recognizer:
         first_frame = self._speech.end
         self._features.append(progress.features)
         self._dbfs.append(self._in_dbfs(progress.levels))
-        self._speech.append(self._detector.feed(self._dbfs[first_frame : self._dbfs.end]))
+        began_speech = self._clock()
+        self._speech.append(self._detector.feed(samples))
+        self._spent["speech"] += self._clock() - began_speech
         events = self._in_order(first_frame, self._due_windows(), began)
         self._forget()
         return events
@@ -184,12 +229,14 @@ class Recognizer:
 
     def flush(self) -> list[Event]:
         """End the stream: emit the window that ends with its last feature, and the utterance."""
-        began = time.perf_counter()
+        rest = self.feed(self._intake.flush()) if self._intake else []
+        self._intake = None
+        began = self._clock()
         last = [self._features.end] if self._features.end > self._last_window else []
-        events = self._in_order(self._speech.end, last, began)
+        events = [*rest, *self._in_order(self._speech.end, last, began)]
         if self._utterance_from is not None:
             events += self._end_utterance(self.heard_s, self.heard_s)
-        self._detector.reset()
+        self._detector.end()
         return events
 
     def _due_windows(self) -> list[int]:
@@ -203,9 +250,9 @@ class Recognizer:
 
     def _in_order(self, first_frame: int, windows: list[int], began: float) -> list[Event]:
         """Turn windows, and changes of the speech flag since a frame, into events in order of time."""
-        started = time.perf_counter()
+        started = self._clock()
         probs = self._probs(windows)
-        self._spent["classifier"] += time.perf_counter() - started
+        self._spent["classifier"] += self._clock() - started
         happenings = [(frame, False, 0) for frame in self._changes(first_frame)]
         happenings += [(self._frames_of(end)[1], True, index) for index, end in enumerate(windows)]
         events: list[Event] = []
@@ -225,7 +272,8 @@ class Recognizer:
         full = self.engine.graphs.window_features
         if not windows:
             return np.zeros((0, len(EMOTIONS)), np.float32)
-        batch = np.stack([self._features[max(0, end - full) : end] for end in windows])
+        spans = [self._features[max(0, end - full) : end] for end in windows]
+        batch = spans[0][None] if len(spans) == 1 else np.stack(spans)
         return self._head.probs(self.engine.classify(batch))
 
     def _changes(self, first_frame: int) -> Iterator[int]:
@@ -272,16 +320,16 @@ class Recognizer:
 
     def _window(self, end: int, probs: Array, began: float, together: int) -> Window:
         """Decide on a window; the compute time so far is shared by the windows that came together."""
-        started = time.perf_counter()
+        started = self._clock()
         first, last = self._frames_of(end)
         flags = self._speech[first:last]
         hop_s = self.front_end.hop_length_ms / 1000.0
         needed = min(self.settings.speech_needed_s / hop_s, len(flags) / 3.0)
-        speech = bool(flags.sum() >= needed)
+        speech = bool(np.count_nonzero(flags) >= needed)
         label = self._decision.update(probs) if speech else UNSURE
         smoothed = self._decision.smoothed if speech and self._decision.smoothed is not None else probs
         step = self.settings.step_ms // self.front_end.hop_length_ms
-        now = time.perf_counter()
+        now = self._clock()
         spent = {stage: 1000.0 * spent_s / together for stage, spent_s in self._spent.items()}
         spent["decision"] = 1000.0 * (now - started)
         return Window(
@@ -332,9 +380,19 @@ def by_emotion(probs: Array) -> dict[str, float]:
     return {emotion: float(prob) for emotion, prob in zip(EMOTIONS, probs, strict=True)}
 
 
+def _as_floats(waveform: NDArray[Any]) -> Array:
+    """Bring integers of any width to floats in [-1, 1]."""
+    given = np.asarray(waveform)
+    scale = 2.0 ** (8 * given.dtype.itemsize - 1) if given.dtype.kind == "i" else 1.0
+    scaled: Array = (given / np.float32(scale)).astype(np.float32, copy=False)
+    return scaled
+
+
 def _clean(samples: Array) -> Array:
     """Return (N,) float32 samples in [-1, 1]: one that is not finite would never leave the state."""
     given = np.asarray(samples)
+    if given.dtype == np.float32 and given.ndim == 1 and _within_full_scale(given):
+        return given  # as the sources deliver it
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.floating):
         raise UsageError(
             f"samples of shape {given.shape} and type {given.dtype} arrived, expected (N,) floats in "
@@ -344,10 +402,14 @@ def _clean(samples: Array) -> Array:
     return clean
 
 
+def _within_full_scale(samples: Array) -> bool:
+    return len(samples) > 0 and bool(samples.min() >= -1.0 and samples.max() <= 1.0)
+
+
 def _mean_dbfs(levels: Array) -> float:
     """Average (T,) levels as power."""
-    mean = 10.0 * math.log10(float(np.mean(10.0 ** (levels.astype(np.float64) / 10.0))))
-    return max(QUIETEST_DBFS, mean)
+    power = math.fsum(10.0 ** (level / 10.0) for level in levels.tolist()) / len(levels)
+    return max(QUIETEST_DBFS, 10.0 * math.log10(power))
 
 
 def _step_features(step_ms: int, feature_ms: int) -> int:

@@ -169,6 +169,17 @@ def silence_stdout() -> None:
         _silence(sys.stdout)
 
 
+def write_text(text: str) -> None:
+    """Write to stdout what a command has made.
+
+    Raises:
+        UsageError: stdout is closed.
+        MmtlError: stdout cannot be written to.
+        ReaderGone: whoever read it went away.
+    """
+    _write_line(_stdout(), text.removesuffix("\n"), "stdout")
+
+
 def _claim(label: str, probs: dict[str, float], percentages: bool) -> str:
     if percentages and label in probs:
         return f"{label} {probs[label]:.0%}"

@@ -7,18 +7,22 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
-import numpy as np
-
-from edge.audio import BLOCK_S, HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, Intake, SoundFile
+from edge.audio import (
+    BLOCK_S,
+    CONTAINERS,
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    SAMPLE_RATE,
+    Intake,
+    RawSound,
+    SoundFile,
+)
 from edge.blocks import Block, Source
 from edge.errors import SourceError, UsageError
 from edge.frontend import Array
 from edge.microphone import Microphone
-
-FULL_SCALE: Final = 32_768.0
-"""The magnitude of s16le that is 1.0."""
 
 
 def open_source(spec: str, *, rate: int = SAMPLE_RATE, paced: bool = False) -> Source:
@@ -189,14 +193,12 @@ class StdinSource:
 
     def _pieces(self) -> Iterator[Array]:
         """Read (N,) float32 samples at the pipe's own rate, each as soon as it is complete."""
-        pending = self._read()
-        _refuse_header(pending)
-        while pending:
-            whole = len(pending) // 2 * 2
-            if whole:
-                yield np.frombuffer(pending[:whole], "<i2").astype(np.float32) / np.float32(FULL_SCALE)
-            more = self._read()
-            pending = pending[whole:] + more if more else b""
+        raw, data = RawSound(), self._read()
+        _refuse_header(data)
+        while data:
+            if len(sound := raw.feed(data)):
+                yield sound
+            data = self._read()
 
     def _read(self) -> bytes:
         try:
@@ -218,7 +220,7 @@ def _piped_stdin(rate: int) -> BinaryIO:
 
 def _refuse_header(data: bytes) -> None:
     """Raise for the beginning of a sound file, which would be heard as a click and noise."""
-    if data.startswith((b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM")):
+    if data.startswith(CONTAINERS):
         kind = data[:4].decode()
         raise SourceError(
             f"a sound file arrived on standard input (it begins with {kind}), expected raw s16le: "

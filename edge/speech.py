@@ -1,4 +1,4 @@
-"""Is anybody speaking? A gate on the level above the background, with hysteresis."""
+"""Is anybody speaking? The probability of speech, held against thresholds with hysteresis in time."""
 
 from __future__ import annotations
 
@@ -9,58 +9,97 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.frontend import Array
+from edge.voice import PIECE, SileroVoice, Voice
 
 
 @dataclass(frozen=True)
 class SpeechGate:
     """When speech begins and ends."""
 
-    above_background_db: float = 10.0
-    """A frame holds sound when it is so far above the background ..."""
-    faintest_dbfs: float = -65.0
-    """... and at least so loud."""
-    rise_db: float = 0.02
-    """The background estimate falls at once and rises by so much each frame (2 dB a second)."""
-    edge_frames: int = 4
-    """Of so many frames the loudest counts: one that lost sound cuts short is no background."""
-    no_sound_dbfs: float = -105.0
-    """Below the noise of 16 bits: a muted microphone or lost sound, which tells nothing of the background."""
+    enter_probability: float = 0.5
+    """Sound becomes voice when speech is so probable in it ..."""
+    leave_probability: float = 0.35
+    """... and stops being voice when it is less probable than this."""
     enter_ms: int = 250
-    """Speech begins after so much sound ..."""
+    """Speech begins after so much voice ..."""
     memory_ms: int = 500
     """... within so long."""
     leave_ms: int = 800
-    """Speech ends after so long without sound."""
+    """Speech ends after so long without voice."""
     hop_ms: int = 10
+    """From one frame of the front-end to the next."""
 
 
 class SpeechDetector:
-    """Follows one stream. Remembers the background level and the last `memory_ms`; `reset` forgets both."""
+    """Follows one stream.
 
-    def __init__(self, gate: SpeechGate) -> None:
+    Voice is judged in pieces of 512 samples (32 ms) counted from the start of the stream. The frames
+    of the front-end lie on another grid: frame k ends with sample `hop * k + frame_length`, and what
+    is said of it is what is known then, by the newest piece that is complete. So flags never wait for
+    sound to come, lag behind it by less than a piece, and do not depend on the blocks.
+
+    Remembers less than a piece of samples, the network's state and the last `memory_ms`; `reset`
+    forgets them all, `end` only that somebody spoke.
+    """
+
+    def __init__(
+        self, gate: SpeechGate, *, frame_length: int = 640, hop_length: int = 160, voice: Voice | None = None
+    ) -> None:
+        """Prepare a stream.
+
+        Args:
+            gate: when speech begins and ends.
+            frame_length: samples of a frame of the front-end, at least a piece.
+            hop_length: samples from one frame to the next.
+            voice: what judges the pieces; Silero if None.
+        """
         self._gate = gate
+        self._frame_length, self._hop_length = frame_length, hop_length
+        self._voice = voice or SileroVoice()
         self.reset()
 
     def reset(self) -> None:
         """Forget the stream."""
-        self._background = float("inf")
-        self._newest: deque[float] = deque(maxlen=self._gate.edge_frames)
+        self._voice.reset()
+        self._waiting = np.zeros(0, np.float32)
+        self._samples = 0
+        self._frames = 0
+        self._is_voice = False
+        self.end()
+
+    def end(self) -> None:
+        """End the speech under way: what follows has to be speech anew. The stream goes on."""
         self._recent: deque[bool] = deque(maxlen=self._gate.memory_ms // self._gate.hop_ms)
         self._quiet_ms = 0
         self._active = False
 
-    def feed(self, levels: Array) -> NDArray[np.bool_]:
-        """Take (T,) frame levels in dBFS and return whether each frame is part of speech, (T,)."""
-        return np.array([self._frame(level) for level in levels.tolist()], bool)
+    def feed(self, samples: Array) -> NDArray[np.bool_]:
+        """Take (N,) samples at 16 kHz and return whether each frame they complete is part of speech, (T,)."""
+        self._waiting = np.concatenate([self._waiting, samples])
+        self._samples += len(samples)
+        flags = []
+        while len(self._waiting) >= PIECE:
+            flags += self._frames_before(self._samples - len(self._waiting) + PIECE)
+            self._is_voice = self._judge(self._waiting[:PIECE])
+            self._waiting = self._waiting[PIECE:]
+        flags += self._frames_before(self._samples + 1)
+        return np.array(flags, bool)
 
-    def _frame(self, level: float) -> bool:
+    def _judge(self, piece: Array) -> bool:
         gate = self._gate
-        if level > gate.no_sound_dbfs:
-            self._newest.append(level)
-            self._background = min(max(self._newest), self._background + gate.rise_db)
-        sound = level > max(self._background + gate.above_background_db, gate.faintest_dbfs)
-        self._recent.append(sound)
-        self._quiet_ms = 0 if sound else self._quiet_ms + gate.hop_ms
+        return self._voice(piece) >= (gate.leave_probability if self._is_voice else gate.enter_probability)
+
+    def _frames_before(self, end: int) -> list[bool]:
+        """Decide on the frames that end before so many samples of the stream."""
+        due = max(0, (end - 1 - self._frame_length) // self._hop_length + 1)
+        flags = [self._frame() for _ in range(due - self._frames)]
+        self._frames = due
+        return flags
+
+    def _frame(self) -> bool:
+        gate = self._gate
+        self._recent.append(self._is_voice)
+        self._quiet_ms = 0 if self._is_voice else self._quiet_ms + gate.hop_ms
         if self._active:
             self._active = self._quiet_ms < gate.leave_ms
         else:

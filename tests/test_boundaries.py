@@ -26,9 +26,9 @@ ON_DEVICE = ("edge", "calibrate")
 ON_DEVICE_MAY_IMPORT = {
     *("numpy", "onnxruntime", "platformdirs", "rich", "safetensors"),
     *("sounddevice", "soundfile", "soxr", "typer"),
-    *("tensorrt", "pycuda"),
+    *("tensorrt", "pycuda", "paho", "websockets"),
 }
-"""The base dependencies of pyproject.toml, and what the `tensorrt` extra adds."""
+"""The base dependencies of pyproject.toml, and what the extras for the device add."""
 
 IMPORTERS = {"import_module", "importlib.import_module", "__import__"}
 
@@ -36,13 +36,16 @@ UNPICKLERS = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "
 
 NETWORK = {
     *("urllib", "http", "socket", "socketserver", "ssl", "ftplib", "smtplib", "xmlrpc"),
-    *("requests", "httpx", "aiohttp", "websockets", "urllib3"),
+    *("requests", "httpx", "aiohttp", "websockets", "urllib3", "asyncio", "paho"),
 }
 
-NETWORK_EXCEPTIONS: set[str] = set()
-"""Files, from the root, that may use the network."""
+NETWORK_EXCEPTIONS = {"edge/server.py", "edge/channels.py", "edge/mqtt.py"}
+"""Files, from the root, that may use the network: when a person asks for it, and not before."""
 
-SLOW_TO_IMPORT = ("torch", "numpy", "onnxruntime", "sounddevice")
+SLOW_TO_IMPORT = ("torch", "numpy", "onnxruntime", "sounddevice", "websockets", "paho", "jsonschema")
+
+OPTIONAL = ("edge.server", "edge.channels", "edge.mqtt", "websockets", "paho")
+"""What no run on this device loads unless it was asked for a network."""
 
 # Imports every module below a folder, and prints the names under "torch" that any of them asked for,
 # also where the failure was caught.
@@ -172,6 +175,43 @@ def network_imports(root: Path) -> list[str]:
     ]
 
 
+def eager_network_users(root: Path) -> list[str]:
+    """List the imports, outside of functions, of the modules that may use the network; not by each other."""
+    allowed = {path.removesuffix(".py").replace("/", ".") for path in NETWORK_EXCEPTIONS}
+    return [
+        f"{path}:{node.lineno} imports {name}"
+        for path, tree in _sources(root, *OURS)
+        if path not in NETWORK_EXCEPTIONS
+        for node in _at_import(tree)
+        for name in _modules(node)
+        if name in allowed
+    ]
+
+
+def _at_import(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the imports that run when the module is imported."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from _at_import(child)
+
+
+def _modules(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """Yield each full name that may be a module's."""
+    if isinstance(node, ast.ImportFrom):
+        yield str(node.module)
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    else:
+        yield from (alias.name for alias in node.names)
+
+
+def loaded_by_a_run(root: Path) -> list[str]:
+    """Recognise the demo and list what of the optional modules was loaded for it."""
+    code = HELP.replace('["mmtl", "--help"]', '["mmtl", "run", "demo"]')
+    return _run(root, code, *OPTIONAL).splitlines()[-1].split()[1:]
+
+
 def torch_imports(root: Path, *packages: str) -> list[str]:
     """Import every module of the packages and list what they asked of torch, even inside a `try`."""
     report = json.loads(_run(root, IMPORT_ALL, *packages))
@@ -299,6 +339,40 @@ def test_nothing_on_the_device_can_reach_a_network() -> None:
 def test_a_way_to_a_network_is_found(tmp_path: Path, package: str, code: str) -> None:
     _write(tmp_path, f"{package}/files.py", code)
     assert len(network_imports(tmp_path)) == 1
+
+
+def test_only_the_server_and_the_publisher_may_use_the_network(tmp_path: Path) -> None:
+    for path in ("edge/server.py", "edge/mqtt.py", "calibrate/server.py", "edge/deep/mqtt.py"):
+        _write(tmp_path, path, "import asyncio")
+    found = [line.partition(":")[0] for line in network_imports(tmp_path)]
+    assert found == ["edge/deep/mqtt.py", "calibrate/server.py"]
+
+
+def test_nothing_loads_a_user_of_the_network_before_it_is_asked_to() -> None:
+    assert eager_network_users(ROOT) == []
+    assert loaded_by_a_run(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import edge.server",
+        "from edge import mqtt",
+        "from edge.server import serve",
+        "try:\n    from edge.mqtt import Mqtt\nfinally:\n    pass",
+        "class Command:\n    import edge.server",
+    ],
+)
+def test_an_eager_user_of_the_network_is_found(tmp_path: Path, code: str) -> None:
+    _write(tmp_path, "edge/cli.py", f"{code}\n\ndef serve():\n    from edge.server import serve\n")
+    assert len(eager_network_users(tmp_path)) == 1
+
+
+def test_a_run_that_loads_a_user_of_the_network_is_found(tmp_path: Path) -> None:
+    _write(tmp_path, "edge/__init__.py", "")
+    _write(tmp_path, "edge/server.py", "")
+    _write(tmp_path, "edge/cli.py", "def main():\n    import edge.server\n    print('demo')")
+    assert loaded_by_a_run(tmp_path) == ["edge.server"]
 
 
 def test_help_loads_nothing_slow() -> None:

@@ -74,7 +74,28 @@ def _protocol(name: str, measured: dict[str, Any]) -> str:
         "| corpus | speakers | clips | UAR | worst speaker | accuracy | macro F1 | ECE |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    return "\n".join([*head, *(_row(corpus, scores) for corpus, scores in measured["corpora"].items())])
+    lines = [*head, *(_row(corpus, scores) for corpus, scores in measured["corpora"].items())]
+    return "\n".join(lines + _answers(measured.get("answers", [])))
+
+
+def _answers(answers: list[dict[str, Any]]) -> list[str]:
+    """Write what "unsure" costs and gains; a bundle that was measured before has no such figures."""
+    if not answers:
+        return []
+    rows = [
+        f"| {item['threshold']:g} | {item['coverage']:.0f} | "
+        + ("-" if item["accuracy"] is None else f"{item['accuracy']:.0f}")
+        + " |"
+        for item in answers
+    ]
+    return [
+        "",
+        'The same clips together, by the probability below which the answer is "unsure":',
+        "",
+        "| unsure below | clips answered | of these right |",
+        "|---|---|---|",
+        *rows,
+    ]
 
 
 def _row(corpus: str, scores: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -142,8 +142,8 @@ def evaluate(
     """Score a bundle on a corpus, speaker by speaker, with the runtime that is deployed."""
     from edge.bundle import load_bundle, write_manifest
     from train.card import write_card
-    from train.console import ConsoleProgress, score_table
-    from train.evaluation import described, recognise_clips, score_by_corpus
+    from train.console import ConsoleProgress, answer_table, score_table
+    from train.evaluation import answers_by_threshold, described, recognise_clips, score_by_corpus
 
     if heard and record:
         raise UsageError("--record keeps scores of speakers the bundle was not trained on: leave out --heard")
@@ -154,9 +154,18 @@ def evaluate(
     progress = ConsoleProgress()
     probs = recognise_clips(model, progress(clips, "recognising", len(clips)))
     scores = score_by_corpus(clips, probs)
-    typer.echo(json.dumps(described(scores), indent=2)) if as_json else progress.show(score_table(scores))
+    together = answers_by_threshold(clips, probs)
+    if as_json:
+        typer.echo(json.dumps(described(scores), indent=2))
+    else:
+        progress.show(score_table(scores))
+        progress.show(answer_table(scores, together))
     if record:
-        measured = {"command": _command(), "corpora": described(scores)}
+        measured = {
+            "command": _command(),
+            "corpora": described(scores),
+            "answers": [asdict(item) for item in together],
+        }
         manifest = replace(model.manifest, metrics={**model.manifest.metrics, protocol: measured})
         write_card(bundle, manifest)
         write_manifest(bundle, manifest)

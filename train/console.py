@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rich.console import Console
@@ -17,6 +17,7 @@ from rich.progress import (
 from rich.table import Table
 
 from train.evaluation import CorpusScores
+from train.metrics import Answers
 
 Item = TypeVar("Item")
 
@@ -47,6 +48,21 @@ class ConsoleProgress:
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._console.print(line, highlight=False)
+
+
+def answer_table(scores: dict[str, CorpusScores], together: Sequence[Answers]) -> Table:
+    """Lay out, by threshold of "unsure", the share of clips answered and the accuracy among them."""
+    columns = [f"{item.threshold:g}" for item in together]
+    table = Table("unsure below", *columns, box=None, caption="% of clips answered / % of these right")
+    for corpus, item in scores.items():
+        table.add_row(corpus, *map(_answer, item.answers))
+    table.add_row("together", *map(_answer, together))
+    return table
+
+
+def _answer(item: Answers) -> str:
+    right = "-" if item.accuracy is None else f"{item.accuracy:.0f}"
+    return f"{item.coverage:.0f} / {right}"
 
 
 def score_table(scores: dict[str, CorpusScores]) -> Table:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from edge.frontend import Array
 from edge.labels import EMOTIONS
 from edge.recogniser import Recognizer
 from train.corpora import Clip
-from train.metrics import bootstrap_uar, score
+from train.metrics import Answers, answers, bootstrap_uar, score
+
+THRESHOLDS: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Values of `DecisionRule.unsure_below` that are weighed."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,15 @@ class CorpusScores:
     confusion: tuple[tuple[int, ...], ...]
     """Counts; rows are the truth."""
     per_speaker: dict[str, float]
+    answers: tuple[Answers, ...]
+    """How many clips are answered, and how many of those rightly, by threshold of "unsure"."""
 
 
 def recognise_clips(bundle: Bundle, clips: Iterable[Clip]) -> Array:
     """Average the posteriors of all windows of each clip, as the recogniser gives them.
+
+    The posteriors are those of the deployed head, temperature and all: the bundle's ECE and the
+    figures on "unsure" are of what a user sees.
 
     A clip too short for a single window is completed with silence.
 
@@ -69,6 +77,12 @@ def score_by_corpus(clips: Sequence[Clip], probs: Array) -> dict[str, CorpusScor
     }
 
 
+def answers_by_threshold(clips: Sequence[Clip], probs: Array) -> tuple[Answers, ...]:
+    """Say how many clips are answered, and how many of those rightly, in percent."""
+    labels = [EMOTIONS.index(clip.emotion) for clip in clips]
+    return tuple(_in_percent(answers(probs, labels, threshold)) for threshold in THRESHOLDS)
+
+
 def described(scores: dict[str, CorpusScores]) -> dict[str, Any]:
     """Return scores as JSON can hold them."""
     return {corpus: asdict(item) for corpus, item in scores.items()}
@@ -91,7 +105,13 @@ def _score(clips: Sequence[Clip], probs: Array) -> CorpusScores:
         ece=100 * scores.ece,
         confusion=scores.confusion,
         per_speaker={name: 100 * value for name, value in scores.per_speaker.items()},
+        answers=answers_by_threshold(clips, probs),
     )
+
+
+def _in_percent(item: Answers) -> Answers:
+    accuracy = None if item.accuracy is None else 100 * item.accuracy
+    return replace(item, coverage=100 * item.coverage, accuracy=accuracy)
 
 
 def _of(clips: Sequence[Clip], corpus: str) -> list[bool]:

@@ -136,6 +136,44 @@ def ece(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
     return float(np.abs(gaps).sum() / len(truth))
 
 
+@dataclass(frozen=True)
+class Answers:
+    """How often there is an answer when "unsure" is one, and how often it is right."""
+
+    threshold: float
+    """Below this probability of the most probable class the answer is "unsure"."""
+    coverage: float
+    """Share of the clips with an answer, in [0, 1]."""
+    accuracy: float | None
+    """Share of those that are right, in [0, 1]; None where nothing is answered."""
+
+
+def answers(probs: ArrayLike, labels: ArrayLike, threshold: float) -> Answers:
+    """Weigh how much is answered against how much of it is right.
+
+    coverage = |{n: max_c p_nc >= threshold}| / N
+    accuracy = |{n answered: argmax_c p_nc = label_n}| / |{n answered}|
+
+    Args:
+        probs: (N, C) probabilities.
+        labels: (N,) the truth, integers in [0, C).
+        threshold: in [0, 1].
+
+    Raises:
+        ValueError: the lengths differ, or `probs` are not probabilities that sum to 1.
+    """
+    posteriors = _posteriors(probs)
+    truth = _class_indices(labels, posteriors.shape[1])
+    _require_as_many(len(posteriors), len(truth))
+    answered = posteriors.max(axis=1) >= threshold
+    right = posteriors.argmax(axis=1) == truth
+    return Answers(
+        threshold=threshold,
+        coverage=float(answered.mean()),
+        accuracy=float(right[answered].mean()) if answered.any() else None,
+    )
+
+
 def ccc(truth: ArrayLike, prediction: ArrayLike) -> float:
     """Compute the concordance correlation coefficient.
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.audio import read_clip
 from edge.bundle import Bundle, default_bundle, load_bundle
 from edge.frontend import Array
 from edge.head import Head
+from edge.sources import demo_clip
 
 EMBEDDING = 256
 
@@ -49,16 +51,13 @@ def head() -> Head:
 
 @pytest.fixture(scope="session")
 def talk() -> Callable[..., Array]:
-    """Make sound from (seconds, amplitude) pieces: noise that comes and goes four times a second."""
+    """Make sound from (seconds, amplitude) pieces: somebody who speaks without a pause, in a quiet room."""
+    spoken = read_clip(demo_clip())[8_000:48_000]
+    voice = spoken / np.abs(spoken).max()
 
     def make(*pieces: tuple[float, float], seed: int = 0) -> Array:
         generator = np.random.default_rng(seed)
-        parts = []
-        for seconds, amplitude in pieces:
-            time_s = np.arange(round(16_000 * seconds)) / 16_000
-            syllables = 0.55 - 0.45 * np.cos(2 * np.pi * 4.0 * time_s)
-            tone = np.sin(2 * np.pi * np.cumsum(300 + 200 * np.sin(9 * time_s)) / 16_000)
-            parts.append(amplitude * syllables * (tone + 0.3 * generator.standard_normal(len(time_s))))
+        parts = [amplitude * np.resize(voice, round(16_000 * seconds)) for seconds, amplitude in pieces]
         background = 1e-4 * generator.standard_normal(sum(map(len, parts)))
         sound: Array = (np.concatenate(parts) + background).astype(np.float32)
         return sound

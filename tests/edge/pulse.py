@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ASOUNDRC = "pcm.!default { type pulse }\nctl.!default { type pulse }\n"
+SINK = "vmic"
 START_S = 10.0
 """How long the server may take to answer."""
 
@@ -32,10 +33,34 @@ class VirtualMicrophone:
     environment: dict[str, str] = field(repr=False)
     """For processes that record from the microphone."""
 
+    def unplug(self, name: str = SINK) -> None:
+        """Take a microphone away, under whoever records from it; nothing if it is not there."""
+        modules = self._pactl("list", "short", "modules").splitlines()
+        for line in modules:
+            if f"sink_name={name}" in line:
+                self._pactl("unload-module", line.split()[0])
+
+    def plug_in(self, rate: int = 44_100, channels: int = 2, name: str = SINK) -> None:
+        """Give the server a microphone, which must not be there."""
+        self._pactl(
+            "load-module", "module-null-sink", f"sink_name={name}", f"rate={rate}", f"channels={channels}"
+        )
+
+    def _pactl(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["pactl", *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+        return done.stdout
+
     @contextmanager
     def playing(self, path: Path) -> Iterator[None]:
         """Play a sound file into the microphone meanwhile; it ends early if it must."""
-        player = subprocess.Popen(["paplay", "--device=vmic", str(path)], env=self.environment)
+        player = subprocess.Popen(["paplay", f"--device={SINK}", str(path)], env=self.environment)
         try:
             yield
         finally:
@@ -68,13 +93,14 @@ def _environment(home: Path) -> dict[str, str]:
     (home / ".asoundrc").write_text(ASOUNDRC)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PULSE_", "ALSA_"))}
     ours = {"HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), "XDG_CONFIG_HOME": str(home / "config")}
-    pulse = {"PULSE_SERVER": f"unix:{runtime}/pulse/native", "PULSE_SOURCE": "vmic.monitor"}
-    return {**inherited, **ours, **pulse}
+    pulse = {"PULSE_SERVER": f"unix:{runtime}/pulse/native", "PULSE_SOURCE": f"{SINK}.monitor"}
+    # A null sink is at rest for 2 s at a time unless its listeners ask for less.
+    return {**inherited, **ours, **pulse, "PULSE_LATENCY_MSEC": "60"}
 
 
 def _start_server(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     options = ["-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--disable-shm=yes"]
-    modules = ["--load=module-native-protocol-unix", "--load=module-null-sink sink_name=vmic"]
+    modules = ["--load=module-native-protocol-unix", f"--load=module-null-sink sink_name={SINK}"]
     command = ["pulseaudio", *options, *modules]
     with log.open("wb") as output:
         return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
@@ -96,7 +122,7 @@ def _answers(environment: dict[str, str]) -> bool:
         listing = subprocess.run(command, env=environment, capture_output=True, timeout=5, check=False)
     except subprocess.TimeoutExpired:
         return False
-    return b"vmic.monitor" in listing.stdout
+    return f"{SINK}.monitor".encode() in listing.stdout
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

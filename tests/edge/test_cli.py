@@ -20,8 +20,11 @@ from edge import cli
 from edge import profile as profile_module
 from edge.bundle import ENCODER, MANIFEST, Bundle
 from edge.profile import Profile, save_profile
+from tests.edge.schema import checked
 
 ROOT = Path(__file__).parents[2]
+
+FULL = Path("/dev/full")
 
 PROGRAM = "from edge.cli import main; main()"
 
@@ -85,10 +88,8 @@ def assert_one_line(outcome: Outcome, code: int, *said: str) -> None:
 
 
 def events(text: str) -> list[dict[str, object]]:
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+    """Read JSON Lines, each checked against the schema of events."""
+    return [checked(line) for line in text.splitlines()]
 
 
 def assert_whole(text: str) -> list[dict[str, object]]:
@@ -194,6 +195,12 @@ def test_a_folder_is_one_line_and_code_3(mmtl: Mmtl, tmp_path: Path) -> None:
         (["run", "demo", "--rat", "3"], "mmtl run --help"),
         (["run", "-", "--rate", "1"], "expected 4000 to 192000"),
         (["run", "demo", "--jsonl"], "requires an argument"),
+        (["run", "demo", "--mqtt", "localhost"], "expected HOST[:PORT]/TOPIC"),
+        (["serve"], "give --tcp PORT"),
+        (["serve", "--tcp", "here"], "expected [HOST:]PORT"),
+        (["serve", "--tcp", "0", "--step-ms", "100"], "a multiple of 80 ms"),
+        (["serve", "--tcp", "0", "--clients", "0"], "mmtl serve --help"),
+        (["convert", "events.jsonl"], "mmtl convert --help"),
         (["run", ""], "empty word"),
         (["run"], "mmtl run --help"),
         (["sing"], "No such command 'sing': see mmtl --help"),
@@ -203,6 +210,52 @@ def test_a_folder_is_one_line_and_code_3(mmtl: Mmtl, tmp_path: Path) -> None:
 )
 def test_wrong_usage_is_one_line_and_code_2(mmtl: Mmtl, arguments: list[str], said: str) -> None:
     assert_one_line(mmtl(*arguments), 2, said)
+
+
+def test_a_log_is_converted_to_stdout_or_a_file(mmtl: Mmtl, tmp_path: Path) -> None:
+    log, out = tmp_path / "events.jsonl", tmp_path / "made" / "windows.csv"
+    mmtl("run", "demo", "--jsonl", str(log))
+    rttm = mmtl("convert", str(log), "--to", "rttm")
+    assert (rttm.code, rttm.err) == (0, "")
+    assert rttm.out.startswith("SPEAKER demo 1 ")
+    assert mmtl("convert", str(log), "--to", "csv", "--out", str(out)) == Outcome(0, "", "")
+    windows = sum(event["type"] == "window" for event in events(log.read_text()))
+    assert out.read_text().count("\n") == 1 + windows > 10
+
+
+def test_a_bad_line_of_a_log_is_one_line_and_code_2_and_leaves_no_file(mmtl: Mmtl, tmp_path: Path) -> None:
+    log, out = tmp_path / "events.jsonl", tmp_path / "out.srt"
+    log.write_text('{"v": 1, "type": "device"}\n\nnonsense\n', "utf-8")
+    assert_one_line(mmtl("convert", str(log), "--to", "srt", "--out", str(out)), 2, "events.jsonl, line 3: ")
+    assert not out.exists()
+    assert_one_line(mmtl("convert", str(tmp_path / "gone"), "--to", "srt"), 2, "No such file")
+    assert_one_line(mmtl("convert", str(log), "--to", "docx"), 2, "choose csv, rttm, textgrid, srt")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_line_and_code_1(mmtl: Mmtl, tmp_path: Path) -> None:
+    assert_one_line(mmtl("run", "demo", "--jsonl", str(FULL)), 1, "/dev/full", "make room")
+    log = tmp_path / "events.jsonl"
+    mmtl("run", "demo", "--jsonl", str(log))
+    program = [sys.executable, "-c", PROGRAM, "convert", str(log), "--to", "csv"]
+    with FULL.open("w") as full:
+        done = subprocess.run(program, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert b"make room" in done.stderr
+
+
+def test_a_broker_that_is_not_there_is_said_and_the_run_goes_well(mmtl: Mmtl, tmp_path: Path) -> None:
+    pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
+    path = tmp_path / "short.wav"
+    soundfile.write(path, np.full(1_000, 0.1), 16_000)
+    outcome = mmtl("run", str(path), "--jsonl", "-", "--mqtt", "127.0.0.1:1/mmtl")
+    assert outcome.code == 0
+    assert_whole(outcome.out)
+    assert outcome.err.splitlines() == [
+        "mmtl: no MQTT broker at 127.0.0.1:1 (no answer): trying again until there is one",
+        "mmtl: 2 events were not delivered to the broker at 127.0.0.1:1",
+    ]
 
 
 def test_events_that_cannot_be_written_are_one_line_and_code_2(mmtl: Mmtl, tmp_path: Path) -> None:
@@ -290,12 +343,12 @@ def test_a_missing_package_of_no_extra_is_unexpected(
 def test_help_lists_every_command(mmtl: Mmtl) -> None:
     outcome = mmtl("--help")
     assert (outcome.code, outcome.err) == (0, "")
-    commands = {"monitor", "run", "devices", "profile"}
+    commands = {"monitor", "run", "verify", "benchmark", "devices", "profile"}
     commands |= {entry.name for entry in entry_points(group=cli.COMMAND_GROUP)}
     assert all(re.search(rf"\b{name}\b", outcome.out) for name in commands)
 
 
-@pytest.mark.parametrize("command", ["monitor", "run", "devices", "profile"])
+@pytest.mark.parametrize("command", ["monitor", "run", "verify", "benchmark", "devices", "profile"])
 def test_every_command_has_help(mmtl: Mmtl, command: str) -> None:
     outcome = mmtl(command, "--help")
     assert (outcome.code, outcome.err) == (0, "")
@@ -335,6 +388,21 @@ def test_a_reader_who_leaves_early_is_no_error() -> None:
     running = process("run", "demo", "--jsonl", "-", "--step-ms", "80")
     assert running.stdout
     assert events(running.stdout.readline())[0]["type"] == "session"
+    running.stdout.close()
+    assert running.stderr
+    with running:
+        assert running.stderr.read() == ""
+        assert running.wait(timeout=60) == 0
+
+
+def test_a_reader_of_a_conversion_who_leaves_early_is_no_error(mmtl: Mmtl, tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    mmtl("run", "demo", "--jsonl", str(log))
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join([*(line for line in lines if '"window"' in line)] * 200), "utf-8")
+    running = process("convert", str(log), "--to", "csv")
+    assert running.stdout
+    assert running.stdout.readline().startswith("start_s,")
     running.stdout.close()
     assert running.stderr
     with running:

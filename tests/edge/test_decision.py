@@ -88,6 +88,21 @@ def test_the_label_held_comes_back_when_it_is_sure_again() -> None:
     assert labels(decision, sure("sad"), sure("sad", 0.3), sure("sad")) == ["sad", UNSURE, "sad"]
 
 
+def test_near_the_limit_a_claim_stands_and_so_does_unsure() -> None:
+    decision = Decision(PROMPT, STEP_S)
+    near = [sure("sad", prob) for prob in (0.38, 0.42, 0.36, 0.44)]
+    assert labels(decision, sure("sad"), *near) == ["sad"] * 5
+    assert labels(decision, sure("sad", 0.34), *near) == [UNSURE] * 5
+    assert labels(decision, sure("sad", 0.46), *near) == ["sad"] * 5
+
+
+def test_reset_forgets_that_nothing_was_claimed() -> None:
+    decision = Decision(PROMPT, STEP_S)
+    assert labels(decision, sure("sad", 0.3), sure("sad", 0.42)) == [UNSURE, UNSURE]
+    decision.reset()
+    assert labels(decision, sure("sad", 0.42)) == ["sad"]
+
+
 def test_the_average_is_over_all_windows_of_the_utterance() -> None:
     decision = Decision(DecisionRule(), STEP_S)
     posteriors = [sure("sad", 0.9), sure("happy", 0.5), sure("sad", 0.4)]

@@ -66,6 +66,28 @@ def test_memory_is_bounded() -> None:
         history.append(np.zeros((3, 128), np.float32))
         history.forget(history.end - 32)
     assert history.end == 6_000
-    assert len(history._rows) == 32
-    assert history._rows.base is not None
-    assert len(history._rows.base) <= 35
+    assert history.capacity <= 2 * 35
+
+
+def test_a_steady_stream_allocates_no_buffer() -> None:
+    history, buffers = numbers(64), set()
+    for _ in range(500):
+        history.append(np.zeros((8, 2), np.float32))
+        history.forget(history.end - 56)
+        buffers.add(id(history._buffer))
+    assert len(buffers) == 1
+
+
+def test_the_room_of_a_large_piece_is_given_back() -> None:
+    history = History(np.zeros(0, np.float32))
+    for length in (100_000, *[1_000] * 150):
+        history.append(np.zeros(length, np.float32))
+        history.forget(history.end - 500)
+    assert history.capacity <= 4_000
+
+
+def test_what_is_appended_is_a_copy() -> None:
+    history, rows = History(np.zeros(0, np.float32)), np.ones(4, np.float32)
+    history.append(rows)
+    rows[:] = 2.0
+    assert history[0:4].tolist() == [1.0] * 4

@@ -3,124 +3,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
+from edge import microphone as microphone_module
 from edge.audio import SAMPLE_RATE
-from edge.blocks import Block
-from edge.errors import DeviceError
-from edge.frontend import Array
-from edge.microphone import InputDevice, Microphone, input_devices
+from edge.blocks import Block, DeviceNews
+from edge.microphone import Microphone
+from tests.edge.portaudio import FakePortAudio, FakeStream, desk, device, error_of, ramp
 from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
 
 ROOT = Path(__file__).parents[2]
-
-
-# A PortAudio that does as it is told
-
-
-class FakeError(Exception):
-    """Stands for sounddevice.PortAudioError."""
-
-
-@dataclass
-class FakeStream:
-    """A stream whose callbacks the test makes, from its own thread or another."""
-
-    options: dict[str, Any]
-    start_error: str = ""
-    running: bool = False
-    closed: bool = False
-    adc_s: float = 50.0
-
-    def start(self) -> None:
-        if self.start_error:
-            raise FakeError(self.start_error)
-        self.running = True
-
-    def close(self, ignore_errors: bool = True) -> None:
-        self.running, self.closed = False, True
-        self.options["finished_callback"]()
-
-    def deliver(
-        self, sound: Array, *, overflow: bool = False, gap_s: float = 0.0, clock: bool = True
-    ) -> None:
-        """Call back with (N, channels) sound; the converter's clock skips `gap_s` before it."""
-        self.adc_s += gap_s
-        times = SimpleNamespace(inputBufferAdcTime=self.adc_s if clock else 0.0)
-        buffer = bytearray(sound.astype(np.float32).tobytes())
-        self.options["callback"](buffer, len(sound), times, SimpleNamespace(input_overflow=overflow))
-        buffer[:] = b"\xff" * len(buffer)
-        self.adc_s += len(sound) / self.options["samplerate"]
-
-
-@dataclass
-class FakePortAudio:
-    """The part of the sounddevice module that edge.microphone uses."""
-
-    devices: list[dict[str, Any]]
-    default: int = 0
-    rates: tuple[int, ...] = (16_000,)
-    channels: tuple[int, ...] = (1, 2)
-    start_error: str = ""
-    streams: list[FakeStream] = field(default_factory=list)
-    PortAudioError = FakeError
-
-    def query_devices(self, kind: str | None = None) -> Any:
-        if kind is None:
-            return tuple(self.devices)
-        if self.default < 0:
-            raise FakeError("Error querying device -1")
-        return self.devices[self.default]
-
-    def query_hostapis(self, index: int) -> dict[str, Any]:
-        return {"name": ("ALSA", "JACK")[index]}
-
-    def check_input_settings(self, *, device: int, channels: int, dtype: str, samplerate: int) -> None:
-        assert dtype == "float32"
-        assert self.devices[device]["max_input_channels"] >= channels
-        if samplerate not in self.rates or channels not in self.channels:
-            raise FakeError("Invalid sample rate [PaErrorCode -9997]")
-
-    def RawInputStream(self, **options: Any) -> FakeStream:  # noqa: N802
-        if options["samplerate"] not in self.rates or options["channels"] not in self.channels:
-            raise FakeError("Invalid sample rate [PaErrorCode -9997]")
-        self.streams.append(FakeStream(options, self.start_error))
-        return self.streams[-1]
-
-
-def device(index: int, name: str, inputs: int = 1, rate: float = 44_100.0, host: int = 0) -> dict[str, Any]:
-    return {
-        "index": index,
-        "name": name,
-        "hostapi": host,
-        "max_input_channels": inputs,
-        "default_samplerate": rate,
-    }
-
-
-def desk() -> FakePortAudio:
-    return FakePortAudio(
-        [
-            device(0, "USB Headset: Audio (hw:1,0)"),
-            device(1, "HDMI", inputs=0),
-            device(2, "USB Camera: Audio (hw:2,0)", inputs=2, rate=48_000.0),
-            device(3, "HDA Intel PCH (hw:0,0)", inputs=2, host=1),
-        ]
-    )
-
-
-def ramp(samples: int, start: int = 0) -> Array:
-    """(N, 1) sound whose every sample is its number, in 2 ** -15."""
-    numbers = np.arange(start, start + samples, dtype=np.float32)
-    return (numbers / np.float32(32_768))[:, None]
 
 
 def opened(portaudio: FakePortAudio, **options: Any) -> tuple[Microphone, FakeStream]:
@@ -128,138 +26,10 @@ def opened(portaudio: FakePortAudio, **options: Any) -> tuple[Microphone, FakeSt
     return microphone, portaudio.streams[-1]
 
 
-def drain(microphone: Microphone) -> list[Block]:
-    """Stop recording and take what had arrived."""
+def drain(microphone: Microphone, blocks: Iterator[Block] | None = None) -> list[Block]:
+    """Stop recording and take what had arrived, or what is left of an iteration."""
     microphone.__exit__(None, None, None)
-    return list(microphone)
-
-
-def error_of(action: Callable[[], object]) -> str:
-    with pytest.raises(DeviceError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-# Which inputs there are
-
-
-def test_inputs_are_listed_with_the_rates_that_really_open() -> None:
-    portaudio = desk()
-    portaudio.rates = (44_100, 48_000)
-    assert input_devices(portaudio)[1] == InputDevice(
-        index=2,
-        name="USB Camera: Audio (hw:2,0)",
-        host_api="ALSA",
-        channels=2,
-        default_rate=48_000,
-        rates=(44_100, 48_000),
-        default=False,
-    )
-
-
-def test_outputs_are_not_listed_and_one_input_is_the_default() -> None:
-    portaudio = desk()
-    portaudio.default = 3
-    listed = input_devices(portaudio)
-    assert [(entry.index, entry.default) for entry in listed] == [(0, False), (2, False), (3, True)]
-
-
-def test_without_inputs_or_a_default_the_list_is_still_made() -> None:
-    assert input_devices(FakePortAudio([], default=-1)) == []
-    portaudio = desk()
-    portaudio.default = -1
-    assert not any(entry.default for entry in input_devices(portaudio))
-
-
-def test_trying_rates_keeps_the_libraries_quiet_and_gives_the_terminal_back(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    script = (
-        "import os, sys; from edge.microphone import _quiet\n"
-        "with _quiet(): os.write(2, b'ALSA lib pcm.c: noise')\n"
-        "os.write(2, b'diagnostics')"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
-    assert capfd.readouterr().err == "diagnostics"
-
-
-# Choosing
-
-
-@pytest.mark.parametrize(
-    ("wanted", "name"),
-    [
-        (None, "USB Headset: Audio (hw:1,0)"),
-        (2, "USB Camera: Audio (hw:2,0)"),
-        ("2", "USB Camera: Audio (hw:2,0)"),
-        ("intel pch", "HDA Intel PCH (hw:0,0)"),
-        ("CAMERA", "USB Camera: Audio (hw:2,0)"),
-    ],
-)
-def test_an_input_is_chosen_by_default_index_or_part_of_its_name(wanted: int | str | None, name: str) -> None:
-    portaudio = desk()
-    with Microphone(wanted, portaudio=portaudio) as microphone:
-        assert microphone.name == name
-        assert name == portaudio.devices[portaudio.streams[0].options["device"]]["name"]
-
-
-def test_a_whole_name_wins_over_the_longer_ones_it_is_part_of() -> None:
-    portaudio = FakePortAudio([device(0, "default:extra"), device(1, "default")])
-    with Microphone("Default", portaudio=portaudio) as microphone:
-        assert microphone.name == "default"
-
-
-@pytest.mark.parametrize("wanted", ["bluetooth", "1", "17"])
-def test_an_unknown_input_is_refused_with_the_list(wanted: str) -> None:
-    message = error_of(Microphone(wanted, portaudio=desk()).__enter__)
-    assert f"there is no input {wanted}: choose one with mic:INDEX from 0 (USB Headset" in message
-    assert "3 (HDA Intel PCH (hw:0,0))" in message
-    assert "HDMI" not in message
-
-
-def test_an_ambiguous_name_is_refused_with_its_matches() -> None:
-    message = error_of(Microphone("usb", portaudio=desk()).__enter__)
-    assert "usb means several inputs" in message
-    assert "0 (USB Headset" in message
-    assert "2 (USB Camera" in message
-    assert "Intel" not in message
-
-
-def test_without_a_default_input_the_list_is_shown() -> None:
-    portaudio = desk()
-    portaudio.default = -1
-    assert "no default input: choose one with mic:INDEX from 0 (" in error_of(
-        Microphone(portaudio=portaudio).__enter__
-    )
-
-
-@pytest.mark.parametrize("wanted", [None, "usb"])
-def test_without_any_input_it_says_what_to_check(wanted: str | None) -> None:
-    portaudio = FakePortAudio([device(0, "HDMI", inputs=0)], default=-1)
-    assert "arecord -l" in error_of(Microphone(wanted, portaudio=portaudio).__enter__)
-
-
-@pytest.mark.parametrize(
-    ("failure", "remedy"),
-    [
-        (OSError("PortAudio library not found"), "apt install libportaudio2"),
-        (None, "pip install sounddevice"),
-    ],
-)
-def test_without_portaudio_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, failure: OSError | None, remedy: str
-) -> None:
-    class Finder:
-        def find_spec(self, name: str, *_: object) -> None:
-            if name == "sounddevice":
-                raise failure or ImportError(name)
-
-    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
-    assert remedy in error_of(Microphone().__enter__)
-    assert remedy in error_of(input_devices)
+    return list(blocks or microphone)
 
 
 # Opening
@@ -406,7 +176,7 @@ def test_a_late_callback_wakes_the_listener() -> None:
 
 
 def test_a_device_that_falls_silent_is_reported_not_waited_for() -> None:
-    microphone, stream = opened(desk(), stall_s=0.05)
+    microphone, stream = opened(desk(), stall_s=0.05, reconnect=False)
     stream.deliver(ramp(320))
     blocks = iter(microphone)
     next(blocks)
@@ -416,7 +186,7 @@ def test_a_device_that_falls_silent_is_reported_not_waited_for() -> None:
 
 
 def test_a_recording_that_the_driver_ends_is_reported_at_once_after_its_last_sound() -> None:
-    microphone, stream = opened(desk(), stall_s=60.0)
+    microphone, stream = opened(desk(), stall_s=60.0, reconnect=False)
     stream.deliver(ramp(320))
     stream.options["finished_callback"]()
     blocks = iter(microphone)
@@ -453,13 +223,186 @@ def test_a_microphone_can_be_used_again_and_starts_afresh() -> None:
         np.testing.assert_array_equal(next(iter(microphone)).samples, ramp(320, start)[:, 0])
 
 
+# Unplugged
+
+
+HEADSET = "USB Headset: Audio (hw:1,0)"
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for lost devices without delay."""
+    monkeypatch.setattr(microphone_module, "RETRY_S", 0.001)
+
+
+def lose(stream: FakeStream) -> None:
+    """Pull the plug: the driver ends the recording by itself."""
+    stream.options["finished_callback"]()
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+def test_an_unplugged_device_is_taken_up_again_by_name_and_the_time_between_is_lost_sound(rate: int) -> None:
+    portaudio, clock = desk(), Clock()
+    microphone, stream = opened(portaudio, clock=clock, stall_s=60.0)
+    stream.deliver(ramp(320))
+    blocks = iter(microphone)
+    assert next(blocks).news is None
+    lose(stream)
+    lost = next(blocks)
+    assert (lost.news, len(lost.samples), lost.lost) == (DeviceNews(HEADSET, "lost"), 0, 0)
+
+    def plug_in(fake: FakePortAudio) -> None:
+        fake.devices = [device(4, "Other"), device(7, "USB Headset: Audio (hw:3,0)", rate=48_000.0)]
+        fake.rates, fake.opening = (rate,), ramp(rate // 50)
+
+    portaudio.plan = plug_in
+    clock.now_s += 10.0
+    back = next(blocks)
+    assert (back.news, len(back.samples)) == (DeviceNews(HEADSET, "back"), 0)
+    assert back.lost == 10 * SAMPLE_RATE - 320
+    assert stream.closed
+    assert (portaudio.streams[-1].options["device"], portaudio.starts) == (7, 2)
+    after = drain(microphone, blocks)
+    assert sum(len(block.samples) for block in after) == 320
+    assert [(block.lost, block.news) for block in after] == [(0, None)] * len(after)
+    assert all(opened.closed for opened in portaudio.streams)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_device_is_looked_for_until_it_is_there_and_opens() -> None:
+    portaudio = desk()
+    microphone, stream = opened(portaudio)
+    stream.deliver(ramp(320))
+    blocks = iter(microphone)
+    next(blocks)
+    lose(stream)
+
+    def later(fake: FakePortAudio) -> None:
+        fake.devices = [device(0, "HDMI", inputs=0)] if fake.starts < 4 else [device(0, HEADSET)]
+        fake.start_error = "Device unavailable" if fake.starts < 6 else ""
+        fake.opening = ramp(320)
+
+    portaudio.plan = later
+    assert [next(blocks).news, next(blocks).news] == [
+        DeviceNews(HEADSET, "lost"),
+        DeviceNews(HEADSET, "back"),
+    ]
+    assert portaudio.starts == 6
+    drain(microphone)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_device_that_opens_again_but_delivers_nothing_is_not_back() -> None:
+    portaudio = desk()
+    microphone, stream = opened(portaudio, stall_s=0.02)
+    stream.deliver(ramp(320))
+    blocks = iter(microphone)
+    next(blocks)
+    assert next(blocks).news == DeviceNews(HEADSET, "lost")
+
+    def deaf(fake: FakePortAudio) -> None:
+        fake.opening = ramp(320) if fake.starts == 4 else None
+
+    portaudio.plan = deaf
+    assert next(blocks).news == DeviceNews(HEADSET, "back")
+    assert portaudio.starts == 4
+    drain(microphone)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_device_can_be_lost_again_and_again() -> None:
+    portaudio, clock = desk(), Clock()
+    portaudio.opening = ramp(320)
+    microphone, _ = opened(portaudio, clock=clock, stall_s=60.0)
+    news, heard = [], 0
+    blocks = iter(microphone)
+    for _ in range(3):
+        heard += len(next(blocks).samples)
+        lose(portaudio.streams[-1])
+        news.append(next(blocks))
+        clock.now_s += 1.0
+        news.append(next(blocks))
+    assert [block.news.state for block in news if block.news] == ["lost", "back"] * 3
+    assert heard + sum(block.lost for block in news) == 3 * SAMPLE_RATE
+    drain(microphone)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_a_lost_device_delivers_late_is_not_heard() -> None:
+    portaudio = desk()
+    microphone, stream = opened(portaudio, stall_s=60.0)
+    portaudio.opening = ramp(320, start=5_000)
+    stream.deliver(ramp(320))
+    blocks = iter(microphone)
+    next(blocks)
+    lose(stream)
+    assert [next(blocks).news, next(blocks).news] == [
+        DeviceNews(HEADSET, "lost"),
+        DeviceNews(HEADSET, "back"),
+    ]
+    stream.deliver(ramp(320, start=9_000))
+    np.testing.assert_array_equal(
+        np.concatenate([block.samples for block in drain(microphone, blocks)]), ramp(320, start=5_000)[:, 0]
+    )
+
+
+def test_leaving_while_the_device_is_away_ends_the_wait() -> None:
+    portaudio = desk()
+    microphone, stream = opened(portaudio)
+    stream.deliver(ramp(320))
+    blocks = iter(microphone)
+    next(blocks)
+    lose(stream)
+    assert next(blocks).news == DeviceNews(HEADSET, "lost")
+    leaving = threading.Timer(0.05, microphone.__exit__, [None, None, None])
+    leaving.start()
+    assert list(blocks) == []
+    leaving.join()
+    assert portaudio.starts == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_leaving_while_the_device_is_being_opened_frees_it() -> None:
+    portaudio = desk()
+    microphone, stream = opened(portaudio)
+    stream.deliver(ramp(320))
+    blocks = iter(microphone)
+    next(blocks)
+    lose(stream)
+    assert next(blocks).news == DeviceNews(HEADSET, "lost")
+    portaudio.opening = ramp(320)
+    portaudio.plan = lambda _: microphone.__exit__(None, None, None)
+    assert next(blocks, None) is None
+    assert [opened.closed for opened in portaudio.streams] == [True, True]
+
+
+def test_a_device_that_never_delivered_anything_is_an_error() -> None:
+    portaudio = desk()
+    microphone, stream = opened(portaudio, stall_s=60.0)
+    lose(stream)
+    assert "stopped delivering sound" in error_of(lambda: next(iter(microphone)))
+    assert portaudio.starts == 1
+    drain(microphone)
+
+
 # The real PortAudio
 
 RECORD = """
 import sys
 import numpy as np
 import sounddevice
-from edge.microphone import Microphone, input_devices
+from edge.devices import input_devices
+from edge.microphone import Microphone
 from edge.sources import open_source
 
 class Refusing:

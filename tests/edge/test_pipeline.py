@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from edge import pipeline
-from edge.blocks import Block
+from edge.blocks import Block, DeviceNews
 from edge.bundle import Bundle
-from edge.errors import SourceError
-from edge.events import Event, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.errors import RealTimeError, SourceError
+from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.frontend import Array
-from edge.pipeline import Ledger, listen, with_queue
+from edge.pipeline import Ledger, listen, session_of, with_queue
 from edge.recogniser import QUIETEST_DBFS, Recognizer
 from edge.sinks import Sink
+from tests.edge.schema import checked_event
 
 Talk = Callable[..., Array]
 LATENCY = {"front_end": 0.5, "encoder": 1.5}
@@ -52,7 +53,7 @@ class Collected(Sink):
         self.heard: list[tuple[float, float]] = []
 
     def emit(self, event: Event) -> None:
-        self.events.append(event)
+        self.events.append(checked_event(event))
 
     def progress(self, heard_s: float, level_dbfs: float) -> None:
         self.heard.append((heard_s, level_dbfs))
@@ -109,6 +110,48 @@ def test_lost_sound_is_told_and_advances_the_time(recogniser: Recognizer, talk: 
     assert of(Overrun, sink.events) == [Overrun(start_s=0.16, lost_s=10.0)]
     assert summary.dropped == 1
     assert summary.duration_s == pytest.approx(11.0)
+
+
+def test_news_of_the_device_is_told_at_its_time_in_the_stream(recogniser: Recognizer, talk: Talk) -> None:
+    sink, now_s = Collected(), time.perf_counter()
+    nothing = np.zeros(0, np.float32)
+    blocks = [
+        *cut(talk((1.0, 0.3))),
+        Block(nothing, now_s, news=DeviceNews("headset", "lost")),
+        Block(nothing, now_s, 160_000, DeviceNews("headset", "back")),
+        *cut(talk((1.0, 0.3))),
+    ]
+    summary = listen(Blocks(blocks), recogniser, [sink])
+    assert of(Device, sink.events) == [Device(1.0, "headset", "lost"), Device(11.0, "headset", "back")]
+    assert of(Overrun, sink.events) == [Overrun(start_s=1.0, lost_s=10.0)]
+    assert (summary.duration_s, summary.dropped) == (12.0, 1)
+
+
+def test_who_is_strict_hears_no_more_after_a_loss_but_gets_the_summary(
+    recogniser: Recognizer, talk: Talk
+) -> None:
+    sink, source = Collected(), Blocks(cut(talk((3.5, 0.3)), lost=8_000))
+    with pytest.raises(RealTimeError, match=r"0\.50 s of sound from blocks was lost") as caught:
+        listen(source, recogniser, [sink], strict=True)
+    assert caught.value.exit_code == 6
+    assert source.closed
+    assert len(sink.heard) == 3
+    assert isinstance(sink.events[-1], Summary)
+    assert of(Overrun, sink.events) == [Overrun(start_s=0.16, lost_s=0.5)]
+
+
+def test_who_is_strict_has_nothing_to_complain_of_without_a_loss(recogniser: Recognizer, talk: Talk) -> None:
+    summary = listen(Blocks(cut(talk((1.0, 0.3)))), recogniser, [], strict=True)
+    assert summary.dropped == 0
+
+
+def test_the_session_tells_the_delay_that_no_machine_can_avoid(recogniser: Recognizer) -> None:
+    delay_s = session_of("blocks", recogniser).algorithmic_delay_s
+    recogniser.feed(np.zeros(round(16_000 * delay_s) - 1, np.float32))
+    assert recogniser.flush() == []
+    recogniser.reset()
+    recogniser.feed(np.zeros(round(16_000 * delay_s), np.float32))
+    assert len(of(Window, recogniser.flush())) == 1
 
 
 def test_a_source_without_sound_still_gets_a_summary(recogniser: Recognizer) -> None:
@@ -206,10 +249,18 @@ def test_the_summary_reports_percentiles_of_the_compute_time() -> None:
     assert (summary.windows, summary.real_time_factor) == (101, 0.05)
 
 
+def test_the_summary_reports_the_lag_with_the_waiting_and_the_compute_time_without() -> None:
+    ledger = Ledger()
+    ledger.spent(0.5, [with_queue(window(**LATENCY), float(ms)) for ms in range(101)])
+    summary = ledger.summary(10.0)
+    assert summary.lag_ms == pytest.approx({"p50": 52.0, "p95": 97.0, "p99": 101.0})
+    assert summary.latency_ms == pytest.approx({"p50": 2.0, "p95": 2.0, "p99": 2.0})
+
+
 def test_the_ledger_of_a_long_day_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "RECENT_WINDOWS", 100)
     ledger = Ledger()
     for _ in range(1_000):
         ledger.spent(0.001, [window(**LATENCY)])
-    assert len(ledger._compute_ms) == 100
+    assert len(ledger._compute_ms) == len(ledger._lag_ms) == 100
     assert ledger.summary(1_000.0).windows == 1_000

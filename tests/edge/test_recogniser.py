@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from edge.audio import Intake
 from edge.bundle import Bundle
 from edge.decision import DecisionRule
 from edge.engine import WindowEngine
@@ -395,22 +396,22 @@ def test_memory_is_bounded(bundle: Bundle, talk: Talk) -> None:
     for _ in range(20):
         recogniser.feed(sound)
         histories = (recogniser._features, recogniser._speech, recogniser._dbfs)
-        sizes.append([len(history._rows) for history in histories])
-    assert max(features for features, _, _ in sizes) <= 32
-    assert max(frames for _, *both in sizes for frames in both) <= 32 * 8 + 49 + 8
-    assert sizes[-1] == pytest.approx(sizes[5], abs=8)
+        sizes.append([history.capacity for history in histories])
+    assert max(features for features, _, _ in sizes) <= 2 * (32 + 25)
+    assert max(frames for _, *both in sizes for frames in both) <= 2 * (32 * 8 + 49 + 8 + 200)
+    assert sizes[-1] == sizes[5]
 
 
 def test_memory_is_bounded_for_a_step_longer_than_the_window(bundle: Bundle, talk: Talk) -> None:
     recogniser = Recognizer(bundle, settings=Settings(step_ms=80_000), provider="cpu")
     for _ in range(5):
         recogniser.feed(talk((2.0, 0.2)))
-    assert len(recogniser._features._rows) <= 32
+    assert recogniser._features.capacity <= 2 * (32 + 25)
 
 
 def test_the_window_shows_its_compute_time_by_stage(recogniser: Recognizer, sound: Array) -> None:
     for window in windows(heard(recogniser, sound, 1_280)):
-        assert set(window.latency_ms) == {"front_end", "encoder", "classifier", "decision"}
+        assert set(window.latency_ms) == {"front_end", "encoder", "speech", "classifier", "decision"}
         assert all(spent >= 0.0 for spent in window.latency_ms.values())
         assert window.lag_ms > 0.0
 
@@ -432,6 +433,26 @@ def test_an_utterance_ends_with_its_last_sound_not_when_the_silence_was_long_eno
     assert first.start_s == pytest.approx(0.6, abs=0.2)
     assert first.end_s == pytest.approx(3.0, abs=0.1)
     assert ended.time_s == pytest.approx(first.end_s + 0.8)
+
+
+def test_recognisers_that_share_an_engine_do_not_touch_each_other(
+    recogniser: Recognizer, bundle: Bundle, sound: Array
+) -> None:
+    expected = heard(recogniser, sound, 1_280)
+    one, other = (Recognizer(bundle, engine=recogniser.engine) for _ in range(2))
+    events: list[Event] = []
+    for start in range(0, len(sound), 1_280):
+        events += one.feed(sound[start : start + 1_280])
+        other.feed(0.5 * sound[::-1][start : start + 1_280])
+    assert untimed(events + one.flush()) == untimed(expected)
+
+
+def test_the_clock_given_is_what_times_the_stages(bundle: Bundle, sound: Array) -> None:
+    ticks = iter(range(10**6))
+    recogniser = Recognizer(bundle, provider="cpu", clock=lambda: float(next(ticks)))
+    for window in windows(heard(recogniser, sound, 3_840)):
+        assert all(spent > 0.0 and spent % 1_000.0 == 0.0 for spent in window.latency_ms.values())
+        assert window.lag_ms % 1_000.0 == 0.0
 
 
 def test_a_rule_that_is_never_sure_claims_nothing(bundle: Bundle, sound: Array) -> None:
@@ -459,3 +480,34 @@ def test_the_shipped_model_is_loaded_when_none_is_named() -> None:
     recogniser = Recognizer.load(provider="cpu")
     assert recogniser.profile is None
     assert (recogniser.feature_ms, recogniser.window_s) == (80, 3.0)
+
+
+@pytest.mark.parametrize("block", [1_000, 4_801])
+def test_sound_of_another_rate_gives_the_events_of_the_same_sound_resampled(
+    recogniser: Recognizer, talk: Talk, block: int
+) -> None:
+    sound = np.repeat(talk((0.3, 0.0), (3.5, 0.3)), 3)  # 48 kHz
+    intake = Intake(48_000)
+    expected = heard(recogniser, np.concatenate([intake.feed(sound), intake.flush()]))
+    recogniser.reset()
+    stereo = np.stack([sound, sound], axis=1)
+    events = []
+    for start in range(0, len(stereo), block):
+        events += recogniser.accept_waveform(48_000, stereo[start : start + block])
+    assert_same(events + recogniser.flush(), expected)
+
+
+def test_integers_are_taken_at_their_full_scale(recogniser: Recognizer, talk: Talk) -> None:
+    sound = talk((0.3, 0.0), (3.0, 0.3))
+    integers = np.round(sound * 32_767).astype(np.int16)
+    expected = heard(recogniser, integers.astype(np.float32) / np.float32(32_768))
+    with recogniser:
+        events = recogniser.accept_waveform(16_000, integers) + recogniser.flush()
+    assert_same(events, expected)
+
+
+def test_a_rate_that_changes_in_mid_stream_is_refused(recogniser: Recognizer) -> None:
+    with recogniser:
+        recogniser.accept_waveform(48_000, np.zeros(100, np.float32))
+        with pytest.raises(UsageError, match="flush and reset"):
+            recogniser.accept_waveform(44_100, np.zeros(100, np.float32))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from edge.errors import MmtlError, UsageError
-from edge.events import Device, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.sinks import JsonLines, PlainLines, ReaderGone, Sink, clock_time, describe, printable
+from tests.edge.schema import checked, checked_event
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = Path("/dev/full")
@@ -28,11 +28,11 @@ def window(end_s: float, label: str, speech: bool = True) -> Window:
     return Window(end_s - 3.0, end_s, probs, probs, label, speech, -20.0, {"encoder": 1.0}, 5.0)
 
 
-def plain(*events: object) -> list[str]:
+def plain(*events: Event) -> list[str]:
     stream = io.StringIO()
     sink = PlainLines(stream)
     for event in events:
-        sink.emit(event)  # type: ignore[arg-type]
+        sink.emit(checked_event(event))
     return stream.getvalue().splitlines()
 
 
@@ -78,7 +78,7 @@ def test_an_old_file_is_kept_until_there_is_an_event(tmp_path: Path) -> None:
     with JsonLines(str(path)) as sink:
         sink.emit(Overrun(1.0, 0.1))
         sink.emit(Overrun(2.0, 0.1))
-    assert [json.loads(line)["start_s"] for line in path.read_text("utf-8").splitlines()] == [1.0, 2.0]
+    assert [checked(line)["start_s"] for line in path.read_text("utf-8").splitlines()] == [1.0, 2.0]
 
 
 def test_each_event_is_a_line_that_can_be_read_before_the_file_is_closed(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_each_event_is_a_line_that_can_be_read_before_the_file_is_closed(tmp_pat
             sink.emit(event)
             lines = path.read_text(encoding="utf-8").splitlines()
             assert len(lines) == seen
-            assert json.loads(lines[-1])["type"] == event.type
+            assert checked(lines[-1])["type"] == event.type
 
 
 def test_a_dash_means_stdout_which_stays_open(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +97,7 @@ def test_a_dash_means_stdout_which_stays_open(capsys: pytest.CaptureFixture[str]
     sink.close()
     print("still here")  # noqa: T201
     first, second = capsys.readouterr().out.splitlines()
-    assert json.loads(first)["lost_s"] == 0.25
+    assert checked(first)["lost_s"] == 0.25
     assert second == "still here"
 
 

@@ -3,102 +3,240 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from edge.frontend import Array
+from edge.audio import read_clip
+from edge.frontend import Array, FrontEnd
+from edge.sources import demo_clip
 from edge.speech import SpeechDetector, SpeechGate
+from edge.voice import PIECE
+
+Flags = NDArray[np.bool_]
 
 GATE = SpeechGate()
-ROOM, VOICE, MUTED = -60.0, -30.0, -147.0
+RATE = 16_000
+FRAME, HOP = 640, 160
+SILENT, VOICED, BETWEEN = 0.0, 1.0, 0.42
 
 
-def levels(*pieces: tuple[int, float]) -> Array:
-    """Frame levels from (milliseconds, dBFS) pieces."""
-    return np.concatenate([np.full(ms // GATE.hop_ms, level, np.float32) for ms, level in pieces])
+class Told:
+    """Takes the mean of a piece as the probability of speech in it."""
+
+    def reset(self) -> None:
+        self.pieces = 0
+
+    def __call__(self, piece: Array) -> float:
+        assert piece.shape == (PIECE,)
+        self.pieces += 1
+        return float(piece.mean())
 
 
-def spoken(given: Array, gate: SpeechGate = GATE) -> list[tuple[int, int]]:
-    """The stretches of speech in milliseconds: from when it was known to when it was over."""
-    flags = np.concatenate([[False], SpeechDetector(gate).feed(given), [False]])
-    edges = np.flatnonzero(np.diff(flags.astype(int))) * GATE.hop_ms
+def told(*pieces: tuple[int, float]) -> Array:
+    """Samples from (number of pieces, probability of speech)."""
+    return np.concatenate([np.full(count * PIECE, probability, np.float32) for count, probability in pieces])
+
+
+def flags_of(samples: Array) -> Flags:
+    return SpeechDetector(GATE, voice=Told()).feed(samples)
+
+
+def stretches(flags: Flags) -> list[tuple[int, int]]:
+    """The stretches of speech in frames: the first flagged, and the first after."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
     return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
 
 
-def test_speech_begins_after_so_much_sound_and_ends_after_so_long_without() -> None:
-    pieces = levels((1_000, ROOM), (1_500, VOICE), (2_000, ROOM))
-    assert spoken(pieces) == [(1_000 + GATE.enter_ms - 10, 2_500 + GATE.leave_ms - 10)]
+def heard(sound: Array) -> list[tuple[int, int]]:
+    """The stretches of speech in a real sound."""
+    return stretches(SpeechDetector(GATE).feed(sound))
 
 
-@pytest.mark.parametrize(("sound_ms", "count"), [(GATE.enter_ms - 10, 0), (GATE.enter_ms, 1)])
-def test_a_click_is_not_speech(sound_ms: int, count: int) -> None:
-    assert len(spoken(levels((1_000, ROOM), (sound_ms, VOICE), (2_000, ROOM)))) == count
+def frame_at(samples: int) -> int:
+    """The first frame that ends when so many samples have come, or after."""
+    return -(-(samples - FRAME) // HOP)
 
 
-@pytest.mark.parametrize(("pause_ms", "count"), [(GATE.leave_ms - 10, 1), (GATE.leave_ms, 2)])
-def test_a_pause_between_words_does_not_end_speech(pause_ms: int, count: int) -> None:
-    pieces = levels((1_000, ROOM), (1_000, VOICE), (pause_ms, ROOM), (1_000, VOICE), (1_000, ROOM))
-    assert len(spoken(pieces)) == count
+def test_there_is_one_flag_for_each_frame_of_the_front_end() -> None:
+    front_end = FrontEnd()
+    for count in [0, 1, 639, 640, 799, 800, 5_000, 48_001]:
+        assert len(flags_of(np.zeros(count, np.float32))) == front_end.frames_in(count)
 
 
-def test_sound_must_fall_into_the_memory_to_count() -> None:
-    gap = GATE.memory_ms
-    pieces = [(1_000, ROOM), *[(120, VOICE), (gap, ROOM)] * 5]
-    assert spoken(levels(*pieces)) == []
+def test_speech_begins_after_so_much_voice_and_ends_after_so_long_without() -> None:
+    ((first, last),) = stretches(flags_of(told((30, SILENT), (50, VOICED), (60, SILENT))))
+    assert first == frame_at(31 * PIECE) + GATE.enter_ms // GATE.hop_ms - 1
+    assert last == frame_at(81 * PIECE) + GATE.leave_ms // GATE.hop_ms - 1
 
 
-@pytest.mark.parametrize(("above", "count"), [(9.0, 0), (11.0, 1)])
-def test_speech_stands_out_from_the_background(above: float, count: int) -> None:
-    assert len(spoken(levels((1_000, ROOM), (1_000, ROOM + above), (1_000, ROOM)))) == count
+def test_a_piece_counts_as_soon_as_it_is_complete_and_not_before() -> None:
+    gate = SpeechGate(enter_ms=10)
+    sound = told((5, SILENT), (1, VOICED))
+    detector = SpeechDetector(gate, voice=Told())
+    detector.feed(sound[:-1])
+    assert not detector.feed(sound[-1:]).any()
+    assert frame_at(6 * PIECE) * HOP + FRAME == 6 * PIECE + 128
+    assert detector.feed(np.zeros(128, np.float32)).tolist() == [True]
 
 
-@pytest.mark.parametrize(("level", "count"), [(-66.0, 0), (-64.0, 1)])
-def test_the_faintest_sound_is_no_speech_however_quiet_the_room(level: float, count: int) -> None:
-    assert len(spoken(levels((1_000, -95.0), (1_000, level), (1_000, -95.0)))) == count
+@pytest.mark.parametrize(("pieces", "count"), [(7, 0), (8, 1)])
+def test_a_sound_shorter_than_the_time_to_enter_is_not_speech(pieces: int, count: int) -> None:
+    """Seven pieces last 224 ms, eight 256."""
+    assert len(stretches(flags_of(told((30, SILENT), (pieces, VOICED), (60, SILENT))))) == count
 
 
-def test_a_noise_that_stays_becomes_background() -> None:
-    ((_, last),) = spoken(levels((1_000, ROOM), (20_000, ROOM + 20)))
-    assert 5_000 <= last - 1_000 <= 8_000
+@pytest.mark.parametrize(("pieces", "count"), [(24, 1), (26, 2)])
+def test_a_pause_between_words_does_not_end_speech(pieces: int, count: int) -> None:
+    """24 pieces last 768 ms, 26 last 832."""
+    sound = told((30, SILENT), (30, VOICED), (pieces, SILENT), (30, VOICED), (30, SILENT))
+    assert len(stretches(flags_of(sound))) == count
 
 
-def test_a_room_that_turns_quiet_is_known_at_once() -> None:
-    assert len(spoken(levels((2_000, -35.0), (200, -60.0), (1_000, -45.0), (1_000, -60.0)))) == 1
+def test_voice_must_fall_into_the_memory_to_count() -> None:
+    scattered = [(4, VOICED), (GATE.memory_ms // 32, SILENT)] * 5
+    assert stretches(flags_of(told((30, SILENT), *scattered))) == []
+    together = [(4, VOICED), (4, SILENT)] * 5
+    assert len(stretches(flags_of(told((30, SILENT), *together)))) == 1
 
 
-def test_a_muted_microphone_does_not_make_the_room_speech() -> None:
-    cut = [(10, level) for level in (ROOM - 2, ROOM - 6, ROOM - 20)]
-    pieces = levels((1_000, ROOM), *cut, (3_000, MUTED), *cut[::-1], (5_000, ROOM))
-    assert spoken(pieces) == []
+@pytest.mark.parametrize(("before", "count"), [(SILENT, 0), (VOICED, 1)])
+def test_between_the_thresholds_a_sound_stays_what_it_was(before: float, count: int) -> None:
+    """Seven pieces of voice alone are too few: those that follow decide."""
+    sound = told((30, SILENT), (7, before), (20, BETWEEN), (30, SILENT))
+    assert len(stretches(flags_of(sound))) == count
 
 
-def test_speech_after_digital_silence_is_found() -> None:
-    ((first, last),) = spoken(levels((1_000, MUTED), (10, -50.0), (1_000, VOICE), (2_000, MUTED)))
-    assert 1_200 <= first <= 1_400
-    assert last == pytest.approx(2_010 + GATE.leave_ms, abs=20)
+@pytest.mark.parametrize(("probability", "count"), [(0.49, 0), (0.51, 1)])
+def test_the_threshold_to_enter_is_that_of_the_gate(probability: float, count: int) -> None:
+    assert len(stretches(flags_of(told((30, probability))))) == count
 
 
-def test_nothing_but_silence_is_not_speech() -> None:
-    assert spoken(levels((5_000, MUTED))) == []
-    assert spoken(levels((5_000, VOICE))) == []
+@pytest.mark.parametrize(("probability", "count"), [(0.34, 1), (0.36, 0)])
+def test_the_threshold_to_leave_is_that_of_the_gate(probability: float, count: int) -> None:
+    flags = flags_of(told((30, VOICED), (60, probability)))
+    assert (not flags[-1]) == count
 
 
-@given(st.lists(st.floats(-147, 0), max_size=120), st.integers(0, 120))
-def test_the_result_does_not_depend_on_the_blocks(values: list[float], cut: int) -> None:
-    given = np.array(values, np.float32)
-    blocks = SpeechDetector(GATE)
-    pieces = [blocks.feed(given[:cut]), blocks.feed(given[cut:])]
-    assert (np.concatenate(pieces) == SpeechDetector(GATE).feed(given)).all()
+@examples(max_examples=40)
+@given(
+    st.lists(st.sampled_from([SILENT, BETWEEN, VOICED]), max_size=60),
+    st.lists(st.integers(1, 3_000), max_size=9),
+)
+def test_the_result_does_not_depend_on_the_blocks(probabilities: list[float], sizes: list[int]) -> None:
+    sound = told(*[(1, probability) for probability in probabilities], (1, SILENT))
+    detector, flags, done = SpeechDetector(GATE, voice=Told()), [], 0
+    for size in [*sizes, len(sound)]:
+        flags.append(detector.feed(sound[done : done + size]))
+        done = min(done + size, len(sound))
+    assert (np.concatenate(flags) == flags_of(sound)).all()
+
+
+def test_the_result_does_not_depend_on_the_blocks_in_a_real_sound() -> None:
+    sound = read_clip(demo_clip())[: 3 * RATE]
+    detector = SpeechDetector(GATE)
+    flags = [detector.feed(sound[start : start + 997]) for start in range(0, len(sound), 997)]
+    whole = SpeechDetector(GATE).feed(sound)
+    assert whole.any()
+    assert (np.concatenate(flags) == whole).all()
+
+
+def test_the_future_does_not_change_what_was_said() -> None:
+    sound = read_clip(demo_clip())[: 2 * RATE]
+    changed = sound.copy()
+    changed[RATE:] = 0.0
+    entire, other = SpeechDetector(GATE).feed(sound), SpeechDetector(GATE).feed(changed)
+    now = FrontEnd().frames_in(RATE)
+    assert (entire[:now] == other[:now]).all()
+    assert (entire != other).any()
 
 
 def test_reset_is_exact() -> None:
-    detector, pieces = SpeechDetector(GATE), levels((500, ROOM), (1_000, VOICE), (300, ROOM))
-    first = detector.feed(pieces)
+    detector, sound = SpeechDetector(GATE), read_clip(demo_clip())[3_000:40_000]
+    first = detector.feed(sound)
+    detector.feed(sound[::-1][:777])
     detector.reset()
-    assert (detector.feed(pieces) == first).all()
+    assert first.any()
+    assert (detector.feed(sound) == first).all()
+
+
+def test_the_end_of_a_stream_ends_speech_and_keeps_the_frames_in_step() -> None:
+    detector, sound = SpeechDetector(GATE, voice=Told()), told((40, VOICED))[:-100]
+    before = detector.feed(sound)
+    detector.end()
+    after = detector.feed(sound)
+    assert before[-1]
+    assert len(before) + len(after) == FrontEnd().frames_in(2 * len(sound))
+    ((first, _),) = stretches(after)
+    assert first == GATE.enter_ms // GATE.hop_ms - 1
 
 
 def test_memory_is_bounded() -> None:
-    detector = SpeechDetector(GATE)
-    detector.feed(levels((60_000, VOICE)))
+    detector = SpeechDetector(GATE, voice=Told())
+    for _ in range(50):
+        detector.feed(told((10, VOICED))[:-7])
     assert len(detector._recent) == GATE.memory_ms // GATE.hop_ms
-    assert len(detector._newest) == GATE.edge_frames
+    assert len(detector._waiting) < PIECE
+
+
+def noise(level: float, seconds: float = 4.0) -> Array:
+    generator = np.random.default_rng(0)
+    return np.float32(level) * generator.standard_normal(round(seconds * RATE), np.float32)
+
+
+def hum(level: float, seconds: float = 4.0) -> Array:
+    time_s = np.arange(round(seconds * RATE)) / RATE
+    tones = [np.sin(2 * np.pi * 50 * harmonic * time_s) / harmonic for harmonic in (1, 2, 3)]
+    sound: Array = (level * np.sum(tones, axis=0)).astype(np.float32)
+    return sound
+
+
+def keys(level: float, seconds: float = 6.0) -> Array:
+    """Eight keys a second: two bursts of some milliseconds each, down and up."""
+    generator = np.random.default_rng(0)
+    sound = np.zeros(round(seconds * RATE))
+    for at in generator.uniform(0, seconds - 0.2, round(8 * seconds)):
+        for delay_s, share in ((0.0, 1.0), (generator.uniform(0.06, 0.1), 0.5)):
+            start, count = round((at + delay_s) * RATE), round(RATE * generator.uniform(0.004, 0.02))
+            fading = np.exp(-5 * np.arange(count) / count)
+            sound[start : start + count] += level * share * fading * generator.standard_normal(count)
+    return np.clip(sound, -1, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        pytest.param(noise(0.0), id="digital silence"),
+        pytest.param(noise(1e-4), id="a quiet room"),
+        pytest.param(noise(0.3), id="loud noise"),
+        pytest.param(hum(0.5), id="loud hum"),
+        pytest.param(np.clip(hum(2.0), -1, 1), id="hum that clips"),
+        pytest.param(keys(0.5), id="a keyboard"),
+        pytest.param(keys(0.5) + hum(0.02, 6.0), id="a keyboard in hum"),
+        pytest.param(np.full(4 * RATE, 0.5, np.float32), id="a constant"),
+    ],
+)
+def test_what_nobody_says_is_not_speech(sound: Array) -> None:
+    assert heard(sound) == []
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1])
+def test_speech_is_heard_loud_or_quiet(level: float) -> None:
+    pause = np.zeros(2 * RATE, np.float32)
+    sound = np.concatenate([pause[:RATE], level * read_clip(demo_clip())[:RATE], pause])
+    ((first, last),) = heard(sound.astype(np.float32))
+    assert 100 <= first <= 190
+    assert last > 250
+
+
+def test_speech_after_a_long_silence_or_a_switched_room_is_heard() -> None:
+    speech = read_clip(demo_clip())[8_000 : 8_000 + 2 * RATE]
+    for before in (noise(0.0, 20), noise(0.003, 20), hum(0.3, 20)):
+        ((first, _),) = heard(np.concatenate([before, speech]))
+        assert 2_000 <= first <= 2_080
+
+
+def test_speech_in_noise_is_heard() -> None:
+    speech = read_clip(demo_clip())[: 4 * RATE]
+    noisy = speech + noise(float(np.sqrt(np.mean(speech**2))) / 10**0.25)
+    assert sum(last - first for first, last in heard(noisy)) > 250

@@ -74,6 +74,18 @@ def test_a_card_shows_the_scores_and_the_command_that_reproduces_them(tmp_path: 
     assert "    mmtl evaluate here there --record\n" in text
     assert "| one | 4 | 44 | 61.3 (50.0 to 70.0) | 41.0 | 62.0 | 60.0 | 5.5 |" in text
     assert "Not measured yet" not in text
+    assert "unsure below" not in text
+
+
+def test_a_card_shows_what_unsure_costs_and_gains(tmp_path: Path) -> None:
+    answers = [
+        {"threshold": 0.3, "coverage": 100.0, "accuracy": 61.4},
+        {"threshold": 0.8, "coverage": 0.0, "accuracy": None},
+    ]
+    measured = {"none": {"command": "mmtl evaluate", "corpora": {"one": SCORES}, "answers": answers}}
+    text = card(tmp_path, TRAINING, measured)
+    assert "| unsure below | clips answered | of these right |\n|---|---|---|\n" in text
+    assert "| 0.3 | 100 | 61 |\n| 0.8 | 0 | - |\n" in text
 
 
 @pytest.mark.parametrize("missing", ["before", "speakers", "git_revision", "corpora", "command"])

@@ -15,7 +15,7 @@ from edge.head import softmax
 from export.bundling import export_bundle
 from tests.train.synthetic import SAMPLE_RATE, tiny_checkpoint, voice, write_corpus
 from train.corpora import Clip, read_corpus
-from train.evaluation import described, recognise_clips, score_by_corpus
+from train.evaluation import THRESHOLDS, answers_by_threshold, described, recognise_clips, score_by_corpus
 from train.segments import normalised, read_spectra
 
 DATA = Path(os.environ.get("MMTL_DATA", "../shared/data"))
@@ -86,6 +86,16 @@ def test_the_worst_speaker_and_the_interval_tell_speakers_apart(clips: list[Clip
     assert scores.worst == 0.0
     assert scores.uar == pytest.approx(200 / 3)
     assert scores.low < scores.uar < scores.high
+
+
+def test_answers_are_weighed_by_threshold_together_and_by_corpus(clips: list[Clip]) -> None:
+    sure, doubtful = answers(clips), answers(clips, right=False)
+    probs = np.where(np.arange(len(clips))[:, None] < 3, 0.85 * sure + 0.0375, 0.4 * doubtful + 0.15)
+    found = answers_by_threshold(clips, probs)
+    assert [item.threshold for item in found] == list(THRESHOLDS)
+    assert [item.coverage for item in found] == pytest.approx([100.0] * 3 + [25.0] * 3)
+    assert [item.accuracy for item in found] == pytest.approx([25.0] * 3 + [100.0] * 3)
+    assert score_by_corpus(clips, probs)["synthetic"].answers == found
 
 
 def test_corpora_are_scored_apart(clips: list[Clip]) -> None:

@@ -19,6 +19,7 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from train.metrics import (
     accuracy,
+    answers,
     bootstrap_uar,
     ccc,
     confusion_matrix,
@@ -39,6 +40,28 @@ def certain(predictions: list[int], confidence: float = 1.0) -> NDArray[np.float
     """Make probabilities of four classes that predict so, the rest shared equally."""
     rest = (1.0 - confidence) / 3.0
     return np.where(np.eye(4, dtype=bool)[predictions], confidence, rest)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "coverage", "right"),
+    [(0.0, 1.0, 0.5), (0.4, 1.0, 0.5), (0.41, 0.5, 1.0), (0.9, 0.5, 1.0), (0.95, 0.0, None)],
+)
+def test_answers_are_weighed_at_or_above_the_threshold(
+    threshold: float, coverage: float, right: float | None
+) -> None:
+    probs = np.concatenate([certain([0, 1], 0.9), certain([2, 3], 0.4)])
+    found = answers(probs, [0, 1, 0, 0], threshold)
+    assert (found.threshold, found.coverage, found.accuracy) == (threshold, coverage, right)
+
+
+@pytest.mark.parametrize(
+    ("probs", "labels"), [([[0.5, 0.6]], [0]), ([[0.5, 0.5]], [0, 1]), ([[0.5, 0.5]], [2])]
+)
+def test_answers_refuse_what_is_no_probability_or_has_no_label(
+    probs: list[list[float]], labels: list[int]
+) -> None:
+    with pytest.raises(ValueError, match=r"labels|sum|class"):
+        answers(probs, labels, 0.5)
 
 
 def test_the_confusion_matrix_has_the_truth_in_rows() -> None:

@@ -1,0 +1,86 @@
+"""Does a day of listening leave memory flat? Simulated sound, as fast as it can be heard.
+
+    python benchmarks/soak.py [--hours 1] [--seed 0]
+
+Speech (the demo clip), silence, noise and lost sound of random lengths in blocks of random sizes go
+through one recogniser; resident memory is printed every ten simulated minutes. An hour takes about
+a minute, 24 hours about 25. Ends with code 1 if the second half grew by more than 4 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from edge.audio import read_clip
+from edge.benchmarking import resident_mb
+from edge.bundle import default_bundle, load_bundle
+from edge.frontend import Array
+from edge.recogniser import Recognizer
+from edge.sources import demo_clip
+
+RATE = 16_000
+MOST_GROWTH_MB = 4.0
+REPORT_EVERY_S = 600.0
+
+
+def main() -> None:
+    """Listen and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=default_bundle())
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    recogniser = Recognizer(load_bundle(options.bundle), provider="cpu")
+    resident = listen(recogniser, 3600.0 * options.hours, np.random.default_rng(options.seed))
+    growth = resident[-1] - resident[len(resident) // 2]
+    print(f"the second half grew by {growth:.1f} MB (allowed: {MOST_GROWTH_MB:.0f})")
+    sys.exit(growth > MOST_GROWTH_MB)
+
+
+def listen(recogniser: Recognizer, seconds: float, generator: np.random.Generator) -> list[float]:
+    """Hear so much sound; print and return the resident memory of every ten minutes, in MB."""
+    counts: Counter[str] = Counter()
+    resident: list[float] = []
+    began = time.process_time()
+    print(f"{'simulated':>10}{'resident':>12}{'CPU':>9}   events so far")
+    for block, lost in life(generator):
+        events = recogniser.feed(block) + (recogniser.lose(lost) if lost else [])
+        counts.update(event.type for event in events)
+        if recogniser.heard_s >= len(resident) * REPORT_EVERY_S:
+            resident.append(resident_mb())
+            said = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+            spent = time.process_time() - began
+            print(
+                f"{recogniser.heard_s / 3600:8.2f} h{resident[-1]:9.1f} MB{spent:7.0f} s   {said}", flush=True
+            )
+        if recogniser.heard_s >= seconds:
+            return resident
+    return resident
+
+
+def life(generator: np.random.Generator) -> Iterator[tuple[Array, int]]:
+    """Yield blocks of sound without end, each with the number of samples lost after it."""
+    clip = read_clip(demo_clip())
+    while True:
+        length = int(generator.integers(RATE, 30 * RATE))
+        amplitude = float(generator.choice([0.0, 1e-4, 0.05]))
+        speech = np.resize(np.roll(clip, int(generator.integers(len(clip)))), length)
+        noise = amplitude * generator.standard_normal(length).astype(np.float32)
+        sound = np.clip(noise + (speech if generator.random() < 0.6 else 0.0), -1.0, 1.0).astype(np.float32)
+        done = 0
+        while done < length:
+            size = int(generator.integers(1, 3_000))
+            lost = int(generator.integers(1, 8 * RATE)) if generator.random() < 0.001 else 0
+            yield sound[done : done + size], lost
+            done += size
+
+
+if __name__ == "__main__":
+    main()

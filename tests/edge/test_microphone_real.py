@@ -1,0 +1,214 @@
+"""The microphone as a user has it: the command line, PortAudio, ALSA and a sound server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.sources import demo_clip
+from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+
+ROOT = Path(__file__).parents[2]
+
+WAIT_S = 30.0
+
+CARD = """
+import sys
+import sounddevice
+
+# The ALSA plug-in converts whatever is asked for; a card has one rate and its own channels.
+rate, channels = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+list_devices, open_stream = sounddevice.query_devices, sounddevice.RawInputStream
+
+def query_devices(*args, **options):
+    found = list_devices(*args, **options)
+    own = {"default_samplerate": float(rate), "max_input_channels": channels}
+    return {**found, **own} if isinstance(found, dict) else [{**entry, **own} for entry in found]
+
+def refusing(**options):
+    if (options["samplerate"], options["channels"]) != (rate, channels):
+        raise sounddevice.PortAudioError("Invalid sample rate")
+    return open_stream(**options)
+
+sounddevice.query_devices, sounddevice.RawInputStream = query_devices, refusing
+from edge.cli import main
+main()
+"""
+
+
+class Run:
+    """`mmtl run mic --jsonl -` on a card of one rate, and the events it has written so far."""
+
+    def __init__(self, pulse: VirtualMicrophone, rate: int, channels: int, *options: str) -> None:
+        card = [sys.executable, "-c", CARD, str(rate), str(channels)]
+        self.process = subprocess.Popen(
+            [*card, "run", "mic", "--jsonl", "-", "--provider", "cpu", *options],
+            env=pulse.environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.events: list[dict[str, Any]] = []
+        self.noise = ""
+        self._readers = [threading.Thread(target=self._read), threading.Thread(target=self._listen)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        with self.process.stdout as lines:
+            for line in lines:
+                self.events.append(json.loads(line))
+
+    def _listen(self) -> None:
+        assert self.process.stderr
+        with self.process.stderr as noise:
+            self.noise = noise.read()
+
+    def wait_for(self, kind: str, since: int = 0, **fields: object) -> int:
+        """Wait for an event and return its number."""
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            for number, event in enumerate(self.events[since:], since):
+                if event["type"] == kind and all(event[key] == value for key, value in fields.items()):
+                    return number
+            time.sleep(0.02)
+        raise AssertionError(
+            f"no {kind} {fields} in {[event['type'] for event in self.events]}; {self.noise}"
+        )
+
+    def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.leave()
+
+    def leave(self) -> int:
+        """Wait until it ends and return the exit code."""
+        code = self.process.wait(WAIT_S)
+        for reader in self._readers:
+            reader.join()
+        return code
+
+
+@pytest.fixture(scope="module")
+def pulse() -> Iterator[VirtualMicrophone]:
+    try:
+        with virtual_microphone() as microphone:
+            yield microphone
+    except PulseUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@contextmanager
+def running(pulse: VirtualMicrophone, rate: int, channels: int, *options: str) -> Iterator[Run]:
+    """Run the command on a microphone plugged in for it."""
+    pulse.unplug()
+    pulse.plug_in(rate, channels)
+    run = Run(pulse, rate, channels, *options)
+    try:
+        yield run
+    finally:
+        run.process.kill()
+        run.leave()
+
+
+@pytest.mark.mic
+@pytest.mark.slow
+@pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (44_100, 1)])
+def test_a_microphone_that_is_unplugged_in_mid_stream_is_taken_up_again(
+    pulse: VirtualMicrophone, rate: int, channels: int
+) -> None:
+    with running(pulse, rate, channels) as run:
+        run.wait_for("session")
+        with pulse.playing(demo_clip()):
+            run.wait_for("window", speech=True)
+            pulse.unplug()
+            away_s = time.monotonic()
+            lost = run.wait_for("device", state="lost")
+        time.sleep(2.0)
+        pulse.plug_in(rate, channels)
+        back = run.wait_for("device", state="back")
+        away_s = time.monotonic() - away_s
+        with pulse.playing(demo_clip()):
+            run.wait_for("window", since=back, speech=True)
+            assert run.end() == 0
+    events = run.events
+    assert events[0]["type"] == "session"
+    assert events[0]["source"] == "default"
+    assert (events[-1]["type"], events[-1]["dropped"] > 0) == ("summary", True)
+    assert events[lost]["name"] == events[back]["name"] == "default"
+    overruns = [event for event in events[lost:back] if event["type"] == "overrun"]
+    assert sum(event["lost_s"] for event in overruns) == pytest.approx(away_s, abs=2.0)
+    assert events[back]["time_s"] == pytest.approx(overruns[-1]["start_s"] + overruns[-1]["lost_s"], abs=1e-3)
+    assert all(event["lag_ms"] < 3_000 for event in events if event["type"] == "window")
+    assert "Traceback" not in run.noise
+
+
+@pytest.mark.mic
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_microphone_is_away_ends_promptly(
+    pulse: VirtualMicrophone, number: signal.Signals
+) -> None:
+    with running(pulse, 48_000, 2) as run:
+        with pulse.playing(demo_clip()):
+            run.wait_for("speech", active=True)
+            pulse.unplug()
+            run.wait_for("device", state="lost")
+        time.sleep(1.5)
+        began_s = time.monotonic()
+        assert run.end(number) == 0
+        assert time.monotonic() - began_s < 10.0
+    pulse.plug_in()
+    assert run.events[-1]["type"] == "summary"
+    assert "Traceback" not in run.noise
+
+
+@pytest.mark.mic
+@pytest.mark.slow
+def test_a_recording_that_the_server_moves_to_another_microphone_goes_on_in_time(
+    pulse: VirtualMicrophone,
+) -> None:
+    with running(pulse, 48_000, 2) as run:
+        with pulse.playing(demo_clip()):
+            before = run.wait_for("window", speech=True)
+            began_s = time.monotonic()
+            pulse.plug_in(name="other")
+            pulse.unplug()
+        try:
+            time.sleep(3.0)
+            after = run.wait_for("window", since=len(run.events))
+            passed_s = time.monotonic() - began_s
+            assert run.end() == 0
+        finally:
+            pulse.unplug("other")
+    assert not [event for event in run.events if event["type"] == "device"]
+    assert run.events[after]["end_s"] - run.events[before]["end_s"] == pytest.approx(
+        passed_s,
+        abs=1.5,  # a busy machine reports late
+    )
+
+
+@pytest.mark.mic
+@pytest.mark.slow
+def test_strict_ends_with_exit_code_6_after_the_summary(pulse: VirtualMicrophone) -> None:
+    with running(pulse, 48_000, 2, "--strict") as run:
+        with pulse.playing(demo_clip()):
+            run.wait_for("speech", active=True)
+            pulse.unplug()
+            run.wait_for("device", state="lost")
+        pulse.plug_in(48_000, 2)
+        assert run.leave() == 6
+    assert run.events[-1]["type"] == "summary"
+    assert "of sound from default was lost" in run.noise

@@ -1,0 +1,524 @@
+"""The server as its clients meet it: real sockets on the loopback, well-behaved and not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge.bundle import Bundle
+from edge.ear import Ear, shared_engines
+from edge.errors import SourceError, UsageError
+from edge.events import Device, Event, to_json
+from edge.frontend import Array
+from edge.recogniser import Recognizer
+from edge.server import (
+    LARGEST_MESSAGE,
+    Address,
+    Limits,
+    Server,
+    Throttle,
+    checked_rate,
+    parse_address,
+    serve,
+)
+from tests.edge.schema import checked
+
+ROOT = Path(__file__).parents[2]
+Talk = Callable[..., Array]
+Events = list[dict[str, Any]]
+
+FAST = Limits(speed=1e6, idle_s=10.0)
+END = json.dumps({"end": True})
+
+
+@dataclass
+class Running:
+    """A server in a thread of its own."""
+
+    ports: dict[str, int]
+    said: list[str] = field(default_factory=list)
+
+
+Serving = Callable[..., contextlib.AbstractContextManager[Running]]
+
+
+@pytest.fixture(scope="session")
+def make(bundle: Bundle) -> Callable[[], Recognizer]:
+    return shared_engines(bundle, provider="cpu")
+
+
+@pytest.fixture
+def serving(make: Callable[[], Recognizer]) -> Serving:
+    """A function that runs a server, both kinds of port open, and checks that it ends in time."""
+
+    @contextlib.contextmanager
+    def run(limits: Limits = FAST, maker: Callable[[], Recognizer] = make) -> Iterator[Running]:
+        running, ready = Running({}), threading.Event()
+        handle: dict[str, Any] = {}
+
+        async def main() -> None:
+            server = Server(maker, limits=limits, say=running.said.append)
+            handle.update(server=server, loop=asyncio.get_running_loop())
+            anywhere = Address("127.0.0.1", 0)
+
+            def note(ports: dict[str, int]) -> None:
+                running.ports.update(ports)
+                ready.set()
+
+            await server.run(tcp=anywhere, websocket=anywhere, ready=note)
+
+        thread = threading.Thread(target=asyncio.run, args=(main(),))
+        thread.start()
+        try:
+            assert ready.wait(10.0)
+            yield running
+        finally:
+            handle["loop"].call_soon_threadsafe(handle["server"].stop)
+            thread.join(15.0)
+            assert not thread.is_alive()
+
+    return run
+
+
+@pytest.fixture
+def sound(talk: Talk) -> bytes:
+    """Four seconds, three of them speech."""
+    return raw(talk((0.5, 0.0), (3.0, 0.3), (0.5, 0.0)))
+
+
+def raw(samples: Array) -> bytes:
+    return (32_767 * samples).astype("<i2").tobytes()
+
+
+def connected(running: Running) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", running.ports["tcp"]), 10.0)
+    client.settimeout(20.0)
+    return client
+
+
+def rest(client: socket.socket) -> Events:
+    """Read what the server says until it hangs up."""
+    with client.makefile("r", encoding="utf-8") as lines:
+        return [checked(line) for line in lines]
+
+
+def said_to(running: Running, *pieces: bytes) -> Events:
+    """Send pieces, end the stream, and return all events."""
+    with connected(running) as client:
+        for piece in pieces:
+            client.sendall(piece)
+        client.shutdown(socket.SHUT_WR)
+        return rest(client)
+
+
+def websocket(running: Running, query: str = "", **options: Any) -> Any:
+    client = pytest.importorskip("websockets.sync.client", reason="websockets is not installed")
+    options = {"proxy": None, **options}
+    return client.connect(f"ws://127.0.0.1:{running.ports['websocket']}/{query}", **options)
+
+
+def messages(client: Any) -> Events:
+    return [checked(message) for message in client]
+
+
+def told(events: Events) -> Events:
+    """Leave out what differs from run to run: times of computing, and the client's own address."""
+    noise = {"latency_ms", "lag_ms", "real_time_factor", "source"}
+    return [{key: value for key, value in event.items() if key not in noise} for event in events]
+
+
+def offline(maker: Callable[[], Recognizer], data: bytes, rate: int = 16_000) -> Events:
+    ear = Ear(maker(), "offline")
+    events = [*ear.begin(), *ear.hear(data, rate, time.perf_counter()), *ear.finish()]
+    return [checked(to_json(event)) for event in events]
+
+
+def types(events: Events) -> list[str]:
+    return [event["type"] for event in events]
+
+
+def wait_for(truth: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10.0
+    while not truth():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# What a client gets
+
+
+def test_a_tcp_client_gets_what_its_sound_says_offline(
+    serving: Serving, make: Callable[[], Recognizer], sound: bytes
+) -> None:
+    with serving() as running:
+        events = said_to(running, sound)
+    assert types(events)[0] == "session"
+    assert types(events)[-1] == "summary"
+    assert {"window", "utterance"} <= set(types(events))
+    assert told(events) == told(offline(make, sound))
+    assert events[0]["source"].startswith("tcp 127.0.0.1:")
+
+
+def test_odd_pieces_and_a_stray_byte_at_the_end_change_nothing(
+    serving: Serving, make: Callable[[], Recognizer], sound: bytes
+) -> None:
+    pieces = [sound[start : start + 4_999] for start in range(0, len(sound), 4_999)]
+    with serving() as running:
+        events = said_to(running, sound[:1], sound[1:4], sound[4:4_999], *pieces[1:], b"\1")
+    assert told(events) == told(offline(make, sound))
+
+
+def test_a_websocket_client_gets_the_same(
+    serving: Serving, make: Callable[[], Recognizer], sound: bytes
+) -> None:
+    with serving() as running, websocket(running) as client:
+        for start in range(0, len(sound), 3_333):
+            client.send(sound[start : start + 3_333])
+        client.send(END)
+        events = messages(client)
+    assert told(events) == told(offline(make, sound))
+
+
+def test_a_client_may_say_its_rate(serving: Serving, make: Callable[[], Recognizer], sound: bytes) -> None:
+    expected = told(offline(make, sound, 8_000))
+    header = json.dumps({"rate": 8_000})
+    with serving() as running:
+        assert told(said_to(running, header.encode() + b"\n" + sound)) == expected
+        for query, first in (("?rate=8000", None), ("", header)):
+            with websocket(running, query) as client:
+                if first:
+                    client.send(first)
+                client.send(sound)
+                client.send(END)
+                assert told(messages(client)) == expected
+
+
+def test_events_come_while_the_sound_still_does(serving: Serving, sound: bytes) -> None:
+    with serving() as running, connected(running) as client, client.makefile("r") as lines:
+        assert checked(lines.readline())["type"] == "session"
+        client.sendall(sound[:100_000])
+        while checked(lines.readline())["type"] != "window":
+            pass
+
+
+def test_two_clients_at_once_do_not_hear_each_other(
+    serving: Serving, make: Callable[[], Recognizer], talk: Talk
+) -> None:
+    sounds = [raw(talk((3.5, 0.3), (0.5, 0.0), seed=seed)) for seed in range(2)]
+    with serving() as running, connected(running) as one, connected(running) as other:
+        for start in range(0, len(sounds[0]), 8_000):
+            one.sendall(sounds[0][start : start + 8_000])
+            other.sendall(sounds[1][start : start + 8_000])
+        one.shutdown(socket.SHUT_WR)
+        other.shutdown(socket.SHUT_WR)
+        events = [rest(one), rest(other)]
+    assert [told(each) for each in events] == [told(offline(make, sound)) for sound in sounds]
+    assert told(events[0])[1:] != told(events[1])[1:]
+
+
+def test_a_client_without_sound_gets_a_session_and_a_summary(serving: Serving) -> None:
+    with serving() as running:
+        assert types(said_to(running)) == ["session", "summary"]
+        assert types(said_to(running, b"\0")) == ["session", "summary"]
+
+
+# Clients that misbehave
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"rate": 1}\n', "a rate of 1 arrived, expected 4000 to 192000 Hz"),
+        (b'{"rate": "high"}\n', "a rate of high arrived"),
+        (b'{"rate": 16000.5}\n', "a rate of 16000.5 arrived"),
+        (b'{"rate": 48000', "not complete"),
+        (b'{"rate: 48000}\n', "expected sound or"),
+        (b'{"pitch": 48000}\n', "expected sound or"),
+        (b'{"' + 2_000 * b"a" + b"\n", "the first line has"),
+        (b'{"' + 2_000_000 * b"a", "not complete"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "a sound file arrived"),
+    ],
+)
+def test_a_beginning_that_cannot_be_meant_is_an_error_event(
+    serving: Serving, data: bytes, message: str
+) -> None:
+    with serving() as running, connected(running) as client:
+        with contextlib.suppress(ConnectionError):
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+        with client.makefile("r") as lines:
+            assert checked(lines.readline())["type"] == "session"
+            error = checked(lines.readline())
+    assert error["type"] == "error"
+    assert message in error["message"]
+
+
+def test_garbage_is_only_noise(serving: Serving) -> None:
+    garbage = np.random.default_rng(0).bytes(64_001)
+    with serving() as running:
+        events = said_to(running, b"\xff" + garbage)
+    assert types(events)[-1] == "summary"
+    assert events[-1]["duration_s"] == pytest.approx(2.0, abs=0.001)
+
+
+@pytest.mark.parametrize("text", ["hello", "[]", "{}", '{"end": false}', '{"rate": 8000}', "[" * 50_000])
+def test_text_amid_the_sound_is_an_error_event_and_the_tail_still_comes(serving: Serving, text: str) -> None:
+    with serving() as running, websocket(running) as client:
+        client.send(bytes(3_200))
+        client.send(text)
+        events = messages(client)
+    assert types(events) == ["session", "error", "summary"]
+    assert events[-1]["duration_s"] == 0.1
+
+
+def test_a_message_that_is_too_long_is_refused(serving: Serving) -> None:
+    from websockets.exceptions import ConnectionClosedError
+
+    with serving() as running:
+        with websocket(running) as client:
+            client.send(bytes(LARGEST_MESSAGE + 1))
+            with pytest.raises(ConnectionClosedError) as closed:
+                messages(client)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+        assert types(said_to(running, bytes(3_200))) == ["session", "summary"]
+
+
+def test_a_strange_web_page_may_not_connect_and_a_local_one_may(serving: Serving) -> None:
+    from websockets.exceptions import InvalidStatus
+
+    with serving() as running:
+        with pytest.raises(InvalidStatus, match="403"):
+            websocket(running, origin="https://example.org")
+        with websocket(running, origin="http://localhost:8000") as client:
+            client.send(END)
+            assert types(messages(client)) == ["session", "summary"]
+
+
+def test_what_is_no_handshake_disturbs_nobody(serving: Serving, capfd: pytest.CaptureFixture[str]) -> None:
+    with serving() as running:
+        with socket.create_connection(("127.0.0.1", running.ports["websocket"]), 10.0) as client:
+            client.sendall(b"\x16\x03\x01 not HTTP\r\n\r\n")
+            client.settimeout(10.0)
+            with contextlib.suppress(ConnectionError):
+                while client.recv(1_000):
+                    pass
+        assert types(said_to(running, bytes(3_200))) == ["session", "summary"]
+    assert capfd.readouterr() == ("", "")
+
+
+def _have_left(running: Running, clients: int) -> bool:
+    return sum(line.endswith((": gone", ": done")) for line in running.said) == clients
+
+
+def test_clients_that_vanish_leave_room_for_others(serving: Serving, sound: bytes) -> None:
+    with serving(Limits(speed=1e6, connections=2)) as running:
+        for number in range(4):
+            client = connected(running)
+            client.sendall(sound)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()  # a reset, not an end
+            wait_for(functools.partial(_have_left, running, number + 1))
+        assert types(said_to(running, bytes(3_200))) == ["session", "summary"]
+    assert not any("unexpected" in line or "refused" in line for line in running.said)
+
+
+def test_one_client_too_many_is_told_so(serving: Serving) -> None:
+    with serving(Limits(connections=1)) as running, connected(running) as first:
+        with first.makefile("r") as lines:
+            assert checked(lines.readline())["type"] == "session"
+        (refusal,) = said_to(running)
+        assert refusal["message"] == "there are 1 clients: try again later"
+        with websocket(running) as client:
+            assert types(messages(client)) == ["error"]
+        first.sendall(bytes(3_200))
+        first.shutdown(socket.SHUT_WR)
+        assert types(rest(first)) == ["summary"]
+
+
+def test_an_idle_client_is_let_go_with_its_tail(serving: Serving, sound: bytes) -> None:
+    with serving(Limits(speed=1e6, idle_s=0.3)) as running:
+        with connected(running) as client:
+            client.sendall(sound)
+            events = rest(client)
+        with websocket(running) as other:
+            assert types(messages(other)) == ["session", "error", "summary"]
+    (message,) = [event["message"] for event in events if event["type"] == "error"]
+    assert message.startswith("no sound came for 0.3 s")
+    assert events[-1]["type"] == "summary"
+    assert events[-1]["windows"] > 0
+
+
+def test_a_client_that_does_not_read_is_let_go_and_harms_nobody(bundle: Bundle, serving: Serving) -> None:
+    class Talkative(Recognizer):
+        """Says so much that the buffers between the two ends are full at once."""
+
+        def feed(self, samples: Array) -> list[Event]:
+            return [*super().feed(samples), *(Device(0.0, 60_000 * "a", "lost") for _ in range(200))]
+
+    limits = Limits(speed=1e6, idle_s=0.5)
+    with serving(limits, lambda: Talkative(bundle, provider="cpu")) as running, connected(running) as client:
+        client.sendall(bytes(3_200))
+        wait_for(lambda: any(line.endswith("gone") for line in running.said))
+        assert types(said_to(running))[0] == "session"
+
+
+def test_a_client_that_is_too_fast_is_held_back_and_loses_nothing(serving: Serving) -> None:
+    second = bytes(32_000)
+    with serving(Limits(speed=20.0)) as running, connected(running) as client:
+        began = time.monotonic()
+        client.sendall(10 * second)
+        client.shutdown(socket.SHUT_WR)
+        events = rest(client)
+    assert time.monotonic() - began > 0.4
+    assert events[-1]["duration_s"] == 10.0
+
+
+def test_a_held_back_client_cannot_fill_the_memory(serving: Serving) -> None:
+    with serving(Limits(speed=0.1)) as running, connected(running) as client:
+        client.setblocking(False)
+        taken = 0
+        while select.select([], [client], [], 0.3)[1] and taken < 2**26:
+            taken += client.send(bytes(2**16))
+    assert taken < 2**25
+
+
+def test_trouble_with_one_client_is_said_and_leaves_the_others_alone(
+    bundle: Bundle, serving: Serving
+) -> None:
+    made = []
+
+    def maker() -> Recognizer:
+        made.append(1)
+        if len(made) == 1:
+            raise RuntimeError("bad luck")
+        return Recognizer(bundle, provider="cpu")
+
+    with serving(FAST, maker) as running:
+        assert said_to(running) == []
+        assert types(said_to(running, bytes(3_200))) == ["session", "summary"]
+    assert any("unexpected: RuntimeError: bad luck" in line for line in running.said)
+
+
+# The end
+
+
+def test_stopping_gives_everybody_the_tail_and_the_summary(serving: Serving, sound: bytes) -> None:
+    heard: Events = []
+    with contextlib.ExitStack() as clients:
+        with serving() as running:
+            client = clients.enter_context(connected(running))
+            other = clients.enter_context(websocket(running))
+            reader = threading.Thread(target=lambda: heard.extend(checked(message) for message in other))
+            reader.start()
+            client.sendall(sound)
+            other.send(sound)
+            wait_for(lambda: types(heard).count("window") > 1)
+        reader.join(10.0)
+        assert types(rest(client))[-1] == "summary"
+    assert types(heard)[-1] == "summary"
+
+
+def process(*arguments: str) -> subprocess.Popen[str]:
+    program = [sys.executable, "-c", "from edge.cli import main; main()", "serve", *arguments]
+    return subprocess.Popen(program, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_a_signal_and_ends_well(number: signal.Signals, sound: bytes) -> None:
+    with process("--tcp", "0") as server:
+        assert server.stderr
+        greeting = server.stderr.readline()
+        port = int(greeting.rpartition(":")[2])
+        with connected(Running({"tcp": port})) as client, client.makefile("r") as lines:
+            assert checked(lines.readline())["type"] == "session"
+            client.sendall(sound[:-2_000])
+            while checked(lines.readline())["type"] != "window":
+                pass
+            os.kill(server.pid, number)
+            left = [checked(line) for line in lines]
+        assert server.wait(20.0) == 0
+    assert greeting.startswith("mmtl: listening for tcp on 127.0.0.1:")
+    assert types(left)[-1] == "summary"
+
+
+def test_a_port_in_use_is_a_usage_error(make: Callable[[], Recognizer]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = Address("127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(UsageError, match=r"cannot listen on 127.0.0.1:\d+ \(.*choose another"):
+            asyncio.run(Server(make).run(tcp=address))
+
+
+def test_nowhere_to_listen_is_a_usage_error(make: Callable[[], Recognizer]) -> None:
+    with pytest.raises(UsageError, match="nowhere to listen"):
+        serve(make)
+
+
+# Its parts
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("8765", Address("127.0.0.1", 8765)),
+        ("192.168.1.5:80", Address("192.168.1.5", 80)),
+        ("[::1]:80", Address("::1", 80)),
+        ("localhost:0", Address("localhost", 0)),
+    ],
+)
+def test_an_address_is_on_this_machine_unless_it_says_otherwise(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:", ":80", "65536", "-1", "80.5", "²"])
+def test_what_is_no_address_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match=r"expected \[HOST:\]PORT"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize("asked", ["", "-16000", "1e4", 3_999, 192_001, 10**30, True, [], {}, "16000 "])
+def test_a_rate_that_nobody_records_at_is_a_usage_error(asked: object) -> None:
+    assert [checked_rate(asked) for asked in (None, 48_000, "44100")] == [16_000, 48_000, 44_100]
+    with pytest.raises(UsageError, match="expected 4000 to 192000 Hz"):
+        checked_rate(asked)
+
+
+def test_the_throttle_lets_real_time_pass_and_holds_back_more() -> None:
+    throttle = Throttle(speed=2.0)
+    assert throttle.wait_s(1.0, now_s=10.0) == pytest.approx(0.5)
+    assert throttle.wait_s(1.0, now_s=11.0) == pytest.approx(0.5)
+    assert throttle.wait_s(1.0, now_s=11.0) == pytest.approx(1.0)
+
+
+def test_streams_made_in_one_thread_share_an_engine(make: Callable[[], Recognizer]) -> None:
+    engines = [make().engine, make().engine]
+    thread = threading.Thread(target=lambda: engines.append(make().engine))
+    thread.start()
+    thread.join()
+    assert engines[0] is engines[1]
+    assert engines[2] is not engines[0]
+
+
+def test_an_ear_refuses_a_sound_file_and_ends_all_the_same(make: Callable[[], Recognizer]) -> None:
+    ear = Ear(make(), "client")
+    with pytest.raises(SourceError, match="begins with fLaC"):
+        ear.hear(b"fLaC\0\0", 16_000, 0.0)
+    assert [event.type for event in ear.finish()] == ["summary"]

