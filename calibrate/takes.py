@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,7 +15,8 @@ from edge.bundle import Bundle, Graphs
 from edge.errors import UsageError
 from edge.features import FeatureStream
 from edge.frontend import Array, FrontEnd, power_spectrogram
-from edge.labels import DIMENSIONS, EMOTIONS, SCALE
+from edge.labels import DIMENSIONS, EMOTIONS
+from edge.manifest import manifest_rows, rating_in
 from edge.normaliser import BinStatistics, Levels
 from edge.recogniser import Settings
 
@@ -73,7 +72,7 @@ def read_takes(manifest: Path) -> list[Take]:
     takes: list[Take] = []
     lines: dict[Path, int] = {}
     speakers: dict[str, int] = {}
-    for line, row in _rows(manifest):
+    for line, row in manifest_rows(manifest, REQUIRED_COLUMNS):
         where = f"{manifest}, line {line}"
         take = _from_row(row, manifest.parent, where)
         if take.path in lines:
@@ -147,76 +146,14 @@ def _embed(engine: Engine, features: Array) -> Array:
     return engine.classify(np.stack([features[max(0, end - full) : end] for end in ends]))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line number and the cells by column of each row."""
-    # Strict: a quote left open would otherwise swallow the rows below it.
-    reader = csv.DictReader(io.StringIO(_text(path)), restkey="", restval="", strict=True)
-    try:
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        _check_columns(columns, path)
-        reader.fieldnames = columns
-        for row in reader:
-            if "" in row and isinstance(row[""], list):
-                raise UsageError(
-                    f"{path}, line {reader.line_num}: more cells than the header has columns: "
-                    "put texts that hold a comma in double quotes"
-                )
-            yield reader.line_num, {name: cell.strip() for name, cell in row.items()}
-    except csv.Error as error:
-        raise UsageError(
-            f"{path}, line {reader.line_num + 1}: not a CSV row ({error}): check its double quotes"
-        ) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"there is no manifest {path}: write one with the columns {', '.join(REQUIRED_COLUMNS)}"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}: name a manifest .csv file") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text: save the manifest as CSV in UTF-8") from error
-
-
-def _check_columns(columns: list[str], path: Path) -> None:
-    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
-    if missing:
-        found = ", ".join(columns) or "nothing"
-        raise UsageError(
-            f"{path}, line 1: no column {' or '.join(missing)}; the header has {found}: "
-            f"name the columns {', '.join(REQUIRED_COLUMNS)}, separated by commas"
-        )
-
-
 def _from_row(row: dict[str, str], folder: Path, where: str) -> Take:
-    empty = [name for name in REQUIRED_COLUMNS if not row[name]]
-    if empty:
-        raise UsageError(f"{where}: no {' and no '.join(empty)}: fill the cell or remove the row")
     if row["emotion"] not in EMOTIONS:
         raise UsageError(f"{where}: unknown emotion {row['emotion']!r}: use one of {', '.join(EMOTIONS)}")
     path = folder / row["path"]
     if not _is_file(path):
         raise UsageError(f"{where}: no sound file {path}: paths are relative to the manifest's folder")
-    valence, arousal, dominance = (_rating(row.get(name, ""), name, where) for name in DIMENSIONS)
+    valence, arousal, dominance = (rating_in(row, name, where) for name in DIMENSIONS)
     return Take(path, EMOTIONS.index(row["emotion"]), row.get("text", ""), (valence, arousal, dominance))
-
-
-def _rating(cell: str, name: str, where: str) -> float | None:
-    if not cell:
-        return None
-    low, high = SCALE
-    try:
-        rating = float(cell)
-    except ValueError:
-        rating = float("nan")
-    if not low <= rating <= high:
-        raise UsageError(
-            f"{where}: {name} is {cell!r}: give a number from {low:g} to {high:g}, or leave it empty"
-        )
-    return rating
 
 
 def _require_one_speaker(speakers: dict[str, int], path: Path) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from edge.errors import UsageError
-from edge.labels import DIMENSIONS, EMOTIONS, SCALE, derived_ratings
+from edge.labels import DIMENSIONS, EMOTIONS, derived_ratings
+from edge.manifest import manifest_rows, rating_in
 from train import iemocap
 
 MANIFEST_NAME: Final = "manifest.csv"
@@ -102,7 +101,7 @@ def read_manifest(path: Path) -> list[Clip]:
     """
     clips: list[Clip] = []
     lines: dict[Path, int] = {}
-    for line, row in _rows(path):
+    for line, row in manifest_rows(path, REQUIRED_COLUMNS):
         where = f"{path}, line {line}"
         clip = _from_row(row, path.parent, where)
         if clip.path in lines:
@@ -142,60 +141,12 @@ def _derive(clip: Clip) -> Clip:
     return replace(clip, valence=valence, arousal=arousal, dominance=dominance, derived=True)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line number and the cells by column of each row."""
-    # Strict: a quote left open would otherwise swallow the rows below it.
-    reader = csv.DictReader(io.StringIO(_text(path)), restkey="", restval="", strict=True)
-    try:
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        _check_columns(columns, path)
-        reader.fieldnames = columns
-        for row in reader:
-            if isinstance(row.get(""), list):
-                raise UsageError(
-                    f"{path}, line {reader.line_num}: more cells than the header has columns: "
-                    "put texts that hold a comma in double quotes"
-                )
-            yield reader.line_num, {name: cell.strip() for name, cell in row.items()}
-    except csv.Error as error:
-        raise UsageError(
-            f"{path}, line {reader.line_num + 1}: not a CSV row ({error}): check its double quotes"
-        ) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"there is no manifest {path}: write one with the columns {', '.join(REQUIRED_COLUMNS)}"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}: name a manifest .csv file") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}, line {line}: not UTF-8 text: save the manifest as CSV in UTF-8") from error
-
-
-def _check_columns(columns: list[str], path: Path) -> None:
-    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
-    if missing:
-        found = ", ".join(columns) or "nothing"
-        raise UsageError(
-            f"{path}, line 1: no column {' or '.join(missing)}; the header has {found}: "
-            f"name the columns {', '.join(REQUIRED_COLUMNS)}, separated by commas"
-        )
-
-
 def _from_row(row: dict[str, str], folder: Path, where: str) -> Clip:
-    empty = [name for name in REQUIRED_COLUMNS if not row[name]]
-    if empty:
-        raise UsageError(f"{where}: no {' and no '.join(empty)}: fill the cell or remove the row")
     if row["emotion"] not in EMOTIONS + OTHER_EMOTIONS:
         raise UsageError(
             f"{where}: unknown emotion {row['emotion']!r}: use one of {', '.join(EMOTIONS + OTHER_EMOTIONS)}"
         )
-    valence, arousal, dominance = (_rating(row.get(name, ""), name, where) for name in DIMENSIONS)
+    valence, arousal, dominance = (rating_in(row, name, where) for name in DIMENSIONS)
     return Clip(
         path=folder / row["path"],
         corpus=row["corpus"],
@@ -209,21 +160,6 @@ def _from_row(row: dict[str, str], folder: Path, where: str) -> Clip:
         arousal=arousal,
         dominance=dominance,
     )
-
-
-def _rating(cell: str, name: str, where: str) -> float | None:
-    if not cell:
-        return None
-    low, high = SCALE
-    try:
-        rating = float(cell)
-    except ValueError:
-        rating = float("nan")
-    if not low <= rating <= high:
-        raise UsageError(
-            f"{where}: {name} is {cell!r}: give a number from {low:g} to {high:g}, or leave it empty"
-        )
-    return rating
 
 
 def _from_turn(turn: iemocap.Turn) -> Clip:
