@@ -9,7 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from edge.errors import UsageError
 
-HEADER: Final = '{"rate": HZ} before any sound, or {"end": true} after it'
+HEADER: Final = (
+    '{"rate": HZ, "profile": "NAME"} or one of the two before any sound, or {"end": true} after it'
+)
 """What a client may say beside sound."""
 READ_AT_ONCE: Final = 2**15
 """Bytes read from TCP at once: 1 s at 16 kHz."""

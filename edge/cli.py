@@ -29,7 +29,7 @@ COMMAND_GROUP = "mmtl.commands"
 SUMMARIES = {
     "train": "Train a model and score it on speakers it has not heard.",
     "evaluate": "Score a bundle on a corpus, speaker by speaker.",
-    "calibrate": "Fit the recogniser to one person from labelled clips.",
+    "calibrate": "Fit the recogniser to one person: a guided session, or labelled clips.",
     "export": "Turn a checkpoint into a bundle.",
 }
 """Help of the commands that are not loaded to be listed."""
@@ -98,6 +98,7 @@ Provider = Annotated[str, typer.Option("--provider", help="auto, cpu or cuda.")]
 Step = Annotated[int, typer.Option("--step-ms", help="From window to window: a multiple of 80.")]
 Rate = Annotated[int, typer.Option("--rate", help="Hz of raw sound on stdin.")]
 Strict = Annotated[bool, typer.Option("--strict", help="End with exit code 6 as soon as sound is lost.")]
+Overwrite = Annotated[bool, typer.Option("--replace", help="Overwrite what there is of that name.")]
 JsonlTarget = Annotated[
     str | None, typer.Option("--jsonl", metavar="PATH|-", help="Write events to a file or -.")
 ]
@@ -244,14 +245,18 @@ def serve(
     provider: Provider = "auto",
     step_ms: Step = 240,
     clients: Annotated[int, typer.Option("--clients", help="Most at a time.", min=1)] = 16,
+    client_profiles: Annotated[
+        bool, typer.Option("--client-profiles", help="Let clients name a profile kept on this device.")
+    ] = False,
     idle_s: Annotated[float, typer.Option("--idle-s", help="Without sound, then let go.", min=1)] = 30.0,
 ) -> None:
     """Recognise s16le mono sound from TCP or WebSocket clients; only this machine's, unless HOST is given.
 
     A client may first send {"rate": HZ}, or ask for /?rate=HZ; it gets the events as JSON. Ctrl-C ends it.
+    With --client-profiles it may first send {"profile": "NAME"} too.
     """
     from edge.bundle import default_bundle, load_bundle
-    from edge.ear import shared_engines
+    from edge.ear import kept_for_clients, shared_engines
     from edge.profile import find_profile, load_profile
     from edge.recogniser import Settings
     from edge.server import Limits, parse_address
@@ -262,7 +267,9 @@ def serve(
     model = load_bundle(bundle or default_bundle())
     speaker = load_profile(find_profile(profile), model) if profile else None
     make = shared_engines(model, profile=speaker, settings=Settings(step_ms=step_ms), provider=provider)
-    serve_clients(make, **listen, limits=Limits(connections=clients, idle_s=idle_s), say=_say)
+    find = kept_for_clients(model) if client_profiles else None
+    limits = Limits(connections=clients, idle_s=idle_s)
+    serve_clients(make, **listen, find=find, limits=limits, say=_say)
 
 
 @app.command()
@@ -310,43 +317,68 @@ def devices() -> None:
 
 
 @profiles.command("list")
-def list_profiles() -> None:
-    """List the profiles kept on this device."""
-    from edge.errors import ProfileError
-    from edge.profile import kept_profiles, read_profile
+def list_profiles(bundle: BundleFolder = None) -> None:
+    """List the profiles kept on this device: name, verdict, when made, for which model."""
+    from edge.profile import kept_profiles
+    from edge.profile_text import listing
 
     paths = kept_profiles()
-    for path in paths:
-        try:
-            state = read_profile(path).verdict
-        except ProfileError:
-            state = "damaged"
-        typer.echo(f"{path.stem}  {state}")
-    if not paths:
-        typer.echo("No profiles yet: mmtl calibrate makes one.")
+    typer.echo(listing(paths, _model(bundle)) if paths else "No profiles yet: mmtl calibrate makes one.")
 
 
 @profiles.command("show")
-def show_profile(name: Annotated[str, typer.Argument(help="Name of the speaker.")]) -> None:
+def show_profile(
+    name: Annotated[str, typer.Argument(help="Name of the speaker.")],
+    text: Annotated[bool, typer.Option("--text", help="For people, not as JSON.")] = False,
+    bundle: BundleFolder = None,
+) -> None:
     """Print what is known of a profile, as JSON."""
     import json
 
     from edge.profile import find_profile, read_profile
+    from edge.profile_text import as_json, as_text
 
     kept = read_profile(find_profile(name))
-    described = {"name": kept.name, "verdict": kept.verdict, "bundle": kept.bundle, **kept.report}
-    typer.echo(json.dumps(described, indent=2))
+    typer.echo(as_text(kept, _model(bundle)) if text else json.dumps(as_json(kept), indent=2))
 
 
 @profiles.command("delete")
 def delete_profile(name: Annotated[str, typer.Argument(help="Name of the speaker.")]) -> None:
     """Delete a profile for good."""
-    from edge.profile import find_profile, profile_path
+    from edge.profile_files import delete_profile as delete
 
-    path = profile_path(name)  # a name only: never a path, which could be any file
-    find_profile(name)
-    path.unlink()
+    delete(name)
     typer.echo(f"Deleted the profile {name}.")
+
+
+@profiles.command("export")
+def export_profile(
+    name: Annotated[str, typer.Argument(help="Name of the speaker.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to, for example NAME.safetensors.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Copy a profile to a file, to keep it or to take it to another device with the same model."""
+    from edge.profile_files import export_profile as export
+
+    export(name, file, overwrite=overwrite)
+    typer.echo(f"Wrote {file}: on the other device, mmtl profile import {file.name} --name {name}")
+
+
+@profiles.command("import")
+def import_profile(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What mmtl profile export wrote.")],
+    name: Annotated[str, typer.Option("--name", help="Of the profile; that of the file, if not given.")] = "",
+    overwrite: Overwrite = False,
+    bundle: BundleFolder = None,
+) -> None:
+    """Keep the profile in a file on this device; refused if it was made for another model."""
+    from edge.profile_files import import_profile as take_in
+
+    kept = take_in(file, _model(bundle), name=name, overwrite=overwrite)
+    if kept.verdict == "adopted":
+        typer.echo(f"Imported the profile {kept.name}: mmtl monitor --profile {kept.name}")
+    else:
+        typer.echo(f"Imported the profile {kept.name}, which did not help: it can be looked at, not applied.")
 
 
 def main() -> None:
@@ -407,9 +439,13 @@ def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms
 
 
 def _bundle(name: str) -> Bundle:
+    return _model(None if name == "default" else Path(name))
+
+
+def _model(folder: Path | None) -> Bundle:
     from edge.bundle import default_bundle, load_bundle
 
-    return load_bundle(default_bundle() if name == "default" else Path(name))
+    return load_bundle(folder or default_bundle())
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge.audio import CONTAINERS, Intake, RawSound
-from edge.errors import SourceError
+from edge.errors import ProfileError, SourceError
 from edge.events import Event
 from edge.pipeline import Ledger, session_of, with_queue
 
@@ -33,6 +33,10 @@ class Ear:
     def begin(self) -> list[Event]:
         """Describe the session."""
         return [session_of(self._name, self._recogniser)]
+
+    def use(self, profile: Profile) -> list[Event]:
+        """Go on with a speaker's profile: the last events without it, and the session anew."""
+        return [*self._recogniser.use(profile), *self.begin()]
 
     def hear(self, data: bytes, rate: int, arrived_s: float) -> list[Event]:
         """Take raw sound.
@@ -92,6 +96,24 @@ def shared_engines(
 
     make()
     return make
+
+
+def kept_for_clients(bundle: Bundle) -> Callable[[str], Profile]:
+    """Return what finds the profile that a client names: by its name only, never by a path.
+
+    A client learns nothing of other profiles, nor why it cannot have this one.
+    """
+    from edge.profile import load_profile, profile_path
+
+    def find(name: str) -> Profile:
+        try:
+            return load_profile(profile_path(name), bundle)
+        except ProfileError as error:
+            raise ProfileError(
+                f"there is no profile {name[:80]!r} to be had here: ask whoever runs the server"
+            ) from error
+
+    return find
 
 
 def _refuse_container(data: bytes) -> None:

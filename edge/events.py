@@ -103,6 +103,24 @@ class Device(Event):
 
 
 @dataclass(frozen=True)
+class Drift(Event):
+    """The stream has moved away from the session in which the speaker was calibrated."""
+
+    type = "drift"
+    time_s: float
+    what: str
+    """"level", "features" (what the network hears) or "entropy" (of its answers)."""
+    change: float
+    """From the session to a slow average of now, in `unit`; features have no direction."""
+    bound: float
+    """How far is too far, > 0."""
+    unit: str
+    """"dB", "spreads" (of the session) or "nats"."""
+    advice: str
+    """What to do about it."""
+
+
+@dataclass(frozen=True)
 class Error(Event):
     """Why the server ends a client's stream early."""
 

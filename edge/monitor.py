@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from edge.events import Device, Event, Session
+from edge.events import Device, Drift, Event, Session
 from edge.labels import EMOTIONS, UNSURE
 from edge.monitor_state import CLIP_DBFS, MINUTE_S, MonitorState, timeline_cells
-from edge.sinks import Sink, clock_time, describe_summary, printable
+from edge.sinks import Sink, clock_time, describe_drift, describe_summary, printable
 
 REDRAW_S: Final = 0.125
 """Shortest time between two frames: 8 a second."""
@@ -80,6 +80,8 @@ def frame(state: MonitorState, width: int, height: int) -> Text:
         *((5, row) for row in _flow(_engine_items(state), inner)),
         *((8, row) for row in _flow(_name_items(state), inner)),
     ]
+    if state.advice:
+        rows.append((0, Text(printable(describe_drift(state.advice)), WARN)))
     if state.notice:
         rows.append((0, Text(printable(state.notice), f"bold {BAD}")))
     return Text("\n").join(_placed(row, inner, width) for row in _most_important(rows, height))
@@ -302,7 +304,7 @@ class LiveMonitor(Sink):
     def emit(self, event: Event) -> None:
         """Take an event, and show at once what may be the last for a while."""
         self.state = self.state.after(event)
-        self._draw(at_once=isinstance(event, Session | Device))
+        self._draw(at_once=isinstance(event, Session | Device | Drift))
 
     def progress(self, heard_s: float, level_dbfs: float) -> None:
         """Show how much was heard, and how loud it was."""

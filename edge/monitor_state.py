@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.events import Device, Drift, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.sinks import clock_time
 
 MINUTE_S: Final = 60.0
@@ -48,6 +48,14 @@ class MonitorState:
     lost_s: float = 0.0
     notice: str = ""
     """What is wrong now."""
+    drift: Drift | None = None
+    """The newest."""
+
+    @property
+    def advice(self) -> Drift | None:
+        """What the speaker should know of the last minute."""
+        recent = self.drift is not None and self.heard_s - self.drift.time_s < MINUTE_S
+        return self.drift if recent else None
 
     @property
     def step_ms(self) -> float:
@@ -81,6 +89,8 @@ class MonitorState:
             case Device():
                 notice = f"{event.name} is {event.state} since {clock_time(event.time_s)}"
                 state = replace(self, notice="" if event.state == "back" else notice)
+            case Drift():
+                state = replace(self, drift=event)
             case Summary():
                 state = replace(self, summary=event)
         return state

@@ -1,12 +1,20 @@
-"""A speaker's profile: one file that replaces the head, the level and the bin statistics of a bundle."""
+"""A speaker's profile: one file that replaces the head, the level and the bin statistics of a bundle.
+
+What the file says of itself is checked, for it may come from elsewhere. A profile's name is that of
+its file; the name inside is only a note.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,14 +22,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from edge.bundle import Bundle
-from edge.errors import ModelError, ProfileError
+from edge.drift import Reference
+from edge.errors import ModelError, ProfileError, UsageError
 from edge.files import replacing
 from edge.frontend import Array
 from edge.head import Head
 from edge.normaliser import BinStatistics, Levels
 
 PROFILE_VERSION: Final = 1
-_SUFFIX: Final = ".safetensors"
+VERDICTS: Final = ("adopted", "rejected")
+LARGEST_BYTES: Final = 2**24
+"""No profile is larger: 16 MiB."""
+PROFILE_SUFFIX: Final = ".safetensors"
 _NAME: Final = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 
 
@@ -39,6 +51,10 @@ class Profile:
     """"adopted", or "rejected": kept to be looked at, never applied."""
     report: dict[str, Any] = field(default_factory=dict)
     """Clip counts and scores before and after, on held-out takes."""
+    reference: Reference | None = None
+    """What the session sounded like; without it there is no watch for drift."""
+    made: datetime | None = field(default=None, compare=False)
+    """When it was first saved; older profiles do not say."""
 
 
 def profiles_folder() -> Path:
@@ -54,16 +70,29 @@ def profile_path(name: str) -> Path:
     Raises:
         ProfileError: the name could not be a file's name.
     """
-    if not _NAME.fullmatch(name) or name.endswith(_SUFFIX):
+    if not _NAME.fullmatch(name) or name.endswith(PROFILE_SUFFIX):
         raise ProfileError(
             f"{name!r} cannot name a profile: use up to 64 letters, digits, dots, dashes and underscores"
         )
-    return profiles_folder() / f"{name}{_SUFFIX}"
+    return profiles_folder() / f"{name}{PROFILE_SUFFIX}"
 
 
 def kept_profiles() -> list[Path]:
-    """List the files of the profiles that are kept for this user."""
-    return sorted(path for path in profiles_folder().glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.stem))
+    """List the files of the profiles that are kept for this user.
+
+    Raises:
+        ProfileError: their folder cannot be read.
+    """
+    folder = profiles_folder()
+    try:
+        paths = list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ProfileError(
+            f"cannot read the profiles in {folder} ({error.strerror}): see that it is a folder of this user's"
+        ) from error
+    return sorted(path for path in paths if path.suffix == PROFILE_SUFFIX and _NAME.fullmatch(path.stem))
 
 
 def find_profile(name_or_path: str) -> Path:
@@ -72,16 +101,23 @@ def find_profile(name_or_path: str) -> Path:
     Raises:
         ProfileError: there is none.
     """
-    path = Path(name_or_path) if name_or_path.endswith(_SUFFIX) else profile_path(name_or_path)
-    if not path.is_file():
+    path = Path(name_or_path) if name_or_path.endswith(PROFILE_SUFFIX) else profile_path(name_or_path)
+    if not _is_file(path):
         known = ", ".join(item.stem for item in kept_profiles()) or "none"
         raise ProfileError(f"there is no profile {name_or_path} (there is: {known}): run mmtl calibrate")
     return path
 
 
 def save_profile(path: Path, profile: Profile) -> None:
-    """Write a profile in one piece, readable by its owner only."""
+    """Write a profile in one piece, readable by its owner only.
+
+    Raises:
+        ProfileError: it cannot be written; what was there before still is.
+    """
     tensors = profile.head.tensors() | profile.statistics.tensors()
+    if profile.reference:
+        tensors |= profile.reference.tensors()
+    made = profile.made or datetime.now(timezone.utc).replace(microsecond=0)
     described = {
         "profile_version": PROFILE_VERSION,
         "name": profile.name,
@@ -89,10 +125,29 @@ def save_profile(path: Path, profile: Profile) -> None:
         "levels": asdict(profile.levels),
         "verdict": profile.verdict,
         "report": profile.report,
+        "made": made.isoformat(),
     }
     text = json.dumps(described)
-    with replacing(path, mode=0o600) as partial:
+    with writing(path) as partial:
         save_file(tensors, partial, {"mmtl": text, "sha256": _sha256(text, tensors)})
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a temporary file to write a profile to, and put it in place once it is complete.
+
+    Raises:
+        ProfileError: it cannot be written; what was there before still is.
+    """
+    try:
+        with replacing(path, mode=0o600) as partial:
+            yield partial
+    except (UsageError, OSError, SafetensorError) as error:
+        cause = error.__cause__ or error
+        raise ProfileError(
+            f"cannot write the profile {path} ({getattr(cause, 'strerror', None) or cause}): make room, and "
+            "see that this user may write there; nothing was changed"
+        ) from error
 
 
 def read_profile(path: Path) -> Profile:
@@ -108,16 +163,8 @@ def read_profile(path: Path) -> Profile:
             f"{PROFILE_VERSION}: run mmtl calibrate again"
         )
     try:
-        return Profile(
-            name=described["name"],
-            bundle=described["bundle"],
-            head=Head.from_tensors(tensors),
-            levels=Levels(**described["levels"]),
-            statistics=BinStatistics.from_tensors(tensors),
-            verdict=described["verdict"],
-            report=described["report"],
-        )
-    except (ModelError, KeyError, TypeError) as error:
+        return _profile(path.stem, described, tensors)
+    except (ModelError, KeyError, TypeError, ValueError) as error:
         raise ProfileError(f"{path} is not a whole profile ({error}): run mmtl calibrate again") from error
 
 
@@ -128,11 +175,7 @@ def load_profile(path: Path, bundle: Bundle) -> Profile:
         ProfileError: it cannot be read, belongs to another bundle, or was rejected.
     """
     profile = read_profile(path)
-    if profile.bundle != bundle.fingerprint:
-        raise ProfileError(
-            f"the profile {profile.name} was made for another model than {bundle.manifest.name}: "
-            "run mmtl calibrate again with this one"
-        )
+    require_fit(profile, bundle)
     if profile.verdict != "adopted":
         raise ProfileError(
             f"the profile {profile.name} was rejected because it did not help: go on without it, "
@@ -141,15 +184,87 @@ def load_profile(path: Path, bundle: Bundle) -> Profile:
     return profile
 
 
+def require_fit(profile: Profile, bundle: Bundle) -> None:
+    """Check that a profile was made for a bundle and has its sizes.
+
+    Raises:
+        ProfileError: it was not, or has not.
+    """
+    require_bundle(profile, bundle)
+    head, own = profile.head, bundle.head
+    fits = {
+        "head": (head.embedding_size, len(head.fc3_bias)) == (own.embedding_size, len(own.fc3_bias)),
+        "statistics": profile.statistics.mean.shape == bundle.statistics.mean.shape,
+        "reference": not profile.reference or len(profile.reference.mean) == 2 + own.embedding_size,
+    }
+    wrong = [what for what, fit in fits.items() if not fit]
+    if wrong:
+        raise ProfileError(
+            f"the profile {profile.name} is not of this model's sizes ({', '.join(wrong)}): "
+            "run mmtl calibrate again"
+        )
+
+
+def require_bundle(profile: Profile, bundle: Bundle) -> None:
+    """Check that a profile says it was made for a bundle.
+
+    Raises:
+        ProfileError: it does not.
+    """
+    if profile.bundle != bundle.fingerprint:
+        raise ProfileError(
+            f"the profile {profile.name} was made for another model than {bundle.manifest.name}: "
+            "name that one with --bundle, or run mmtl calibrate again with this one"
+        )
+
+
+def _profile(name: str, described: Mapping[str, Any], tensors: dict[str, Array]) -> Profile:
+    """Build a profile; a ModelError, KeyError, TypeError or ValueError says what is wrong with it."""
+    bundle, verdict, report = described["bundle"], described["verdict"], described["report"]
+    if verdict not in VERDICTS or not isinstance(bundle, str) or not isinstance(report, dict):
+        raise ValueError("its bundle, verdict or report is none")
+    made = described.get("made")
+    return Profile(
+        name=name,
+        bundle=bundle,
+        head=Head.from_tensors(tensors),
+        levels=_levels(described["levels"]),
+        statistics=BinStatistics.from_tensors(tensors),
+        verdict=verdict,
+        report=report,
+        reference=Reference.from_tensors(tensors),
+        made=datetime.fromisoformat(made).astimezone(timezone.utc) if made is not None else None,
+    )
+
+
+def _levels(described: Mapping[str, Any]) -> Levels:
+    levels = Levels(**described)
+    for name, value in asdict(levels).items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name} cannot be {value!r}")
+    return levels
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or in a folder that may not be entered
+        return False
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    if not path.is_file():
+    if not _is_file(path):
         raise ProfileError(f"there is no profile {path}: run mmtl calibrate")
+    if not os.access(path, os.R_OK):
+        raise ProfileError(f"cannot read the profile {path}: see that this user may")
+    if path.stat().st_size > LARGEST_BYTES:
+        raise _damaged(path)
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         described = json.loads(metadata["mmtl"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         raise _damaged(path) from error
     if not isinstance(described, dict) or metadata.get("sha256") != _sha256(metadata["mmtl"], tensors):
         raise _damaged(path)
@@ -157,7 +272,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _damaged(path: Path) -> ProfileError:
-    return ProfileError(f"{path} is not a profile, or is damaged: run mmtl calibrate again")
+    return ProfileError(f"{path} is not a profile, or is damaged: copy it again, or run mmtl calibrate again")
 
 
 def _sha256(text: str, tensors: Mapping[str, Array]) -> str:

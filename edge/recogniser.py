@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edge.audio import HIGHEST_RATE, LOWEST_RATE, Intake
 from edge.bundle import Bundle, default_bundle, load_bundle
 from edge.decision import Decision, DecisionRule
+from edge.drift import LEAST_SPEECH, DriftWatch, Watch, figures, spoken_level
 from edge.engine import Engine
 from edge.errors import UsageError
 from edge.events import Event, Overrun, Speech, Utterance, Window
@@ -29,7 +30,7 @@ from edge.frontend import Array
 from edge.history import History
 from edge.labels import EMOTIONS, UNSURE
 from edge.normaliser import DECIBEL
-from edge.profile import Profile, load_profile
+from edge.profile import Profile, load_profile, require_fit
 from edge.speech import SpeechDetector, SpeechGate
 
 STAGES: Final = ("front_end", "encoder", "speech", "classifier", "decision")
@@ -58,8 +59,12 @@ class Recognizer:
 
     Remembers the feature stream's state, the features and the speech flags of one window, and the
     current utterance. `flush` ends the stream: it emits the window that ends with the last feature,
-    and the utterance under way. `reset` returns to the initial state exactly.
+    and the utterance under way. `reset` returns to the initial state exactly. `use` changes the
+    speaker, and costs no reload.
     """
+
+    watch: Watch | None
+    """What full windows of speech are shown to: a `DriftWatch` where the profile has a reference."""
 
     def __init__(
         self,
@@ -83,29 +88,23 @@ class Recognizer:
 
         Raises:
             UsageError: the step is not a multiple of 80 ms.
-            ModelError: the bundle's graphs cannot be used.
+            ModelError: the bundle's graphs, or the profile with this bundle, cannot be used.
         """
+        if profile:
+            require_fit(profile, bundle)
         self.bundle = bundle
-        self.profile = profile
         self.settings = settings or Settings()
         self._clock = clock
         self.engine = engine or Engine(bundle, provider)
         self.front_end = bundle.manifest.front_end
         self.step_features = _step_features(self.settings.step_ms, self.feature_ms)
-        self._head = profile.head if profile else bundle.head
-        self._stream = FeatureStream(
-            self.engine,
-            self.front_end,
-            profile.levels if profile else bundle.manifest.levels,
-            profile.statistics if profile else bundle.statistics,
-            clock=clock,
-        )
         self._detector = SpeechDetector(
             self.settings.gate,
             frame_length=self.front_end.win_length,
             hop_length=self.front_end.hop_length,
         )
         self._decision = Decision(self.settings.rule, self.settings.step_ms / 1000.0)
+        self._speak_as(profile)
         self.reset()
 
     @classmethod
@@ -152,6 +151,42 @@ class Recognizer:
         self._utterance_from: float | None = None
         self._spent = dict.fromkeys(STAGES, 0.0)
         self._intake: Intake | None = None
+        if self.watch:
+            self.watch.reset()
+
+    def use(self, profile: Profile | None) -> list[Event]:
+        """Go on with another speaker, or with none: another person is another stream.
+
+        The stream is flushed, and a new one begins in which only time goes on: what is fed from now on
+        gives what a new recogniser with that profile would say. The engine stays.
+
+        Args:
+            profile: of this bundle; None for the generic model.
+
+        Returns:
+            The last events of the stream so far.
+
+        Raises:
+            ProfileError: the profile is of another bundle; the stream goes on as it was.
+        """
+        if profile:
+            require_fit(profile, self.bundle)
+        events = self.flush()
+        heard = self._samples + self._skipped
+        self._speak_as(profile)
+        self.reset()
+        self._skipped = heard
+        return events
+
+    def _speak_as(self, profile: Profile | None) -> None:
+        """Take the head, the level, the statistics and the reference of a speaker, or the bundle's."""
+        self.profile = profile
+        self._head = profile.head if profile else self.bundle.head
+        levels = profile.levels if profile else self.bundle.manifest.levels
+        statistics = profile.statistics if profile else self.bundle.statistics
+        self._stream = FeatureStream(self.engine, self.front_end, levels, statistics, clock=self._clock)
+        reference = profile.reference if profile else None
+        self.watch = DriftWatch(reference, self.settings.step_ms / 1000.0) if reference else None
 
     def __enter__(self) -> Recognizer:
         """Begin a stream; leaving the context forgets it."""
@@ -251,14 +286,18 @@ class Recognizer:
     def _in_order(self, first_frame: int, windows: list[int], began: float) -> list[Event]:
         """Turn windows, and changes of the speech flag since a frame, into events in order of time."""
         started = self._clock()
-        probs = self._probs(windows)
+        embeddings, probs = self._judged(windows)
         self._spent["classifier"] += self._clock() - started
         happenings = [(frame, False, 0) for frame in self._changes(first_frame)]
         happenings += [(self._frames_of(end)[1], True, index) for index, end in enumerate(windows)]
         events: list[Event] = []
         for frame, is_window, index in sorted(happenings):
             if is_window:
-                events.append(self._window(windows[index], probs[index], began, len(windows)))
+                window = self._window(windows[index], probs[index], began, len(windows))
+                events += [
+                    window,
+                    *self._drift(windows[index], window.end_s, embeddings[index], probs[index]),
+                ]
             else:
                 events += self._turn(frame, began)
         if windows:
@@ -267,14 +306,15 @@ class Recognizer:
             self._spent = dict.fromkeys(STAGES, 0.0)
         return events
 
-    def _probs(self, windows: list[int]) -> Array:
-        """Classify windows, those of the same length together: (len(windows), C)."""
-        full = self.engine.graphs.window_features
+    def _judged(self, windows: list[int]) -> tuple[Array, Array]:
+        """Classify windows, those of the same length together: their (n, D) embeddings and (n, C) probs."""
+        full, size = self.engine.graphs.window_features, self.engine.graphs.embedding_size
         if not windows:
-            return np.zeros((0, len(EMOTIONS)), np.float32)
+            return np.zeros((0, size), np.float32), np.zeros((0, len(EMOTIONS)), np.float32)
         spans = [self._features[max(0, end - full) : end] for end in windows]
         batch = spans[0][None] if len(spans) == 1 else np.stack(spans)
-        return self._head.probs(self.engine.classify(batch))
+        embeddings = self.engine.classify(batch)
+        return embeddings, self._head.probs(embeddings)
 
     def _changes(self, first_frame: int) -> Iterator[int]:
         """Yield the number of frames after which speech has just begun or ended."""
@@ -298,7 +338,7 @@ class Recognizer:
         events: list[Event] = []
         end = self._features_in(frame)
         if not self._decision.windows and end > 0:
-            events.append(self._window(end, self._probs([end])[0], began, together=1))
+            events.append(self._window(end, self._judged([end])[1][0], began, together=1))
             self._last_window = end
         return events + self._end_utterance(now, now - self.settings.gate.leave_ms / 1000.0)
 
@@ -343,6 +383,17 @@ class Recognizer:
             latency_ms=spent,
             lag_ms=1000.0 * (now - began),
         )
+
+    def _drift(self, end: int, time_s: float, embedding: Array, probs: Array) -> list[Event]:
+        """Show a window to the watch, if there is one, where it is full and enough of it is speech."""
+        if self.watch is None or end < self.engine.graphs.window_features:
+            return []
+        first, last = self._frames_of(end)
+        if np.count_nonzero(self._speech[first:last]) < LEAST_SPEECH * (last - first):
+            return []
+        seen = figures(spoken_level(self._dbfs[first:last]), embedding, probs)
+        drift = self.watch.feed(time_s, seen)
+        return [drift] if drift else []
 
     def _frames_of(self, end: int) -> tuple[int, int]:
         """Return the frames, first and after the last, of the window that ends before a feature."""

@@ -4,6 +4,7 @@
 
 Raw s16le mono comes in, at 16 kHz unless the client first sends {"rate": HZ} on a line (TCP) or in a
 text message or the query ?rate=HZ (WebSocket); events go out as they arise, the session at once.
+Where the server allows it, {"profile": "NAME"} there applies a profile: the session is said again.
 A client that is too fast is not read from until it is its turn: nothing is dropped, its own sending
 waits. So the memory that a client can take is bounded, and none can starve another.
 """
@@ -31,6 +32,7 @@ from edge.errors import MmtlError, SourceError, UsageError
 from edge.events import Error, Event, to_json
 
 if TYPE_CHECKING:
+    from edge.profile import Profile
     from edge.recogniser import Recognizer
 
 T = TypeVar("T")
@@ -112,6 +114,7 @@ class Server:
         self,
         make: Callable[[], Recognizer],
         *,
+        find: Callable[[str], Profile] | None = None,
         limits: Limits | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -119,10 +122,12 @@ class Server:
 
         Args:
             make: gives a connection its recogniser; called in the thread that will use it.
+            find: gives a client the profile it names, in that thread; None: clients may name none.
             limits: what is allowed.
             say: takes a line for whoever runs the server.
         """
         self._make = make
+        self._find = find
         self._limits = limits or Limits()
         self._say = say
         self._clients: set[asyncio.Task[Any]] = set()
@@ -238,7 +243,10 @@ class Server:
     async def _listen(self, channel: Channel, ear: Ear, worker: Worker) -> None:
         """Hear a client's sound to its end."""
         throttle = Throttle(self._limits.speed)
-        rate, message = await self._rate(channel)
+        order, message = await self._header(channel)
+        rate = checked_rate(order.get("rate", channel.rate))
+        if "profile" in order:
+            await self._send(channel, await worker.do(lambda: ear.use(self._profile(order["profile"]))))
         while isinstance(message, bytes):
             arrived_s = time.perf_counter()
             work = functools.partial(ear.hear, message, rate, arrived_s)
@@ -248,12 +256,19 @@ class Server:
         if isinstance(message, str) and _order(message) != {"end": True}:
             raise UsageError(f"{message[:80]!r} arrived amid the sound, expected {json.dumps({'end': True})}")
 
-    async def _rate(self, channel: Channel) -> tuple[int, bytes | str | None]:
-        """Return the rate that the client asks for, or 16 kHz, and what it sent next."""
+    async def _header(self, channel: Channel) -> tuple[dict[str, Any], bytes | str | None]:
+        """Return what the client asks for before any sound, and what it sent next."""
         message = await self._next(channel)
-        if isinstance(message, str) and "rate" in (order := _order(message)):
-            return checked_rate(order["rate"]), await self._next(channel)
-        return checked_rate(channel.rate), message
+        if isinstance(message, str) and {"rate", "profile"} & set(order := _order(message)):
+            return order, await self._next(channel)
+        return {}, message
+
+    def _profile(self, name: object) -> Profile:
+        if self._find is None:
+            raise UsageError("a profile was asked for: leave it out, for this server lets clients name none")
+        if not isinstance(name, str):
+            raise UsageError(f"a profile of {str(name)[:80]} arrived, expected its name in quotes")
+        return self._find(name)
 
     async def _next(self, channel: Channel) -> bytes | str | None:
         """Wait for a message; None at the end of the stream, and when the server is to stop."""
@@ -295,6 +310,7 @@ def serve(
     *,
     tcp: Address | None = None,
     websocket: Address | None = None,
+    find: Callable[[str], Profile] | None = None,
     limits: Limits | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
@@ -307,7 +323,7 @@ def serve(
         raise UsageError("there is nowhere to listen: give --tcp PORT, --websocket PORT or both")
 
     async def run() -> None:
-        server = Server(make, limits=limits, say=say)
+        server = Server(make, find=find, limits=limits, say=say)
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, server.stop)
         await server.run(tcp=tcp, websocket=websocket)
@@ -335,7 +351,7 @@ def _order(text: str) -> dict[str, Any]:
         order = json.loads(text)
     except (ValueError, RecursionError):
         order = None
-    if not isinstance(order, dict) or set(order) - {"rate", "end"}:
+    if not isinstance(order, dict) or set(order) - {"rate", "profile", "end"}:
         raise UsageError(f"{text[:80]!r} arrived, expected sound or {HEADER}")
     return order
 

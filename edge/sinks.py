@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TextIO
 
 from edge.errors import MmtlError, UsageError
-from edge.events import Device, Event, Overrun, Session, Summary, Utterance, Window, to_json
+from edge.events import Device, Drift, Event, Overrun, Session, Summary, Utterance, Window, to_json
 
 
 class ReaderGone(Exception):  # noqa: N818 - news, not an error
@@ -132,11 +132,19 @@ def describe(event: Event, percentages: bool) -> str:
             text = f"{clock_time(event.start_s)}  overrun: {event.lost_s:.2f} s of sound lost"
         case Device():
             text = f"{clock_time(event.time_s)}  device {event.name}: {event.state}"
+        case Drift():
+            text = f"{clock_time(event.time_s)}  {describe_drift(event)}"
         case Summary():
             text = f"{clock_time(event.duration_s)}  end: {describe_summary(event)}"
         case _:
             return ""
     return printable(text)
+
+
+def describe_drift(drift: Drift) -> str:
+    """Say what has moved since the calibration, by how much, and what to do: it fits 76 columns."""
+    sign = "" if drift.what == "features" else "+"
+    return f"drift: {drift.what} {drift.change:{sign}.1f} {drift.unit}: {drift.advice}"
 
 
 def describe_summary(summary: Summary) -> str:

@@ -275,10 +275,12 @@ def test_an_unknown_profile_is_one_line_and_code_4(mmtl: Mmtl) -> None:
     assert_one_line(mmtl("run", "demo", "--profile", "../x"), 4, "cannot name a profile")
 
 
-def keep(bundle: Bundle, name: str, verdict: str = "adopted") -> Path:
+def keep(bundle: Bundle, name: str, verdict: str = "adopted", fingerprint: str = "0" * 64) -> Path:
     manifest = bundle.manifest
     path = profile_module.profile_path(name)
-    profile = Profile(name, "0" * 64, bundle.head, manifest.levels, bundle.statistics, verdict, {"clips": 8})
+    profile = Profile(
+        name, fingerprint, bundle.head, manifest.levels, bundle.statistics, verdict, {"clips": 8}
+    )
     save_profile(path, profile)
     return path
 
@@ -292,13 +294,38 @@ def test_profiles_are_listed_shown_and_deleted(mmtl: Mmtl, bundle: Bundle) -> No
     assert "No profiles yet" in mmtl("profile", "list").out
     path, damaged = keep(bundle, "anna", "rejected"), keep(bundle, "bob")
     damaged.write_bytes(b"damaged")
-    assert mmtl("profile", "list").out == "anna  rejected\nbob  damaged\n"
+    lines = mmtl("profile", "list").out.splitlines()
+    assert re.fullmatch(r"anna  rejected  \d{4}-\d\d-\d\d \d\d:\d\d UTC  for another model", lines[0])
+    assert lines[1:] == ["bob   damaged"]
     assert json.loads(mmtl("profile", "show", "anna").out)["clips"] == 8
+    assert mmtl("profile", "show", "anna", "--text").out.startswith("anna\n  verdict      rejected\n")
     assert_one_line(mmtl("profile", "show", "bob"), 4, "damaged")
     assert mmtl("profile", "delete", "anna").out == "Deleted the profile anna.\n"
     assert mmtl("profile", "delete", "bob").code == 0
     assert not path.exists()
     assert_one_line(mmtl("profile", "delete", "anna"), 4, "there is no profile anna")
+
+
+def test_a_profile_goes_out_and_comes_in(mmtl: Mmtl, bundle: Bundle, tmp_path: Path) -> None:
+    path, out = keep(bundle, "anna", fingerprint=bundle.fingerprint), tmp_path / "my anna.safetensors"
+    assert "mmtl profile import" in mmtl("profile", "export", "anna", str(out)).out
+    assert_one_line(mmtl("profile", "export", "anna", str(out)), 2, "give --replace")
+    assert mmtl("profile", "export", "anna", str(out), "--replace").code == 0
+    assert_one_line(mmtl("profile", "import", str(out)), 4, "cannot name a profile")
+    assert_one_line(mmtl("profile", "import", str(out), "--name", "anna"), 2, "give --replace")
+    imported = mmtl("profile", "import", str(out), "--name", "bob")
+    assert imported.out == "Imported the profile bob: mmtl monitor --profile bob\n"
+    assert path.with_name("bob.safetensors").read_bytes() == path.read_bytes()
+    keep(bundle, "anna", "rejected", fingerprint=bundle.fingerprint)
+    mmtl("profile", "export", "anna", str(out), "--replace")
+    assert "did not help" in mmtl("profile", "import", str(out), "--name", "anna", "--replace").out
+
+
+def test_a_profile_for_another_model_does_not_come_in(mmtl: Mmtl, bundle: Bundle, tmp_path: Path) -> None:
+    keep(bundle, "anna")
+    out = tmp_path / "anna.safetensors"
+    assert mmtl("profile", "export", "anna", str(out)).code == 0
+    assert_one_line(mmtl("profile", "import", str(out), "--name", "bob"), 4, "name that one with --bundle")
 
 
 def test_only_a_profile_can_be_deleted(mmtl: Mmtl, bundle_folder: Path) -> None:

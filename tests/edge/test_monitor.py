@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.events import Device, Drift, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.labels import EMOTIONS, UNSURE
 from edge.monitor import GLYPHS, LiveMonitor, big_rows, farewell, frame
 from edge.monitor_state import CLIP_DBFS, MonitorState, timeline_cells
@@ -73,6 +73,7 @@ events = st.one_of(
     st.builds(Speech, times, st.booleans()),
     st.builds(Overrun, times, times),
     st.builds(Device, times, names, st.sampled_from(["lost", "back"])),
+    st.builds(Drift, times, st.sampled_from(["level", "features"]), levels, levels, st.just("dB"), names),
     st.builds(Summary, times, st.just(1), st.just(1), st.just(0), st.just({}), times),
 )
 states = st.builds(
@@ -222,6 +223,16 @@ def test_a_lost_device_is_said_until_it_is_back() -> None:
     assert "USB mic" not in text(lost.after(Device(9.0, "USB mic", "back")))
 
 
+def test_a_drift_is_advice_for_a_minute() -> None:
+    drift = Drift(9.0, "level", -12.1, 8.0, "dB", "speak closer to the microphone, or calibrate again")
+    drifted = after(SESSION, window(9.0), drift)
+    said = "drift: level -12.1 dB: speak closer to the microphone, or calibrate again\n"
+    assert said in text(drifted.after(Device(9.5, "USB mic", "lost")))
+    assert said in text(drifted.after(window(60.0))) + "\n"
+    assert "drift" not in text(drifted.after(window(69.1)))
+    assert "drift" not in text(drifted.after(SESSION))
+
+
 def test_the_terminal_is_given_back_after_an_error() -> None:
     console = terminal()
 
@@ -254,12 +265,19 @@ def test_frames_are_at_most_eight_a_second() -> None:
     assert 70 <= frames <= 81
 
 
-def test_a_lost_device_is_drawn_at_once() -> None:
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (Device(3.1, "USB mic", "lost"), "USB mic is lost"),
+        (Drift(3.1, "level", 12.0, 8.0, "dB", "move away"), "level +12.0 dB: move away"),
+    ],
+)
+def test_what_may_be_the_last_for_a_while_is_drawn_at_once(event: Event, said: str) -> None:
     console = terminal()
     monitor = LiveMonitor(console, clock=lambda: 0.0)
-    for event in (SESSION, window(3.0), Device(3.1, "USB mic", "lost")):
-        monitor.emit(event)
-    assert "USB mic is lost" in written(console)
+    for happened in (SESSION, window(3.0), event):
+        monitor.emit(happened)
+    assert said in written(console)
     monitor.close()
 
 

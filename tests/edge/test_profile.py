@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +15,11 @@ from safetensors.numpy import save_file
 
 from edge import profile as profile_module
 from edge.bundle import Bundle
+from edge.drift import Reference
 from edge.errors import ProfileError
 from edge.normaliser import BinStatistics
 from edge.profile import (
+    LARGEST_BYTES,
     Profile,
     find_profile,
     kept_profiles,
@@ -42,6 +48,16 @@ def profile(bundle: Bundle) -> Profile:
         verdict="adopted",
         report={"clips": {"happy": 2}, "before": 0.5, "after": 0.75},
     )
+
+
+def rewrite(profile: Profile, path: Path, **changes: object) -> None:
+    """Save a profile that says other things of itself, as a file from elsewhere might; None: not at all."""
+    save_profile(path, profile)
+    with safe_open(path, "numpy") as file:
+        described = {**json.loads(file.metadata()["mmtl"]), **changes}
+    text = json.dumps({key: value for key, value in described.items() if value is not None})
+    tensors = profile.head.tensors() | profile.statistics.tensors()
+    save_file(tensors, path, {"mmtl": text, "sha256": profile_module._sha256(text, tensors)})
 
 
 def refused(path: Path, bundle: Bundle) -> str:
@@ -166,7 +182,7 @@ def test_other_weights_are_no_profile(profile: Profile, bundle: Bundle, tmp_path
     assert "damaged" in refused(path, bundle)
 
 
-@pytest.mark.parametrize("text", ["[]", "null", "3", "{", '"x"'])
+@pytest.mark.parametrize("text", ["[]", "null", "3", "{", '"x"', pytest.param("[" * 100_000, id="deep")])
 def test_other_metadata_is_no_profile(profile: Profile, bundle: Bundle, tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.safetensors"
     tensors = profile.head.tensors() | profile.statistics.tensors()
@@ -201,4 +217,167 @@ def test_there_is_nothing_in_it_but_weights_and_metadata(profile: Profile, bundl
         names, metadata = set(file.keys()), file.metadata()
     assert names == set(profile.head.tensors()) | {"statistics.mean", "statistics.std"}
     described = json.loads(metadata["mmtl"])
-    assert set(described) == {"profile_version", "name", "bundle", "levels", "verdict", "report"}
+    known = {"profile_version", "name", "bundle", "levels", "verdict", "report", "made"}
+    assert set(described) == known
+
+
+def test_the_reference_of_the_session_is_kept_and_checked(profile: Profile, bundle: Bundle) -> None:
+    path = profile_path("anna")
+    size = 2 + bundle.head.embedding_size
+    reference = Reference(np.arange(size, dtype=np.float32), np.ones(size, np.float32))
+    save_profile(path, replace(profile, reference=reference))
+    again = load_profile(path, bundle).reference
+    assert again is not None
+    assert (again.mean == reference.mean).all()
+    assert (again.spread == reference.spread).all()
+    save_profile(path, replace(profile, reference=Reference(reference.mean, 0 * reference.mean)))
+    assert "calibration session are not usable" in refused(path, bundle)
+    save_profile(path, replace(profile, reference=Reference(reference.mean[:9], reference.spread[:9])))
+    assert "(reference)" in refused(path, bundle)
+
+
+def test_a_profile_of_an_older_program_has_neither_reference_nor_date(
+    profile: Profile, bundle: Bundle
+) -> None:
+    path = profile_path("anna")
+    rewrite(profile, path, made=None)
+    older = load_profile(path, bundle)
+    assert (older.reference, older.made) == (None, None)
+    assert older == replace(profile, head=older.head, statistics=older.statistics)
+
+
+def test_it_remembers_when_it_was_first_saved(profile: Profile) -> None:
+    path = profile_path("anna")
+    before = datetime.now(timezone.utc) - timedelta(seconds=1)
+    save_profile(path, profile)
+    made = read_profile(path).made
+    assert made is not None
+    assert before <= made <= datetime.now(timezone.utc)
+    earlier = replace(profile, made=datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc))
+    save_profile(path, earlier)
+    assert read_profile(path).made == earlier.made
+
+
+def test_its_name_is_that_of_its_file(profile: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "bob.v2.safetensors"
+    save_profile(path, replace(profile, name="../../anna\x1b[2J"))
+    assert read_profile(path).name == "bob.v2"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"verdict": "adopted\x1b[2J"}, {"verdict": ["adopted"]}, {"verdict": None}),
+        *({"report": []}, {"bundle": 3}, {"made": "soon"}, {"made": 3}, {"levels": {"loudness": 1.0}}),
+        *({"levels": {"reference": "0"}}, {"levels": {"eps": float("nan")}}, {"levels": [1.0]}),
+    ],
+)
+def test_what_a_file_says_of_itself_is_checked(
+    profile: Profile, bundle: Bundle, change: dict[str, object]
+) -> None:
+    path = profile_path("anna")
+    rewrite(profile, path, **change)
+    assert "not a whole profile" in refused(path, bundle)
+
+
+def test_tensors_of_other_sizes_are_refused(profile: Profile, bundle: Bundle) -> None:
+    path = profile_path("anna")
+    few = np.ones(3, np.float32)
+    save_profile(path, replace(profile, statistics=BinStatistics(few, few)))
+    assert "not of this model's sizes (statistics)" in refused(path, bundle)
+
+
+def test_a_file_that_is_too_large_is_not_read(bundle: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    with path.open("wb") as file:
+        file.truncate(LARGEST_BYTES + 1)
+    assert "damaged" in refused(path, bundle)
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".safetensors", "a\0b.safetensors"])
+def test_a_path_that_cannot_be_is_no_profile(name: str, bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match="there is no profile"):
+        find_profile(f"{tmp_path}/{name}")
+    assert "there is no profile" in refused(tmp_path / name, bundle)
+
+
+def test_a_profile_that_may_not_be_read_is_said_to_be(
+    profile: Profile, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = profile_path("anna")
+    save_profile(path, profile)
+    monkeypatch.setattr("edge.profile.os.access", lambda *_: False)  # root may read anything
+    with pytest.raises(ProfileError, match=r"cannot read .* see that this user may"):
+        load_profile(path, bundle)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """As good as a full disk: files may not grow beyond 8 kB."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def unwritten(path: Path, profile: Profile) -> str:
+    """Check that a profile cannot be saved and that this is said in one line; return the line."""
+    with pytest.raises(ProfileError, match="cannot write the profile") as caught:
+        save_profile(path, profile)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 4
+    return str(caught.value)
+
+
+def test_a_full_disk_keeps_the_profile_that_was_there(
+    profile: Profile, bundle: Bundle, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    path = profile_path("anna")
+    save_profile(path, profile)
+    request.getfixturevalue("full_disk")
+    assert "make room" in unwritten(path, replace(profile, verdict="rejected"))
+    assert load_profile(path, bundle).verdict == "adopted"
+    assert list(folder.iterdir()) == [path]
+
+
+def test_a_folder_in_the_way_stays(profile: Profile, folder: Path) -> None:
+    path = profile_path("anna")
+    (path / "kept").mkdir(parents=True)
+    assert "directory" in unwritten(path, profile).lower()
+    assert (path / "kept").is_dir()
+    assert list(folder.iterdir()) == [path]
+
+
+def test_a_file_where_the_folder_should_be_stays(profile: Profile, folder: Path) -> None:
+    folder.write_text("mine")
+    unwritten(profile_path("anna"), profile)
+    assert folder.read_text() == "mine"
+    for look in (kept_profiles, lambda: find_profile("anna")):
+        with pytest.raises(ProfileError, match=r"cannot read the profiles in .*Not a directory"):
+            look()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to a read-only folder")
+def test_a_read_only_folder_keeps_what_is_in_it(profile: Profile, bundle: Bundle, folder: Path) -> None:
+    path = profile_path("anna")
+    save_profile(path, profile)
+    folder.chmod(0o500)
+    try:
+        assert "Permission denied" in unwritten(path, replace(profile, verdict="rejected"))
+    finally:
+        folder.chmod(0o700)
+    assert load_profile(path, bundle).verdict == "adopted"
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_is_not_touched(
+    profile: Profile, bundle: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    folder.mkdir()
+    precious, path = tmp_path / "precious", profile_path("anna")
+    precious.write_text("mine")
+    path.symlink_to(precious)
+    assert "damaged" in refused(path, bundle)
+    save_profile(path, profile)
+    assert not path.is_symlink()
+    assert precious.read_text() == "mine"
+    assert load_profile(path, bundle).name == "anna"

@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 from edge.audio import Intake
 from edge.bundle import Bundle
 from edge.decision import DecisionRule
+from edge.drift import Reference
 from edge.engine import WindowEngine
-from edge.errors import UsageError
+from edge.errors import ProfileError, UsageError
 from edge.events import Event, Overrun, Speech, Utterance, Window
 from edge.frontend import Array, power_spectrogram
 from edge.labels import EMOTIONS, UNSURE
-from edge.normaliser import Normaliser
+from edge.normaliser import BinStatistics, Normaliser
 from edge.profile import Profile
 from edge.recogniser import MOST_AT_ONCE_S, QUIETEST_DBFS, Recognizer, Settings
+from tests.edge.conftest import random_head
 
 RATE = 16_000
 TOLERANCE = 1e-4
@@ -463,17 +465,86 @@ def test_a_rule_that_is_never_sure_claims_nothing(bundle: Bundle, sound: Array) 
     assert labels == {UNSURE}
 
 
-def test_a_profile_replaces_head_level_and_statistics(bundle: Bundle, sound: Array) -> None:
+@pytest.fixture(scope="module")
+def profile(bundle: Bundle) -> Profile:
+    """A speaker for whom everything is different."""
     levels = replace(bundle.manifest.levels, reference=-3.0)
     statistics = replace(bundle.statistics, mean=bundle.statistics.mean + 0.5)
     head = replace(bundle.head, fc3_bias=np.array([0, 3, 0, 0], np.float32))
-    profile = Profile("anna", bundle.fingerprint, head, levels, statistics, "adopted")
-    spoken = replace(
-        bundle, head=head, statistics=statistics, manifest=replace(bundle.manifest, levels=levels)
-    )
+    return Profile("anna", bundle.fingerprint, head, levels, statistics, "adopted")
+
+
+def test_a_profile_replaces_head_level_and_statistics(bundle: Bundle, profile: Profile, sound: Array) -> None:
+    manifest = replace(bundle.manifest, levels=profile.levels)
+    spoken = replace(bundle, head=profile.head, statistics=profile.statistics, manifest=manifest)
     profiled = Recognizer(bundle, profile=profile, provider="cpu")
     assert untimed(heard(profiled, sound)) == untimed(heard(Recognizer(spoken, provider="cpu"), sound))
     assert not np.allclose(probs(heard(profiled, sound)), offline(bundle, sound), atol=0.01)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_speaker_used_at_the_start_of_a_stream_is_as_if_there_from_the_beginning(
+    bundle: Bundle, profile: Profile, sound: Array, back: bool
+) -> None:
+    switched = Recognizer(bundle, profile=profile if back else None, provider="cpu")
+    engine, wanted = switched.engine, None if back else profile
+    switched.feed(sound)
+    switched.reset()
+    assert switched.use(wanted) == []
+    assert switched.engine is engine
+    assert switched.profile is wanted
+    made = Recognizer(bundle, profile=wanted, provider="cpu")
+    assert untimed(switched.feed(sound) + switched.flush()) == untimed(heard(made, sound))
+    assert untimed(heard(switched, sound)) == untimed(heard(made, sound))
+
+
+def test_a_speaker_used_in_mid_stream_ends_it_and_begins_another_while_time_goes_on(
+    bundle: Bundle, profile: Profile, talk: Talk
+) -> None:
+    first, then = talk((0.5, 0.0), (3.0, 0.3)), talk((0.7, 0.0), (3.0, 0.2), seed=1)
+    generic, own = Recognizer(bundle, provider="cpu"), Recognizer(bundle, profile=profile, provider="cpu")
+    switched = Recognizer(bundle, provider="cpu")
+    before = switched.feed(first) + switched.use(profile)
+    assert untimed(before) == untimed(heard(generic, first))
+    assert switched.heard_s == len(first) / RATE
+    after = switched.feed(then) + switched.flush()
+    expected = heard(own, then)
+    assert [type(event) for event in after] == [type(event) for event in expected]
+    assert (probs(after) == probs(expected)).all()
+    moved = [window.end_s - len(first) / RATE for window in windows(after)]
+    assert moved == pytest.approx([window.end_s for window in windows(expected)])
+
+
+def test_sound_of_another_rate_goes_on_with_another_speaker(
+    bundle: Bundle, profile: Profile, talk: Talk
+) -> None:
+    switched = Recognizer(bundle, provider="cpu")
+    switched.accept_waveform(48_000, np.zeros(48_000, np.float32))
+    switched.use(profile)
+    assert switched.heard_s == pytest.approx(1.0)
+    assert windows(switched.accept_waveform(16_000, talk((3.5, 0.3))))
+
+
+@pytest.mark.parametrize("change", ["bundle", "head", "statistics", "reference"])
+def test_a_profile_that_does_not_fit_is_refused_and_the_stream_goes_on(
+    bundle: Bundle, profile: Profile, sound: Array, change: str
+) -> None:
+    few = np.ones(3, np.float32)
+    wrong = {
+        "bundle": replace(profile, bundle="0" * 64),
+        "head": replace(profile, head=random_head(size=8)),
+        "statistics": replace(profile, statistics=BinStatistics(few, few)),
+        "reference": replace(profile, reference=Reference(few, few)),
+    }[change]
+    recogniser = Recognizer(bundle, provider="cpu")
+    expected = untimed(heard(recogniser, sound))
+    recogniser.reset()
+    events = recogniser.feed(sound[:40_000])
+    with pytest.raises(ProfileError, match=r"run mmtl calibrate"):
+        recogniser.use(wrong)
+    assert untimed(events + recogniser.feed(sound[40_000:]) + recogniser.flush()) == expected
+    with pytest.raises(ProfileError):
+        Recognizer(bundle, profile=wrong, engine=recogniser.engine)
 
 
 def test_the_shipped_model_is_loaded_when_none_is_named() -> None:

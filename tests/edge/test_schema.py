@@ -14,6 +14,7 @@ from edge.bundle import Bundle
 from edge.events import (
     EVENT_VERSION,
     Device,
+    Drift,
     Error,
     Event,
     Overrun,
@@ -38,6 +39,7 @@ EVERY: list[Event] = [
     Speech(0.5, True),
     Overrun(1.0, 0.25),
     Device(2.0, "USB microphone", "lost"),
+    Drift(2.0, "level", -12.5, 8.0, "dB", "speak closer to the microphone"),
     Error("try again later"),
     Summary(10.0, 30, 2, 1, TIMES, 0.01, TIMES),
 ]
@@ -104,7 +106,7 @@ def test_fields_to_come_are_allowed_as_readers_must_ignore_them(event: Event) ->
     assert problems(written(event) | {"mood_of_the_cat": 1}) == []
 
 
-@pytest.mark.parametrize("change", [{"v": 2}, {"v": "1"}, {"type": "drift"}, {"type": 3}, {"end_s": -0.1}])
+@pytest.mark.parametrize("change", [{"v": 2}, {"v": "1"}, {"type": "mood"}, {"type": 3}, {"end_s": -0.1}])
 def test_another_version_type_or_a_negative_time_is_found(change: dict[str, Any]) -> None:
     assert problems(written(EVERY[1]) | change)
 

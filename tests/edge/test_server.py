@@ -16,18 +16,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edge import profile as profile_module
 from edge.bundle import Bundle
-from edge.ear import Ear, shared_engines
+from edge.ear import Ear, kept_for_clients, shared_engines
 from edge.errors import SourceError, UsageError
 from edge.events import Device, Event, to_json
 from edge.frontend import Array
+from edge.profile import Profile, save_profile
 from edge.recogniser import Recognizer
 from edge.server import (
     LARGEST_MESSAGE,
@@ -70,12 +72,16 @@ def serving(make: Callable[[], Recognizer]) -> Serving:
     """A function that runs a server, both kinds of port open, and checks that it ends in time."""
 
     @contextlib.contextmanager
-    def run(limits: Limits = FAST, maker: Callable[[], Recognizer] = make) -> Iterator[Running]:
+    def run(
+        limits: Limits = FAST,
+        maker: Callable[[], Recognizer] = make,
+        find: Callable[[str], Profile] | None = None,
+    ) -> Iterator[Running]:
         running, ready = Running({}), threading.Event()
         handle: dict[str, Any] = {}
 
         async def main() -> None:
-            server = Server(maker, limits=limits, say=running.said.append)
+            server = Server(maker, find=find, limits=limits, say=running.said.append)
             handle.update(server=server, loop=asyncio.get_running_loop())
             anywhere = Address("127.0.0.1", 0)
 
@@ -209,6 +215,60 @@ def test_a_client_may_say_its_rate(serving: Serving, make: Callable[[], Recogniz
                 client.send(sound)
                 client.send(END)
                 assert told(messages(client)) == expected
+
+
+@pytest.fixture
+def anna(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """A kept profile."""
+    monkeypatch.setattr(profile_module, "profiles_folder", lambda: tmp_path / "profiles")
+    head = replace(bundle.head, fc3_bias=np.array([0, 3, 0, 0], np.float32))
+    parts = (head, bundle.manifest.levels, bundle.statistics)
+    kept = Profile("anna", bundle.fingerprint, *parts, "adopted")
+    save_profile(profile_module.profile_path("anna"), kept)
+    return kept
+
+
+def test_a_client_may_name_a_profile_where_the_server_lets_it(
+    serving: Serving, bundle: Bundle, anna: Profile, make: Callable[[], Recognizer], sound: bytes
+) -> None:
+    expected = told(offline(shared_engines(bundle, profile=anna, provider="cpu"), sound, 8_000))
+    assert expected != told(offline(make, sound, 8_000))
+    with serving(find=kept_for_clients(bundle)) as running:
+        events = told(said_to(running, b'{"profile": "anna", "rate": 8000}\n' + sound))
+        with websocket(running, "?rate=8000") as client:
+            for message in ('{"profile": "anna"}', sound, END):
+                client.send(message)
+            assert told(messages(client)) == events
+        assert "profile" not in str(running.said)
+        assert told(said_to(running, sound)) == told(offline(make, sound)), "the next client has none"
+    assert (events[0]["type"], events[0]["profile"]) == ("session", None)
+    assert events[1:] == expected
+    assert expected[0]["profile"] == "anna"
+
+
+@pytest.mark.parametrize("name", ["bob", "../anna", "/etc/passwd", "anna.safetensors", "", "a\0", "x" * 500])
+def test_a_client_learns_nothing_of_profiles_it_cannot_name(
+    serving: Serving, bundle: Bundle, anna: Profile, tmp_path: Path, name: str
+) -> None:
+    with serving(find=kept_for_clients(bundle)) as running:
+        events = said_to(running, json.dumps({"profile": name}).encode() + b"\n" + bytes(32_000))
+    assert types(events) == ["session", "error", "summary"]
+    assert events[1]["message"].startswith("there is no profile")
+    assert str(tmp_path) not in str(events)
+    assert "anna" in name or "anna" not in events[1]["message"]
+
+
+@pytest.mark.parametrize("name", [3, None, ["anna"], {"anna": 1}])
+def test_a_profile_that_is_no_name_is_refused(serving: Serving, bundle: Bundle, name: object) -> None:
+    with serving(find=kept_for_clients(bundle)) as running:
+        events = said_to(running, json.dumps({"profile": name}).encode() + b"\n")
+    assert "expected its name in quotes" in events[1]["message"]
+
+
+def test_a_server_that_allows_no_profiles_says_so(serving: Serving, anna: Profile) -> None:
+    with serving() as running:
+        events = said_to(running, b'{"profile": "anna"}\n')
+    assert "leave it out" in events[1]["message"]
 
 
 def test_events_come_while_the_sound_still_does(serving: Serving, sound: bytes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import MmtlError, UsageError
-from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.events import Device, Drift, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.sinks import JsonLines, PlainLines, ReaderGone, Sink, clock_time, describe, printable
 from tests.edge.schema import checked, checked_event
 
@@ -197,11 +197,13 @@ def test_percentages_are_written_only_when_the_temperature_was_fitted(fitted: bo
 def test_every_kind_of_news_has_its_line_and_the_rest_has_none() -> None:
     summary = Summary(61.04, 1, 2, 1, {"p50": 2.51, "p95": 3.0, "p99": 4.0}, 0.0123)
     device = Device(9.0, "USB microphone", "lost")
-    lines = plain(session(), Speech(1.0, True), OVERRUN, device, summary)
+    drift = Drift(42.0, "level", -12.14, 8.0, "dB", "speak closer")
+    lines = plain(session(), Speech(1.0, True), OVERRUN, device, drift, summary)
     assert lines == [
         "listening to demo: base, no profile, cpu",
         "0:01.0  overrun: 0.25 s of sound lost",
         "0:09.0  device USB microphone: lost",
+        "0:42.0  drift: level -12.1 dB: speak closer",
         "1:01.0  end: 1 window, 2 utterances, step p50 2.5 ms, p95 3.0 ms, p99 4.0 ms, "
         "real-time factor 0.012, sound lost 1 time",
     ]

@@ -126,9 +126,10 @@ class Foresighted(Recognizer):
 class Unsteady(Recognizer):
     """Emits no number in one window."""
 
-    def _probs(self, windows: list[int]) -> Array:
-        probs = super()._probs(windows)
-        return np.where(np.array(windows)[:, None] == 35, np.float32(np.nan), probs) if windows else probs
+    def _judged(self, windows: list[int]) -> tuple[Array, Array]:
+        embeddings, probs = super()._judged(windows)
+        dropped = np.array(windows, int)[:, None] == 35
+        return embeddings, np.where(dropped, np.float32(np.nan), probs)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,181 @@
+"""How far a stream is from a calibration session: the same speaker's, and what a drift event is for.
+
+    python benchmarks/drift.py [--bundle FOLDER] [--data FOLDER]
+
+Half of a validation speaker's clips, ten of each emotion at most, are the session: a profile is fitted
+to it and its reference taken. The other half, joined with pauses and repeated to two minutes, is the
+stream; so is what becomes of it by other pauses, levels and noise, and so are the other validation
+speakers' halves. Printed are the largest departures of the watch's averages from the session, and how
+many streams raised an event.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from calibrate.judge import fit_and_judge
+from calibrate.takes import Take
+from edge.audio import read_clip
+from edge.bundle import Bundle, default_bundle, load_bundle
+from edge.drift import DriftWatch, session_reference
+from edge.engine import Engine
+from edge.events import Drift
+from edge.frontend import Array
+from edge.labels import EMOTIONS
+from edge.profile import Profile
+from edge.recogniser import Recognizer
+from train.corpora import Clip, four_emotions, read_corpus
+
+RATE: Final = 16_000
+LEAST_S: Final = 120.0
+MOST_TAKES: Final = 10
+"""Of an emotion, in a session."""
+PAUSE_S: Final = 0.3
+QUIET: Final = 1e-4
+TWELVE_DB: Final = 4.0
+SNR_DB: Final = 10.0
+
+
+@dataclass
+class Found:
+    """What the streams of one kind came to."""
+
+    departures: list[tuple[float, float, float]] = field(default_factory=list)
+    """Of level, features and entropy: the largest, in spreads."""
+    events: Counter[str] = field(default_factory=Counter)
+    """Streams that raised an event, by what it was about first."""
+
+
+class Record(DriftWatch):
+    """A watch that keeps its largest departures."""
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        super().reset()
+        self.largest = (0.0, 0.0, 0.0)
+
+    def feed(self, time_s: float, seen: Array) -> Drift | None:
+        """Take the figures of a window."""
+        drift = super().feed(time_s, seen)
+        away = self.departures()
+        now = (away["level"], away["features"], away["entropy"])
+        level, features, entropy = zip(self.largest, now, strict=True)
+        self.largest = (max(level, key=abs), max(features), max(entropy))
+        return drift
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=default_bundle())
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("MMTL_DATA", "../shared/data")))
+    options = parser.parse_args()
+    bundle = load_bundle(options.bundle)
+    halves = halved(read_corpus(options.data), bundle)
+    found: dict[str, Found] = defaultdict(Found)
+    for speaker, (session, _) in halves.items():
+        measure(calibrated(bundle, speaker, session), streams(speaker, halves), found)
+    print("largest departures in spreads of the session: lowest, median, highest; streams with an event")
+    print(f"{'stream':22} number {'level':>19} {'features':>17} {'entropy':>17}   events")
+    for kind, item in found.items():
+        print(f"{kind:22}{len(item.departures):7d} {row(item)}")
+
+
+def row(item: Found) -> str:
+    """Lay out what the streams of one kind came to."""
+    columns = zip(*item.departures, strict=True)
+    ranges = [[min(column), float(np.median(column)), max(column)] for column in columns]
+    cells = [" ".join(f"{value:5.2f}" for value in three) for three in ranges]
+    about = ", ".join(f"{count} {what}" for what, count in item.events.most_common())
+    total = f"{item.events.total()} ({about})" if about else "0"
+    return f" {cells[0]:>19} {cells[1]:>17} {cells[2]:>17}   {total}"
+
+
+def measure(recogniser: Recognizer, sounds: Iterator[tuple[str, Array]], found: dict[str, Found]) -> None:
+    """Let a calibrated recogniser hear sounds, each a new stream."""
+    reference = recogniser.profile and recogniser.profile.reference
+    assert reference, "a session of this length has one"
+    recogniser.watch = record = Record(reference, recogniser.settings.step_ms / 1000.0)
+    for kind, sound in sounds:
+        recogniser.reset()
+        events = [event for event in recogniser.feed(sound) if isinstance(event, Drift)]
+        found[kind].departures.append(record.largest)
+        found[kind].events.update(event.what for event in events[:1])
+
+
+def calibrated(bundle: Bundle, speaker: str, session: Sequence[Clip]) -> Recognizer:
+    """Fit a profile to a session and take its reference, as mmtl calibrate does."""
+    engine = Engine(bundle, "cpu")
+    takes = [Take(clip.path, EMOTIONS.index(clip.emotion), clip.text) for clip in session]
+    sounds = [read_clip(clip.path) for clip in session]
+    fitted = fit_and_judge(bundle, engine, takes, sounds)
+    own = fitted.normalisation
+    profile = Profile(speaker, bundle.fingerprint, fitted.head, own.levels, own.statistics, "adopted")
+    recogniser = Recognizer(bundle, profile=profile, engine=engine)
+    reference = session_reference(recogniser, sounds)
+    recogniser.use(replace(profile, reference=reference))
+    return recogniser
+
+
+def streams(speaker: str, halves: dict[str, tuple[list[Clip], list[Clip]]]) -> Iterator[tuple[str, Array]]:
+    """Yield what is heard after a speaker's session: its kind and the sound."""
+    own = halves[speaker][1]
+    plain = joined(own)
+    yield "other half", plain
+    yield "pauses of 1.5 s", joined(own, pause_s=1.5)
+    for emotion in EMOTIONS:
+        yield "one emotion of it", joined([clip for clip in own if clip.emotion == emotion])
+    yield "12 dB louder", np.clip(TWELVE_DB * plain, -1.0, 1.0)
+    yield "12 dB softer", plain / np.float32(TWELVE_DB)
+    yield "noise at 10 dB", noisy(plain)
+    for other, (_, clips) in halves.items():
+        if other != speaker:
+            yield "another speaker", joined(clips)
+
+
+def joined(clips: Sequence[Clip], pause_s: float = PAUSE_S) -> Array:
+    """Join clips with pauses in a quiet room, over and over to two minutes."""
+    pause = np.zeros(round(pause_s * RATE), np.float32)
+    once = np.concatenate([part for clip in clips for part in (pause, read_clip(clip.path))])
+    sound: Array = np.tile(once, int(np.ceil(LEAST_S * RATE / len(once))))
+    sound += np.float32(QUIET) * np.random.default_rng(0).standard_normal(len(sound), np.float32)
+    return sound
+
+
+def noisy(sound: Array) -> Array:
+    """Add white noise 10 dB below the mean power."""
+    amplitude = np.sqrt(np.mean(sound**2) / 10.0 ** (SNR_DB / 10.0))
+    noise = amplitude * np.random.default_rng(1).standard_normal(len(sound), np.float32)
+    mixed: Array = np.clip(sound + noise, -1.0, 1.0).astype(np.float32)
+    return mixed
+
+
+def halved(clips: Sequence[Clip], bundle: Bundle) -> dict[str, tuple[list[Clip], list[Clip]]]:
+    """Divide the clips of each validation speaker: the session's, and the rest."""
+    halves: dict[str, tuple[list[Clip], list[Clip]]] = {}
+    generator = np.random.default_rng(0)
+    for speaker in bundle.manifest.training["speakers"]["validation"]:
+        session, rest = list[Clip](), list[Clip]()
+        for emotion in EMOTIONS:
+            own = [
+                clip for clip in four_emotions(clips) if (clip.speaker, clip.emotion) == (speaker, emotion)
+            ]
+            generator.shuffle(own)
+            half = len(own) // 2
+            session += own[: min(half, MOST_TAKES)]
+            rest += own[half:]
+        generator.shuffle(rest)
+        halves[speaker] = session, rest
+    return halves
+
+
+if __name__ == "__main__":
+    main()

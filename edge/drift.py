@@ -1,0 +1,270 @@
+"""Does it still sound like the calibration session? Slow averages of the stream against the session's own.
+
+Figures are taken of full windows that are half speech or more: the level, the entropy of the posterior
+and the embedding. None costs more than a few vector operations, for all of them are there already.
+
+A departure is measured in the session's own spread: who was lively in it may be lively after it. The
+bounds come from `python benchmarks/drift.py`: five validation speakers with the default bundle, half of
+their clips (8 to 40) as the session, two minutes of the rest as the stream. Largest departures of the
+averages, in spreads (lowest, median, highest of the streams), and streams that raised an event:
+
+    stream               level                features            entropy             events
+    the other half       -0.45  0.16  0.23    0.30  0.36  0.44    0.10  0.32  0.55     0 of 5
+    pauses of 1.5 s      -0.73  0.16  0.20    0.27  0.31  0.95    0.12  0.29  0.74     0 of 5
+    one emotion of it    -1.37 -0.04  0.91    0.41  0.66  1.14    0.00  0.32  0.98     1 of 20
+    12 dB louder          0.68  2.49  2.99    0.30  0.38  0.46    0.13  0.40  0.63     3 of 5
+    12 dB softer         -3.17 -2.82 -1.12    0.30  0.36  0.43    0.12  0.29  0.55     3 of 5
+    noise at 10 dB       -0.83 -0.29  0.19    0.74  0.97  1.88    0.19  0.51  0.98     2 of 5
+    another speaker      -5.02 -0.25  1.99    0.67  1.49 12.60    0.00  0.28  1.47    17 of 20
+
+So an event means something, but none is no promise: two of the five sessions go from quiet to very loud
+themselves, which hides 12 dB. The entropy tells little; no first event was about it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+
+from edge.errors import ModelError
+from edge.events import Drift
+from edge.frontend import Array
+
+if TYPE_CHECKING:
+    from edge.recogniser import Recognizer
+
+LEAST_SPEECH: Final = 0.5
+"""Share of speech in a window that is looked at: pauses have features too, which are no speaker's."""
+
+GATE_DB: Final = 20.0
+"""Frames so far below the loudest of a window say nothing of how loud somebody speaks."""
+
+FEWEST_WINDOWS: Final = 20
+"""A session of fewer is no measure: 5 s at the default step."""
+
+PAUSE_S: Final = 0.6
+"""Between the takes of a session, when it is heard as one stream."""
+
+ROOM: Final = 1e-4
+"""Amplitude of the noise in it: a quiet room, for nothing that is heard is digitally silent."""
+
+_SPREADS: Final = (4.0, 0.3, 1e-3)
+"""Smallest spread of the level (dB), the entropy (nats) and a feature: an even session is no strict one."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """When the stream counts as adrift. Departures are in spreads of the session."""
+
+    level: float = 2.0
+    """Of the level, up or down."""
+    features: float = 1.0
+    """Root mean square over the embedding."""
+    entropy: float = 1.25
+    """Of the entropy, upwards only: more certain than in the session is no complaint."""
+    average_s: float = 30.0
+    """Time constant of the averages, in speech."""
+    patience_s: float = 10.0
+    """Speech that an average has to be beyond its bound for."""
+    cooldown_s: float = 600.0
+    """Time of the stream from one event to the next."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a session sounded like: mean and spread over its windows, each (2 + D,) float32.
+
+    The order is that of `figures`: level in dBFS, entropy in nats, embedding.
+    """
+
+    mean: Array
+    spread: Array
+
+    def tensors(self) -> dict[str, Array]:
+        """Return the arrays by name, as they are stored."""
+        return {"reference.mean": self.mean, "reference.spread": self.spread}
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, Array]) -> Reference | None:
+        """Read what `tensors` wrote; None where there is nothing of it.
+
+        Raises:
+            ModelError: one array is missing, their shapes differ or a number is not usable.
+        """
+        mean, spread = tensors.get("reference.mean"), tensors.get("reference.spread")
+        if mean is None and spread is None:
+            return None
+        if mean is None or spread is None or mean.ndim != 1 or mean.shape != spread.shape:
+            raise ModelError("the figures of the calibration session do not fit together")
+        if not (np.isfinite(mean).all() and np.isfinite(spread).all() and (spread > 0).all()):
+            raise ModelError("the figures of the calibration session are not usable")
+        return Reference(np.asarray(mean, np.float32), np.asarray(spread, np.float32))
+
+
+def figures(level_dbfs: float, embedding: Array, probs: Array) -> Array:
+    """Lay out what is watched of a window: (2 + D,) float32.
+
+    Args:
+        level_dbfs: its `spoken_level`.
+        embedding: (D,).
+        probs: (C,).
+    """
+    entropy = -float(probs @ np.log(np.maximum(probs, 1e-12)))
+    return np.concatenate([np.array([level_dbfs, entropy], np.float32), embedding])
+
+
+def spoken_level(levels: Array) -> float:
+    """Average the (T,) frame levels of a window, in dB, over the frames near its loudest."""
+    return float(levels[levels > levels.max() - GATE_DB].mean())
+
+
+def reference(levels: Array, embeddings: Array, probs: Array) -> Reference | None:
+    """Sum up a session; None where it is too short to be a measure.
+
+    Args:
+        levels: (M,) the `spoken_level` of each window.
+        embeddings: (M, D), of the profile's normalisation.
+        probs: (M, C), of the profile's head.
+    """
+    seen = [figures(float(level), *rest) for level, *rest in zip(levels, embeddings, probs, strict=True)]
+    return _summed_up(seen)
+
+
+def session_reference(recogniser: Recognizer, sounds: Sequence[Array]) -> Reference | None:
+    """Hear a session's takes as one stream, as the recogniser will hear the speaker, and sum it up.
+
+    One stream, for windows that begin or end in a pause are part of what is normal.
+
+    Args:
+        recogniser: with the speaker's profile; it is reset.
+        sounds: (N,) samples at 16 kHz of each take.
+    """
+    notes, watch = Notes(), recogniser.watch
+    recogniser.watch = notes
+    try:
+        recogniser.reset()
+        recogniser.feed(_as_one_stream(sounds, recogniser.front_end.sample_rate))
+        return _summed_up(notes.seen)
+    finally:
+        recogniser.watch = watch
+        recogniser.reset()
+
+
+class Watch(Protocol):
+    """What a recogniser shows its windows to."""
+
+    def reset(self) -> None:
+        """Forget the stream."""
+
+    def feed(self, time_s: float, seen: Array) -> Drift | None:
+        """Take the `figures` of the window that ends at a time of the stream."""
+
+
+class Notes:
+    """Keeps the figures of all windows. For sessions, which end; `reset` forgets them."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        self.seen: list[Array] = []
+
+    def feed(self, time_s: float, seen: Array) -> Drift | None:
+        """Keep the figures."""
+        self.seen.append(seen)
+        return None
+
+
+class DriftWatch:
+    """Says when a stream has moved away from the session that its profile was made in.
+
+    Remembers one average of the figures, for how long each departure has lasted, and when it last
+    spoke; `reset` forgets them. The average starts where the session was: a new stream has to move.
+    """
+
+    def __init__(self, reference: Reference, step_s: float, bounds: Bounds | None = None) -> None:
+        """Prepare a stream.
+
+        Args:
+            reference: of the session.
+            step_s: from one window to the next.
+            bounds: what is too far.
+        """
+        self._reference = reference
+        self._bounds = bounds or Bounds()
+        self._step_s = step_s
+        self._share = np.float32(1.0 - math.exp(-step_s / self._bounds.average_s))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        self._average = self._reference.mean.copy()
+        self._beyond_s = {"level": 0.0, "features": 0.0, "entropy": 0.0}
+        self._quiet_until_s = -math.inf
+
+    def feed(self, time_s: float, seen: Array) -> Drift | None:
+        """Take the `figures` of the window that ends at a time of the stream."""
+        self._average += self._share * (seen - self._average)
+        bounds, away = self._bounds, self.departures()
+        excess = {
+            "level": abs(away["level"]) / bounds.level,
+            "features": away["features"] / bounds.features,
+            "entropy": away["entropy"] / bounds.entropy,
+        }
+        for what, times in excess.items():
+            self._beyond_s[what] = self._beyond_s[what] + self._step_s if times > 1.0 else 0.0
+        due = [what for what, lasted_s in self._beyond_s.items() if lasted_s >= bounds.patience_s]
+        if not due or time_s < self._quiet_until_s:
+            return None
+        self._quiet_until_s = time_s + bounds.cooldown_s
+        return self._news(time_s, max(due, key=excess.__getitem__), excess)
+
+    def departures(self) -> dict[str, float]:
+        """Return how far the averages are from the session, in its spreads; features have no sign."""
+        away = (self._average - self._reference.mean) / self._reference.spread
+        features = away[2:]
+        return {
+            "level": float(away[0]),
+            "features": math.sqrt(float(features @ features) / len(features)),
+            "entropy": float(away[1]),
+        }
+
+    def _news(self, time_s: float, what: str, excess: Mapping[str, float]) -> Drift:
+        """Say what has moved, in its own unit."""
+        change = self._average[:2] - self._reference.mean[:2]
+        if what == "level":
+            bound = self._bounds.level * float(self._reference.spread[0])
+            advice = _CLOSER if change[0] < 0 else _FURTHER
+            return Drift(time_s, what, float(change[0]), bound, "dB", advice)
+        if what == "entropy":
+            bound = self._bounds.entropy * float(self._reference.spread[1])
+            return Drift(time_s, what, float(change[1]), bound, "nats", _UNCERTAIN)
+        bound = self._bounds.features
+        return Drift(time_s, what, excess[what] * bound, bound, "spreads", _STRANGE)
+
+
+_CLOSER: Final = "speak closer to the microphone, or calibrate again"
+_FURTHER: Final = "move away from the microphone, or calibrate again"
+_STRANGE: Final = "another speaker, room or noise? calibrate again"
+_UNCERTAIN: Final = "answers grow less certain; calibrate again"
+
+
+def _summed_up(seen: Sequence[Array]) -> Reference | None:
+    if len(seen) < FEWEST_WINDOWS:
+        return None
+    windows = np.stack(seen)
+    least = np.full(windows.shape[1], _SPREADS[2], np.float32)
+    least[:2] = _SPREADS[:2]
+    return Reference(windows.mean(axis=0), np.maximum(windows.std(axis=0), least))
+
+
+def _as_one_stream(sounds: Sequence[Array], sample_rate: int) -> Array:
+    pause = np.zeros(round(PAUSE_S * sample_rate), np.float32)
+    sound: Array = np.concatenate([part for take in sounds for part in (pause, take)] or [pause])
+    sound += np.float32(ROOM) * np.random.default_rng(0).standard_normal(len(sound), np.float32)
+    return sound

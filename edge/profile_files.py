@@ -1,0 +1,80 @@
+"""Profiles on their way in, out and away: copied byte for byte and checked on both sides."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from edge.bundle import Bundle
+from edge.errors import ProfileError, UsageError
+from edge.profile import (
+    PROFILE_SUFFIX,
+    Profile,
+    find_profile,
+    profile_path,
+    read_profile,
+    require_fit,
+    writing,
+)
+
+
+def export_profile(name: str, target: Path, *, overwrite: bool = False) -> Profile:
+    """Copy a kept profile to a file of the user's, byte for byte, and read the copy back.
+
+    Args:
+        name: of the profile.
+        target: the file.
+        overwrite: whether there may be one already.
+
+    Raises:
+        ProfileError: there is no such profile, it is damaged, or the file cannot be written.
+    """
+    source = profile_path(name)
+    find_profile(name)
+    return _copy(source, target, overwrite=overwrite)
+
+
+def import_profile(source: Path, bundle: Bundle, *, name: str = "", overwrite: bool = False) -> Profile:
+    """Keep a copy of a file as a profile, byte for byte, and read the copy back.
+
+    Refused for another bundle: it could never be applied, and its name would be taken.
+
+    Args:
+        source: the file.
+        bundle: the model that it has to be for.
+        name: of the profile; that of the file, if empty.
+        overwrite: whether there may be one of that name already.
+
+    Raises:
+        ProfileError: the file is not such a profile, the name is none, or it cannot be written.
+    """
+    target = profile_path(name or source.name.removesuffix(PROFILE_SUFFIX))
+    require_fit(replace(read_profile(source), name=target.stem), bundle)
+    return _copy(source, target, overwrite=overwrite)
+
+
+def delete_profile(name: str) -> None:
+    """Delete a kept profile for good.
+
+    Raises:
+        ProfileError: there is none of that name, or it cannot be deleted.
+    """
+    path = profile_path(name)  # a name only: never a path, which could be any file
+    find_profile(name)
+    try:
+        path.unlink()
+    except OSError as error:
+        raise ProfileError(
+            f"cannot delete the profile {path} ({error.strerror}): see that this user may write to its folder"
+        ) from error
+
+
+def _copy(source: Path, target: Path, *, overwrite: bool) -> Profile:
+    """Copy a profile that is whole; put in place only once the copy was found whole too."""
+    read_profile(source)
+    if os.path.lexists(target) and not overwrite:
+        raise UsageError(f"there is {target} already: give --replace to overwrite it, or another name")
+    with writing(target) as partial:
+        partial.write_bytes(source.read_bytes())
+        return replace(read_profile(partial), name=target.stem)

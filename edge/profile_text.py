@@ -1,0 +1,90 @@
+"""Profiles in words: a line each, or all that is known of one.
+
+What a file says is not trusted to be printable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge.bundle import Bundle
+from edge.errors import ProfileError
+from edge.profile import Profile, read_profile
+from edge.sinks import printable
+
+
+def listing(paths: Sequence[Path], bundle: Bundle) -> str:
+    """Say of each file, a line each, its name and verdict, when it was made and for which model."""
+    rows = [_row(path, bundle) for path in paths]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def as_json(profile: Profile) -> dict[str, Any]:
+    """Describe a profile as JSON can hold it."""
+    known = {
+        "name": profile.name,
+        "verdict": profile.verdict,
+        "made": profile.made.isoformat() if profile.made else None,
+        "bundle": profile.bundle,
+        "drift_watch": profile.reference is not None,
+    }
+    return known | {key: value for key, value in profile.report.items() if key not in known}
+
+
+def as_text(profile: Profile, bundle: Bundle) -> str:
+    """Describe a profile for people, a line for each thing known of it."""
+    known = {
+        "verdict": profile.verdict,
+        "made": _made(profile) or "unknown",
+        "model": _model(profile, bundle),
+        "drift watch": _session(profile),
+    }
+    rest = {key: value for key, value in profile.report.items() if key not in known}
+    return "\n".join(printable(line) for line in (profile.name, *_lines(known | rest, "  ")))
+
+
+def _row(path: Path, bundle: Bundle) -> tuple[str, str, str, str]:
+    try:
+        profile = read_profile(path)
+    except ProfileError:
+        return path.stem, "damaged", "", ""
+    return path.stem, profile.verdict, _made(profile), f"for {_model(profile, bundle)}"
+
+
+def _made(profile: Profile) -> str:
+    return f"{profile.made:%Y-%m-%d %H:%M} UTC" if profile.made else ""
+
+
+def _model(profile: Profile, bundle: Bundle) -> str:
+    return "this model" if profile.bundle == bundle.fingerprint else "another model"
+
+
+def _session(profile: Profile) -> str:
+    if profile.reference is None:
+        return "none, for it does not say how the session sounded"
+    level, spread = profile.reference.mean[0], profile.reference.spread[0]
+    return f"on: the session was at {level:.0f} dBFS, give or take {spread:.0f} dB"
+
+
+def _lines(described: Mapping[str, Any], indent: str) -> Iterator[str]:
+    """Yield a line for each item; tables of tables go below their name."""
+    width = max((len(key) for key in described), default=0)
+    for key, value in described.items():
+        name = key.replace("_", " ").ljust(width)
+        if isinstance(value, dict) and any(isinstance(item, dict) for item in value.values()):
+            yield f"{indent}{name.rstrip()}"
+            yield from _lines(value, indent + "  ")
+        else:
+            yield f"{indent}{name}  {_words(value)}"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_words(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_words(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from edge.bundle import Bundle
+from edge.drift import (
+    FEWEST_WINDOWS,
+    Bounds,
+    DriftWatch,
+    Reference,
+    figures,
+    reference,
+    session_reference,
+    spoken_level,
+)
+from edge.errors import ModelError
+from edge.events import Drift, Event
+from edge.frontend import Array
+from edge.profile import Profile
+from edge.recogniser import Recognizer
+from edge.sinks import describe
+from tests.edge.schema import checked_event
+
+STEP_S = 0.25
+SIZE = 8
+EVEN = np.full(4, 0.25, np.float32)
+AT = figures(-20.0, np.zeros(SIZE, np.float32), EVEN)
+SESSION = Reference(AT, np.array([4.0, 0.3, *[0.5] * SIZE], np.float32))
+
+
+def moved(level_db: float = 0.0, entropy: float = 0.0, features: float = 0.0) -> Array:
+    """Figures away from the session by so much; features by spreads, each dimension one way or the other."""
+    signs = np.resize([1.0, -1.0], SIZE)
+    away: Array = np.array([level_db, entropy, *(0.5 * features * signs)], np.float32)
+    return AT + away
+
+
+def events(watch: DriftWatch, seen: Iterable[Array], start_s: float = 3.0) -> list[Drift]:
+    found = [watch.feed(start_s + STEP_S * index, window) for index, window in enumerate(seen)]
+    return [event for event in found if event]
+
+
+def minutes(count: float, seen: Array) -> list[Array]:
+    return [seen] * round(count * 60.0 / STEP_S)
+
+
+@pytest.fixture
+def watch() -> DriftWatch:
+    return DriftWatch(SESSION, STEP_S)
+
+
+@pytest.mark.parametrize(
+    ("seen", "what", "change", "unit", "advice"),
+    [
+        (moved(level_db=-14.0), "level", -14.0, "dB", "speak closer"),
+        (moved(level_db=14.0), "level", 14.0, "dB", "move away"),
+        (moved(features=2.0), "features", 2.0, "spreads", "calibrate again"),
+        (moved(entropy=0.6), "entropy", 0.6, "nats", "less certain"),
+    ],
+)
+def test_what_stays_away_is_said_with_advice(
+    watch: DriftWatch, seen: Array, what: str, change: float, unit: str, advice: str
+) -> None:
+    (event,) = events(watch, minutes(5.0, seen))
+    assert checked_event(event) is event
+    assert (event.what, event.unit) == (what, unit)
+    assert event.bound < abs(event.change) <= abs(change)
+    assert math.copysign(1.0, event.change) == math.copysign(1.0, change)
+    assert advice in event.advice
+    assert "calibrate again" in event.advice
+    assert len(describe(event, percentages=True).partition("  ")[2]) <= 76, "one line of a terminal"
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        AT,
+        *(moved(level_db=-7.9), moved(level_db=7.9), moved(features=0.99), moved(entropy=0.37)),
+        pytest.param(moved(entropy=-2.0), id="more certain"),
+    ],
+)
+def test_what_is_within_its_bound_is_no_drift(watch: DriftWatch, seen: Array) -> None:
+    assert events(watch, minutes(10.0, seen)) == []
+
+
+def test_what_comes_and_goes_is_no_drift(watch: DriftWatch) -> None:
+    shout = minutes(0.25, moved(level_db=20.0))
+    assert events(watch, [*shout, *minutes(1.0, AT)] * 5) == []
+
+
+def test_the_average_follows_its_time_constant(watch: DriftWatch) -> None:
+    events(watch, minutes(0.5, moved(level_db=4.0, features=1.0)))
+    share = 1.0 - math.exp(-1.0)
+    assert watch.departures()["level"] == pytest.approx(share, rel=1e-3)
+    assert watch.departures()["features"] == pytest.approx(share, rel=1e-3)
+    assert watch.departures()["entropy"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_patience_is_speech_beyond_the_bound(watch: DriftWatch) -> None:
+    bounds = Bounds()
+    (event,) = events(watch, minutes(5.0, moved(level_db=-16.0)), start_s=0.0)
+    beyond_s = bounds.average_s * math.log(2.0)  # until half of 16 dB
+    assert event.time_s == pytest.approx(beyond_s + bounds.patience_s, abs=2 * STEP_S)
+
+
+def test_one_event_a_cooldown_by_the_time_of_the_stream(watch: DriftWatch) -> None:
+    found = events(watch, minutes(31.0, moved(level_db=-16.0)), start_s=0.0)
+    gaps = np.diff([event.time_s for event in found])
+    assert len(found) == 4
+    assert gaps == pytest.approx(Bounds().cooldown_s, abs=STEP_S)
+    after_a_loss = watch.feed(4_000.0, moved(level_db=-16.0))
+    assert after_a_loss is not None
+
+
+def test_of_several_that_moved_the_furthest_is_said(watch: DriftWatch) -> None:
+    (event,) = events(watch, minutes(5.0, moved(level_db=-16.0, features=9.0)))
+    assert event.what == "features"
+    watch.reset()
+    (event,) = events(watch, minutes(5.0, moved(level_db=-90.0, features=3.0)))
+    assert event.what == "level"
+
+
+def test_reset_forgets_exactly(watch: DriftWatch) -> None:
+    seen = minutes(3.0, moved(level_db=-16.0, features=1.5))
+    first = events(watch, seen)
+    assert first
+    assert events(watch, seen) == [], "the cooldown"
+    watch.reset()
+    assert set(watch.departures().values()) == {0.0}
+    assert events(watch, seen) == first
+
+
+@given(st.lists(st.floats(-30.0, 30.0, width=32), max_size=400))
+@examples(max_examples=40, deadline=None)
+def test_an_event_only_comes_when_the_average_is_beyond_its_bound(levels: list[float]) -> None:
+    watch = DriftWatch(SESSION, STEP_S, Bounds(average_s=2.0, patience_s=1.0, cooldown_s=3.0))
+    for index, level in enumerate(levels):
+        event = watch.feed(STEP_S * index, moved(level_db=level))
+        assert event is None or abs(watch.departures()["level"]) > Bounds().level
+
+
+def test_it_does_not_change_the_reference(watch: DriftWatch) -> None:
+    events(watch, minutes(2.0, moved(level_db=-16.0)))
+    assert (SESSION.mean == figures(-20.0, np.zeros(SIZE, np.float32), EVEN)).all()
+
+
+def test_figures_are_level_entropy_and_embedding() -> None:
+    embedding = np.arange(3, dtype=np.float32)
+    seen = figures(-30.0, embedding, EVEN)
+    assert seen.dtype == np.float32
+    assert seen == pytest.approx([-30.0, math.log(4.0), 0.0, 1.0, 2.0])
+    assert figures(0.0, embedding, np.array([1, 0, 0, 0], np.float32))[1] == 0.0
+
+
+def test_pauses_do_not_lower_the_spoken_level() -> None:
+    spoken = np.array([-20.0, -22.0], np.float32)
+    assert spoken_level(spoken) == -21.0
+    assert spoken_level(np.append(spoken, np.full(100, -80.0, np.float32))) == -21.0
+
+
+def test_a_reference_is_mean_and_spread_with_a_least() -> None:
+    generator = np.random.default_rng(0)
+    levels = np.resize(np.array([-30.0, -10.0], np.float32), 40)
+    embeddings = generator.normal(2.0, 0.1, (40, SIZE)).astype(np.float32)
+    embeddings[:, 0] = 7.0
+    made = reference(levels, embeddings, np.tile(EVEN, (40, 1)))
+    assert made is not None
+    assert made.mean[:2] == pytest.approx([-20.0, math.log(4.0)])
+    assert made.mean[2:] == pytest.approx(embeddings.mean(axis=0))
+    assert made.spread[:3] == pytest.approx([10.0, 0.3, 1e-3]), "measured, and the least of the others"
+    assert made.spread[3:] == pytest.approx(embeddings.std(axis=0)[1:])
+
+
+def test_too_short_a_session_is_no_measure() -> None:
+    count = FEWEST_WINDOWS - 1
+    few = np.zeros(count, np.float32), np.zeros((count, SIZE), np.float32), np.tile(EVEN, (count, 1))
+    assert reference(*few) is None
+
+
+def test_a_reference_is_read_back_as_it_was_stored() -> None:
+    again = Reference.from_tensors(SESSION.tensors())
+    assert again is not None
+    assert (again.mean == SESSION.mean).all()
+    assert (again.spread == SESSION.spread).all()
+    assert Reference.from_tensors({"head.fc1_bias": AT}) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reference.mean": np.full_like(AT, np.nan)},
+        {"reference.spread": np.zeros_like(AT)},
+        {"reference.spread": AT[1:]},
+        {"reference.mean": AT[None], "reference.spread": AT[None]},
+    ],
+)
+def test_a_reference_that_cannot_be_used_is_refused(change: dict[str, Array]) -> None:
+    with pytest.raises(ModelError, match="calibration session"):
+        Reference.from_tensors(SESSION.tensors() | change)
+    with pytest.raises(ModelError):
+        Reference.from_tensors({"reference.mean": AT})
+
+
+@pytest.fixture(scope="module")
+def takes(talk: Callable[..., Array]) -> list[Array]:
+    return [talk((2.5, 0.3), seed=seed) for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def calibrated(bundle: Bundle, takes: list[Array]) -> Recognizer:
+    levels, statistics = bundle.manifest.levels, bundle.statistics
+    plain = Profile("anna", bundle.fingerprint, bundle.head, levels, statistics, "adopted")
+    recogniser = Recognizer(bundle, profile=plain, provider="cpu")
+    assert recogniser.watch is None
+    recogniser.use(replace(plain, reference=session_reference(recogniser, takes)))
+    return recogniser
+
+
+def drifts(recogniser: Recognizer, sound: Array, block: int = 16_000) -> list[Drift]:
+    recogniser.reset()
+    pieces = [sound[start : start + block] for start in range(0, len(sound), block)]
+    heard: list[Event] = [event for piece in pieces for event in recogniser.feed(piece)]
+    return [event for event in heard if isinstance(event, Drift)]
+
+
+def test_a_session_is_heard_as_the_recogniser_hears(
+    bundle: Bundle, calibrated: Recognizer, takes: list[Array]
+) -> None:
+    assert calibrated.profile is not None
+    made = calibrated.profile.reference
+    assert made is not None
+    assert len(made.mean) == 2 + bundle.head.embedding_size
+    assert -40.0 < made.mean[0] < -20.0
+    watch = calibrated.watch
+    again = session_reference(calibrated, takes)
+    assert again is not None
+    assert (again.mean == made.mean).all()
+    assert calibrated.watch is watch
+    assert calibrated.heard_s == 0.0
+
+
+def test_a_session_without_enough_speech_has_no_reference(calibrated: Recognizer) -> None:
+    assert session_reference(calibrated, []) is None
+    assert session_reference(calibrated, [np.zeros(160_000, np.float32)]) is None
+
+
+def test_a_recogniser_says_that_its_speaker_has_become_quiet(
+    calibrated: Recognizer, talk: Callable[..., Array]
+) -> None:
+    assert drifts(calibrated, talk((40.0, 0.3))) == []
+    quiet = talk((40.0, 0.03))
+    (event,) = drifts(calibrated, quiet)
+    assert (event.what, event.change < -8.0) == ("level", True)
+    assert drifts(calibrated, quiet, block=101_000)[0].time_s == event.time_s
+
+
+def test_silence_is_no_drift(calibrated: Recognizer) -> None:
+    assert drifts(calibrated, np.zeros(60 * 16_000, np.float32)) == []
+
+
+def test_without_a_reference_nothing_is_watched(bundle: Bundle, calibrated: Recognizer) -> None:
+    assert isinstance(calibrated.watch, DriftWatch)
+    other = Recognizer(bundle, profile=calibrated.profile, engine=calibrated.engine)
+    assert isinstance(other.watch, DriftWatch)
+    other.use(None)
+    assert other.watch is None

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.bundle import Bundle
+from edge.drift import Reference
+from edge.profile import Profile, save_profile
+from edge.profile_text import as_json, as_text, listing
+
+REPORT = {
+    "takes": {"neutral": 2, "happy": 3},
+    "reason": "it lowers the log loss of held-out takes by 0.31",
+    "before": {"uar": 0.5, "log_loss": 1.125},
+    "candidates": {"generic": {"uar": 0.5}, "head": {"uar": 0.75}},
+    "plain": [1, 2],
+}
+
+
+@pytest.fixture
+def profile(bundle: Bundle) -> Profile:
+    made = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    levels, statistics = bundle.manifest.levels, bundle.statistics
+    parts = (bundle.fingerprint, bundle.head, levels, statistics, "adopted", REPORT)
+    return Profile("anna", *parts, made=made)
+
+
+def test_a_list_says_verdict_date_and_model(profile: Profile, bundle: Bundle, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.safetensors" for name in ("anna", "bobby", "c")]
+    save_profile(paths[0], profile)
+    paths[1].write_bytes(b"damaged")
+    save_profile(paths[2], replace(profile, bundle="0" * 64, verdict="rejected"))
+    assert listing(paths, bundle).splitlines() == [
+        "anna   adopted   2026-01-02 03:04 UTC  for this model",
+        "bobby  damaged",
+        "c      rejected  2026-01-02 03:04 UTC  for another model",
+    ]
+
+
+def test_a_person_can_read_all_that_is_known(profile: Profile, bundle: Bundle) -> None:
+    assert as_text(profile, bundle).splitlines() == [
+        "anna",
+        "  verdict      adopted",
+        "  made         2026-01-02 03:04 UTC",
+        "  model        this model",
+        "  drift watch  none, for it does not say how the session sounded",
+        "  takes        neutral 2, happy 3",
+        "  reason       it lowers the log loss of held-out takes by 0.31",
+        "  before       uar 0.5, log loss 1.125",
+        "  candidates",
+        "    generic  uar 0.5",
+        "    head     uar 0.75",
+        "  plain        1, 2",
+    ]
+
+
+def test_a_session_is_described_by_its_level(profile: Profile, bundle: Bundle) -> None:
+    reference = Reference(np.array([-23.4, 0.5, 0.0]), np.array([4.2, 0.3, 1.0]))
+    shown = as_text(replace(profile, reference=reference, made=None), bundle)
+    assert "on: the session was at -23 dBFS, give or take 4 dB" in shown
+    assert "made         unknown" in shown
+
+
+def test_json_holds_the_report_which_cannot_pretend_to_be_another(profile: Profile) -> None:
+    described = as_json(replace(profile, report={"clips": 8, "verdict": "rejected", "name": "eve"}))
+    assert described == {
+        "name": "anna",
+        "verdict": "adopted",
+        "made": "2026-01-02T03:04:05+00:00",
+        "bundle": profile.bundle,
+        "drift_watch": False,
+        "clips": 8,
+    }
+
+
+def test_a_report_can_neither_steer_the_terminal_nor_add_a_line(profile: Profile, bundle: Bundle) -> None:
+    evil = {"re\x1bason": "a\nb\x1b[2J", "\nmore": {"x\n": {"y\r": "\x07"}}}
+    shown = as_text(replace(profile, report=evil), bundle)
+    assert len(shown.splitlines()) == 8
+    assert all(line.isprintable() for line in shown.split("\n"))
+
+
+def test_a_report_of_nothing_is_no_trouble(profile: Profile, bundle: Bundle) -> None:
+    assert "empty" in as_text(replace(profile, report={"empty": {}, "table": {"a": {}}}), bundle)
