@@ -93,6 +93,12 @@ def count_takes(takes: Sequence[Take]) -> dict[str, int]:
     return {name: counts[index] for index, name in enumerate(EMOTIONS)}
 
 
+def count_ratings(takes: Sequence[Take]) -> dict[str, int]:
+    """Count the ratings a person gave, and those that can only be derived from the emotion."""
+    given = sum(rating is not None for take in takes for rating in take.ratings)
+    return {"given": given, "derived": len(DIMENSIONS) * len(takes) - given}
+
+
 def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
     """Read each take as (N,) float32 samples at 16 kHz.
 

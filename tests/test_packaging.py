@@ -87,9 +87,14 @@ def test_each_command_that_loads_on_demand_exists(entry: metadata.EntryPoint) ->
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["edge/demo.flac", "edge/events.schema.json", *(f"edge/bundles/default/{name}" for name in BUNDLE_FILES)],
+    [
+        "edge/demo.flac",
+        "edge/events.schema.json",
+        *(f"edge/bundles/default/{name}" for name in BUNDLE_FILES),
+        *(f"calibrate/languages/{language}.txt" for language in ("da", "de", "en", "es", "fr", "ko", "pl")),
+    ],
 )
-def test_the_wheel_brings_what_the_demo_needs(wheel: dict[str, int], name: str) -> None:
+def test_the_wheel_brings_what_the_demo_and_a_session_need(wheel: dict[str, int], name: str) -> None:
     assert wheel.get(name, 0) > 0
 
 

@@ -195,3 +195,27 @@ def test_a_folder_that_is_no_bundle_is_refused(run: Run, telling: Path, tmp_path
     assert code == 4
     assert "is not a bundle" in err
     assert not home.exists()
+
+
+def test_what_only_a_session_can_do_is_refused_with_a_manifest(
+    run: Run, telling: Path, home: Path, tmp_path: Path
+) -> None:
+    code, _, err = run("anna", "--from", telling, "--resume", "--keep-recordings", tmp_path / "kept")
+    assert code == 2
+    assert "--resume, --keep-recordings and --from do not go together" in err
+    assert not home.exists()
+
+
+def test_a_profile_says_how_many_ratings_were_given_and_how_many_are_derived(run: Run, telling: Path) -> None:
+    rows = telling.read_text().splitlines()
+    rated = [f"{rows[0]},valence,arousal", f"{rows[1]},3,4", *(f"{row},," for row in rows[2:])]
+    telling.write_text("\n".join(rated))
+    run("anna", "--from", telling)
+    assert read_profile(profile_path("anna")).report["ratings"] == {"given": 2, "derived": 34}
+
+
+def test_an_existing_profile_stops_a_session_before_it_begins(run: Run, telling: Path) -> None:
+    run("anna", "--from", telling)
+    code, _, err = run("anna")
+    assert code == 2
+    assert "give --replace to overwrite it" in err

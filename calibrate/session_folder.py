@@ -1,0 +1,198 @@
+"""Where an unfinished session waits: a private folder with its takes, gone once the profile is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from calibrate.sentences import MOST_TAKES, sentences
+from calibrate.session import Prompt, Recorded, Session, emotion_of
+from calibrate.takes import FEWEST_TAKES, Ratings, Take
+from edge.audio import SAMPLE_RATE
+from edge.errors import UsageError
+from edge.files import replacing
+from edge.frontend import Array
+from edge.labels import DIMENSIONS, EMOTIONS, dimension_class
+from edge.profile import profile_path, profiles_folder
+
+SESSION_VERSION: Final = 1
+
+MANIFEST: Final = "manifest.csv"
+
+COLUMNS: Final = ("path", "emotion", *DIMENSIONS, "derived", "text", "speaker")
+"""`derived` names the dimensions the speaker left out: their cells are empty."""
+
+
+class SessionFolder:
+    """The session of one name. After each take it is whole on disk, whatever happens then.
+
+    For its owner only (mode 0700). There is nothing on disk before the first take.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Name the speaker.
+
+        Raises:
+            ProfileError: the name could not be a file's name.
+        """
+        profile_path(name)
+        self.name = name
+        self.path = profiles_folder().parent / "sessions" / name
+
+    def exists(self) -> bool:
+        """Whether there is an unfinished session."""
+        return self._record.is_file()
+
+    def load(self) -> Session:
+        """Read the session.
+
+        Raises:
+            UsageError: it is damaged, or of another version.
+        """
+        try:
+            return self._parsed(json.loads(self._record.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+            raise UsageError(
+                f"the unfinished session in {self.path} is damaged or of another version: "
+                "give --replace to discard it and begin anew"
+            ) from error
+
+    def save(self, session: Session) -> None:
+        """Write how far the session has come, in one piece."""
+        if not session.done and not self.exists():
+            return
+        described = {
+            "session_version": SESSION_VERSION,
+            "language": session.language,
+            "takes": session.takes,
+            "done": {index: [take.text, *take.ratings] for index, take in session.done.items()},
+            "skipped": sorted(session.skipped),
+        }
+        with replacing(self._record, mode=0o600) as partial:
+            partial.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+
+    def keep(self, session: Session, prompt: Prompt, sound: Array, ratings: Ratings) -> Session:
+        """Write a take, then that it is done.
+
+        Args:
+            session: before it.
+            prompt: what was said.
+            sound: (N,) samples at 16 kHz.
+            ratings: as the speaker gave them.
+
+        Raises:
+            UsageError: the folder cannot be written to.
+        """
+        self._make()
+        with replacing(self._sound(prompt.index), mode=0o600) as partial:
+            _write(partial, sound)
+        session = session.with_take(prompt, ratings)
+        self.save(session)
+        return session
+
+    def takes(self, session: Session) -> list[Take]:
+        """List what can be fitted on: files that hold the very samples that were recorded."""
+        return [
+            Take(
+                self._sound(index),
+                emotion_of(index),
+                session.done[index].text,
+                session.done[index].ratings,
+            )
+            for index in session.usable
+        ]
+
+    def remove(self) -> None:
+        """Delete the recordings and the record of them."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def _record(self) -> Path:
+        return self.path / "session.json"
+
+    def _sound(self, index: int) -> Path:
+        return self.path / f"{index:02d}-{EMOTIONS[emotion_of(index)]}.wav"
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {self.path}: {error.strerror}; XDG_DATA_HOME names another folder"
+            ) from error
+
+    def _parsed(self, described: dict[str, Any]) -> Session:
+        takes = described["takes"]
+        if described["session_version"] != SESSION_VERSION or not FEWEST_TAKES <= takes <= MOST_TAKES:
+            raise ValueError
+        done = {_index(index): _recorded(take) for index, take in described["done"].items()}
+        present = {index: take for index, take in done.items() if self._sound(index).is_file()}
+        skipped = frozenset(map(_index, described["skipped"]))
+        sentences(described["language"])
+        return Session(self.name, described["language"], takes, present, skipped)
+
+
+def require_room(folder: Path) -> None:
+    """Check that recordings may be kept in a folder, before any are made.
+
+    Raises:
+        UsageError: it holds a manifest already, or cannot be written.
+    """
+    if (folder / MANIFEST).exists():
+        raise UsageError(
+            f"{folder} holds recordings already: name an empty folder, or one that does not exist yet"
+        )
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {folder}: {error.strerror}; choose a folder you may write to"
+        ) from error
+
+
+def copy_takes(takes: Sequence[Take], speaker: str, folder: Path) -> Path:
+    """Copy takes to where the speaker wants them, with a manifest that `--from` reads: its path."""
+    rows = io.StringIO()
+    table = csv.writer(rows, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for take in takes:
+        with replacing(folder / take.path.name, mode=0o600) as partial:
+            shutil.copyfile(take.path, partial)
+        cells = ["" if rating is None else f"{rating:g}" for rating in take.ratings]
+        derived = [name for name, rating in zip(DIMENSIONS, take.ratings, strict=True) if rating is None]
+        table.writerow(
+            [take.path.name, EMOTIONS[take.emotion], *cells, " ".join(derived), take.text, speaker]
+        )
+    with replacing(folder / MANIFEST, mode=0o600) as partial:
+        partial.write_text(rows.getvalue(), encoding="utf-8")
+    return folder / MANIFEST
+
+
+def _index(text: str | int) -> int:
+    index = int(text)
+    if not 0 <= index < MOST_TAKES * len(EMOTIONS):
+        raise ValueError
+    return index
+
+
+def _recorded(take: list[Any]) -> Recorded:
+    text, valence, arousal, dominance = take
+    for rating in (valence, arousal, dominance):
+        if rating is not None:
+            dimension_class(rating)
+    return Recorded(str(text), (valence, arousal, dominance))
+
+
+def _write(path: Path, sound: Array) -> None:
+    import soundfile
+
+    # Floats: what is read again is what was recorded, to the last bit.
+    soundfile.write(path, sound, SAMPLE_RATE, format="WAV", subtype="FLOAT")

@@ -1,0 +1,77 @@
+"""A guided conversation without a terminal, a microphone or a disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from calibrate.guide import Guide
+from calibrate.session import Prompt, Session
+from calibrate.takes import Ratings
+from edge.blocks import Block, DeviceNews
+from edge.frontend import Array
+from tests.calibrate.voices import LoudVoice, room, tone
+
+BLOCK = 320
+
+
+@dataclass
+class Memory:
+    """Keeps takes, and remembers what was saved."""
+
+    sounds: dict[int, Array] = field(default_factory=dict)
+    saved: Session | None = None
+
+    def keep(self, session: Session, prompt: Prompt, sound: Array, ratings: Ratings) -> Session:
+        self.sounds[prompt.index] = sound
+        self.saved = session.with_take(prompt, ratings)
+        return self.saved
+
+    def save(self, session: Session) -> None:
+        self.saved = session
+
+
+@dataclass
+class Silent:
+    """Plays nothing, and remembers what it was asked for."""
+
+    reason: str = ""
+    played: list[Array] = field(default_factory=list)
+    stopped: int = 0
+
+    def play(self, sound: Array) -> str:
+        self.played.append(sound)
+        return self.reason
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+
+class Talk:
+    """A guide, and somebody who talks to it."""
+
+    def __init__(self, session: Session | None = None) -> None:
+        self.memory, self.player = Memory(), Silent()
+        self.guide = Guide(session or Session("anna", "en", 2), self.memory, self.player, LoudVoice)
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.guide.press(key)
+
+    def hear(self, sound: Array) -> None:
+        for start in range(0, len(sound), BLOCK):
+            self.guide.hear(Block(sound[start : start + BLOCK], 0.0))
+
+    def hear_of(self, state: str) -> None:
+        self.guide.hear(Block(np.zeros(0, np.float32), 0.0, news=DeviceNews("USB", state)))
+
+    def say(self, level: float = 0.1) -> None:
+        """Record a sentence: from the prompt to the review."""
+        self.press("space")
+        self.hear(np.concatenate([room(0.6), tone(1.2, level), room(1.5)]))
+
+    def take(self, *ratings: str) -> None:
+        """Say a sentence, keep it and rate it."""
+        self.say()
+        self.press("enter", *(ratings or ("3", "3", "3")))

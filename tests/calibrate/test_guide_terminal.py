@@ -1,0 +1,183 @@
+"""The guided session as a person has it: a terminal, a microphone, a voice, and keys."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibrate.sentences import sentences
+from edge.bundle import default_bundle
+from edge.labels import EMOTIONS
+from edge.profile import Profile, read_profile
+from tests.calibrate.terminal import Terminal
+from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+
+pytestmark = pytest.mark.skipif(
+    not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
+)
+
+MANNERS = {
+    "neutral": ("-v", "en+m1", "-p", "40", "-s", "180", "-a", "90"),
+    "happy": ("-v", "en+f2", "-p", "99", "-s", "230", "-a", "120"),
+    "sad": ("-v", "en+whisper", "-p", "0", "-s", "140", "-a", "60"),
+    "angry": ("-v", "en+f5", "-p", "70", "-s", "280", "-a", "190"),
+}
+"""Voice, pitch, words a minute and loudness that espeak-ng gives each emotion: easily told apart."""
+
+
+@pytest.fixture(scope="module")
+def pulse() -> Iterator[VirtualMicrophone]:
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("espeak-ng is not installed")
+    try:
+        with virtual_microphone() as microphone:
+            yield microphone
+    except PulseUnavailableError as error:
+        pytest.skip(str(error))
+
+
+class Speaker:
+    """Somebody who calibrates `mmtl` to a synthetic voice."""
+
+    def __init__(self, pulse: VirtualMicrophone, folder: Path) -> None:
+        self._pulse = pulse
+        self._folder = folder
+        self.home = folder / "home"
+
+    @contextmanager
+    def calibrating(self, *options: str) -> Iterator[Terminal]:
+        """Run `mmtl calibrate anna` and end it, whatever happens."""
+        environment = {**self._pulse.environment, "XDG_DATA_HOME": str(self.home)}
+        terminal = Terminal(["calibrate", "anna", *options], environment)
+        try:
+            yield terminal
+        finally:
+            terminal.close()
+
+    def says(self, emotion: str, number: int) -> None:
+        """Say a sentence into the microphone in the manner of an emotion."""
+        path = self._folder / "said.wav"
+        voice = ["espeak-ng", *MANNERS[emotion], "-w", str(path), sentences("en")[number]]
+        subprocess.run(voice, check=True, timeout=10)
+        subprocess.run(
+            ["paplay", "--device=vmic", str(path)], env=self._pulse.environment, check=True, timeout=20
+        )
+
+    def does(self, terminal: Terminal, number: int, emotion: str, ratings: str = "345") -> None:
+        """Go through one prompt as it is meant."""
+        terminal.wait_for(emotion.upper(), sentences("en")[number], "Press Space")
+        terminal.press(" ")
+        terminal.wait_for("Speak now")
+        self.says(emotion, number)
+        terminal.wait_for("Good: ", "Enter keep it")
+        terminal.press("\r")
+        for question, rating in enumerate(ratings, 1):
+            terminal.wait_for(f"{question} of 3")
+            terminal.press(rating)
+
+
+def refuse_silence(terminal: Terminal) -> None:
+    """Say nothing at the first prompt, and be told."""
+    terminal.wait_for("NEUTRAL", "Press Space")
+    terminal.press(" ")
+    terminal.wait_for("Speak now")
+    terminal.press(" ")
+    terminal.wait_for("Not usable. Nothing was heard", "Space record again")
+
+
+def record_twice(terminal: Terminal, speaker: Speaker) -> None:
+    """Say the first sentence, listen to it, say it again, and rate it."""
+    terminal.press(" ")
+    terminal.wait_for("Speak now")
+    speaker.says("sad", 0)
+    terminal.wait_for("Good: ", "r record again")
+    terminal.press("p")
+    terminal.wait_for("Playing ...")
+    terminal.press("r")
+    terminal.wait_for("Speak now")
+    speaker.says("neutral", 0)
+    terminal.wait_for("Good: ", "Enter keep it")
+    terminal.press("\r")
+    for question in (1, 2, 3):
+        terminal.wait_for(f"{question} of 3")
+        terminal.press("3")
+
+
+def calibrated_from(manifest: Path, folder: Path) -> Profile:
+    """Calibrate from kept recordings, and read the profile."""
+    home = folder / "again"
+    command = [sys.executable, "-c", "from edge.cli import main; main()", "calibrate", "anna"]
+    subprocess.run(
+        [*command, "--from", str(manifest)],
+        env={**os.environ, "XDG_DATA_HOME": str(home)},
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return read_profile(home / "mmtl" / "profiles" / "anna.safetensors")
+
+
+@pytest.mark.mic
+@pytest.mark.slow
+def test_a_session_from_consent_to_verdict(pulse: VirtualMicrophone, tmp_path: Path) -> None:
+    speaker = Speaker(pulse, tmp_path)
+    unfinished = speaker.home / "mmtl" / "sessions" / "anna"
+    profile = speaker.home / "mmtl" / "profiles" / "anna.safetensors"
+    kept = tmp_path / "kept"
+    options = ("--device", "mic:default", "--keep-recordings", str(kept))
+
+    with speaker.calibrating("--language", "en", "--takes", "2", *options) as terminal:
+        terminal.wait_for("Nothing leaves this device", "mmtl profile delete anna", "agree? [y/N]")
+        terminal.press("y\r")
+        terminal.wait_for("First the microphone", "Enter go on")
+        terminal.press("\r")
+        refuse_silence(terminal)
+        record_twice(terminal, speaker)
+        speaker.does(terminal, 0, "happy", "4s5")
+        terminal.wait_for("SAD", "2 of 8 done")
+        terminal.press("\x03")
+        terminal.wait_for("2 takes are kept", "mmtl calibrate anna --resume")
+        assert terminal.leave() == 0
+        assert terminal.after == terminal.before
+    assert sorted(path.name for path in unfinished.glob("*.wav")) == ["00-neutral.wav", "01-happy.wav"]
+    assert not profile.exists()
+
+    with speaker.calibrating("--resume", "--yes", *options) as terminal:
+        terminal.wait_for("First the microphone", "2 of 8 done")
+        terminal.press("\r")
+        for prompt in range(2, 8):
+            speaker.does(terminal, prompt // 4, EMOTIONS[prompt % 4])
+        terminal.wait_for("recognised", "recordings and their manifest are kept")
+        terminal.wait_for("adopted", "mmtl monitor --profile anna", "recordings are deleted")
+        assert terminal.leave() == 0
+        assert terminal.after == terminal.before
+    assert not unfinished.exists()
+    found = read_profile(profile)
+    assert found.verdict == "adopted"
+    assert found.report["takes"] == dict.fromkeys(EMOTIONS, 2)
+    assert found.report["ratings"] == {"given": 23, "derived": 1}
+    recalibrated = calibrated_from(kept / "manifest.csv", tmp_path)
+    for name, tensor in found.head.tensors().items():
+        np.testing.assert_array_equal(recalibrated.head.tensors()[name], tensor)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (20, 5)])
+def test_who_does_not_agree_is_not_recorded(tmp_path: Path, size: tuple[int, int]) -> None:
+    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
+    terminal = Terminal(["calibrate", "anna", "--language", "en"], environment, size)
+    try:
+        terminal.wait_for("agree? [y/N]")
+        terminal.press("n\r")
+        terminal.wait_for("Nothing was recorded.")
+        assert terminal.leave() == 0
+    finally:
+        terminal.close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,229 @@
+"""A guided session around the conversation: what is refused, kept, resumed and removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+import calibrate.guided
+from calibrate.guided import GuidedSession, Wish
+from calibrate.session import Session
+from calibrate.session_folder import SessionFolder
+from calibrate.takes import read_takes
+from edge.errors import DeviceError, ProfileError, UsageError
+from tests.calibrate.voices import speech
+
+Held = Callable[[Session, SessionFolder, str | None], tuple[Session, bool]]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep sessions where the test ends, at a terminal where somebody agrees to nothing."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    monkeypatch.setattr(calibrate.guided, "require_terminal", lambda: None)
+    answer(monkeypatch, yes=False)
+    return tmp_path / "home"
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, *, yes: bool) -> None:
+    monkeypatch.setattr(typer, "confirm", lambda *_, **__: yes)
+
+
+def records(monkeypatch: pytest.MonkeyPatch, count: int, *, complete: bool) -> None:
+    """Let the session record so many takes before it ends."""
+
+    def hold(session: Session, folder: SessionFolder, _: str | None) -> tuple[Session, bool]:
+        for prompt in session.open[:count]:
+            session = folder.keep(session, prompt, speech(), (3.0, None, None))
+        return session, complete
+
+    monkeypatch.setattr(calibrate.guided, "hold", hold)
+
+
+def unfinished(monkeypatch: pytest.MonkeyPatch, count: int, language: str = "pl") -> SessionFolder:
+    records(monkeypatch, count, complete=False)
+    assert GuidedSession(Wish("anna", language=language, agreed=True)).hold() == []
+    return SessionFolder("anna")
+
+
+def test_without_consent_nothing_is_recorded_and_nothing_lost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    records(monkeypatch, 8, complete=True)
+    assert GuidedSession(Wish("anna")).hold() == []
+    assert "Nothing was recorded" in capsys.readouterr().err
+    assert not home.exists()
+    folder = unfinished(monkeypatch, 3)
+    assert GuidedSession(Wish("anna", replace=True)).hold() == []
+    assert len(folder.load().done) == 3
+
+
+def test_the_notice_names_what_is_stored_where_and_how_it_is_deleted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path, tmp_path: Path
+) -> None:
+    GuidedSession(Wish("anna")).hold()
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Nothing leaves this device." in said
+    assert f"{home}/mmtl/sessions/anna" in said
+    assert f"{home}/mmtl/profiles/anna.safetensors" in said
+    assert "mmtl profile delete anna" in said
+    assert "then they are deleted" in said
+    GuidedSession(Wish("anna", keep_recordings=tmp_path / "kept")).hold()
+    assert f"then they go to {tmp_path}/kept" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_language_is_the_locale_s_unless_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    records(monkeypatch, 1, complete=False)
+    GuidedSession(Wish("anna", agreed=True)).hold()
+    assert SessionFolder("anna").load().language == "de"
+
+
+def test_a_session_that_is_cut_short_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    records(monkeypatch, 3, complete=False)
+    wish = Wish(
+        "anna",
+        device="mic:USB Headset",
+        replace=True,
+        agreed=True,
+        keep_recordings=tmp_path / "k",
+        bundle=Path("b"),
+    )
+    assert GuidedSession(wish).hold() == []
+    said = capsys.readouterr().err
+    assert "3 takes are kept in" in said
+    assert (
+        "mmtl calibrate anna --resume --replace --device 'mic:USB Headset' --bundle b "
+        f"--keep-recordings {tmp_path}/k\n"
+    ) in said
+
+
+def test_a_microphone_that_fails_costs_no_take(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hold(session: Session, folder: SessionFolder, _: str | None) -> tuple[Session, bool]:
+        folder.keep(session, session.prompts[0], speech(), (None, None, None))
+        raise DeviceError("it is gone")
+
+    monkeypatch.setattr(calibrate.guided, "hold", hold)
+    with pytest.raises(DeviceError):
+        GuidedSession(Wish("anna", agreed=True)).hold()
+    assert "1 take is kept" in capsys.readouterr().err
+
+
+def test_an_unfinished_session_is_never_lost_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = unfinished(monkeypatch, 3)
+    with pytest.raises(UsageError, match="with 3 takes: give --resume to go on with it, or --replace"):
+        GuidedSession(Wish("anna", agreed=True))
+    assert len(folder.load().done) == 3
+    records(monkeypatch, 1, complete=False)
+    GuidedSession(Wish("anna", agreed=True, replace=True)).hold()
+    assert len(folder.load().done) == 1
+
+
+def test_resuming_goes_on_and_may_make_the_plan_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    unfinished(monkeypatch, 3)
+    records(monkeypatch, 12, complete=True)
+    takes = GuidedSession(Wish("anna", agreed=True, resume=True, takes=3)).hold()
+    assert len(takes) == 12
+    assert SessionFolder("anna").load().language == "pl"
+
+
+def test_a_complete_session_is_fitted_without_another_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    unfinished(monkeypatch, 8)
+    monkeypatch.setattr(calibrate.guided, "hold", None)
+    assert len(GuidedSession(Wish("anna", resume=True)).hold()) == 8
+
+
+@pytest.mark.parametrize(
+    ("wish", "error", "said"),
+    [
+        (Wish("anna", resume=True), UsageError, "no unfinished session of anna"),
+        (Wish("../anna"), ProfileError, "cannot name a profile"),
+        (Wish("anna", language="xx"), UsageError, "there are no sentences in 'xx'"),
+        (Wish("anna", device="demo"), UsageError, "--device demo is not a microphone"),
+        (Wish("anna", device="take.wav"), UsageError, "is not a microphone"),
+        (Wish("anna", device="mic:"), UsageError, "names no device"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_refused_before_anybody_speaks(
+    wish: Wish, error: type[Exception], said: str, home: Path
+) -> None:
+    with pytest.raises(error, match=said):
+        GuidedSession(wish)
+    assert not home.exists()
+
+
+def test_a_session_stays_in_its_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    unfinished(monkeypatch, 1, "pl")
+    with pytest.raises(UsageError, match="is in pl, not ko"):
+        GuidedSession(Wish("anna", resume=True, language="ko"))
+
+
+def test_a_folder_with_recordings_is_refused_before_anybody_speaks(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("somebody else's")
+    with pytest.raises(UsageError, match="holds recordings already"):
+        GuidedSession(Wish("anna", keep_recordings=tmp_path))
+
+
+def test_what_fails_after_the_session_costs_no_take(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records(monkeypatch, 8, complete=True)
+    guided = GuidedSession(Wish("anna", agreed=True))
+    takes = guided.hold()
+    with pytest.raises(UsageError), guided.kept_if_it_fails():
+        raise UsageError("the disk is full")
+    assert "8 takes are kept" in capsys.readouterr().err
+    assert all(take.path.is_file() for take in takes)
+
+
+def test_recordings_go_when_the_profile_is_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
+    records(monkeypatch, 8, complete=True)
+    guided = GuidedSession(Wish("anna", agreed=True))
+    guided.hold()
+    guided.finish(adopted=True)
+    assert not SessionFolder("anna").path.exists()
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_where_it_did_not_help_more_takes_can_be_added_if_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: bool
+) -> None:
+    records(monkeypatch, 8, complete=True)
+    guided = GuidedSession(Wish("anna", agreed=True))
+    guided.hold()
+    answer(monkeypatch, yes=more)
+    guided.finish(adopted=False)
+    assert SessionFolder("anna").exists() is more
+    assert ("mmtl calibrate anna --resume --replace --takes 4\n" in capsys.readouterr().err) is more
+
+
+def test_recordings_are_kept_where_they_were_wanted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    records(monkeypatch, 8, complete=True)
+    guided = GuidedSession(Wish("anna", agreed=True, keep_recordings=tmp_path / "kept"))
+    takes = guided.hold()
+    guided.finish(adopted=True)
+    again = read_takes(tmp_path / "kept" / "manifest.csv")
+    assert [(take.emotion, take.text, take.ratings) for take in again] == [
+        (take.emotion, take.text, take.ratings) for take in takes
+    ]
+    assert not SessionFolder("anna").path.exists()
+
+
+def test_recordings_that_cannot_be_copied_are_not_deleted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    records(monkeypatch, 8, complete=True)
+    guided = GuidedSession(Wish("anna", agreed=True, keep_recordings=tmp_path / "kept"))
+    guided.hold()
+    (tmp_path / "kept").rmdir()
+    (tmp_path / "kept").write_text("a file in the way")
+    with pytest.raises(UsageError, match="they are still in"):
+        guided.finish(adopted=True)
+    assert len(SessionFolder("anna").load().done) == 8

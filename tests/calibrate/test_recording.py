@@ -1,0 +1,81 @@
+"""Cutting a take out of the stream."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibrate.quality import LONGEST_S, measure, refusal
+from calibrate.recording import MARGIN_S, PATIENCE_S, Progress, Recorder
+from edge.frontend import Array
+from tests.calibrate.voices import LoudVoice, room, tone
+
+
+def fed(sound: Array, size: int = 320) -> Recorder:
+    recorder = Recorder(LoudVoice())
+    for start in range(0, len(sound), size):
+        recorder.feed(sound[start : start + size])
+    return recorder
+
+
+def test_a_take_begins_before_the_voice_and_ends_after_the_pause() -> None:
+    recorder = fed(np.concatenate([room(2.0), tone(1.5), room(2.0)]))
+    assert recorder.progress is Progress.DONE
+    loud = np.flatnonzero(np.abs(recorder.sound) > 0.05) / 16_000
+    assert MARGIN_S <= loud[0] <= MARGIN_S + 0.3
+    assert loud[-1] - loud[0] == pytest.approx(1.5, abs=0.01)
+    assert len(recorder.sound) / 16_000 - loud[-1] == pytest.approx(MARGIN_S, abs=0.1)
+
+
+def test_a_pause_inside_the_sentence_does_not_end_it() -> None:
+    recorder = fed(np.concatenate([room(0.5), tone(0.7), room(0.9), tone(0.7), room(2.0)]))
+    assert recorder.progress is Progress.DONE
+    assert np.abs(recorder.sound[-16_000:]).max() > 0.05
+    assert len(recorder.sound) / 16_000 == pytest.approx(2.3 + 2 * MARGIN_S, abs=0.3)
+
+
+def test_it_waits_for_a_voice_and_then_gives_up() -> None:
+    recorder = fed(room(PATIENCE_S - 0.1))
+    assert recorder.progress is Progress.WAITING
+    assert recorder.feed(room(0.2)) is Progress.DONE
+    assert refusal(measure(recorder.sound)).startswith("Nothing was heard")
+
+
+def test_a_key_ends_it_at_once_and_keeps_all_where_no_voice_was_found() -> None:
+    recorder = fed(room(1.0, 0.005))
+    recorder.stop()
+    assert recorder.progress is Progress.DONE
+    assert len(recorder.sound) == 16_000
+
+
+def test_a_key_ends_a_voice_where_it_is() -> None:
+    recorder = fed(np.concatenate([room(1.0), tone(1.0)]))
+    recorder.stop()
+    assert np.abs(recorder.sound[-160:]).max() > 0.05
+
+
+def test_somebody_who_never_stops_is_stopped_and_refused() -> None:
+    recorder = fed(tone(LONGEST_S + 5.0), 8_000)
+    assert recorder.progress is Progress.DONE
+    assert "lasts more than" in refusal(measure(recorder.sound, LoudVoice()))
+
+
+def test_what_comes_after_the_end_is_ignored() -> None:
+    recorder = fed(np.concatenate([tone(1.0), room(2.0)]))
+    before = recorder.sound
+    recorder.feed(tone(1.0))
+    np.testing.assert_array_equal(recorder.sound, before)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 7_000), min_size=1, max_size=20))
+def test_a_take_is_the_same_however_the_sound_is_divided(sizes: list[int]) -> None:
+    sound = np.concatenate([room(0.7), tone(1.0), room(1.6)])
+    recorder, position = Recorder(LoudVoice()), 0
+    while position < len(sound):
+        size = sizes[position % len(sizes)]
+        recorder.feed(sound[position : position + size])
+        position += size
+    np.testing.assert_array_equal(recorder.sound, fed(sound).sound)

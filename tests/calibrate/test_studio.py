@@ -1,0 +1,100 @@
+"""The guided session at a terminal: the choice of a microphone, and which terminals will do."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+import calibrate.studio
+from calibrate.guide import Ending, Guide
+from calibrate.session import Session
+from calibrate.session_folder import SessionFolder
+from calibrate.studio import choose_microphone, hold, require_terminal
+from edge.blocks import Source
+from edge.devices import InputDevice
+from edge.errors import UsageError
+
+
+class Screen(io.StringIO):
+    """Looks like a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def microphone(index: int, *, default: bool = False, rates: tuple[int, ...] = (48_000,)) -> InputDevice:
+    return InputDevice(index, f"USB {index}", "ALSA", 1, 48_000, rates, default)
+
+
+def plug_in(monkeypatch: pytest.MonkeyPatch, *inputs: InputDevice, typed: str = "") -> None:
+    monkeypatch.setattr(calibrate.studio, "input_devices", lambda: list(inputs))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+
+
+def test_the_only_microphone_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, microphone(3), microphone(4, rates=()))
+    assert choose_microphone() == "mic:3"
+
+
+def test_where_there_is_none_the_microphone_itself_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch)
+    assert choose_microphone() == "mic"
+
+
+@pytest.mark.parametrize(("typed", "chosen"), [("\n", "mic:7"), ("2\n", "mic:2"), ("USB\n9\n2\n", "mic:2")])
+def test_of_several_one_is_chosen_by_its_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: str, chosen: str
+) -> None:
+    plug_in(monkeypatch, microphone(2), microphone(7, default=True), typed=typed)
+    assert choose_microphone() == chosen
+    said = capsys.readouterr()
+    assert "*   7  USB 7" in said.err
+    assert ("choose one of 2, 7" in said.err) is ("9" in typed)
+
+
+def test_another_microphone_goes_on_with_the_same_session(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    plug_in(monkeypatch, microphone(2), microphone(7), typed="7\n")
+    names = []
+
+    def converse(guide: Guide, source: Source) -> None:
+        names.append(source.name)
+        guide.session = guide.session.without(guide.prompt)
+        guide.ending = Ending.OTHER_DEVICE if len(names) == 1 else None
+
+    monkeypatch.setattr(calibrate.studio, "_converse", converse)
+    session, complete = hold(Session("anna", "en", 2), SessionFolder("anna"), "mic:2")
+    assert names == ["mic:2", "mic:7"]
+    assert session.skipped == {0, 1}
+    assert not complete
+
+
+@pytest.mark.parametrize(
+    ("term", "streams", "said"),
+    [
+        ("xterm", (io.StringIO(), Screen()), "needs a terminal, and this is none"),
+        ("xterm", (Screen(), io.StringIO()), "needs a terminal, and this is none"),
+        ("xterm", (None, Screen()), "needs a terminal, and this is none"),
+        ("dumb", (Screen(), Screen()), "TERM is dumb"),
+    ],
+)
+def test_what_is_no_terminal_is_refused_with_what_to_do_instead(
+    monkeypatch: pytest.MonkeyPatch, term: str, streams: tuple[io.StringIO | None, io.StringIO], said: str
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys, "stdin", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    with pytest.raises(UsageError, match=f"{said}.*--from MANIFEST.csv"):
+        require_terminal()
+
+
+def test_a_terminal_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdin", Screen())
+    monkeypatch.setattr(sys, "stderr", Screen())
+    require_terminal()
