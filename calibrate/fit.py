@@ -1,8 +1,4 @@
-"""What can be fitted to one speaker, simplest first: statistics, temperature and bias, the last layers.
-
-Losses are cross entropies of single windows, for that is what the recogniser shows. The emotions
-count alike, the takes of an emotion alike, the windows of a take alike.
-"""
+"""What can be fitted to one speaker, simplest first, and which of it a session supports."""
 
 from __future__ import annotations
 
@@ -12,8 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from calibrate.adapter import fit_adapter
+from calibrate.descent import Floats, Objective, descend
+from calibrate.dimensions import fit_dimensions, has_dimensions
+from calibrate.examples import Examples, cross_entropy, take_shares
 from calibrate.takes import Normalisation, Take
 from edge.frontend import Array
 from edge.head import Head
@@ -28,48 +27,20 @@ from edge.normaliser import (
     log_power,
 )
 
-Floats = NDArray[np.float64]
-Objective = Callable[[Floats], tuple[float, Floats]]
-"""Loss at a point, and its gradient."""
-
 STATISTICS_PRIOR_FRAMES: Final = 3000.0
 """Frames that the training set's bin statistics are worth: 30 s."""
 
 LEVEL_PRIOR_FRAMES: Final = 200.0
 """Frames of speech that the speaker's own level is worth to a new stream: 2 s."""
 
-FEWEST_EMOTIONS: Final = 3
-"""A session of fewer says more about the emotions than about the speaker."""
-
 LARGEST_IMBALANCE: Final = 4.0
 """At most so much longer may one emotion's takes be than another's for statistics."""
 
-BIAS_PULL: Final = 0.8
-"""How hard `fit_bias` pulls towards the generic temperature and bias: lambda = BIAS_PULL / takes."""
+BIAS_PULL: Final = 0.1
+"""How hard `fit_bias` pulls towards the generic temperature and bias: lambda.
 
-HEAD_PULL: Final = 2.4
-"""How hard `fit_head` pulls towards the generic weights: lambda = HEAD_PULL / takes.
-
-Both were chosen on validation speakers with 1, 2 and 4 takes of each emotion: the best lambda fell
-with the number of takes, as it does where the distance is a prior.
+Chosen, as 0.8 over eight takes, on validation speakers.
 """
-
-STEPS: Final = 200
-"""Most steps of the descent."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Windows to fit on."""
-
-    embeddings: Array
-    """(M, D)."""
-    emotions: NDArray[np.int64]
-    """(M,)."""
-    weights: Floats
-    """(M,), sum 1."""
-    takes: int
-    """How many takes the windows are of."""
 
 
 @dataclass(frozen=True)
@@ -81,56 +52,38 @@ class Candidate:
     """Whether the takes are heard with the speaker's statistics."""
     fit: Callable[[Head, Examples], Head] | None
     """Fits the head; None leaves it."""
+    handicap: float = 0.0
+    """Nats of held-out log loss by which it has to be better to be chosen."""
 
     def head(self, generic: Head, examples: Examples) -> Head:
         """Return the head for the speaker."""
         return self.fit(generic, examples) if self.fit else generic
 
 
-def candidates(takes: Sequence[Take], sounds: Sequence[Array]) -> list[Candidate]:
+def candidates(takes: Sequence[Take], sounds: Sequence[Array], generic: Head) -> list[Candidate]:
     """List what a session can support, simplest first.
 
     The head is fitted only to a session of all emotions: what is fitted to some of them forgets the
-    others, and no held-out take would show it.
+    others, and no held-out take would show it. Statistics need about as much of each emotion, for
+    they would otherwise take what is of the emotion for the speaker's.
 
     Args:
         takes: of the session.
         sounds: (N,) samples of each.
+        generic: the head to start from.
     """
     lengths: Counter[int] = Counter()
     for take, sound in zip(takes, sounds, strict=True):
         lengths[take.emotion] += len(sound)
     even = max(lengths.values()) <= LARGEST_IMBALANCE * min(lengths.values())
-    own_statistics = even and len(lengths) >= FEWEST_EMOTIONS
     every = len(lengths) == len(EMOTIONS)
     return [
         candidate
         for candidate in CANDIDATES
-        if (own_statistics or not candidate.own_statistics) and (every or not candidate.fit)
+        if (even or not candidate.own_statistics)
+        and (every or not candidate.fit)
+        and (has_dimensions(generic) or candidate.fit is not fit_dimensions)
     ]
-
-
-def examples(embeddings: Sequence[Array], emotions: Sequence[int]) -> Examples:
-    """Put the windows of takes together.
-
-    w = 1 / (emotions * takes of the emotion * windows of the take)
-
-    Args:
-        embeddings: (W, D) of each take.
-        emotions: of each take.
-    """
-    weights = [
-        np.full(len(windows), share / len(windows))
-        for windows, share in zip(embeddings, take_shares(emotions), strict=True)
-    ]
-    labels = np.repeat(np.asarray(emotions, np.int64), [len(windows) for windows in embeddings])
-    return Examples(np.concatenate(embeddings), labels, np.concatenate(weights), len(embeddings))
-
-
-def take_shares(emotions: Sequence[int]) -> Floats:
-    """Weight takes so that the emotions count alike: (N,), sum 1."""
-    takes = Counter(emotions)
-    return np.array([1.0 / (len(takes) * takes[emotion]) for emotion in emotions])
 
 
 def speaker_normalisation(
@@ -172,31 +125,18 @@ def fit_bias(generic: Head, examples: Examples) -> Head:
     bias grows by T' b.
     """
     scaled = generic.logits(examples.embeddings).astype(np.float64) / generic.temperature
-    fitted = descend(
-        bias_objective(scaled, examples, BIAS_PULL / examples.takes), np.zeros(1 + scaled.shape[1])
-    )
+    fitted = descend(bias_objective(scaled, examples, BIAS_PULL), np.zeros(1 + scaled.shape[1]))
     temperature = generic.temperature * float(np.exp(-fitted[0]))
     bias = (generic.fc3_bias + temperature * fitted[1:]).astype(np.float32)
     return replace(generic, fc3_bias=bias, temperature=temperature)
 
 
-def fit_head(generic: Head, examples: Examples) -> Head:
-    """Fit FC 2 and FC 3, pulled towards the generic ones.
-
-    min over W of sum_m w_m CE(softmax(z_m(W) / T)) + lambda |W - W_generic|^2
-    """
-    hidden = np.maximum(examples.embeddings @ generic.fc1_weight.T + generic.fc1_bias, 0.0)
-    start = _flat(generic)
-    objective = head_objective(hidden.astype(np.float64), generic, examples, HEAD_PULL / examples.takes)
-    return _with_layers(generic, descend(objective, start))
-
-
 CANDIDATES: Final = (
     Candidate("generic", own_statistics=False, fit=None),
-    Candidate("statistics", own_statistics=True, fit=None),
-    Candidate("bias", own_statistics=False, fit=fit_bias),
-    Candidate("head", own_statistics=False, fit=fit_head),
-    Candidate("statistics + head", own_statistics=True, fit=fit_head),
+    Candidate("bias", own_statistics=False, fit=fit_bias, handicap=0.15),
+    Candidate("dimensions", own_statistics=False, fit=fit_dimensions, handicap=0.15),
+    Candidate("adapter", own_statistics=False, fit=fit_adapter),
+    Candidate("statistics + adapter", own_statistics=True, fit=fit_adapter, handicap=0.15),
 )
 """Simplest first; the first changes nothing."""
 
@@ -212,90 +152,10 @@ def bias_objective(scaled: Floats, examples: Examples, pull: float) -> Objective
 
     def objective(point: Floats) -> tuple[float, Floats]:
         stretch = np.exp(point[0])
-        loss, errors = _cross_entropy(stretch * scaled + point[1:], examples)
+        loss, errors = cross_entropy(
+            stretch * scaled + point[1:], examples.emotions, examples.weights
+        )
         slope = np.concatenate([[stretch * (errors * scaled).sum()], errors.sum(axis=0)])
         return loss + pull * float(point @ point), slope + 2.0 * pull * point
 
     return objective
-
-
-def head_objective(hidden: Floats, generic: Head, examples: Examples, pull: float) -> Objective:
-    """Return the loss of `fit_head` as a function of FC 2's and FC 3's weights and biases in a row.
-
-    Args:
-        hidden: (M, H) what FC 1 makes of the embeddings, after its ReLU.
-        generic: the head that is pulled towards.
-        examples: emotions and weights of the M windows.
-        pull: lambda, > 0.
-    """
-    origin = _flat(generic)
-
-    def objective(point: Floats) -> tuple[float, Floats]:
-        fc2_weight, fc2_bias, fc3_weight, fc3_bias = _layers(generic, point)
-        auxiliary = hidden @ fc2_weight.T + fc2_bias
-        logits = auxiliary @ fc3_weight.T + fc3_bias
-        loss, errors = _cross_entropy(logits / generic.temperature, examples)
-        errors = errors / generic.temperature
-        back = errors @ fc3_weight
-        slopes = (back.T @ hidden, back.sum(axis=0), errors.T @ auxiliary, errors.sum(axis=0))
-        away = point - origin
-        slope = np.concatenate([part.ravel() for part in slopes])
-        return loss + pull * float(away @ away), slope + 2.0 * pull * away
-
-    return objective
-
-
-def descend(objective: Objective, start: Floats) -> Floats:
-    """Go downhill from a point: gradient descent whose step is halved until the loss falls enough.
-
-    Deterministic. Ends after `STEPS` steps, or where the gradient vanishes.
-
-    Args:
-        objective: smooth and bounded below.
-        start: where to begin.
-    """
-    point, (loss, slope) = start, objective(start)
-    step = 1.0 / max(1.0, float(np.linalg.norm(slope)))
-    for _ in range(STEPS):
-        steepness = float(slope @ slope)
-        if steepness < 1e-12:
-            break
-        ahead = point - step * slope
-        ahead_loss, ahead_slope = objective(ahead)
-        while not ahead_loss <= loss - 0.5 * step * steepness and step > 1e-12:
-            step *= 0.5
-            ahead = point - step * slope
-            ahead_loss, ahead_slope = objective(ahead)
-        if not ahead_loss < loss:
-            break
-        point, loss, slope, step = ahead, ahead_loss, ahead_slope, 2.0 * step
-    return point
-
-
-def _cross_entropy(logits: Floats, examples: Examples) -> tuple[float, Floats]:
-    """Return the weighted cross entropy of (M, C) logits, and its (M, C) gradient."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    rows = np.arange(len(logits))
-    loss = -float(examples.weights @ log_probs[rows, examples.emotions])
-    errors = np.exp(log_probs)
-    errors[rows, examples.emotions] -= 1.0
-    return loss, errors * examples.weights[:, None]
-
-
-def _flat(head: Head) -> Floats:
-    """Lay FC 2's and FC 3's weights and biases in a row."""
-    parts = (head.fc2_weight, head.fc2_bias, head.fc3_weight, head.fc3_bias)
-    return np.concatenate([part.ravel() for part in parts]).astype(np.float64)
-
-
-def _layers(head: Head, flat: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Undo `_flat`, for layers of the shapes of a head's."""
-    a, b, c, _ = np.cumsum([head.fc2_weight.size, head.fc2_bias.size, head.fc3_weight.size, 0])
-    fc2_weight, fc3_weight = flat[:a].reshape(head.fc2_weight.shape), flat[b:c].reshape(head.fc3_weight.shape)
-    return fc2_weight, flat[a:b], fc3_weight, flat[c:]
-
-
-def _with_layers(head: Head, flat: Floats) -> Head:
-    fc2_weight, fc2_bias, fc3_weight, fc3_bias = (part.astype(np.float32) for part in _layers(head, flat))
-    return replace(head, fc2_weight=fc2_weight, fc2_bias=fc2_bias, fc3_weight=fc3_weight, fc3_bias=fc3_bias)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrate.fit import Candidate, candidates, examples, speaker_normalisation, take_shares
+from calibrate.examples import examples
+from calibrate.fit import Candidate, candidates, speaker_normalisation
+from calibrate.folds import Folds, hold_out
+from calibrate.scores import Answers, Gain, Scores, gain, score
 from calibrate.takes import Normalisation, Take, listen
 from edge.bundle import Bundle
 from edge.frontend import Array, power_spectrogram
@@ -20,40 +23,11 @@ from edge.labels import EMOTIONS
 if TYPE_CHECKING:
     from edge.engine import Engine
 
-Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-MOST_FOLDS: Final = 8
-
-LEAST_GAIN: Final = 0.05
+LEAST_GAIN: Final = 0.02
 """Nats of held-out log loss; less is not worth a profile."""
-
-NEAR: Final = 1.0
-"""Standard errors within which a simpler candidate is as good as the best."""
-
-CALIBRATION_BINS: Final = 10
 
 ADOPTED: Final = "adopted"
 REJECTED: Final = "rejected"
-
-
-@dataclass(frozen=True)
-class Folds:
-    """Which takes are held out together."""
-
-    held_out_by: str
-    """"sentence": what is judged on was not said in what is fitted on; else "take"."""
-    of_take: Integers
-    """(N,) fold of each take."""
-
-    def __iter__(self) -> Iterator[NDArray[np.bool_]]:
-        """Yield (N,) booleans for each fold: which takes are held out."""
-        return (self.of_take == fold for fold in range(self.count))
-
-    @property
-    def count(self) -> int:
-        """Number of folds."""
-        return int(self.of_take.max()) + 1
 
 
 @dataclass(frozen=True)
@@ -69,22 +43,6 @@ class Hearing:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What held-out answers are worth. The emotions count alike in the first two."""
-
-    uar: float
-    """Unweighted average recall, in [0, 1]."""
-    log_loss: float
-    """Nats; log(4) = 1.39 is worth nothing."""
-    ece: float
-    """Expected calibration error, in [0, 1] (Guo et al. 2017, eq. 3)."""
-
-    def rounded(self) -> dict[str, float]:
-        """Return the fields as a report shows them."""
-        return {name: round(value, 4) for name, value in asdict(self).items()}
-
-
-@dataclass(frozen=True)
 class Judgement:
     """What came of a session."""
 
@@ -94,6 +52,8 @@ class Judgement:
     reason: str
     scores: Mapping[str, Scores]
     """Of each candidate, on held-out takes."""
+    gains: Mapping[str, Gain]
+    """Of the choice over the generic model on held-out takes: "uar" and "log_loss" (what it falls by)."""
 
     @property
     def before(self) -> Scores:
@@ -112,6 +72,8 @@ class Fitted:
 
     head: Head
     normalisation: Normalisation
+    embeddings: Sequence[Array]
+    """(W, D) of each take, as they will be heard with the profile."""
     judgement: Judgement
     folds: Folds
 
@@ -122,10 +84,10 @@ class Fitted:
             "reason": judged.reason,
             "chosen": judged.chosen.name,
             "held_out_by": self.folds.held_out_by,
-            "folds": self.folds.count,
-            "before": judged.before.rounded(),
-            "after": judged.after.rounded(),
-            "candidates": {name: scores.rounded() for name, scores in judged.scores.items()},
+            "before": judged.before.described(),
+            "after": judged.after.described(),
+            "gain": {name: item.described() for name, item in judged.gains.items()},
+            "candidates": {name: scores.described() for name, scores in judged.scores.items()},
         }
 
 
@@ -140,40 +102,27 @@ def fit_and_judge(bundle: Bundle, engine: Engine, takes: Sequence[Take], sounds:
         takes: of one speaker.
         sounds: (N,) samples at 16 kHz of each.
     """
-    emotions = [take.emotion for take in takes]
     folds = hold_out(takes)
-    tried = candidates(takes, sounds)
+    tried = candidates(takes, sounds, bundle.head)
     generic = hear(bundle, engine, sounds)
     own = generic
     if any(candidate.own_statistics for candidate in tried):
-        own = hear_with_own_statistics(bundle, engine, sounds, emotions, folds)
+        own = hear_with_own_statistics(bundle, engine, takes, sounds, folds.first_round())
     hearings = {candidate.name: own if candidate.own_statistics else generic for candidate in tried}
-    posteriors = {
-        candidate.name: held_out_posteriors(candidate, bundle.head, hearings[candidate.name], emotions, folds)
+    answers = {
+        candidate.name: held_out_answers(
+            candidate,
+            bundle.head,
+            hearings[candidate.name],
+            takes,
+            folds.first_round() if candidate.own_statistics else folds,
+        )
         for candidate in tried
     }
-    judgement = judge(tried, posteriors, emotions)
+    judgement = judge(tried, answers)
     hearing = hearings[judgement.chosen.name]
-    head = judgement.chosen.head(bundle.head, examples(hearing.fitting, emotions))
-    return Fitted(head, hearing.normalisation, judgement, folds)
-
-
-def hold_out(takes: Sequence[Take]) -> Folds:
-    """Divide takes into folds, without chance.
-
-    By sentence where all sentences are known and each emotion has takes left whichever is held out;
-    else by take, those of an emotion in different folds as far as they go.
-    """
-    emotions = np.array([take.emotion for take in takes])
-    texts = [" ".join(take.text.casefold().split()) for take in takes]
-    if all(texts) and len(set(texts)) > 1:
-        folds = Folds("sentence", _deal_groups(texts))
-        if all(set(emotions[~held_out]) == set(emotions) for held_out in folds):
-            return folds
-    places = [int((emotions[:index] == emotion).sum()) for index, emotion in enumerate(emotions)]
-    of_take = np.empty(len(takes), np.int64)
-    of_take[np.lexsort((emotions, np.array(places)))] = np.arange(len(takes)) % min(MOST_FOLDS, len(takes))
-    return Folds("take", of_take)
+    head = judgement.chosen.head(bundle.head, examples(hearing.fitting, takes))
+    return Fitted(head, hearing.normalisation, hearing.fitting, judgement, folds)
 
 
 def hear(bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Hearing:
@@ -184,7 +133,7 @@ def hear(bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Hearing:
 
 
 def hear_with_own_statistics(
-    bundle: Bundle, engine: Engine, sounds: Sequence[Array], emotions: Sequence[int], folds: Folds
+    bundle: Bundle, engine: Engine, takes: Sequence[Take], sounds: Sequence[Array], folds: Folds
 ) -> Hearing:
     """Hear the takes with the speaker's statistics; each to be judged on without its own fold's part."""
     front_end = bundle.manifest.front_end
@@ -194,11 +143,11 @@ def hear_with_own_statistics(
     def of(chosen: NDArray[np.bool_]) -> Normalisation:
         indices = np.flatnonzero(chosen).tolist()
         return speaker_normalisation(
-            generic, [powers[index] for index in indices], [emotions[index] for index in indices]
+            generic, [powers[index] for index in indices], [takes[index].emotion for index in indices]
         )
 
     scoring: list[Array] = [np.zeros(0, np.float32)] * len(sounds)
-    for held_out in folds:
+    for _, held_out in folds:
         indices = np.flatnonzero(held_out).tolist()
         heard = listen(engine, front_end, of(~held_out), [sounds[index] for index in indices])
         for index, windows in zip(indices, heard, strict=True):
@@ -207,73 +156,42 @@ def hear_with_own_statistics(
     return Hearing(normalisation, listen(engine, front_end, normalisation, sounds), scoring)
 
 
-def held_out_posteriors(
-    candidate: Candidate, generic: Head, hearing: Hearing, emotions: Sequence[int], folds: Folds
-) -> Floats:
-    """Answer for each take by the head that the other folds lead to: (N, C), averaged over windows."""
-    posteriors = np.zeros((len(emotions), len(EMOTIONS)))
-    for held_out in folds:
+def held_out_answers(
+    candidate: Candidate, generic: Head, hearing: Hearing, takes: Sequence[Take], folds: Folds
+) -> Answers:
+    """Answer for each take by the head that the other folds lead to, averaged over its windows."""
+    posteriors = np.zeros((len(folds.rounds), len(takes), len(EMOTIONS)))
+    for index, held_out in folds:
         rest = np.flatnonzero(~held_out).tolist()
         head = candidate.head(
-            generic, examples([hearing.fitting[index] for index in rest], [emotions[index] for index in rest])
+            generic, examples([hearing.fitting[take] for take in rest], [takes[take] for take in rest])
         )
-        for index in np.flatnonzero(held_out).tolist():
-            posteriors[index] = head.probs(hearing.scoring[index]).mean(axis=0)
-    return posteriors
+        for take in np.flatnonzero(held_out).tolist():
+            posteriors[index, take] = head.probs(hearing.scoring[take]).mean(axis=0)
+    return Answers(posteriors, np.array([take.emotion for take in takes]))
 
 
-def judge(tried: Sequence[Candidate], posteriors: Mapping[str, Floats], emotions: Sequence[int]) -> Judgement:
+def judge(tried: Sequence[Candidate], answers: Mapping[str, Answers]) -> Judgement:
     """Choose among candidates by held-out log loss, and adopt the choice only if it helps.
 
-    Chosen is the simplest within one standard error of the best. It is adopted if it lowers the
-    loss by `LEAST_GAIN`, recognises no fewer takes, and is worth more than guesses.
+    Chosen is the one of the lowest loss, handicaps counted. It is adopted if it lowers the generic
+    model's loss by `LEAST_GAIN` and is worth more than guesses.
 
     Args:
         tried: simplest first; the first is the generic model.
-        posteriors: (N, C) held-out answers of each, by name.
-        emotions: (N,) the truth.
+        answers: of each, by name.
     """
-    scores = {candidate.name: score(posteriors[candidate.name], emotions) for candidate in tried}
-    chosen = _simplest_near_best(tried, posteriors, emotions)
-    reason = _objection(scores["generic"], scores[chosen.name], len(tried), len(set(emotions)))
-    if reason:
-        return Judgement(chosen, REJECTED, reason, scores)
-    gain = scores["generic"].log_loss - scores[chosen.name].log_loss
-    return Judgement(chosen, ADOPTED, f"it lowers the log loss of held-out takes by {gain:.2f}", scores)
-
-
-def score(posteriors: Floats, emotions: Sequence[int]) -> Scores:
-    """Score (N, C) posteriors."""
-    truth, shares = np.asarray(emotions), take_shares(emotions)
-    right = posteriors.argmax(axis=1) == truth
-    return Scores(
-        uar=float(shares @ right),
-        log_loss=float(shares @ _log_losses(posteriors, truth)),
-        ece=_calibration_error(posteriors.max(axis=1), right),
-    )
-
-
-def _simplest_near_best(
-    tried: Sequence[Candidate], posteriors: Mapping[str, Floats], emotions: Sequence[int]
-) -> Candidate:
-    """Return the simplest candidate within one standard error of the best one's log loss.
-
-    The error is of the mean difference, take by take, for the takes are the same.
-    """
-    truth, shares = np.asarray(emotions), take_shares(emotions)
-    losses = [_log_losses(posteriors[candidate.name], truth) for candidate in tried]
-    best = min(losses, key=lambda loss: float(shares @ loss))
-    for candidate, loss in zip(tried, losses, strict=True):
-        behind = loss - best
-        if float(shares @ behind) <= NEAR * _standard_error(behind, shares):
-            return candidate
-    return tried[0]
-
-
-def _standard_error(values: Floats, shares: Floats) -> float:
-    """Return the standard error of the weighted mean of (N,) values, N > 1."""
-    variance = float(shares**2 @ (values - shares @ values) ** 2)
-    return math.sqrt(variance * len(values) / (len(values) - 1))
+    scores = {candidate.name: score(answers[candidate.name]) for candidate in tried}
+    chosen = min(tried, key=lambda candidate: scores[candidate.name].log_loss + candidate.handicap)
+    before, after = answers["generic"], answers[chosen.name]
+    emotions = before.truth.tolist()
+    gains = {
+        "uar": gain(after.right().astype(float) - before.right(), emotions),
+        "log_loss": gain(before.losses() - after.losses(), emotions),
+    }
+    objection = _objection(scores["generic"], scores[chosen.name], len(tried), len(set(emotions)))
+    reason = objection or f"it lowers the log loss of held-out takes by {gains['log_loss'].mean:.2f}"
+    return Judgement(chosen, REJECTED if objection else ADOPTED, reason, scores, gains)
 
 
 def _objection(before: Scores, after: Scores, tried: int, emotions: int) -> str:
@@ -282,30 +200,6 @@ def _objection(before: Scores, after: Scores, tried: int, emotions: int) -> str:
         return "nothing can be fitted: record takes of all four emotions, about as much of each"
     if before.log_loss - after.log_loss < LEAST_GAIN:
         return "nothing helped: the generic model does as well on held-out takes"
-    if after.uar < before.uar - 1e-9:  # sums in another order are not a difference
-        return f"it would recognise fewer held-out takes ({after.uar:.0%} instead of {before.uar:.0%})"
     if after.log_loss > math.log(emotions) - LEAST_GAIN or after.uar <= 1.0 / emotions + 1e-9:
         return "its answers to held-out takes are worth no more than guesses: check the labels"
     return ""
-
-
-def _log_losses(posteriors: Floats, truth: Integers) -> Floats:
-    losses: Floats = -np.log(np.maximum(posteriors[np.arange(len(truth)), truth], 1e-6))
-    return losses
-
-
-def _calibration_error(confidence: Floats, right: NDArray[np.bool_]) -> float:
-    """ECE = sum_b |B_b| / N * |accuracy(B_b) - mean confidence(B_b)|."""
-    index = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
-    gaps = np.bincount(index, weights=right - confidence, minlength=CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(right))
-
-
-def _deal_groups(names: Sequence[str]) -> Integers:
-    """Put takes of one name in one fold, the folds as even as the names allow: (N,)."""
-    count = min(MOST_FOLDS, len(set(names)))
-    sizes, fold_of = [0] * count, dict[str, int]()
-    for name in dict.fromkeys(names):
-        fold_of[name] = sizes.index(min(sizes))
-        sizes[fold_of[name]] += names.count(name)
-    return np.array([fold_of[name] for name in names])

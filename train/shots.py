@@ -1,0 +1,236 @@
+"""What calibration is worth: speakers fitted on a few of their clips, scored on their others.
+
+The sessions are those of `mmtl calibrate`: what it rejects stays the generic model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from calibrate.judge import ADOPTED, fit_and_judge
+from calibrate.takes import FEWEST_TAKES, Normalisation, Take, listen
+from edge.audio import read_clip
+from edge.bundle import Bundle
+from edge.engine import Engine
+from edge.frontend import Array
+from edge.head import Head
+from edge.labels import EMOTIONS
+from train.corpora import Clip
+from train.metrics import score
+
+HARM: Final = 2.0
+"""Points of UAR below which a speaker's loss does not count as harm."""
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One calibration of one speaker."""
+
+    corpus: str
+    speaker: str
+    shots: int
+    """Clips of each emotion that it was fitted on."""
+    by_sentence: bool
+    """Whether no sentence of the clips that are scored was among them."""
+    adopted: bool
+    before: float
+    """UAR on the speaker's other clips in percent, generic ..."""
+    after: float
+    """... and with what the calibration kept."""
+
+
+@dataclass(frozen=True)
+class ShotScores:
+    """The sittings of a corpus with one number of shots, in percent; first averaged over each speaker's."""
+
+    corpus: str
+    shots: int
+    speakers: int
+    by_sentence: float
+    """Share of sittings that were held out by sentence."""
+    adopted: float
+    """Share of sittings."""
+    before: float
+    """Mean UAR over speakers ..."""
+    after: float
+    """... and with calibration."""
+    worst_before: float
+    """UAR of the worst speaker ..."""
+    worst_after: float
+    """... and of the worst one with calibration."""
+    harmed: float
+    """Share of speakers who lose more than `HARM`."""
+    least_gain: float
+    """Of all speakers."""
+
+    @property
+    def gain(self) -> float:
+        """Points of UAR."""
+        return self.after - self.before
+
+
+@dataclass(frozen=True)
+class Division:
+    """A speaker's clips, by their number: some to fit on, the others to be scored on."""
+
+    support: tuple[int, ...]
+    query: tuple[int, ...]
+    by_sentence: bool
+
+
+def sittings(
+    bundle: Bundle, clips: Sequence[Clip], shots: Sequence[int], draws: int
+) -> Iterator[Sitting]:
+    """Calibrate each speaker with each number of shots, on several draws of their clips.
+
+    Args:
+        bundle: the generic model, which must not have heard these speakers.
+        clips: of any number of speakers, in the four emotions.
+        shots: clips of each emotion to fit on; 0 is no calibration.
+        draws: of clips, for each speaker and number.
+    """
+    engine = Engine(bundle, "cpu")
+    for speaker in sorted({clip.speaker for clip in clips}):
+        voice = _Voice(bundle, engine, [clip for clip in clips if clip.speaker == speaker])
+        for count in shots:
+            for division in divisions(voice.clips, count, draws if count else 1):
+                yield voice.sit(division, count)
+
+
+def divisions(clips: Sequence[Clip], shots: int, draws: int) -> Iterator[Division]:
+    """Divide a speaker's clips by chance, the same chance each time.
+
+    By sentence where some of the sentences have so many clips of each emotion and the others have
+    clips of each too: as few sentences as do go to the support. Nothing where there are too few clips.
+    """
+    labels = np.array([EMOTIONS.index(clip.emotion) for clip in clips])
+    if np.bincount(labels, minlength=len(EMOTIONS)).min() <= shots:
+        return
+    for number in range(draws):
+        random = np.random.default_rng([number, shots])
+        said = _sentences(clips, labels, shots, random)
+        chosen: list[int] = []
+        for emotion in range(len(EMOTIONS)):
+            free = [index for index in np.flatnonzero(labels == emotion) if _may(clips[index], said)]
+            chosen += random.choice(free, shots, replace=False).tolist()
+        left = set(range(len(clips))) - set(chosen)
+        query = sorted(index for index in left if not said or clips[index].text not in said)
+        yield Division(tuple(chosen), tuple(query), bool(said))
+
+
+def shot_scores(held: Iterable[Sitting]) -> list[ShotScores]:
+    """Summarise sittings by corpus and number of shots."""
+    groups: dict[tuple[str, int], dict[str, list[Sitting]]] = {}
+    for sitting in held:
+        speakers = groups.setdefault((sitting.corpus, sitting.shots), {})
+        speakers.setdefault(sitting.speaker, []).append(sitting)
+    return [_summed_up(corpus, shots, groups[corpus, shots]) for corpus, shots in sorted(groups)]
+
+
+def over_corpora(scores: Sequence[ShotScores]) -> list[ShotScores]:
+    """Average the corpora for each number of shots; the worst is the worst of all."""
+    return [
+        _averaged([item for item in scores if item.shots == count])
+        for count in sorted({item.shots for item in scores})
+    ]
+
+
+class _Voice:
+    """One speaker's clips, heard once."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, clips: Sequence[Clip]) -> None:
+        self.clips = clips
+        self._bundle, self._engine = bundle, engine
+        shortest = bundle.manifest.front_end.samples_in(bundle.manifest.graphs.frames_for_first)
+        sounds = [read_clip(clip.path) for clip in clips]
+        self._sounds = [np.pad(sound, (0, max(0, shortest - len(sound)))) for sound in sounds]
+        self._generic = Normalisation(bundle.manifest.levels, bundle.statistics)
+        self._heard = self._listen(self._generic, range(len(clips)))
+
+    def sit(self, division: Division, shots: int) -> Sitting:
+        """Calibrate on the support and score the query."""
+        before = self._uar(division.query, self._bundle.head, self._generic)
+        after, adopted = before, False
+        if shots >= FEWEST_TAKES:
+            takes = [_take(self.clips[index]) for index in division.support]
+            sounds = [self._sounds[index] for index in division.support]
+            fitted = fit_and_judge(self._bundle, self._engine, takes, sounds)
+            adopted = fitted.judgement.verdict == ADOPTED
+            if adopted:
+                after = self._uar(division.query, fitted.head, fitted.normalisation)
+        first = self.clips[0]
+        return Sitting(first.corpus, first.speaker, shots, division.by_sentence, adopted, before, after)
+
+    def _uar(self, query: Sequence[int], head: Head, normalisation: Normalisation) -> float:
+        heard = [self._heard[index] for index in query]
+        if normalisation != self._generic:
+            heard = self._listen(normalisation, query)
+        probs = np.array([head.probs(windows).mean(axis=0) for windows in heard])
+        labels = [EMOTIONS.index(self.clips[index].emotion) for index in query]
+        return 100.0 * score(labels, probs, ["speaker"] * len(labels)).uar
+
+    def _listen(self, normalisation: Normalisation, indices: Iterable[int]) -> list[Array]:
+        sounds = [self._sounds[index] for index in indices]
+        return listen(self._engine, self._bundle.manifest.front_end, normalisation, sounds)
+
+
+def _take(clip: Clip) -> Take:
+    return Take(
+        clip.path, EMOTIONS.index(clip.emotion), clip.text, (clip.valence, clip.arousal, clip.dominance)
+    )
+
+
+def _sentences(
+    clips: Sequence[Clip], labels: np.ndarray[tuple[int], np.dtype[np.int64]], shots: int, random: np.random.Generator
+) -> set[str]:
+    """Draw the sentences of the support; none where holding out by sentence is not to be had."""
+    texts = np.array([clip.text for clip in clips])
+    names = sorted(set(texts.tolist()))
+    if not all(names):
+        return set()
+    order = [names[index] for index in random.permutation(len(names))]
+    for count in range(1, len(order)):
+        within = np.isin(texts, order[:count])
+        inside, outside = (np.bincount(labels[part], minlength=len(EMOTIONS)) for part in (within, ~within))
+        if inside.min() >= shots and outside.min() > 0:
+            return set(order[:count])
+    return set()
+
+
+def _may(clip: Clip, said: set[str]) -> bool:
+    return not said or clip.text in said
+
+
+def _summed_up(corpus: str, shots: int, speakers: dict[str, list[Sitting]]) -> ShotScores:
+    every = [sitting for held in speakers.values() for sitting in held]
+    before = [float(np.mean([sitting.before for sitting in held])) for held in speakers.values()]
+    after = [float(np.mean([sitting.after for sitting in held])) for held in speakers.values()]
+    gains = np.array(after) - np.array(before)
+    return ShotScores(
+        corpus=corpus,
+        shots=shots,
+        speakers=len(speakers),
+        by_sentence=100.0 * float(np.mean([sitting.by_sentence for sitting in every])),
+        adopted=100.0 * float(np.mean([sitting.adopted for sitting in every])),
+        before=float(np.mean(before)),
+        after=float(np.mean(after)),
+        worst_before=min(before),
+        worst_after=min(after),
+        harmed=100.0 * float(np.mean(gains < -HARM)),
+        least_gain=float(gains.min()),
+    )
+
+
+def _averaged(scores: Sequence[ShotScores]) -> ShotScores:
+    names = ("by_sentence", "adopted", "before", "after", "harmed")
+    means = {name: float(np.mean([getattr(item, name) for item in scores])) for name in names}
+    least = {
+        name: min(getattr(item, name) for item in scores)
+        for name in ("worst_before", "worst_after", "least_gain")
+    }
+    speakers = sum(item.speakers for item in scores)
+    return replace(scores[0], corpus="mean", speakers=speakers, **means, **least)
