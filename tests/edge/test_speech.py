@@ -177,7 +177,7 @@ def test_memory_is_bounded() -> None:
         detector.feed(told((10, VOICED))[:-7])
     assert len(detector._recent) == GATE.memory_ms // GATE.hop_ms
     assert detector._samples.end - detector._judged < PIECE
-    assert detector._samples.capacity < 100 * PIECE  # 50 s were heard, which is 1562 pieces
+    assert detector._samples.capacity < 100 * PIECE  # of 500 heard
 
 
 def noise(level: float, seconds: float = 4.0) -> Array:
