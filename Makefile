@@ -1,5 +1,6 @@
 # make demo: hear the demo clip in the live monitor      make test: run the tests
 # make check: format, lint and types, as CI does          make bench: print the published speed figures
+# `make bench` takes some minutes and soaks for an hour, simulated; a day: benchmarks/soak.py --hours 24
 # Another interpreter: make demo PYTHON=python3.12 (run `make clean` first when .venv exists).
 
 PYTHON ?= python3
@@ -22,6 +23,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
+	@echo "== mmtl benchmark"; $(BIN)/mmtl benchmark
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:

@@ -29,6 +29,7 @@ from edge.labels import UNSURE
 from edge.recogniser import Recognizer, Settings
 from train.corpora import Clip, four_emotions, read_corpus
 
+DATA: Final = Path(os.environ.get("MMTL_DATA", "../shared/data"))
 RATE: Final = 16_000
 PAUSE_S: Final = 0.3
 QUIET: Final = 1e-4
@@ -40,8 +41,11 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=default_bundle())
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("MMTL_DATA", "../shared/data")))
+    parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
+    if options.data == DATA and not (DATA / "manifest.csv").is_file():
+        print(f"skipped: no recordings in {DATA}: set MMTL_DATA, or give --data FOLDER")
+        return
     bundle = load_bundle(options.bundle)
     by_corpus: dict[str, list[Rates]] = defaultdict(list)
     for corpus, recordings in by_speaker(unheard(read_corpus(options.data), bundle)):

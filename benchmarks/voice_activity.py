@@ -40,6 +40,7 @@ Floats = NDArray[np.float64]
 Judge = Callable[[Array], Flags]
 """(N,) samples to N // 160 decisions."""
 
+DATA: Final = Path(os.environ.get("MMTL_DATA", "../shared/data"))
 RATE: Final = 16_000
 HOP: Final = 160
 SPEECH_WITHIN_DB: Final = 35.0
@@ -102,9 +103,12 @@ class Told:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("MMTL_DATA", "../shared/data")))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--clips", type=int, default=150)
     options = parser.parse_args()
+    if options.data == DATA and not (DATA / "manifest.csv").is_file():
+        print(f"skipped: no recordings in {DATA}: set MMTL_DATA, or give --data FOLDER")
+        return
     sounds = [read_clip(clip.path) for clip in drawn(read_corpus(options.data), options.clips)]
     judges: dict[str, Judge] = {
         "energy": energy,

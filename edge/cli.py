@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -103,9 +103,21 @@ JsonlTarget = Annotated[
     str | None, typer.Option("--jsonl", metavar="PATH|-", help="Write events to a file or -.")
 ]
 
+CsvTarget = Annotated[
+    str | None, typer.Option("--csv", metavar="PATH|-", help="Write windows as rows to a file or -.")
+]
+
 MqttTarget = Annotated[
     str | None,
-    typer.Option("--mqtt", metavar="HOST[:PORT]/TOPIC", help="Publish events to a broker, at TOPIC/TYPE."),
+    typer.Option(
+        "--mqtt",
+        metavar="[mqtts://][USER@]HOST[:PORT]/TOPIC",
+        help="Publish events to a broker, at TOPIC/TYPE; the password is taken from MMTL_MQTT_PASSWORD.",
+    ),
+]
+MqttAuthority = Annotated[
+    Path | None,
+    typer.Option("--mqtt-ca", help="Certificates (PEM) to trust, not the system's; asks for TLS."),
 ]
 
 
@@ -161,23 +173,17 @@ def run(
     rate: Rate = 16_000,
     strict: Strict = False,
     paced: Annotated[bool, typer.Option("--paced/--as-fast-as-possible", help="Pace of a file.")] = False,
+    csv: CsvTarget = None,
     mqtt: MqttTarget = None,
+    mqtt_ca: MqttAuthority = None,
 ) -> None:
-    """Recognise without a screen: events as JSON Lines, or a readable line each."""
+    """Recognise without a screen: events as JSON Lines, rows or messages, or a readable line each."""
     from edge.pipeline import listen
-    from edge.sinks import JsonLines, PlainLines
     from edge.sources import open_source
 
     sound = open_source(source, rate=rate, paced=paced)
     recogniser = _recogniser(bundle, profile, provider, step_ms)
-    sinks: list[Sink] = [JsonLines(jsonl)] if jsonl else []
-    if jsonl != "-":
-        sinks.append(PlainLines(sys.stdout))
-    if mqtt:
-        from edge.mqtt import Mqtt
-
-        sinks.append(Mqtt(mqtt, report=_say))
-    with _closed_after(sinks):
+    with _closed_after(_headless_sinks(jsonl, csv, mqtt, mqtt_ca)) as sinks:
         listen(sound, recogniser, sinks, strict=strict)
 
 
@@ -459,12 +465,37 @@ def _progress(what: str) -> Iterator[Callable[[float], None]]:
         yield lambda share: bar.update(task, completed=share)
 
 
+def _headless_sinks(
+    jsonl: str | None, csv: str | None, mqtt: str | None, authority: Path | None
+) -> Iterator[Sink]:
+    """Open what a run writes to; readable lines take stdout where nothing else does."""
+    from edge.sinks import CsvRows, JsonLines, PlainLines
+
+    if jsonl and jsonl == csv:
+        raise UsageError(f"--jsonl and --csv both name {jsonl}: give each its own file, or one of them -")
+    if authority and not mqtt:
+        raise UsageError("--mqtt-ca is there without --mqtt: say where to publish to, HOST[:PORT]/TOPIC")
+    if jsonl:
+        yield JsonLines(jsonl)
+    if csv:
+        yield CsvRows(csv)
+    if "-" not in (jsonl, csv):
+        yield PlainLines(sys.stdout)
+    if mqtt:
+        from edge.mqtt import Mqtt, parse_target
+
+        yield Mqtt(parse_target(mqtt, authority=authority, environment=os.environ), report=_say)
+
+
 @contextlib.contextmanager
-def _closed_after(sinks: Sequence[Sink]) -> Iterator[None]:
+def _closed_after(opened: Iterable[Sink]) -> Iterator[list[Sink]]:
+    """Close each sink at the end, also where a later one cannot be opened."""
     with contextlib.ExitStack() as stack:
-        for sink in sinks:
+        sinks = []
+        for sink in opened:
             stack.callback(sink.close)
-        yield
+            sinks.append(sink)
+        yield sinks
 
 
 def _describe_default_bundle() -> None:

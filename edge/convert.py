@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.errors import UsageError
-from edge.events import EVENT_VERSION, Session, Summary, Utterance, Window
+from edge.events import EVENT_VERSION, Session, Summary, Utterance, Window, to_json
 
 Fields = Mapping[str, Any]
 
@@ -48,6 +48,7 @@ class Log:
     """What the formats need of a log of one session."""
 
     source: str = ""
+    emotions: list[str] = field(default_factory=list)
     duration_s: float = 0.0
     """Until the end of the stream, or of the last segment where the log breaks off."""
     rows: list[Row] = field(default_factory=list)
@@ -99,6 +100,7 @@ def _note(log: Log, event: Fields) -> None:
         if log.source:
             raise _BadLineError("a second session begins")
         log.source = _text(event, "source")
+        log.emotions = _texts(event, "emotions")
     elif event["type"] == Window.type:
         log.rows.append(_row(event))
     elif event["type"] == Utterance.type:
@@ -138,6 +140,13 @@ def _text(event: Fields, key: str) -> str:
     return " ".join(value.split()) or "?"
 
 
+def _texts(event: Fields, key: str) -> list[str]:
+    value = event.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _BadLineError(f"its {key} are not texts")
+    return value
+
+
 def _seconds(event: Fields, key: str) -> float:
     value = _number_or_none(event, key)
     if value is None or value < 0:
@@ -163,16 +172,35 @@ def _probs(event: Fields, key: str) -> dict[str, float | None]:
 
 def to_csv(log: Log) -> str:
     """Write a row for each window, with the probabilities of the window and the smoothed ones."""
-    emotions = list(dict.fromkeys(emotion for row in log.rows for emotion in row.probs))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    emotions = list(dict.fromkeys([*log.emotions, *(emotion for row in log.rows for emotion in row.probs)]))
+    lines = [csv_header(emotions), *(csv_line(row, emotions) for row in log.rows)]
+    return "".join(line + "\n" for line in lines)
+
+
+def csv_header(emotions: Iterable[str]) -> str:
+    """Name the columns, as one line without its end."""
+    emotions = list(emotions)
     plain = ["start_s", "end_s", "label", "speech", "level_dbfs"]
-    writer.writerow([*plain, *emotions, *(f"{emotion}_smoothed" for emotion in emotions)])
-    for row in log.rows:
-        probs = [row.probs.get(emotion) for emotion in emotions]
-        smoothed = [row.smoothed.get(emotion) for emotion in emotions]
-        speech = str(row.speech).lower()
-        writer.writerow([row.start_s, row.end_s, row.label, speech, row.level_dbfs, *probs, *smoothed])
+    return _csv_line([*plain, *emotions, *(f"{emotion}_smoothed" for emotion in emotions)])
+
+
+def csv_line(row: Row, emotions: Iterable[str]) -> str:
+    """Write a window below the header of the same emotions, as one line without its end."""
+    emotions = list(emotions)
+    probs = [row.probs.get(emotion) for emotion in emotions]
+    smoothed = [row.smoothed.get(emotion) for emotion in emotions]
+    speech = str(row.speech).lower()
+    return _csv_line([row.start_s, row.end_s, row.label, speech, row.level_dbfs, *probs, *smoothed])
+
+
+def row_of(window: Window) -> Row:
+    """Make the row that the window's line in a log would become: numbers are rounded as there."""
+    return _row(_event(to_json(window)))
+
+
+def _csv_line(values: Iterable[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
     return text.getvalue()
 
 

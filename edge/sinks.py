@@ -1,4 +1,4 @@
-"""Where events go: JSON Lines for programs, plain lines for logs and people without a terminal.
+"""Where events go: JSON Lines for programs, rows for tables, plain lines for logs and plain terminals.
 
 The live monitor, in `edge.monitor`, is one more sink.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from edge.convert import csv_header, csv_line, row_of
 from edge.errors import MmtlError, UsageError
 from edge.events import Device, Drift, Event, Overrun, Session, Summary, Utterance, Window, to_json
 
@@ -49,11 +50,11 @@ class Sink:
         self.close()
 
 
-class JsonLines(Sink):
-    """Writes one JSON object a line, each one flushed: readers follow along while it grows.
+class _Lines(Sink):
+    """Writes lines to a file or stdout, each one flushed: readers follow along while it grows.
 
     Args:
-        target: "-" for stdout, else the path of a file. Its old content goes with the first event, so
+        target: "-" for stdout, else the path of a file. Its old content goes with the first line, so
             a source that cannot be opened costs nothing.
 
     Raises:
@@ -68,12 +69,12 @@ class JsonLines(Sink):
         self._stream = _open(target) if self._owned else _stdout()
         self._stale = self._owned and Path(target).is_file()
 
-    def emit(self, event: Event) -> None:
-        """Write the event as one line."""
+    def write(self, line: str) -> None:
+        """Write a line."""
         if self._stale:
             self._stream.truncate(0)
             self._stale = False
-        _write_line(self._stream, to_json(event), self._name)
+        _write_line(self._stream, line, self._name)
 
     def close(self) -> None:
         """Close the file; stdout stays open."""
@@ -83,6 +84,33 @@ class JsonLines(Sink):
             self._stream.close()
         except OSError as error:
             raise _unwritable(self._name, error) from error
+
+
+class JsonLines(_Lines):
+    """Writes each event as one JSON object a line, to a file or to stdout ("-")."""
+
+    def emit(self, event: Event) -> None:
+        """Write the event as one line."""
+        self.write(to_json(event))
+
+
+class CsvRows(_Lines):
+    """Writes each window as a row, to a file or to stdout ("-"): what `mmtl convert` makes of the events.
+
+    The session brings the header. Remembers its emotions, which are the columns.
+    """
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self._emotions: tuple[str, ...] = ()
+
+    def emit(self, event: Event) -> None:
+        """Write the header or a row, if the event brings one."""
+        if isinstance(event, Session):
+            self._emotions = event.emotions
+            self.write(csv_header(self._emotions))
+        if isinstance(event, Window):
+            self.write(csv_line(row_of(event), self._emotions))
 
 
 class PlainLines(Sink):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.frontend import Array
+from edge.history import History
 from edge.voice import PIECE, SileroVoice, Voice
 
 
@@ -61,8 +62,8 @@ class SpeechDetector:
     def reset(self) -> None:
         """Forget the stream."""
         self._voice.reset()
-        self._waiting = np.zeros(0, np.float32)
-        self._samples = 0
+        self._samples = History(np.zeros(0, np.float32))
+        self._judged = 0
         self._frames = 0
         self._is_voice = False
         self.end()
@@ -75,14 +76,15 @@ class SpeechDetector:
 
     def feed(self, samples: Array) -> NDArray[np.bool_]:
         """Take (N,) samples at 16 kHz and return whether each frame they complete is part of speech, (T,)."""
-        self._waiting = np.concatenate([self._waiting, samples])
-        self._samples += len(samples)
+        self._samples.append(samples)
         flags = []
-        while len(self._waiting) >= PIECE:
-            flags += self._frames_before(self._samples - len(self._waiting) + PIECE)
-            self._is_voice = self._judge(self._waiting[:PIECE])
-            self._waiting = self._waiting[PIECE:]
-        flags += self._frames_before(self._samples + 1)
+        while self._judged + PIECE <= self._samples.end:
+            end = self._judged + PIECE
+            flags += self._frames_before(end)
+            self._is_voice = self._judge(self._samples[self._judged : end])
+            self._judged = end
+        self._samples.forget(self._judged)
+        flags += self._frames_before(self._samples.end + 1)
         return np.array(flags, bool)
 
     def _judge(self, piece: Array) -> bool:

@@ -23,7 +23,8 @@ def figures(bundle: Bundle) -> Benchmark:
 
 def test_every_figure_is_measured(figures: Benchmark) -> None:
     assert set(figures.stages) == set(STAGES)
-    for spent in (figures.step, figures.recognition, figures.window, *figures.stages.values()):
+    measured = (figures.step, figures.recognition, figures.window, figures.window_with_speech)
+    for spent in (*measured, *figures.stages.values()):
         assert 0.0 < spent.p50 <= spent.p95 <= spent.p99
     assert figures.seconds == pytest.approx(1.0, abs=0.08)
     assert min(figures.help_s, figures.first_window_s, figures.cpu_per_second) > 0.0
@@ -31,18 +32,21 @@ def test_every_figure_is_measured(figures: Benchmark) -> None:
 
 def test_the_stages_are_part_of_the_step(figures: Benchmark) -> None:
     assert figures.recognition.p50 < figures.step.p50
+    assert figures.window.p50 < figures.window_with_speech.p50
     assert all(spent.p50 < figures.step.p50 for spent in figures.stages.values())
 
 
 def test_what_is_derived_follows_from_what_is_measured(figures: Benchmark) -> None:
     known = replace(
         figures,
+        step=Percentiles(0.8, 1.5, 2.5),
         recognition=Percentiles(0.5, 1.0, 2.0),
         window=Percentiles(10.0, 11.0, 12.0),
+        window_with_speech=Percentiles(16.0, 17.0, 18.0),
         cpu_per_second=0.02,
         default_cpu_per_second=0.01,
     )
-    assert known.ratio == 20.0
+    assert (known.ratio, known.ratio_with_speech, known.ratio_of_all_to_window) == (20.0, 20.0, 12.5)
     assert known.real_time_factor == 0.01
     assert (known.streams_per_core, known.streams_per_core_every_step) == (100, 50)
 

@@ -160,6 +160,29 @@ def test_events_go_to_a_file_and_lines_to_the_screen(mmtl: Mmtl, tmp_path: Path)
     assert "listening to demo" in outcome.out
 
 
+def test_windows_go_to_a_table_as_convert_would_make_it_and_events_to_stdout(
+    mmtl: Mmtl, tmp_path: Path
+) -> None:
+    log, table = tmp_path / "events.jsonl", tmp_path / "windows.csv"
+    outcome = mmtl("run", "demo", "--jsonl", str(log), "--csv", str(table))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "listening to demo" in outcome.out
+    assert_whole(log.read_text("utf-8"))
+    assert mmtl("convert", str(log), "--to", "csv").out == table.read_text("utf-8")
+    assert len(table.read_text("utf-8").splitlines()) > 10
+
+
+def test_a_table_on_stdout_has_it_to_itself(mmtl: Mmtl, tmp_path: Path) -> None:
+    path = tmp_path / "noise.wav"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, 64_000), 16_000)
+    outcome = mmtl("run", str(path), "--csv", "-")
+    assert (outcome.code, outcome.err) == (0, "")
+    header, *rows = outcome.out.splitlines()
+    assert header.startswith("start_s,end_s,label,speech,level_dbfs,neutral,")
+    assert rows
+    assert {row.count(",") for row in rows} == {header.count(",")}
+
+
 def test_the_monitor_writes_lines_where_there_is_no_terminal(mmtl: Mmtl, tmp_path: Path) -> None:
     path = tmp_path / "short.wav"
     soundfile.write(path, np.full(1_000, 0.1), 16_000)
@@ -196,6 +219,10 @@ def test_a_folder_is_one_line_and_code_3(mmtl: Mmtl, tmp_path: Path) -> None:
         (["run", "-", "--rate", "1"], "expected 4000 to 192000"),
         (["run", "demo", "--jsonl"], "requires an argument"),
         (["run", "demo", "--mqtt", "localhost"], "expected HOST[:PORT]/TOPIC"),
+        (["run", "demo", "--mqtt", "anna:secret@localhost/mmtl"], "environment as MMTL_MQTT_PASSWORD"),
+        (["run", "demo", "--mqtt", "localhost/mmtl", "--mqtt-ca", "gone.pem"], "certificate from gone.pem"),
+        (["run", "demo", "--mqtt-ca", "own.pem"], "without --mqtt"),
+        (["run", "demo", "--jsonl", "-", "--csv", "-"], "--jsonl and --csv both name -"),
         (["serve"], "give --tcp PORT"),
         (["serve", "--tcp", "here"], "expected [HOST:]PORT"),
         (["serve", "--tcp", "0", "--step-ms", "100"], "a multiple of 80 ms"),
@@ -235,6 +262,7 @@ def test_a_bad_line_of_a_log_is_one_line_and_code_2_and_leaves_no_file(mmtl: Mmt
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_one_line_and_code_1(mmtl: Mmtl, tmp_path: Path) -> None:
     assert_one_line(mmtl("run", "demo", "--jsonl", str(FULL)), 1, "/dev/full", "make room")
+    assert_one_line(mmtl("run", "demo", "--csv", str(FULL)), 1, "/dev/full", "make room")
     log = tmp_path / "events.jsonl"
     mmtl("run", "demo", "--jsonl", str(log))
     program = [sys.executable, "-c", PROGRAM, "convert", str(log), "--to", "csv"]
@@ -243,6 +271,13 @@ def test_a_full_disk_is_one_line_and_code_1(mmtl: Mmtl, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1
     assert b"make room" in done.stderr
+
+
+def test_the_login_of_a_broker_is_taken_from_the_environment(
+    mmtl: Mmtl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMTL_MQTT_PASSWORD", "s3cret")
+    assert_one_line(mmtl("run", "demo", "--mqtt", "127.0.0.1:1/mmtl"), 2, "there is no user name")
 
 
 def test_a_broker_that_is_not_there_is_said_and_the_run_goes_well(mmtl: Mmtl, tmp_path: Path) -> None:

@@ -144,6 +144,20 @@ def test_a_bad_line_is_one_error_with_its_number(line: str, said: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_a_session_whose_emotions_are_no_texts_is_a_bad_line() -> None:
+    for emotions in ("happy", [1], None):
+        with pytest.raises(UsageError, match="line 1: its emotions are not texts"):
+            read_log([json.dumps(json.loads(LOG[0]) | {"emotions": emotions})], "log")
+
+
+def test_a_table_without_windows_has_its_columns_all_the_same() -> None:
+    assert converted(LOG[:1], "log", "csv") == GOLDEN["csv"].partition("\n")[0] + "\n"
+
+
+def test_a_table_of_a_log_without_its_beginning_is_the_same() -> None:
+    assert converted(LOG[1:], "log", "csv") == GOLDEN["csv"]
+
+
 def test_a_format_that_does_not_exist_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="choose csv, rttm, textgrid, srt"):
         converted(LOG, "log", "docx")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import shutil
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge import mqtt
 from edge.errors import UsageError
@@ -25,7 +28,22 @@ client_module = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not
 
 BROKER = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 
+PASSWORDS = shutil.which("mosquitto_passwd")
+
+OPENSSL = shutil.which("openssl")
+
 needs_broker = pytest.mark.skipif(BROKER is None, reason="mosquitto is not installed")
+
+needs_passwords = pytest.mark.skipif(
+    BROKER is None or PASSWORDS is None, reason="mosquitto or mosquitto_passwd is not installed"
+)
+
+# The client leaves it to the garbage collector to close a connection on which TLS failed.
+leaves_a_connection = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
+
+needs_certificates = pytest.mark.skipif(
+    BROKER is None or OPENSSL is None, reason="mosquitto or openssl is not installed"
+)
 
 SESSION = Session("demo", "default", None, "cpu", ("happy",), 3.0, 0.24, False)
 
@@ -49,12 +67,22 @@ def answers(port: int) -> bool:
     return False
 
 
+def target(port: int, topic: str = "mmtl", login: str = "", **options: Any) -> Target:
+    """Name a broker on this machine; the login is USER:PASSWORD."""
+    user, _, password = login.partition(":")
+    environment = {"MMTL_MQTT_USER": user, "MMTL_MQTT_PASSWORD": password}
+    return parse_target(f"127.0.0.1:{port}/{topic}", environment=environment, **options)
+
+
 @contextlib.contextmanager
-def broker(folder: Path, port: int) -> Iterator[None]:
-    """Run a broker that takes anybody from this machine."""
+def broker(folder: Path, port: int, *settings: str, anybody: bool = True) -> Iterator[None]:
+    """Run a broker for this machine, which takes anybody unless told otherwise."""
     assert BROKER
     configuration = folder / "broker.conf"
-    configuration.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n", "utf-8")
+    # Started by root, mosquitto would become a user who cannot read the test's files.
+    common = [f"user {getpass.getuser()}", f"allow_anonymous {str(anybody).lower()}"]
+    lines = [*common, f"listener {port} 127.0.0.1", *settings]
+    configuration.write_text("\n".join(lines) + "\n", "utf-8")
     command = [BROKER, "-c", str(configuration)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
@@ -65,7 +93,9 @@ def broker(folder: Path, port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reader(port: int, topic: str) -> Iterator[list[tuple[str, str]]]:
+def reader(
+    port: int, topic: str, login: str = "", authority: Path | None = None
+) -> Iterator[list[tuple[str, str]]]:
     """Collect (topic, payload) of what is published."""
     heard: list[tuple[str, str]] = []
     subscribed = threading.Event()
@@ -79,6 +109,10 @@ def reader(port: int, topic: str) -> Iterator[list[tuple[str, str]]]:
     client.on_message = lambda _client, _data, message: heard.append(
         (message.topic, message.payload.decode())
     )
+    if login:
+        client.username_pw_set(*login.split(":"))
+    if authority:
+        client.tls_set(str(authority))
     client.connect_async("127.0.0.1", port)
     client.loop_start()
     try:
@@ -89,11 +123,58 @@ def reader(port: int, topic: str) -> Iterator[list[tuple[str, str]]]:
         client.loop_stop()
 
 
+@pytest.fixture
+def passwords(tmp_path: Path) -> str:
+    """Make a file of passwords; return the setting of a broker that knows anna alone."""
+    assert PASSWORDS
+    path = tmp_path / "passwords"
+    subprocess.run([PASSWORDS, "-b", "-c", path, "anna", "secret"], check=True, stderr=subprocess.DEVNULL)
+    return f"password_file {path}"
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """An authority, a broker that it vouches for as 127.0.0.1, and another authority."""
+
+    authority: Path
+    other: Path
+    settings: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("certificates")
+    own, other = (self_signed(folder, name) for name in ("own", "other"))
+    request, extension = folder / "broker.csr", folder / "broker.ext"
+    extension.write_text("subjectAltName=IP:127.0.0.1\n", "utf-8")
+    openssl("req", *new_key(folder, "broker"), "-out", request)
+    signing = ("-req", "-in", request, "-CA", own, "-CAkey", own.with_suffix(".key"), "-CAcreateserial")
+    openssl("x509", *signing, "-days", "2", "-extfile", extension, "-out", folder / "broker.pem")
+    settings = (f"certfile {folder / 'broker.pem'}", f"keyfile {folder / 'broker.key'}")
+    return Certificates(own, other, (f"cafile {own}", *settings))
+
+
+def self_signed(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.pem"
+    openssl("req", "-x509", "-days", "2", *new_key(folder, name), "-out", path)
+    return path
+
+
+def new_key(folder: Path, name: str) -> tuple[str | Path, ...]:
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    return (*curve, "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key")
+
+
+def openssl(*arguments: str | Path) -> None:
+    assert OPENSSL
+    subprocess.run([OPENSSL, *arguments], check=True, capture_output=True)
+
+
 @needs_broker
 def test_every_event_is_published_under_its_type_in_order(tmp_path: Path) -> None:
     port, said = free_port(), list[str]()
     with broker(tmp_path, port), reader(port, "home/kitchen/#") as heard:
-        with Mqtt(f"127.0.0.1:{port}/home/kitchen", said.append) as sink:
+        with Mqtt(target(port, "home/kitchen"), said.append) as sink:
             sink.emit(SESSION)
             for number in range(200):
                 sink.emit(Overrun(float(number), 0.1))
@@ -109,7 +190,7 @@ def test_a_broker_that_comes_late_gets_what_waited(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(mqtt, "MOST_WAITING", 3)
     monkeypatch.setattr(mqtt, "GOODBYE_S", 10.0)
     port, said = free_port(), list[str]()
-    sink = Mqtt(f"127.0.0.1:{port}/mmtl", said.append)
+    sink = Mqtt(target(port), said.append)
     for number in range(5):
         sink.emit(Overrun(float(number), 0.1))
     wait_for(lambda: bool(said))
@@ -127,7 +208,7 @@ def test_a_broker_that_restarts_is_found_again(tmp_path: Path) -> None:
     port, said = free_port(), list[str]()
     with contextlib.ExitStack() as stack:
         with broker(tmp_path, port):
-            sink = Mqtt(f"127.0.0.1:{port}/mmtl", said.append)
+            sink = Mqtt(target(port), said.append)
             stack.callback(sink.close)
             sink.emit(SESSION)
             wait_for(lambda: sink.undelivered == 0)
@@ -140,10 +221,181 @@ def test_a_broker_that_restarts_is_found_again(tmp_path: Path) -> None:
     assert len(said) == 1
 
 
+@needs_passwords
+def test_a_broker_that_asks_for_a_password_gets_it(tmp_path: Path, passwords: str) -> None:
+    port, said = free_port(), list[str]()
+    with broker(tmp_path, port, passwords, anybody=False), reader(port, "mmtl/#", "anna:secret") as heard:
+        with Mqtt(target(port, login="anna:secret"), said.append) as sink:
+            sink.emit(SESSION)
+        wait_for(lambda: len(heard) == 1)
+    assert said == []
+
+
+@needs_passwords
+@pytest.mark.parametrize(
+    ("login", "whom"),
+    [("anna:wr0ng", "user anna"), ("bob:wr0ng", "user bob"), ("", "clients without a user name")],
+)
+def test_a_broker_that_refuses_us_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passwords: str, login: str, whom: str
+) -> None:
+    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.0)
+    port, said = free_port(), list[str]()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(broker(tmp_path, port, passwords, anybody=False))
+        sink = stack.enter_context(Mqtt(target(port, login=login), said.append))
+        sink.emit(SESSION)
+        wait_for(lambda: bool(said))
+    assert said == [
+        f"the MQTT broker at 127.0.0.1:{port} refuses {whom} (Not authorized): "
+        "check the name and MMTL_MQTT_PASSWORD; trying again",
+        f"1 events were not delivered to the broker at 127.0.0.1:{port}",
+    ]
+
+
+@needs_passwords
+def test_a_broker_that_goes_on_refusing_us_is_said_once(tmp_path: Path, passwords: str) -> None:
+    refusals, port, said = list[object](), free_port(), list[str]()
+
+    class Counting(Mqtt):
+        def _on_connect(self, *arguments: Any) -> None:
+            super()._on_connect(*arguments)
+            refusals.append(arguments)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(broker(tmp_path, port, passwords, anybody=False))
+        stack.enter_context(Counting(target(port), said.append))
+        wait_for(lambda: len(refusals) == 2)
+    assert len(said) == 1
+
+
+@needs_passwords
+def test_a_broker_that_comes_back_and_now_refuses_us_is_said_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passwords: str
+) -> None:
+    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.1)
+    port, said = free_port(), list[str]()
+    with contextlib.ExitStack() as stack:
+        with broker(tmp_path, port):
+            sink = Mqtt(target(port), said.append)
+            stack.callback(sink.close)
+            wait_for(lambda: sink._connected)
+        wait_for(lambda: len(said) == 1)
+        with broker(tmp_path, port, passwords, anybody=False):
+            wait_for(lambda: len(said) == 2)
+    assert "trying again until there is one" in said[0]
+    assert "refuses clients without a user name" in said[1]
+
+
+@needs_certificates
+def test_a_broker_that_its_authority_vouches_for_is_published_to_over_tls(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    port, said, authority = free_port(), list[str](), certificates.authority
+    with broker(tmp_path, port, *certificates.settings), reader(port, "mmtl/#", "", authority) as heard:
+        with Mqtt(target(port, authority=authority), said.append) as sink:
+            sink.emit(SESSION)
+        wait_for(lambda: len(heard) == 1)
+    assert said == []
+
+
+@needs_certificates
+@leaves_a_connection
+@pytest.mark.parametrize("wrong", ["authority", "system", "host"])
+def test_a_broker_that_nobody_vouches_for_gets_nothing_and_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificates: Certificates, wrong: str
+) -> None:
+    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.0)
+    port, said = free_port(), list[str]()
+    known = {"authority": certificates.other, "system": None, "host": certificates.authority}[wrong]
+    host = "localhost" if wrong == "host" else "127.0.0.1"
+    where = parse_target(f"mqtts://{host}:{port}/mmtl", authority=known)
+    with broker(tmp_path, port, *certificates.settings), Mqtt(where, said.append) as sink:
+        sink.emit(SESSION)
+        wait_for(lambda: bool(said))
+    assert len(said) == 2
+    assert said[0].startswith(f"the MQTT broker at {host}:{port} cannot be trusted (")
+    assert "name its authority's certificate with --mqtt-ca" in said[0]
+    assert ("not valid for 'localhost'" in said[0]) == (wrong == "host")
+    assert said[1].startswith("1 events were not delivered")
+
+
+@needs_passwords
+@needs_certificates
+def test_a_broker_with_tls_and_a_password_that_restarts_is_found_again(
+    tmp_path: Path, certificates: Certificates, passwords: str
+) -> None:
+    port, said, authority = free_port(), list[str](), certificates.authority
+    settings = (*certificates.settings, passwords)
+    with contextlib.ExitStack() as stack:
+        with broker(tmp_path, port, *settings, anybody=False):
+            sink = Mqtt(target(port, login="anna:secret", authority=authority), said.append)
+            stack.callback(sink.close)
+            sink.emit(SESSION)
+            wait_for(lambda: sink.undelivered == 0)
+        wait_for(lambda: len(said) == 1)
+        with broker(tmp_path, port, *settings, anybody=False), contextlib.ExitStack() as meanwhile:
+            with sink._changed:  # it may connect meanwhile, but not publish
+                heard = meanwhile.enter_context(reader(port, "mmtl/overrun", "anna:secret", authority))
+            sink.emit(Overrun(1.0, 0.1))
+            wait_for(lambda: len(heard) == 1)
+            stack.close()
+    assert len(said) == 1
+    assert said[0].startswith(f"no MQTT broker at 127.0.0.1:{port} (")
+
+
+@needs_certificates
+@leaves_a_connection
+def test_a_broker_that_expects_tls_or_does_not_is_guessed_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificates: Certificates
+) -> None:
+    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.0)
+    port, plain, said = free_port(), free_port(), list[str]()
+    settings = (*certificates.settings, f"listener {plain} 127.0.0.1")
+    with broker(tmp_path, port, *settings), contextlib.ExitStack() as stack:
+        stack.enter_context(Mqtt(target(port), said.append))
+        wait_for(lambda: len(said) == 1)
+        stack.enter_context(Mqtt(target(plain, authority=certificates.authority), said.append))
+        wait_for(lambda: len(said) == 2)
+    assert "does it expect mqtts://?" in said[0]
+    assert "no answer over TLS" in said[1]
+
+
+@leaves_a_connection
+def test_a_broker_that_never_shakes_hands_is_given_up_for_the_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.0)
+    monkeypatch.setattr(mqtt, "CONNECT_S", 0.2)
+    said: list[str] = []
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        where = parse_target(f"mqtts://127.0.0.1:{silent.getsockname()[1]}/mmtl")
+        stack.enter_context(Mqtt(where, said.append))
+        wait_for(lambda: bool(said))
+    assert "(no answer over TLS)" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("nowhere.pem", None, "No such file"),
+        ("empty.pem", "", "there is none in it"),
+        ("text.pem", "Dear diary\n", "there is none in it"),
+        (".", None, "Is a directory"),
+    ],
+)
+def test_a_file_without_certificates_is_a_usage_error(
+    tmp_path: Path, name: str, content: str | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content, "utf-8")
+    with pytest.raises(UsageError, match=f"cannot read a certificate from .*{said}.*name a file"):
+        Mqtt(target(1883, authority=tmp_path / name), print)
+
+
 def test_no_broker_never_holds_up_the_recogniser_and_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "GOODBYE_S", 0.1)
     port, said = free_port(), list[str]()
-    sink = Mqtt(f"127.0.0.1:{port}/mmtl", said.append)
+    sink = Mqtt(target(port), said.append)
     began = time.monotonic()
     for _ in range(3_000):
         sink.emit(SESSION)
@@ -163,7 +415,7 @@ def test_a_broker_that_never_answers_bounds_what_is_kept(monkeypatch: pytest.Mon
     said: list[str] = []
     with contextlib.ExitStack() as stack:
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        sink = Mqtt(f"127.0.0.1:{silent.getsockname()[1]}/mmtl", said.append)
+        sink = Mqtt(target(silent.getsockname()[1]), said.append)
         stack.callback(sink.close)
         for _ in range(2_000):
             sink.emit(SESSION)
@@ -178,7 +430,7 @@ def test_a_broker_that_takes_nothing_more_bounds_what_is_kept(monkeypatch: pytes
     large = replace(SESSION, source=1_000_000 * "a")
     with contextlib.ExitStack() as stack:
         stuck = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        sink = Mqtt(f"127.0.0.1:{stuck.getsockname()[1]}/mmtl", said.append)
+        sink = Mqtt(target(stuck.getsockname()[1]), said.append)
         stack.callback(sink.close)
         connection = stack.enter_context(stuck.accept()[0])
         connection.sendall(b"\x20\x02\0\0")  # CONNACK, and nothing is read ever after
@@ -191,16 +443,49 @@ def test_a_broker_that_takes_nothing_more_bounds_what_is_kept(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("text", "target"),
+    ("text", "expected"),
     [
         ("localhost/mmtl", Target("localhost", 1883, "mmtl")),
         ("192.168.1.5:8883/home/kitchen/", Target("192.168.1.5", 8883, "home/kitchen")),
         ("[::1]:1884/mmtl", Target("::1", 1884, "mmtl")),
         ("[::1]/mmtl", Target("::1", 1883, "mmtl")),
+        ("mqtt://localhost/mmtl", Target("localhost", 1883, "mmtl")),
+        ("mqtts://localhost/mmtl", Target("localhost", 8883, "mmtl", tls=True)),
+        ("anna@localhost/a@b", Target("localhost", 1883, "a@b", "anna")),
+        ("mqtts://anna@home@[::1]:99/mmtl", Target("::1", 99, "mmtl", "anna@home", tls=True)),
     ],
 )
-def test_a_target_names_host_port_and_topic(text: str, target: Target) -> None:
-    assert parse_target(text) == target
+def test_a_target_names_host_port_and_topic(text: str, expected: Target) -> None:
+    assert parse_target(text) == expected
+
+
+def test_a_login_comes_from_the_environment_and_a_user_who_is_named_first_of_all() -> None:
+    environment = {"MMTL_MQTT_USER": "bob:1", "MMTL_MQTT_PASSWORD": "s3cret"}
+    found = parse_target("localhost/mmtl", environment=environment)
+    assert (found.user, found.password) == ("bob:1", "s3cret")
+    assert parse_target("anna@localhost/mmtl", environment=environment).user == "anna"
+    assert parse_target("localhost/mmtl", environment={"MMTL_MQTT_USER": ""}).user is None
+    assert "s3cret" not in repr(found)
+
+
+def test_a_password_without_a_user_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="no user name") as raised:
+        parse_target("localhost/mmtl", environment={"MMTL_MQTT_PASSWORD": "s3cret"})
+    assert "s3cret" not in str(raised.value)
+
+
+def test_an_authority_asks_for_tls() -> None:
+    authority = Path("own.pem")
+    found = parse_target("localhost/mmtl", authority=authority)
+    assert (found.tls, found.port, found.authority) == (True, 8883, authority)
+
+
+@given(st.text(st.characters(exclude_characters="/"), max_size=8))
+def test_a_password_on_the_command_line_is_refused_and_not_repeated(password: str) -> None:
+    for place in ("localhost/mmtl", "localhost", ":x/#", ""):
+        with pytest.raises(UsageError) as raised:
+            parse_target(f"anna:s3{password}cr3t@{place}")
+        assert "cr3t" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +493,8 @@ def test_a_target_names_host_port_and_topic(text: str, target: Target) -> None:
     [
         *("", "localhost", "localhost/", "/mmtl", "localhost:/mmtl", "localhost:0/mmtl", "localhost:x/mmtl"),
         *("localhost:65536/mmtl", "localhost/#", "localhost/a/+/b", "[::1]x/mmtl", "localhost//", "::1/mmtl"),
+        *("http://localhost/mmtl", "mqtts:///mmtl", "anna@/mmtl", "@localhost/mmtl", "[/mmtl", "[]/mmtl"),
+        *("a..b/mmtl", ".localhost/mmtl", f"{'a' * 64}/mmtl", "localhost/\udce9"),
     ],
 )
 def test_what_is_no_place_to_publish_to_is_a_usage_error(text: str) -> None:

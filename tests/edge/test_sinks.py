@@ -1,15 +1,32 @@
 from __future__ import annotations
 
 import io
+import math
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from edge.convert import converted
 from edge.errors import MmtlError, UsageError
-from edge.events import Device, Drift, Event, Overrun, Session, Speech, Summary, Utterance, Window
-from edge.sinks import JsonLines, PlainLines, ReaderGone, Sink, clock_time, describe, printable
+from edge.events import (
+    Device,
+    Drift,
+    Event,
+    Overrun,
+    Session,
+    Speech,
+    Summary,
+    Utterance,
+    Window,
+    to_json,
+)
+from edge.sinks import CsvRows, JsonLines, PlainLines, ReaderGone, Sink, clock_time, describe, printable
 from tests.edge.schema import checked, checked_event
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,11 +59,13 @@ def run_script(body: str) -> list[str]:
 
 
 EMIT_FOR_EVER = """
-from edge.events import Overrun
+from edge.events import Overrun, Session, Window
 sink = SINK
 try:
+    sink.emit(Session("demo", "base", None, "cpu", ("sad",), 3.0, 0.24, True))
     for number in range(1_000_000):
         sink.emit(Overrun(float(number), 0.1))
+        sink.emit(Window(0.0, 3.0, {"sad": 1.0}, {"sad": 1.0}, "sad", True, -20.0, {}, 5.0))
 except ReaderGone:
     silence_stdout()
     sys.exit(0)
@@ -91,6 +110,48 @@ def test_each_event_is_a_line_that_can_be_read_before_the_file_is_closed(tmp_pat
             assert checked(lines[-1])["type"] == event.type
 
 
+def test_each_window_is_a_row_that_can_be_read_before_the_file_is_closed(tmp_path: Path) -> None:
+    path, happy = tmp_path / "windows.csv", window(3.0, "happy")
+    with CsvRows(str(path)) as sink:
+        for event, seen in ((session(), 1), (OVERRUN, 1), (happy, 2), (window(3.24, "sad", speech=False), 3)):
+            sink.emit(event)
+            assert len(path.read_text("utf-8").splitlines()) == seen
+    assert path.read_text("utf-8") == (
+        "start_s,end_s,label,speech,level_dbfs,neutral,happy,sad,angry,"
+        "neutral_smoothed,happy_smoothed,sad_smoothed,angry_smoothed\n"
+        "0.0,3.0,happy,true,-20.0,0.1,0.62,0.08,0.2,0.1,0.62,0.08,0.2\n"
+        "0.24,3.24,sad,false,-20.0,0.1,0.62,0.08,0.2,0.1,0.62,0.08,0.2\n"
+    )
+
+
+shares = st.fixed_dictionaries(dict.fromkeys(("neutral", "happy", "sad", "angry"), st.floats(0.0, 1.0)))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), shares, shares, st.floats(-120, 0) | st.just(-math.inf))))
+def test_rows_are_those_that_convert_makes_of_the_log(found: list[tuple[Any, ...]]) -> None:
+    events: list[Event] = [session(), OVERRUN]
+    for end_s, probs, smoothed, level in found:
+        events.append(Window(end_s, end_s + 3.0, probs, smoothed, "sad", True, level, {}, 5.0))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "windows.csv"
+        with CsvRows(str(path)) as sink:
+            for event in events:
+                sink.emit(event)
+        assert path.read_text("utf-8") == converted(map(to_json, events), "log", "csv")
+
+
+def test_an_old_table_is_kept_until_there_is_an_event(tmp_path: Path) -> None:
+    path = tmp_path / "windows.csv"
+    path.write_text("an old table\n", "utf-8")
+    with CsvRows(str(path)):
+        pass
+    assert path.read_text("utf-8") == "an old table\n"
+    with CsvRows(str(path)) as sink:
+        sink.emit(session())
+    assert path.read_text("utf-8").startswith("start_s,")
+    assert "old" not in path.read_text("utf-8")
+
+
 def test_a_dash_means_stdout_which_stays_open(capsys: pytest.CaptureFixture[str]) -> None:
     sink = JsonLines("-")
     sink.emit(OVERRUN)
@@ -115,10 +176,13 @@ def test_a_closed_stdout_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @needs_full
-def test_a_full_disk_is_an_error_with_a_remedy_and_closing_then_is_quiet() -> None:
-    sink = JsonLines(str(FULL))
+@pytest.mark.parametrize("kind", [JsonLines, CsvRows])
+def test_a_full_disk_is_an_error_with_a_remedy_and_closing_then_is_quiet(
+    kind: type[JsonLines] | type[CsvRows],
+) -> None:
+    sink = kind(str(FULL))
     with pytest.raises(MmtlError, match=r"/dev/full \(No space left.*make room") as raised:
-        sink.emit(OVERRUN)
+        sink.emit(session())
     assert not isinstance(raised.value, UsageError)
     sink.close()
     sink.close()
@@ -133,7 +197,7 @@ def test_a_full_disk_behind_stdout_leaves_no_complaint_at_exit() -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-@pytest.mark.parametrize("sink", ["JsonLines('-')", "PlainLines(sys.stdout)"])
+@pytest.mark.parametrize("sink", ["JsonLines('-')", "CsvRows('-')", "PlainLines(sys.stdout)"])
 def test_a_reader_that_leaves_ends_the_program_quietly(sink: str) -> None:
     command = run_script(EMIT_FOR_EVER.replace("SINK", sink))
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -149,7 +213,7 @@ def test_a_reader_of_stderr_that_leaves_does_not_change_the_exit_code() -> None:
     command = run_script(EMIT_FOR_EVER.replace("SINK", "PlainLines(sys.stderr)"))
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
-        assert b"overrun" in process.stderr.readline()
+        assert b"listening" in process.stderr.readline()
         process.stderr.close()
         assert process.wait(timeout=30) == 0
 
