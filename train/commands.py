@@ -17,6 +17,7 @@ from edge.labels import DIMENSIONS, Dimension
 if TYPE_CHECKING:
     import torch
 
+    from edge.bundle import Bundle
     from train.corpora import Clip
     from train.splits import Split
 
@@ -135,22 +136,58 @@ def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", show_default=False)],
     corpora: Corpora,
     heard: Annotated[bool, typer.Option(help="Score the speakers it was trained on too.")] = False,
-    protocol: Annotated[Literal["none"], typer.Option(help="none: no adaptation.")] = "none",
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0,1,2,...",
+            help="Calibrate each speaker on so many clips of each emotion, and score the others.",
+            show_default=False,
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Of the clips to calibrate on, with --shots.", min=1)] = 5,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the curve of --shots.", show_default=False)
+    ] = None,
     record: Annotated[bool, typer.Option(help="Write the scores into the bundle and its card.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a bundle on a corpus, speaker by speaker, with the runtime that is deployed."""
-    from edge.bundle import load_bundle, write_manifest
-    from train.card import write_card
-    from train.console import ConsoleProgress, answer_table, score_table
-    from train.evaluation import answers_by_threshold, described, recognise_clips, score_by_corpus
+    from edge.bundle import load_bundle
 
     if heard and record:
         raise UsageError("--record keeps scores of speakers the bundle was not trained on: leave out --heard")
+    if picture and shots is None:
+        raise UsageError("--picture draws the curve of --shots: give both")
+    counts = [] if shots is None else shot_counts(shots)
     model = load_bundle(bundle)
     clips = _clips(corpora, [], improvised_only=True, excited_as_happy=False)
     if not heard:
         clips = _unheard(clips, model.manifest.training)
+    if counts:
+        measured = _calibrated(model, clips, counts, draws, picture, as_json=as_json)
+    else:
+        measured = _unadapted(model, clips, as_json=as_json)
+    if record:
+        _record(model, "calibrated" if counts else "none", measured)
+
+
+def shot_counts(listed: str) -> list[int]:
+    """Read numbers of shots, such as "0,1,2".
+
+    Raises:
+        UsageError: they are not numbers from 0 up, each once.
+    """
+    counts = [int(item) if item.strip().isdecimal() else -1 for item in listed.split(",")]
+    if min(counts) < 0 or len(set(counts)) != len(counts):
+        raise UsageError(f"--shots takes numbers from 0 up, each once, such as 0,1,2,3,5: not {listed!r}")
+    return counts
+
+
+def _unadapted(model: Bundle, clips: list[Clip], *, as_json: bool) -> dict[str, Any]:
+    """Score every clip as it is; show the scores and return them."""
+    from train.console import ConsoleProgress, answer_table, score_table
+    from train.evaluation import answers_by_threshold, described, recognise_clips, score_by_corpus
+
     progress = ConsoleProgress()
     probs = recognise_clips(model, progress(clips, "recognising", len(clips)))
     scores = score_by_corpus(clips, probs)
@@ -160,15 +197,39 @@ def evaluate(
     else:
         progress.show(score_table(scores))
         progress.show(answer_table(scores, together))
-    if record:
-        measured = {
-            "command": _command(),
-            "corpora": described(scores),
-            "answers": [asdict(item) for item in together],
-        }
-        manifest = replace(model.manifest, metrics={**model.manifest.metrics, protocol: measured})
-        write_card(bundle, manifest)
-        write_manifest(bundle, manifest)
+    return {"corpora": described(scores), "answers": [asdict(item) for item in together]}
+
+
+def _calibrated(
+    model: Bundle, clips: list[Clip], shots: list[int], draws: int, picture: Path | None, *, as_json: bool
+) -> dict[str, Any]:
+    """Score every speaker before and after calibration; show the scores and return them."""
+    from train.console import ConsoleProgress, shot_table
+    from train.plots import plot_shots
+    from train.shots import over_corpora, planned, shot_scores, sittings
+
+    progress = ConsoleProgress()
+    held = sittings(model, clips, shots, draws)
+    scores = shot_scores(progress(held, "calibrating", planned(clips, shots, draws)))
+    described = [asdict(item) for item in scores]
+    if as_json:
+        typer.echo(json.dumps(described, indent=2))
+    else:
+        progress.show(shot_table([*scores, *over_corpora(scores)]))
+    if picture:
+        plot_shots(scores, picture)
+    return {"draws": draws, "shots": described}
+
+
+def _record(model: Bundle, protocol: str, measured: dict[str, Any]) -> None:
+    """Write what was measured into the bundle's manifest and card."""
+    from edge.bundle import write_manifest
+    from train.card import write_card
+
+    metrics = {**model.manifest.metrics, protocol: {"command": _command(), **measured}}
+    manifest = replace(model.manifest, metrics=metrics)
+    write_card(model.folder, manifest)
+    write_manifest(model.folder, manifest)
 
 
 def auxiliary_tasks(letters: str) -> tuple[Dimension, ...]:

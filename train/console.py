@@ -18,6 +18,7 @@ from rich.table import Table
 
 from train.evaluation import CorpusScores
 from train.metrics import Answers
+from train.shots import ShotScores
 
 Item = TypeVar("Item")
 
@@ -75,4 +76,22 @@ def score_table(scores: dict[str, CorpusScores]) -> Table:
         table.add_row(corpus, str(item.speakers), str(item.clips), f"{item.uar:.1f}", interval, *figures)
     mean = sum(item.uar for item in scores.values()) / len(scores)
     table.add_row("mean", "", "", f"{mean:.1f}")
+    return table
+
+
+def shot_table(scores: Sequence[ShotScores]) -> Table:
+    """Lay out, by corpus and clips of each emotion, the UAR before and after calibration."""
+    columns = ("corpus", "shots", "speakers", "UAR", "gain", "worst speaker", "harmed", "adopted")
+    table = Table(*columns, box=None, caption="UAR before and after, points, shares in percent")
+    for item in scores:
+        table.add_row(
+            item.corpus,
+            str(item.shots),
+            str(item.speakers),
+            f"{item.before:.1f} > {item.after:.1f}",
+            f"{item.gain:+.1f}",
+            f"{item.worst_before:.1f} > {item.worst_after:.1f}",
+            f"{item.harmed:.0f}",
+            f"{item.adopted:.0f}",
+        )
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -15,6 +16,8 @@ from edge.labels import EMOTIONS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from train.shots import ShotScores
 
 INK: Final = "#22313f"
 FAINT: Final = "#8a97a3"
@@ -53,6 +56,29 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.align_ylabels()
     if uars:
         _mark_best(uar_axes, *max(uars, key=lambda point: point[1]))
+    _save(figure, path)
+
+
+def plot_shots(scores: Sequence[ShotScores], path: Path) -> None:
+    """Draw the UAR after calibration by clips of each emotion, a curve for each corpus.
+
+    Args:
+        scores: of any corpora and numbers of shots.
+        path: the PNG file, written whole or not at all.
+    """
+    figure = _figure(7.2, 4.4)
+    axes = figure.subplots()
+    _style(axes, "UAR on the speaker's other clips, %")
+    corpora = sorted({item.corpus for item in scores})
+    for corpus, marker in zip(corpora, itertools.cycle("osD^v"), strict=False):
+        own = sorted((item.shots, item.after) for item in scores if item.corpus == corpus)
+        axes.plot(*zip(*own, strict=True), marker=marker, label=corpus)
+    axes.set_title("What calibration is worth", loc="left", fontsize=13, fontweight="bold", color=INK)
+    axes.set_xlabel("labelled clips of each emotion", color=INK)
+    axes.set_xticks(sorted({item.shots for item in scores}))
+    axes.set_ylim(0.0, 100.0)
+    _mark_chance(axes)
+    axes.legend(frameon=False, labelcolor=INK, ncols=len(corpora), loc="lower center")
     _save(figure, path)
 
 

@@ -6,10 +6,11 @@ The sessions are those of `mmtl calibrate`: what it rejects stays the generic mo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibrate.judge import ADOPTED, fit_and_judge
 from calibrate.takes import FEWEST_TAKES, Normalisation, Take, listen
@@ -82,9 +83,7 @@ class Division:
     by_sentence: bool
 
 
-def sittings(
-    bundle: Bundle, clips: Sequence[Clip], shots: Sequence[int], draws: int
-) -> Iterator[Sitting]:
+def sittings(bundle: Bundle, clips: Sequence[Clip], shots: Sequence[int], draws: int) -> Iterator[Sitting]:
     """Calibrate each speaker with each number of shots, on several draws of their clips.
 
     Args:
@@ -101,6 +100,11 @@ def sittings(
                 yield voice.sit(division, count)
 
 
+def planned(clips: Sequence[Clip], shots: Sequence[int], draws: int) -> int:
+    """Count the sittings there will be at most: fewer where speakers have too few clips."""
+    return len({clip.speaker for clip in clips}) * sum(draws if count else 1 for count in shots)
+
+
 def divisions(clips: Sequence[Clip], shots: int, draws: int) -> Iterator[Division]:
     """Divide a speaker's clips by chance, the same chance each time.
 
@@ -115,7 +119,7 @@ def divisions(clips: Sequence[Clip], shots: int, draws: int) -> Iterator[Divisio
         said = _sentences(clips, labels, shots, random)
         chosen: list[int] = []
         for emotion in range(len(EMOTIONS)):
-            free = [index for index in np.flatnonzero(labels == emotion) if _may(clips[index], said)]
+            free = [index for index in np.flatnonzero(labels == emotion).tolist() if _may(clips[index], said)]
             chosen += random.choice(free, shots, replace=False).tolist()
         left = set(range(len(clips))) - set(chosen)
         query = sorted(index for index in left if not said or clips[index].text not in said)
@@ -185,7 +189,7 @@ def _take(clip: Clip) -> Take:
 
 
 def _sentences(
-    clips: Sequence[Clip], labels: np.ndarray[tuple[int], np.dtype[np.int64]], shots: int, random: np.random.Generator
+    clips: Sequence[Clip], labels: NDArray[np.int64], shots: int, random: np.random.Generator
 ) -> set[str]:
     """Draw the sentences of the support; none where holding out by sentence is not to be had."""
     texts = np.array([clip.text for clip in clips])
@@ -226,11 +230,19 @@ def _summed_up(corpus: str, shots: int, speakers: dict[str, list[Sitting]]) -> S
 
 
 def _averaged(scores: Sequence[ShotScores]) -> ShotScores:
-    names = ("by_sentence", "adopted", "before", "after", "harmed")
-    means = {name: float(np.mean([getattr(item, name) for item in scores])) for name in names}
-    least = {
-        name: min(getattr(item, name) for item in scores)
-        for name in ("worst_before", "worst_after", "least_gain")
-    }
-    speakers = sum(item.speakers for item in scores)
-    return replace(scores[0], corpus="mean", speakers=speakers, **means, **least)
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(item, name) for item in scores]))
+
+    return ShotScores(
+        corpus="mean",
+        shots=scores[0].shots,
+        speakers=sum(item.speakers for item in scores),
+        by_sentence=mean("by_sentence"),
+        adopted=mean("adopted"),
+        before=mean("before"),
+        after=mean("after"),
+        worst_before=min(item.worst_before for item in scores),
+        worst_after=min(item.worst_after for item in scores),
+        harmed=mean("harmed"),
+        least_gain=min(item.least_gain for item in scores),
+    )

@@ -201,6 +201,35 @@ def test_a_table_is_shown_to_people(corpus: Path, bundle: Path, capsys: pytest.C
     assert "UAR" in shown
 
 
+def test_the_shots_curve_is_shown_drawn_and_kept(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", speakers=4, takes=3, seconds=0.7)
+    picture = tmp_path / "shots.png"
+    options = ["--shots", "0,2", "--draws", "1", "--picture", picture, "--record", "--json"]
+    assert mmtl("evaluate", bundle, corpus, *options) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [(item["corpus"], item["shots"]) for item in printed] == [("synthetic", 0), ("synthetic", 2)]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert load_bundle(bundle).manifest.metrics["calibrated"]["shots"] == printed
+    assert f"| synthetic | 2 | 1 | {printed[1]['before']:.1f} |" in (bundle / "CARD.md").read_text()
+    assert mmtl("evaluate", bundle, corpus, "--shots", "0") == 0
+    assert "worst speaker" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shots", ["", "two", "1,1", "-1", "1.5"])
+def test_other_numbers_of_shots_are_refused(
+    corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str], shots: str
+) -> None:
+    assert "--shots takes numbers" in refusal(capsys, "evaluate", bundle, corpus, "--shots", shots)
+
+
+def test_a_picture_of_no_curve_is_refused(
+    corpus: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "give both" in refusal(capsys, "evaluate", bundle, corpus, "--picture", tmp_path / "a.png")
+
+
 def test_scores_of_speakers_it_was_trained_on_are_not_kept(
     corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
