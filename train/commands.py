@@ -136,6 +136,10 @@ def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", show_default=False)],
     corpora: Corpora,
     heard: Annotated[bool, typer.Option(help="Score the speakers it was trained on too.")] = False,
+    speakers: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,NAME,...", help="Score these speakers only.", show_default=False),
+    ] = None,
     shots: Annotated[
         str | None,
         typer.Option(
@@ -161,6 +165,8 @@ def evaluate(
     counts = [] if shots is None else shot_counts(shots)
     model = load_bundle(bundle)
     clips = _clips(corpora, [], improvised_only=True, excited_as_happy=False)
+    if speakers:
+        clips = _of_speakers(clips, speakers.split(","))
     if not heard:
         clips = _unheard(clips, model.manifest.training)
     if counts:
@@ -273,6 +279,13 @@ def _clips(
     if unknown := sorted(set(exclude) - found):
         raise UsageError(f"--exclude {unknown[0]}: the corpora here are {', '.join(sorted(found))}")
     return with_derived_ratings(four_emotions([clip for clip in clips if clip.corpus not in exclude]))
+
+
+def _of_speakers(clips: list[Clip], names: list[str]) -> list[Clip]:
+    known = {clip.speaker for clip in clips}
+    if unknown := sorted(set(names) - known):
+        raise UsageError(f"--speakers {unknown[0]}: the speakers here are {', '.join(sorted(known))}")
+    return [clip for clip in clips if clip.speaker in names]
 
 
 def _unheard(clips: list[Clip], training: dict[str, Any]) -> list[Clip]:

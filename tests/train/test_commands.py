@@ -224,6 +224,14 @@ def test_other_numbers_of_shots_are_refused(
     assert "--shots takes numbers" in refusal(capsys, "evaluate", bundle, corpus, "--shots", shots)
 
 
+def test_speakers_are_chosen_by_name(corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mmtl("evaluate", bundle, corpus, "--heard", "--speakers", "s0,s2", "--json") == 0
+    assert list(json.loads(capsys.readouterr().out)["synthetic"]["per_speaker"]) == ["s0", "s2"]
+    assert "--speakers s9: the speakers here are s0" in refusal(
+        capsys, "evaluate", bundle, corpus, "--speakers", "s9"
+    )
+
+
 def test_a_picture_of_no_curve_is_refused(
     corpus: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

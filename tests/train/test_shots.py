@@ -62,7 +62,9 @@ def test_a_speaker_with_too_few_clips_is_left_out() -> None:
 
 
 def sitting(speaker: str, before: float, after: float, corpus: str = "made", count: int = 2) -> Sitting:
-    return Sitting(corpus, speaker, count, by_sentence=True, adopted=after != before, before=before, after=after)
+    return Sitting(
+        corpus, speaker, count, by_sentence=True, adopted=after != before, before=before, after=after
+    )
 
 
 def test_speakers_count_alike_however_many_sittings_they_had() -> None:
