@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.events import Device, EngineChange, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.sinks import clock_time
 
 MINUTE_S: Final = 60.0
@@ -81,6 +81,8 @@ class MonitorState:
             case Device():
                 notice = f"{event.name} is {event.state} since {clock_time(event.time_s)}"
                 state = replace(self, notice="" if event.state == "back" else notice)
+            case EngineChange():
+                state = replace(self, session=_after_change(self.session, event))
             case Summary():
                 state = replace(self, summary=event)
         return state
@@ -96,6 +98,14 @@ class MonitorState:
             history=(*(past for past in self.history if past.end_s > oldest_s), moment),
             compute_ms=self.compute_ms + compute_ms(window),
         )
+
+
+def _after_change(session: Session | None, change: EngineChange) -> Session | None:
+    """Show from here on what computes now, and since when."""
+    if session is None:
+        return None
+    failed = f"{session.provider} failed at {clock_time(change.time_s)}"
+    return replace(session, provider=f"{change.provider} ({failed})")
 
 
 def compute_ms(window: Window) -> float:

@@ -21,15 +21,16 @@ from numpy.typing import NDArray
 from edge.audio import HIGHEST_RATE, LOWEST_RATE, Intake
 from edge.bundle import Bundle, default_bundle, load_bundle
 from edge.decision import Decision, DecisionRule
-from edge.engine import Engine
+from edge.engine import EngineLike
 from edge.errors import UsageError
-from edge.events import Event, Overrun, Speech, Utterance, Window
+from edge.events import EngineChange, Event, Overrun, Speech, Utterance, Window
 from edge.features import FeatureStream
 from edge.frontend import Array
 from edge.history import History
 from edge.labels import EMOTIONS, UNSURE
 from edge.normaliser import DECIBEL
 from edge.profile import Profile, load_profile
+from edge.provider import open_engine
 from edge.speech import SpeechDetector, SpeechGate
 
 STAGES: Final = ("front_end", "encoder", "speech", "classifier", "decision")
@@ -68,7 +69,7 @@ class Recognizer:
         profile: Profile | None = None,
         settings: Settings | None = None,
         provider: str = "auto",
-        engine: Engine | None = None,
+        engine: EngineLike | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Prepare a stream.
@@ -77,19 +78,21 @@ class Recognizer:
             bundle: the model.
             profile: a speaker's own head, level and statistics.
             settings: how to run.
-            provider: where the graphs run: "auto", "cpu" or "cuda".
-            engine: the graphs of this bundle, loaded already: streams that take turns can share one.
+            provider: where the graphs run: "auto", "cpu", "cuda" or "tensorrt".
+            engine: the graphs of this bundle, loaded already: streams that take turns can share one. Who
+                loaded it closes it; one that is loaded here is closed at the latest when the program ends.
             clock: seconds, for the compute times of events; `time.process_time` counts CPU time.
 
         Raises:
-            UsageError: the step is not a multiple of 80 ms.
+            UsageError: the step is not a multiple of 80 ms, or there is no such provider.
+            EngineError: the provider is not to be had here.
             ModelError: the bundle's graphs cannot be used.
         """
         self.bundle = bundle
         self.profile = profile
         self.settings = settings or Settings()
         self._clock = clock
-        self.engine = engine or Engine(bundle, provider)
+        self.engine = engine or open_engine(bundle, provider)
         self.front_end = bundle.manifest.front_end
         self.step_features = _step_features(self.settings.step_ms, self.feature_ms)
         self._head = profile.head if profile else bundle.head
@@ -150,6 +153,7 @@ class Recognizer:
         self._windows_due = 0
         self._last_window = 0
         self._utterance_from: float | None = None
+        self._provider = self.engine.provider
         self._spent = dict.fromkeys(STAGES, 0.0)
         self._intake: Intake | None = None
 
@@ -211,7 +215,7 @@ class Recognizer:
         self._spent["speech"] += self._clock() - began_speech
         events = self._in_order(first_frame, self._due_windows(), began)
         self._forget()
-        return events
+        return events + self._engine_news()
 
     def lose(self, count: int) -> list[Event]:
         """Note that so many samples were lost: time goes on, and they are heard as silence.
@@ -237,7 +241,14 @@ class Recognizer:
         if self._utterance_from is not None:
             events += self._end_utterance(self.heard_s, self.heard_s)
         self._detector.end()
-        return events
+        return events + self._engine_news()
+
+    def _engine_news(self) -> list[Event]:
+        """Say once that the engine went on with another provider."""
+        if self.engine.provider == self._provider:
+            return []
+        self._provider = self.engine.provider
+        return [EngineChange(self.heard_s, self._provider, self.engine.reason)]
 
     def _due_windows(self) -> list[int]:
         """List the windows that are complete, each by the number of the feature after its last."""

@@ -297,8 +297,9 @@ def serve(
     websocket: Address | None = None,
     limits: Limits | None = None,
     say: Callable[[str], None] = lambda line: None,
+    ready: Callable[[dict[str, int]], None] = lambda ports: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; see `Server` for the arguments.
+    """Serve until SIGINT or SIGTERM; see `Server`, and its `run`, for the arguments.
 
     Raises:
         UsageError: there is nowhere to listen, or an address cannot be listened on.
@@ -310,7 +311,7 @@ def serve(
         server = Server(make, limits=limits, say=say)
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, server.stop)
-        await server.run(tcp=tcp, websocket=websocket)
+        await server.run(tcp=tcp, websocket=websocket, ready=ready)
 
     asyncio.run(run())
 

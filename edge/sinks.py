@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 from edge.errors import MmtlError, UsageError
-from edge.events import Device, Event, Overrun, Session, Summary, Utterance, Window, to_json
+from edge.events import Device, EngineChange, Event, Overrun, Session, Summary, Utterance, Window, to_json
 
 
 class ReaderGone(Exception):  # noqa: N818 - news, not an error
@@ -111,6 +112,22 @@ class PlainLines(Sink):
         _write_line(self._stream, describe(event, self._percentages), self._name)
 
 
+class ProviderNote(Sink):
+    """Says what runs the model, and why, once the sound is there.
+
+    Args:
+        say: takes the line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def emit(self, event: Event) -> None:
+        """Say it with the session."""
+        if isinstance(event, Session):
+            self._say(printable(f"runs on {event.provider}: {event.provider_reason}"))
+
+
 def describe(event: Event, percentages: bool) -> str:
     """Say an event in one line for people; empty where there is nothing to say.
 
@@ -132,6 +149,8 @@ def describe(event: Event, percentages: bool) -> str:
             text = f"{clock_time(event.start_s)}  overrun: {event.lost_s:.2f} s of sound lost"
         case Device():
             text = f"{clock_time(event.time_s)}  device {event.name}: {event.state}"
+        case EngineChange():
+            text = f"{clock_time(event.time_s)}  engine: {event.provider} from here on ({event.reason})"
         case Summary():
             text = f"{clock_time(event.duration_s)}  end: {describe_summary(event)}"
         case _:

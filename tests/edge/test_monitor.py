@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.events import Device, EngineChange, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.labels import EMOTIONS, UNSURE
 from edge.monitor import GLYPHS, LiveMonitor, big_rows, farewell, frame
 from edge.monitor_state import CLIP_DBFS, MonitorState, timeline_cells
@@ -220,6 +220,13 @@ def test_a_lost_device_is_said_until_it_is_back() -> None:
     assert "USB mic is lost since 0:04.0" in text(lost)
     assert "USB mic" in text(lost, height=2)
     assert "USB mic" not in text(lost.after(Device(9.0, "USB mic", "back")))
+
+
+def test_a_lost_gpu_is_shown_with_the_provider_for_the_rest_of_the_session() -> None:
+    session = replace(SESSION, provider="tensorrt")
+    state = after(session, window(3.0), EngineChange(12.3, "cpu", "the GPU is gone"), window(13.0))
+    assert "provider cpu (tensorrt failed at 0:12.3)" in text(state)
+    assert after(EngineChange(12.3, "cpu", "the GPU is gone")).session is None
 
 
 def test_the_terminal_is_given_back_after_an_error() -> None:

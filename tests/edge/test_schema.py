@@ -14,6 +14,7 @@ from edge.bundle import Bundle
 from edge.events import (
     EVENT_VERSION,
     Device,
+    EngineChange,
     Error,
     Event,
     Overrun,
@@ -32,12 +33,13 @@ PROBS = {"neutral": 0.1, "happy": 0.6, "sad": 0.1, "angry": 0.2}
 TIMES = {"p50": 1.0}
 
 EVERY: list[Event] = [
-    Session("demo", "default", "anna", "cpu", tuple(PROBS), 3.0, 0.24, False, 0.155),
+    Session("demo", "default", "anna", "cpu", tuple(PROBS), 3.0, 0.24, False, 0.155, "asked for"),
     WindowEvent(0.0, 2.999, PROBS, PROBS, "happy", True, -20.0, {"encoder": 0.5}, 1.0),
     Utterance(0.5, 3.0, PROBS, "happy", 3),
     Speech(0.5, True),
     Overrun(1.0, 0.25),
     Device(2.0, "USB microphone", "lost"),
+    EngineChange(2.5, "cpu", "the GPU is gone"),
     Error("try again later"),
     Summary(10.0, 30, 2, 1, TIMES, 0.01, TIMES),
 ]
