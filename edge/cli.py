@@ -20,6 +20,7 @@ from edge.errors import MmtlError, UsageError
 
 if TYPE_CHECKING:
     from edge.bundle import Bundle
+    from edge.engine import EngineLike
     from edge.recogniser import Recognizer
     from edge.sinks import Sink
 
@@ -94,7 +95,7 @@ NamedBundle = Annotated[
     str, typer.Argument(metavar="BUNDLE", help='Folder of a model, or "default" for the one that ships.')
 ]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="Name or file of a speaker's profile.")]
-Provider = Annotated[str, typer.Option("--provider", help="auto, cpu or cuda.")]
+Provider = Annotated[str, typer.Option("--provider", help="auto, cpu, cuda or tensorrt.")]
 Step = Annotated[int, typer.Option("--step-ms", help="From window to window: a multiple of 80.")]
 Rate = Annotated[int, typer.Option("--rate", help="Hz of raw sound on stdin.")]
 Strict = Annotated[bool, typer.Option("--strict", help="End with exit code 6 as soon as sound is lost.")]
@@ -142,10 +143,11 @@ def monitor(
 
     sound = open_source(source, rate=rate, paced=True)
     recogniser = _recogniser(bundle, profile, provider, step_ms)
-    sinks: list[Sink] = [LiveMonitor() if sys.stderr.isatty() else PlainLines(sys.stderr)]
+    sinks = _provider_note(provider)
+    sinks.append(LiveMonitor() if sys.stderr.isatty() else PlainLines(sys.stderr))
     if jsonl:
         sinks.append(JsonLines(jsonl))
-    with _closed_after(sinks):
+    with _closed_after([recogniser.engine, *sinks]):
         listen(sound, recogniser, sinks, strict=strict)
 
 
@@ -169,14 +171,21 @@ def run(
 
     sound = open_source(source, rate=rate, paced=paced)
     recogniser = _recogniser(bundle, profile, provider, step_ms)
-    sinks: list[Sink] = [JsonLines(jsonl)] if jsonl else []
+    sinks = _provider_note(provider)
+    if jsonl:
+        sinks.append(JsonLines(jsonl))
     if jsonl != "-":
         sinks.append(PlainLines(sys.stdout))
     if mqtt:
         from edge.mqtt import Mqtt
 
         sinks.append(Mqtt(mqtt, report=_say))
-    with _closed_after(sinks):
+    with _closed_after([recogniser.engine, *sinks]):
+        if "NOTIFY_SOCKET" in os.environ:  # a service: systemd waits until the engine is warm
+            from edge.readiness import ServiceManager, warm
+
+            warm(recogniser)
+            sinks.append(ServiceManager(report=_say))
         listen(sound, recogniser, sinks, strict=strict)
 
 
@@ -262,7 +271,49 @@ def serve(
     model = load_bundle(bundle or default_bundle())
     speaker = load_profile(find_profile(profile), model) if profile else None
     make = shared_engines(model, profile=speaker, settings=Settings(step_ms=step_ms), provider=provider)
-    serve_clients(make, **listen, limits=Limits(connections=clients, idle_s=idle_s), say=_say)
+    engine = make().engine
+
+    def ready(ports: dict[str, int]) -> None:
+        if provider == "auto":
+            _say(f"runs on {engine.provider}: {engine.reason}")
+
+    with _closed_after([engine]):
+        limits = Limits(connections=clients, idle_s=idle_s)
+        serve_clients(make, **listen, limits=limits, say=_say, ready=ready)
+
+
+@app.command("build-engine")
+def build_engine(
+    bundle: NamedBundle,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of engines, not this user's cache (in a service, its state)."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, fp16, or auto: the fastest that agrees.")
+    ] = "auto",
+    batch: Annotated[int, typer.Option("--batch", help="Most windows at once, of all streams.", min=1)] = 8,
+    force: Annotated[bool, typer.Option("--force", help="Build even if there is one that holds.")] = False,
+) -> None:
+    """Build a model's TensorRT engine, on the machine that shall run it. Ctrl-C ends it.
+
+    An engine that is there and holds (the same model, TensorRT and GPU) is kept, and nothing built.
+    """
+    from edge.engine_choice import build_engine as build
+    from edge.engine_choice import this_machine
+    from edge.plan import Wanted
+
+    model, machine, wanted = _bundle(bundle), this_machine(), Wanted(precision, batch)
+    with _progress("building the engine") as progress:
+        try:
+            plan = build(model, wanted, machine, folder=out, force=force, say=_say, progress=progress)
+        except KeyboardInterrupt as error:
+            raise typer.Abort from error
+    holds = plan.fingerprint
+    typer.echo(
+        f"{plan.path}\n{holds.recurrence} {holds.precision}, up to {holds.batch} windows at once, "
+        f"for {holds.gpu} under TensorRT {holds.tensorrt}"
+    )
 
 
 @app.command()
@@ -406,6 +457,13 @@ def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms
     )
 
 
+def _provider_note(asked: str) -> list[Sink]:
+    """Return what tells those who left the choice to us what was chosen, and why."""
+    from edge.sinks import ProviderNote
+
+    return [ProviderNote(_say)] if asked == "auto" else []
+
+
 def _bundle(name: str) -> Bundle:
     from edge.bundle import default_bundle, load_bundle
 
@@ -419,15 +477,15 @@ def _progress(what: str) -> Iterator[Callable[[float], None]]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
+        task = bar.add_task(what, total=None)  # it pulses until a share is known
+        yield lambda share: bar.update(task, total=1.0, completed=share)
 
 
 @contextlib.contextmanager
-def _closed_after(sinks: Sequence[Sink]) -> Iterator[None]:
+def _closed_after(opened: Sequence[Sink | EngineLike]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        for sink in sinks:
-            stack.callback(sink.close)
+        for item in opened:
+            stack.callback(item.close)
         yield
 
 
@@ -452,7 +510,8 @@ def _version() -> str:
 
 
 def _say(message: str) -> None:
-    typer.echo(f"mmtl: {' '.join(message.split())}", err=True)
+    sys.stderr.write(f"mmtl: {' '.join(message.split())}\n")  # which a progress bar keeps above itself
+    sys.stderr.flush()
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
