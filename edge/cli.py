@@ -31,7 +31,7 @@ SUMMARIES = {
     "train": "Train a model and score it on speakers it has not heard.",
     "evaluate": "Score a bundle on a corpus, speaker by speaker.",
     "calibrate": "Fit the recogniser to one person from labelled clips.",
-    "export": "Turn a checkpoint into a bundle.",
+    "export": "Turn a checkpoint into what a device runs, and check that the two agree.",
 }
 """Help of the commands that are not loaded to be listed."""
 
@@ -358,6 +358,38 @@ def devices() -> None:
             "*" if item.default else "", str(item.index), item.name, item.host_api, str(item.channels), rates
         )
     Console().print(table)
+
+
+@app.command()
+def doctor(
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="Folder of a model, not the one that ships.")
+    ] = "default",
+    profile: ProfileName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
+) -> None:
+    """Look at sound, model and engine of this machine: for each thing a verdict, and what to do about it.
+
+    The exit code is that of the first problem: 3 sound, 4 model or profile, 5 engine; 0 if there is none.
+    """
+    import itertools
+
+    from edge.bundle import default_bundle
+    from edge.checks import Patient
+    from edge.doctor import described, examine, exit_code, lines
+    from edge.sinks import write_text
+    from edge.symptoms import System
+
+    folder = default_bundle() if bundle == "default" else Path(bundle)
+    shown, counted = itertools.tee(examine(Patient(System(), folder, profile)))
+    if as_json:
+        import json
+
+        write_text(json.dumps(described(shown), indent=2))
+    else:
+        for line in lines(shown):  # each once it is known
+            write_text(line)
+    raise typer.Exit(exit_code(counted))
 
 
 @profiles.command("list")
