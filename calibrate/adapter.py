@@ -58,9 +58,7 @@ def adapter_objective(inputs: Floats, generic: Head, examples: Examples, pull: f
 
     def objective(point: Floats) -> tuple[float, Floats]:
         layer = point.reshape(generic_logits.shape[1], -1)
-        loss, errors = cross_entropy(
-            generic_logits + inputs @ layer.T, examples.emotions, examples.weights
-        )
+        loss, errors = cross_entropy(generic_logits + inputs @ layer.T, examples.emotions, examples.weights)
         return loss + pull * float(point @ point), (errors.T @ inputs).ravel() + 2.0 * pull * point
 
     return objective

@@ -152,9 +152,7 @@ def bias_objective(scaled: Floats, examples: Examples, pull: float) -> Objective
 
     def objective(point: Floats) -> tuple[float, Floats]:
         stretch = np.exp(point[0])
-        loss, errors = cross_entropy(
-            stretch * scaled + point[1:], examples.emotions, examples.weights
-        )
+        loss, errors = cross_entropy(stretch * scaled + point[1:], examples.emotions, examples.weights)
         slope = np.concatenate([[stretch * (errors * scaled).sum()], errors.sum(axis=0)])
         return loss + pull * float(point @ point), slope + 2.0 * pull * point
 

@@ -99,7 +99,9 @@ def gain(better: Floats, emotions: Sequence[int]) -> Gain:
     """
     random, truth = np.random.default_rng(0), np.asarray(emotions)
     means = [
-        better[random.choice(np.flatnonzero(truth == emotion), (DRAWS, int((truth == emotion).sum())))].mean(1)
+        better[random.choice(np.flatnonzero(truth == emotion), (DRAWS, int((truth == emotion).sum())))].mean(
+            1
+        )
         for emotion in np.unique(truth)
     ]
     low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])

@@ -21,7 +21,7 @@ from edge.normaliser import BinStatistics, Levels
 from edge.recogniser import Settings
 
 if TYPE_CHECKING:
-    from edge.engine import Engine
+    from edge.engine import EngineLike
 
 REQUIRED_COLUMNS: Final = ("path", "emotion")
 
@@ -113,7 +113,7 @@ def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
 
 
 def listen(
-    engine: Engine, front_end: FrontEnd, normalisation: Normalisation, sounds: Sequence[Array]
+    engine: EngineLike, front_end: FrontEnd, normalisation: Normalisation, sounds: Sequence[Array]
 ) -> list[Array]:
     """Hear each take as a new stream, as the recogniser would.
 
@@ -145,7 +145,7 @@ def window_ends(features: int, graphs: Graphs) -> list[int]:
     return ends if ends and ends[-1] == features else [*ends, features]
 
 
-def _embed(engine: Engine, features: Array) -> Array:
+def _embed(engine: EngineLike, features: Array) -> Array:
     """Classify the windows of one take's (n, P) features, those of a length together: (W, D)."""
     full = engine.graphs.window_features
     ends = window_ends(len(features), engine.graphs)

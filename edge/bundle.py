@@ -29,6 +29,11 @@ WINDOW: Final = "window.onnx"
 WEIGHTS: Final = "weights.safetensors"
 CARD: Final = "CARD.md"
 REQUIRED: Final = (HEAD, ENCODER, CLASSIFIER, WINDOW, WEIGHTS, CARD)
+GOLDEN: Final = "engine/golden.safetensors"
+"""Only in bundles for TensorRT: frames (B, T, F), and the embedding and logits the network makes of them.
+
+As metadata "mmtl", JSON: the largest difference in logits that passes, by precision.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Manifest:
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores by protocol and corpus."""
     files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of every other file."""
+    """SHA-256 of every other file, by its path from the folder: the required ones, then any more."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,16 @@ class Bundle:
     def graph(self, name: str) -> Path:
         """Return the path of one of the graphs."""
         return self.folder / name
+
+
+def engine_graph(recurrence: str, precision: str) -> str:
+    """Name the file of a window graph that TensorRT builds from; only bundles for TensorRT have them.
+
+    Args:
+        recurrence: "lstm" or "unrolled".
+        precision: "fp32" or "fp16".
+    """
+    return f"engine/window.{recurrence}.{precision}.onnx"
 
 
 def is_bundle(folder: Path) -> bool:
@@ -150,8 +165,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write model.json for the files that are in the folder, last of all."""
-    described = asdict(manifest) | {"files": {name: _sha256(folder / name) for name in REQUIRED}}
+    """Write model.json for the required files and any more that the manifest lists, last of all."""
+    names = dict.fromkeys((*REQUIRED, *manifest.files))
+    described = asdict(manifest) | {"files": {name: _sha256(folder / name) for name in names}}
     text = json.dumps({"schema_version": SCHEMA_VERSION, **described}, indent=2, ensure_ascii=False)
     with replacing(folder / MANIFEST) as partial:
         partial.write_text(text + "\n", "utf-8")
@@ -207,10 +223,14 @@ def _numbers(value: Any) -> list[Any]:
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
-    missing = [name for name in REQUIRED if name not in manifest.files or not (folder / name).is_file()]
+    outside = [name for name in manifest.files if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise BundleError(f"the bundle {folder} lists {outside[0]!r}, which is not in it: export it again")
+    names = dict.fromkeys((*REQUIRED, *manifest.files))
+    missing = [name for name in names if name not in manifest.files or not (folder / name).is_file()]
     if missing:
         raise BundleError(f"the bundle {folder} lacks {', '.join(missing)}: copy it again or export it again")
-    changed = [name for name in REQUIRED if _sha256(folder / name) != manifest.files[name]]
+    changed = [name for name in names if _sha256(folder / name) != manifest.files[name]]
     if changed:
         raise BundleError(
             f"{', '.join(changed)} in the bundle {folder} is not what was exported (its SHA-256 differs): "

@@ -6,6 +6,7 @@ Everything slow is imported inside the commands, so that help appears at once.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +31,7 @@ SUMMARIES = {
     "train": "Train a model and score it on speakers it has not heard.",
     "evaluate": "Score a bundle on a corpus, speaker by speaker.",
     "calibrate": "Fit the recogniser to one person: a guided session, or labelled clips.",
-    "export": "Turn a checkpoint into a bundle.",
+    "export": "Turn a checkpoint into what a device runs, and check that the two agree.",
 }
 """Help of the commands that are not loaded to be listed."""
 
@@ -94,7 +95,7 @@ NamedBundle = Annotated[
     str, typer.Argument(metavar="BUNDLE", help='Folder of a model, or "default" for the one that ships.')
 ]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="Name or file of a speaker's profile.")]
-Provider = Annotated[str, typer.Option("--provider", help="auto, cpu or cuda.")]
+Provider = Annotated[str, typer.Option("--provider", help="auto, cpu, cuda or tensorrt.")]
 Step = Annotated[int, typer.Option("--step-ms", help="From window to window: a multiple of 80.")]
 Rate = Annotated[int, typer.Option("--rate", help="Hz of raw sound on stdin.")]
 Strict = Annotated[bool, typer.Option("--strict", help="End with exit code 6 as soon as sound is lost.")]
@@ -155,10 +156,11 @@ def monitor(
 
     sound = open_source(source, rate=rate, paced=True)
     recogniser = _recogniser(bundle, profile, provider, step_ms)
-    sinks: list[Sink] = [LiveMonitor() if sys.stderr.isatty() else PlainLines(sys.stderr)]
+    sinks = _provider_note(provider)
+    sinks.append(LiveMonitor() if sys.stderr.isatty() else PlainLines(sys.stderr))
     if jsonl:
         sinks.append(JsonLines(jsonl))
-    with _closed_after(sinks):
+    with contextlib.closing(recogniser.engine), _closed_after(sinks):
         listen(sound, recogniser, sinks, strict=strict)
 
 
@@ -183,7 +185,13 @@ def run(
 
     sound = open_source(source, rate=rate, paced=paced)
     recogniser = _recogniser(bundle, profile, provider, step_ms)
-    with _closed_after(_headless_sinks(jsonl, csv, mqtt, mqtt_ca)) as sinks:
+    opened = itertools.chain(_provider_note(provider), _headless_sinks(jsonl, csv, mqtt, mqtt_ca))
+    with contextlib.closing(recogniser.engine), _closed_after(opened) as sinks:
+        if "NOTIFY_SOCKET" in os.environ:  # a service: systemd waits until the engine is warm
+            from edge.readiness import ServiceManager, warm
+
+            warm(recogniser)
+            sinks.append(ServiceManager(report=_say))
         listen(sound, recogniser, sinks, strict=strict)
 
 
@@ -274,8 +282,49 @@ def serve(
     speaker = load_profile(find_profile(profile), model) if profile else None
     make = shared_engines(model, profile=speaker, settings=Settings(step_ms=step_ms), provider=provider)
     find = kept_for_clients(model) if client_profiles else None
-    limits = Limits(connections=clients, idle_s=idle_s)
-    serve_clients(make, **listen, find=find, limits=limits, say=_say)
+    engine = make().engine
+
+    def ready(ports: dict[str, int]) -> None:
+        if provider == "auto":
+            _say(f"runs on {engine.provider}: {engine.reason}")
+
+    with contextlib.closing(engine):
+        limits = Limits(connections=clients, idle_s=idle_s)
+        serve_clients(make, **listen, find=find, limits=limits, say=_say, ready=ready)
+
+
+@app.command("build-engine")
+def build_engine(
+    bundle: NamedBundle,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of engines, not this user's cache (in a service, its state)."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, fp16, or auto: the fastest that agrees.")
+    ] = "auto",
+    batch: Annotated[int, typer.Option("--batch", help="Most windows at once, of all streams.", min=1)] = 8,
+    force: Annotated[bool, typer.Option("--force", help="Build even if there is one that holds.")] = False,
+) -> None:
+    """Build a model's TensorRT engine, on the machine that shall run it. Ctrl-C ends it.
+
+    An engine that is there and holds (the same model, TensorRT and GPU) is kept, and nothing built.
+    """
+    from edge.engine_choice import build_engine as build
+    from edge.engine_choice import this_machine
+    from edge.plan import Wanted
+
+    model, machine, wanted = _bundle(bundle), this_machine(), Wanted(precision, batch)
+    with _progress("building the engine") as progress:
+        try:
+            plan = build(model, wanted, machine, folder=out, force=force, say=_say, progress=progress)
+        except KeyboardInterrupt as error:
+            raise typer.Abort from error
+    holds = plan.fingerprint
+    typer.echo(
+        f"{plan.path}\n{holds.recurrence} {holds.precision}, up to {holds.batch} windows at once, "
+        f"for {holds.gpu} under TensorRT {holds.tensorrt}"
+    )
 
 
 @app.command()
@@ -320,6 +369,36 @@ def devices() -> None:
             "*" if item.default else "", str(item.index), item.name, item.host_api, str(item.channels), rates
         )
     Console().print(table)
+
+
+@app.command()
+def doctor(
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="Folder of a model, not the one that ships.")
+    ] = "default",
+    profile: ProfileName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
+) -> None:
+    """Look at sound, model and engine of this machine: for each thing a verdict, and what to do about it.
+
+    The exit code is that of the first problem: 3 sound, 4 model or profile, 5 engine; 0 if there is none.
+    """
+    from edge.bundle import default_bundle
+    from edge.checks import Patient
+    from edge.doctor import described, examine, exit_code, lines
+    from edge.sinks import write_text
+    from edge.symptoms import System
+
+    folder = default_bundle() if bundle == "default" else Path(bundle)
+    shown, counted = itertools.tee(examine(Patient(System(), folder, profile)))
+    if as_json:
+        import json
+
+        write_text(json.dumps(described(shown), indent=2))
+    else:
+        for line in lines(shown):  # each once it is known
+            write_text(line)
+    raise typer.Exit(exit_code(counted))
 
 
 @profiles.command("list")
@@ -444,6 +523,13 @@ def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms
     )
 
 
+def _provider_note(asked: str) -> list[Sink]:
+    """Return what tells those who left the choice to us what was chosen, and why."""
+    from edge.sinks import ProviderNote
+
+    return [ProviderNote(_say)] if asked == "auto" else []
+
+
 def _bundle(name: str) -> Bundle:
     return _model(None if name == "default" else Path(name))
 
@@ -461,8 +547,8 @@ def _progress(what: str) -> Iterator[Callable[[float], None]]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
+        task = bar.add_task(what, total=None)  # it pulses until a share is known
+        yield lambda share: bar.update(task, total=1.0, completed=share)
 
 
 def _headless_sinks(
@@ -519,7 +605,8 @@ def _version() -> str:
 
 
 def _say(message: str) -> None:
-    typer.echo(f"mmtl: {' '.join(message.split())}", err=True)
+    sys.stderr.write(f"mmtl: {' '.join(message.split())}\n")  # which a progress bar keeps above itself
+    sys.stderr.flush()
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

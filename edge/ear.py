@@ -79,22 +79,28 @@ def shared_engines(
     settings: Settings | None = None,
     provider: str = "auto",
 ) -> Callable[[], Recognizer]:
-    """Return what makes recognisers that share one engine in each thread.
+    """Return what makes recognisers that share one engine in each thread, or in all of them.
+
+    TensorRT has one for all: it runs the windows of all streams that wait at a time together.
 
     Raises:
         UsageError, EngineError, ModelError: no recogniser can be had like this; now, not later.
     """
     from edge.recogniser import Recognizer
+    from edge.windowwise import WindowwiseEngine
 
     here = threading.local()
+    everywhere: list[WindowwiseEngine] = []
 
     def make() -> Recognizer:
-        engine = getattr(here, "engine", None)
+        engine = everywhere[0] if everywhere else getattr(here, "engine", None)
         made = Recognizer(bundle, profile=profile, settings=settings, provider=provider, engine=engine)
         here.engine = made.engine
         return made
 
-    make()
+    first = make().engine
+    if isinstance(first, WindowwiseEngine):
+        everywhere.append(first)
     return make
 
 

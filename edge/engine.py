@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from edge.bundle import CLASSIFIER, ENCODER, WINDOW, Bundle
+from edge.bundle import CLASSIFIER, ENCODER, WINDOW, Bundle, Graphs
 from edge.errors import BundleError, EngineError, UsageError
 from edge.frontend import Array
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+ASKED_FOR: Final = "asked for"
+"""Why a provider was chosen that the user named."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,33 @@ class EncoderState:
     """The frames that each convolution still needs: (1, channels, frames, bins) each."""
 
     maps: tuple[Array, ...]
+
+
+class EngineLike(Protocol):
+    """What runs a model for the recogniser: frames to features as they come, then windows to embeddings.
+
+    Where the GPU fails amid a stream, an engine computes on the CPU what failed, and goes on there for
+    good; its `provider` and `reason` say so.
+    """
+
+    graphs: Graphs
+    """What goes in and comes out; `feature_size` is this engine's own."""
+    bins: int
+    provider: str
+    reason: str
+    """Why this provider."""
+
+    def initial_state(self, streams: int = 1) -> EncoderState:
+        """Return the state of streams that have heard nothing."""
+
+    def encode(self, frames: Array, state: EncoderState) -> tuple[Array, EncoderState]:
+        """Turn the next (B, T, F) frames into (B, T / frames_per_feature, P) features, and a new state."""
+
+    def classify(self, windows: Array) -> Array:
+        """Summarise (B, S, P) windows of features as (B, D) embeddings."""
+
+    def close(self) -> None:
+        """Let go of the device; twice does no harm."""
 
 
 class Engine:
@@ -33,7 +62,7 @@ class Engine:
 
         Args:
             bundle: a checked bundle.
-            provider: "auto" (the fastest that works), "cpu" or "cuda".
+            provider: "auto" (the fastest of ONNX Runtime's that works), "cpu" or "cuda".
             threads: for one operator, >= 1.
 
         Raises:
@@ -47,18 +76,38 @@ class Engine:
         self._encoder_inputs = ("frames", *maps)
         self._encoder_outputs = ("features", *(f"new_{name}" for name in maps))
         self.provider = choose_provider(provider)
+        self.reason = ASKED_FOR if provider != "auto" else _offered(self.provider)
+        self._bundle, self._threads = bundle, threads
         try:
-            self._open(bundle, threads)
-        except EngineError:
+            self._open()
+        except EngineError as error:
             if provider != "auto" or self.provider == "cpu":
                 raise
-            self.provider = "cpu"
-            self._open(bundle, threads)
+            self._fall_back(error)
         self._check(bundle)
 
-    def _open(self, bundle: Bundle, threads: int) -> None:
-        self._encoder = _session(bundle, ENCODER, self.provider, threads)
-        self._classifier = _session(bundle, CLASSIFIER, self.provider, threads)
+    def _open(self) -> None:
+        names = (ENCODER, CLASSIFIER)
+        self._sessions = {name: _session(self._bundle, name, self.provider, self._threads) for name in names}
+
+    def _fall_back(self, error: Exception) -> None:
+        """Go on with the CPU."""
+        self.provider, self.reason = "cpu", " ".join(str(error).split())
+        self._open()
+
+    def _run(self, name: str, outputs: Sequence[str], inputs: dict[str, Array]) -> list[Array]:
+        """Run a graph; once more, on the CPU, where the GPU has failed."""
+        try:
+            results: list[Array] = self._sessions[name].run(outputs, inputs)
+        except Exception as error:  # ONNX Runtime's errors have no other base
+            if self.provider == "cpu":
+                raise
+            self._fall_back(error)
+            results = self._sessions[name].run(outputs, inputs)
+        return results
+
+    def close(self) -> None:
+        """Do nothing: ONNX Runtime lets go of a device by itself."""
 
     def _check(self, bundle: Bundle) -> None:
         """Compare the inputs and outputs, batch and time aside, with the manifest."""
@@ -71,7 +120,7 @@ class Engine:
             ),
             CLASSIFIER: ({"features": (features,)}, {"embedding": (self.graphs.embedding_size,)}),
         }
-        for name, session in ((ENCODER, self._encoder), (CLASSIFIER, self._classifier)):
+        for name, session in self._sessions.items():
             found = (_fixed_sizes(session.get_inputs()), _fixed_sizes(session.get_outputs()))
             if found != expected[name]:
                 raise BundleError(
@@ -96,14 +145,13 @@ class Engine:
             (B, T / frames_per_feature, P) features, and the new state.
         """
         inputs = dict(zip(self._encoder_inputs, (frames, *state.maps), strict=True))
-        features, *maps = self._encoder.run(self._encoder_outputs, inputs)
+        features, *maps = self._run(ENCODER, self._encoder_outputs, inputs)
         return features, EncoderState(tuple(maps))
 
     def classify(self, windows: Array) -> Array:
         """Summarise (B, S, P) windows of features as (B, D) embeddings."""
-        (embedding,) = self._classifier.run(("embedding",), {"features": windows})
-        result: Array = embedding
-        return result
+        (embedding,) = self._run(CLASSIFIER, ("embedding",), {"features": windows})
+        return embedding
 
 
 class WindowEngine:
@@ -121,6 +169,10 @@ class WindowEngine:
 def _fixed_sizes(items: Sequence[Any]) -> dict[str, tuple[int, ...]]:
     """Name a graph's inputs or outputs with the sizes that do not vary: not the batch, nor time."""
     return {item.name: tuple(size for size in item.shape if isinstance(size, int)) for item in items}
+
+
+def _offered(provider: str) -> str:
+    return f"ONNX Runtime here has {'no CUDA' if provider == 'cpu' else 'CUDA'}"
 
 
 def choose_provider(wanted: str) -> str:

@@ -37,6 +37,8 @@ class Session(Event):
     algorithmic_delay_s: float = 0.0
     """Sound that the newest feature is made of, framing included: what is said now has been heard in
     full only so much later, on any machine. Apart from it: compute time, and the way from the microphone."""
+    provider_reason: str = ""
+    """Why this provider, and none that is faster."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,18 @@ class Drift(Event):
     """"dB", "spreads" (of the session) or "nats"."""
     advice: str
     """What to do about it."""
+
+
+@dataclass(frozen=True)
+class EngineChange(Event):
+    """The GPU failed, and the CPU computes from here on; no sound and no window was lost."""
+
+    type = "engine"
+    time_s: float
+    provider: str
+    """What computes now."""
+    reason: str
+    """What happened to the one before."""
 
 
 @dataclass(frozen=True)

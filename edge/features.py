@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.engine import Engine
+from edge.engine import EngineLike
 from edge.frontend import Array, FrontEnd, PowerStream
 from edge.history import History
 from edge.normaliser import BinStatistics, Levels, Normaliser, frame_levels
@@ -41,7 +41,7 @@ class FeatureStream:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: EngineLike,
         front_end: FrontEnd,
         levels: Levels,
         statistics: BinStatistics,

@@ -6,7 +6,18 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from edge.events import Device, Drift, Event, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.events import (
+    Device,
+    Drift,
+    EngineChange,
+    Event,
+    Overrun,
+    Session,
+    Speech,
+    Summary,
+    Utterance,
+    Window,
+)
 from edge.sinks import clock_time
 
 MINUTE_S: Final = 60.0
@@ -91,6 +102,8 @@ class MonitorState:
                 state = replace(self, notice="" if event.state == "back" else notice)
             case Drift():
                 state = replace(self, drift=event)
+            case EngineChange():
+                state = replace(self, session=_after_change(self.session, event))
             case Summary():
                 state = replace(self, summary=event)
         return state
@@ -106,6 +119,14 @@ class MonitorState:
             history=(*(past for past in self.history if past.end_s > oldest_s), moment),
             compute_ms=self.compute_ms + compute_ms(window),
         )
+
+
+def _after_change(session: Session | None, change: EngineChange) -> Session | None:
+    """Show from here on what computes now, and since when."""
+    if session is None:
+        return None
+    failed = f"{session.provider} failed at {clock_time(change.time_s)}"
+    return replace(session, provider=f"{change.provider} ({failed})")
 
 
 def compute_ms(window: Window) -> float:

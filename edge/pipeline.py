@@ -116,6 +116,7 @@ def session_of(source: str, recogniser: Recognizer) -> Session:
         step_s=recogniser.settings.step_ms / 1000.0,
         temperature_fitted=manifest.temperature_fitted,
         algorithmic_delay_s=_algorithmic_delay_s(recogniser),
+        provider_reason=recogniser.engine.reason,
     )
 
 

@@ -22,15 +22,16 @@ from edge.audio import HIGHEST_RATE, LOWEST_RATE, Intake
 from edge.bundle import Bundle, default_bundle, load_bundle
 from edge.decision import Decision, DecisionRule
 from edge.drift import LEAST_SPEECH, DriftWatch, Watch, figures, spoken_level
-from edge.engine import Engine
+from edge.engine import EngineLike
 from edge.errors import UsageError
-from edge.events import Event, Overrun, Speech, Utterance, Window
+from edge.events import EngineChange, Event, Overrun, Speech, Utterance, Window
 from edge.features import FeatureStream
 from edge.frontend import Array
 from edge.history import History
 from edge.labels import EMOTIONS, UNSURE
 from edge.normaliser import DECIBEL
 from edge.profile import Profile, load_profile, require_fit
+from edge.provider import open_engine
 from edge.speech import SpeechDetector, SpeechGate
 
 STAGES: Final = ("front_end", "encoder", "speech", "classifier", "decision")
@@ -73,7 +74,7 @@ class Recognizer:
         profile: Profile | None = None,
         settings: Settings | None = None,
         provider: str = "auto",
-        engine: Engine | None = None,
+        engine: EngineLike | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Prepare a stream.
@@ -82,12 +83,14 @@ class Recognizer:
             bundle: the model.
             profile: a speaker's own head, level and statistics.
             settings: how to run.
-            provider: where the graphs run: "auto", "cpu" or "cuda".
-            engine: the graphs of this bundle, loaded already: streams that take turns can share one.
+            provider: where the graphs run: "auto", "cpu", "cuda" or "tensorrt".
+            engine: the graphs of this bundle, loaded already: streams that take turns can share one. Who
+                loaded it closes it; one that is loaded here is closed at the latest when the program ends.
             clock: seconds, for the compute times of events; `time.process_time` counts CPU time.
 
         Raises:
-            UsageError: the step is not a multiple of 80 ms.
+            UsageError: the step is not a multiple of 80 ms, or there is no such provider.
+            EngineError: the provider is not to be had here.
             ModelError: the bundle's graphs, or the profile with this bundle, cannot be used.
         """
         if profile:
@@ -95,7 +98,7 @@ class Recognizer:
         self.bundle = bundle
         self.settings = settings or Settings()
         self._clock = clock
-        self.engine = engine or Engine(bundle, provider)
+        self.engine = engine or open_engine(bundle, provider)
         self.front_end = bundle.manifest.front_end
         self.step_features = _step_features(self.settings.step_ms, self.feature_ms)
         self._detector = SpeechDetector(
@@ -149,6 +152,7 @@ class Recognizer:
         self._windows_due = 0
         self._last_window = 0
         self._utterance_from: float | None = None
+        self._provider = self.engine.provider
         self._spent = dict.fromkeys(STAGES, 0.0)
         self._intake: Intake | None = None
         if self.watch:
@@ -246,7 +250,7 @@ class Recognizer:
         self._spent["speech"] += self._clock() - began_speech
         events = self._in_order(first_frame, self._due_windows(), began)
         self._forget()
-        return events
+        return events + self._engine_news()
 
     def lose(self, count: int) -> list[Event]:
         """Note that so many samples were lost: time goes on, and they are heard as silence.
@@ -272,7 +276,14 @@ class Recognizer:
         if self._utterance_from is not None:
             events += self._end_utterance(self.heard_s, self.heard_s)
         self._detector.end()
-        return events
+        return events + self._engine_news()
+
+    def _engine_news(self) -> list[Event]:
+        """Say once that the engine went on with another provider."""
+        if self.engine.provider == self._provider:
+            return []
+        self._provider = self.engine.provider
+        return [EngineChange(self.heard_s, self._provider, self.engine.reason)]
 
     def _due_windows(self) -> list[int]:
         """List the windows that are complete, each by the number of the feature after its last."""

@@ -313,8 +313,9 @@ def serve(
     find: Callable[[str], Profile] | None = None,
     limits: Limits | None = None,
     say: Callable[[str], None] = lambda line: None,
+    ready: Callable[[dict[str, int]], None] = lambda ports: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; see `Server` for the arguments.
+    """Serve until SIGINT or SIGTERM; see `Server`, and its `run`, for the arguments.
 
     Raises:
         UsageError: there is nowhere to listen, or an address cannot be listened on.
@@ -326,7 +327,7 @@ def serve(
         server = Server(make, find=find, limits=limits, say=say)
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, server.stop)
-        await server.run(tcp=tcp, websocket=websocket)
+        await server.run(tcp=tcp, websocket=websocket, ready=ready)
 
     asyncio.run(run())
 

@@ -8,13 +8,25 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 from edge.convert import csv_header, csv_line, row_of
 from edge.errors import MmtlError, UsageError
-from edge.events import Device, Drift, Event, Overrun, Session, Summary, Utterance, Window, to_json
+from edge.events import (
+    Device,
+    Drift,
+    EngineChange,
+    Event,
+    Overrun,
+    Session,
+    Summary,
+    Utterance,
+    Window,
+    to_json,
+)
 
 
 class ReaderGone(Exception):  # noqa: N818 - news, not an error
@@ -139,6 +151,22 @@ class PlainLines(Sink):
         _write_line(self._stream, describe(event, self._percentages), self._name)
 
 
+class ProviderNote(Sink):
+    """Says what runs the model, and why, once the sound is there.
+
+    Args:
+        say: takes the line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def emit(self, event: Event) -> None:
+        """Say it with the session."""
+        if isinstance(event, Session):
+            self._say(printable(f"runs on {event.provider}: {event.provider_reason}"))
+
+
 def describe(event: Event, percentages: bool) -> str:
     """Say an event in one line for people; empty where there is nothing to say.
 
@@ -162,6 +190,8 @@ def describe(event: Event, percentages: bool) -> str:
             text = f"{clock_time(event.time_s)}  device {event.name}: {event.state}"
         case Drift():
             text = f"{clock_time(event.time_s)}  {describe_drift(event)}"
+        case EngineChange():
+            text = f"{clock_time(event.time_s)}  engine: {event.provider} from here on ({event.reason})"
         case Summary():
             text = f"{clock_time(event.duration_s)}  end: {describe_summary(event)}"
         case _:

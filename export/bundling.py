@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace as changed
 from pathlib import Path
 
 from edge.bundle import (
     CLASSIFIER,
     ENCODER,
+    GOLDEN,
     WEIGHTS,
     WINDOW,
     Graphs,
     Manifest,
+    engine_graph,
     is_bundle,
     load_bundle,
     write_head,
@@ -21,15 +26,18 @@ from edge.bundle import (
 from edge.errors import UsageError
 from edge.head import Head
 from edge.labels import EMOTIONS
+from export.draft import write_graph
+from export.golden import write_golden
 from export.graphs import (
+    Variant,
     classifier_graph,
     encoder_graph,
     feature_size,
     state_shapes,
     window_graph,
-    write_graph,
 )
-from export.parity import Parity, measure, require
+from export.parity import Checks, Parity, measure, require
+from export.source import Source
 from train.card import write_card
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.model import POOL, EmotionNet
@@ -52,30 +60,73 @@ def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, *, replace: b
         UsageError: the folder is in the way, or the network cannot be streamed.
         VerificationError: the graphs differ from the network.
     """
+    return put_bundle(Source(checkpoint, name), folder, replace=replace)
+
+
+def put_bundle(
+    source: Source,
+    folder: Path,
+    *,
+    replace: bool = False,
+    variants: Sequence[Variant] = (),
+    checks: Checks = Checks(),  # noqa: B008 - frozen
+) -> Parity:
+    """Write a bundle as `export_bundle` does, with window graphs for TensorRT besides.
+
+    Args:
+        source: the model and its name.
+        folder: where the bundle shall be.
+        replace: whether a bundle that is there already may go.
+        variants: the window graphs to build engines from.
+        checks: what it is compared on, and who is told.
+    """
     _require_free(folder, replace=replace)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as partial:
-        staged = Path(partial) / "bundle"
-        staged.mkdir()
-        _write(checkpoint, staged, name)
-        parity = measure(checkpoint.net, load_bundle(staged))
-        require(parity)
+    with _beside(folder) as staged:
+        parity = stage_bundle(source, staged, variants, checks)
         if folder.exists():
             shutil.rmtree(folder)
         staged.replace(folder)
     return parity
 
 
-def _write(checkpoint: Checkpoint, folder: Path, name: str) -> None:
-    net = checkpoint.net
+def stage_bundle(source: Source, folder: Path, variants: Sequence[Variant], checks: Checks) -> Parity:
+    """Write a bundle into a folder that is not there yet, and check it there.
+
+    Raises:
+        UsageError: the network cannot be streamed.
+        VerificationError: a graph differs from the network.
+    """
+    folder.mkdir()
+    _write(source, folder, variants)
+    parity = measure(source.checkpoint.net, load_bundle(folder), variants, checks)
+    checks.report(parity)
+    require(parity)
+    return parity
+
+
+def _write(source: Source, folder: Path, variants: Sequence[Variant]) -> None:
+    checkpoint, net = source.checkpoint, source.checkpoint.net
     write_graph(encoder_graph(net), folder / ENCODER)
     write_graph(classifier_graph(net), folder / CLASSIFIER)
     write_graph(window_graph(net), folder / WINDOW)
     write_head(folder, head_of(net, checkpoint.temperature), checkpoint.normalisation.statistics)
     save_checkpoint(folder / WEIGHTS, checkpoint)
-    manifest = _manifest(checkpoint, name)
+    engines = _write_engine_graphs(checkpoint, folder, variants)
+    manifest = changed(_manifest(source), files=dict.fromkeys(engines, ""))
     write_card(folder, manifest)
     write_manifest(folder, manifest)
+
+
+def _write_engine_graphs(checkpoint: Checkpoint, folder: Path, variants: Sequence[Variant]) -> list[str]:
+    """Write the window graphs for TensorRT, and what engines are checked by; return their names."""
+    if not variants:
+        return []
+    frames = checkpoint.front_end.window_frames
+    graphs = {engine_graph(item.recurrence, item.precision): item for item in variants}
+    for name, variant in graphs.items():
+        write_graph(window_graph(checkpoint.net, variant, frames), folder / name)
+    write_golden(checkpoint, folder / GOLDEN)
+    return [*graphs, GOLDEN]
 
 
 def head_of(net: EmotionNet, temperature: float | None) -> Head:
@@ -89,7 +140,8 @@ def head_of(net: EmotionNet, temperature: float | None) -> Head:
     return Head(**arrays, temperature=temperature or 1.0)
 
 
-def _manifest(checkpoint: Checkpoint, name: str) -> Manifest:
+def _manifest(source: Source) -> Manifest:
+    checkpoint = source.checkpoint
     arch, front_end = checkpoint.net.arch, checkpoint.front_end
     graphs = Graphs(
         state_shapes=state_shapes(arch),
@@ -101,7 +153,7 @@ def _manifest(checkpoint: Checkpoint, name: str) -> Manifest:
     )
     corpora = checkpoint.training.get("corpora", [])
     return Manifest(
-        name=name,
+        name=source.name,
         emotions=EMOTIONS,
         front_end=front_end,
         levels=checkpoint.normalisation.levels,
@@ -109,6 +161,7 @@ def _manifest(checkpoint: Checkpoint, name: str) -> Manifest:
         temperature_fitted=checkpoint.temperature is not None,
         licence=_weights_licence([corpus["licence"] for corpus in corpora]),
         training=checkpoint.training,
+        metrics=source.metrics,
     )
 
 
@@ -126,3 +179,21 @@ def _require_free(folder: Path, *, replace: bool) -> None:
         raise UsageError(f"{folder} exists and is not a bundle: name another folder")
     if not replace:
         raise UsageError(f"{folder} already holds a bundle: add --replace, or name another folder")
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """Give a path beside a folder, from which a bundle can take the folder's place at once.
+
+    Raises:
+        UsageError: nothing can be written there.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {folder}: {error.strerror}; choose a folder you may write to"
+        ) from error
+    with partial as name:
+        yield Path(name) / "bundle"

@@ -2,27 +2,77 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+if TYPE_CHECKING:
+    from export.parity import Parity
+
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="best.safetensors of a run folder.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the bundle to write.", show_default=False)],
-    form: Annotated[Literal["bundle"], typer.Option("--format", help="What to write.")] = "bundle",
-    name: Annotated[str | None, typer.Option(help="Name of the model; the folder's, if not given.")] = None,
-    replace: Annotated[bool, typer.Option(help="Replace a bundle that is there.")] = False,
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="best.safetensors of a run folder, or the folder of a bundle.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="What to write: a folder, or for jetson an archive (.tar.gz).", show_default=False
+        ),
+    ],
+    target: Annotated[
+        Literal["bundle", "tensorrt", "triton", "jetson"],
+        typer.Option(
+            "--format",
+            help="bundle: what mmtl runs; tensorrt: that and the graphs which build-engine builds from; "
+            "triton: a model repository; jetson: one archive to install from.",
+        ),
+    ] = "bundle",
+    name: Annotated[
+        str, typer.Option(help="Name of the model: the bundle's or that of --out, if not given.")
+    ] = "",
+    clips: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare on these too: a folder of recordings, or a manifest .csv with a path column."
+        ),
+    ] = None,
+    no_fp16: Annotated[bool, typer.Option("--no-fp16", help="Leave out the graphs in FP16.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace what is there.")] = False,
 ) -> None:
-    """Turn a checkpoint into a bundle, and check that the two agree."""
-    from export.bundling import export_bundle
-    from train.checkpoint import load_checkpoint
+    """Turn a checkpoint into what a device runs, and check that the two agree."""
+    from export.parity import Checks, table
+    from export.sounds import find_clips
+    from export.source import read_source
+    from export.targets import Wanted, export_target
 
-    parity = export_bundle(load_checkpoint(checkpoint), out, name or out.name, replace=replace)
-    typer.echo(
-        f"{form} {out}\n"
-        f"torch to ONNX      {parity.torch_to_onnx:.1e} in logits\n"
-        f"window to stream   {parity.window_to_stream:.1e} in probability\n"
-        f"labels agree       {100 * parity.same_labels:.1f} % of {parity.windows} windows"
-    )
+    recordings = find_clips(clips) if clips else []
+    wanted = Wanted(target, out, name=name, replace=replace, fp16=not no_fp16)
+    model = read_source(checkpoint)
+    measured: list[Parity] = []
+    try:
+        with _progress("comparing") as progress:
+            written = export_target(model, wanted, Checks(recordings, measured.append, progress))
+    finally:  # a refusal is explained by what was measured; under the bar it would land on stderr
+        typer.echo("\n".join(map(table, measured)), nl=bool(measured))
+    typer.echo(f"{target} {written}")
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[float], None]]:
+    """Show a bar with the time left on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.update(task, completed=share)

@@ -39,12 +39,15 @@ NETWORK = {
     *("requests", "httpx", "aiohttp", "websockets", "urllib3", "asyncio", "paho"),
 }
 
-NETWORK_EXCEPTIONS = {"edge/server.py", "edge/channels.py", "edge/mqtt.py"}
-"""Files, from the root, that may use the network: when a person asks for it, and not before."""
+NETWORK_EXCEPTIONS = {"edge/server.py", "edge/channels.py", "edge/mqtt.py", "edge/readiness.py"}
+"""Files, from the root, that may use the network: when a person asks for it, and not before.
+
+`readiness` only has a socket of this machine, systemd's; `test_readiness.py` holds it to that.
+"""
 
 SLOW_TO_IMPORT = ("torch", "numpy", "onnxruntime", "sounddevice", "websockets", "paho", "jsonschema")
 
-OPTIONAL = ("edge.server", "edge.channels", "edge.mqtt", "websockets", "paho")
+OPTIONAL = ("edge.server", "edge.channels", "edge.mqtt", "edge.readiness", "websockets", "paho")
 """What no run on this device loads unless it was asked for a network."""
 
 # Imports every module below a folder, and prints the names under "torch" that any of them asked for,

@@ -12,7 +12,7 @@ import pytest
 from edge.bundle import default_bundle, read_manifest
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-COMMANDS = sorted(set(re.findall(r"^\| `mmtl ([a-z]+)", README, re.MULTILINE)))
+COMMANDS = sorted(set(re.findall(r"^\| `mmtl ([a-z-]+)", README, re.MULTILINE)))
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -30,7 +30,7 @@ def test_python_in_the_readme_runs_and_prints_a_window(code: str) -> None:
 
 def test_the_readme_shows_python_and_commands() -> None:
     assert PYTHON
-    assert {"monitor", "run", "train", "export"} <= set(COMMANDS)
+    assert {"monitor", "run", "train", "export", "build-engine"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

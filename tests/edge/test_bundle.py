@@ -74,6 +74,32 @@ def test_a_truncated_file_is_noticed(bundle_folder: Path) -> None:
     refused(bundle_folder, ENCODER)
 
 
+def with_more(folder: Path, name: str = "engine/more.onnx") -> Path:
+    """List one more file than a bundle must have."""
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("a graph")
+    write_manifest(folder, replace(read_manifest(folder), files={name: ""}))
+    return folder / name
+
+
+def test_more_files_are_kept_in_the_manifest_and_checked_too(bundle_folder: Path) -> None:
+    more = with_more(bundle_folder)
+    manifest = load_bundle(bundle_folder).manifest
+    assert set(manifest.files) == {*REQUIRED, "engine/more.onnx"}
+    write_manifest(bundle_folder, replace(manifest, name="renamed"))
+    assert load_bundle(bundle_folder).manifest.files == manifest.files
+    more.write_text("another graph")
+    refused(bundle_folder, "engine/more.onnx", "SHA-256")
+    more.unlink()
+    refused(bundle_folder, "engine/more.onnx", "lacks")
+
+
+@pytest.mark.parametrize("name", ["../secret", "engine/../../secret", "/etc/hostname"])
+def test_a_file_outside_the_bundle_is_never_read(bundle_folder: Path, name: str) -> None:
+    edit(bundle_folder, lambda described: described["files"].update({name: "0" * 64}))
+    refused(bundle_folder, name, "not in it")
+
+
 @pytest.mark.parametrize("kind", ["missing", "file", "empty"])
 def test_what_is_not_a_bundle_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "thing"

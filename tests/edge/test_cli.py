@@ -123,7 +123,7 @@ def spoil(folder: Path, kind: str) -> None:
 
 
 def test_the_demo_gives_events_that_end_in_a_summary(mmtl: Mmtl) -> None:
-    outcome = mmtl("run", "demo", "--jsonl", "-")
+    outcome = mmtl("run", "demo", "--jsonl", "-", "--provider", "cpu")
     assert (outcome.code, outcome.err) == (0, "")
     found = assert_whole(outcome.out)
     assert {"window", "speech"} <= {event["type"] for event in found}
@@ -133,7 +133,7 @@ def test_the_demo_gives_events_that_end_in_a_summary(mmtl: Mmtl) -> None:
 def test_a_file_gives_readable_lines(mmtl: Mmtl, tmp_path: Path) -> None:
     path = tmp_path / "noise.wav"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, 64_000), 16_000)
-    outcome = mmtl("run", str(path))
+    outcome = mmtl("run", str(path), "--provider", "cpu")
     assert (outcome.code, outcome.err) == (0, "")
     first, *_, last = outcome.out.splitlines()
     assert first.startswith("listening to noise.wav")
@@ -146,7 +146,7 @@ def test_a_clip_too_short_for_a_window_is_heard_all_the_same(
 ) -> None:
     path = tmp_path / "short.wav"
     soundfile.write(path, np.full(samples, 0.1), 16_000)
-    outcome = mmtl("run", str(path), "--jsonl", "-")
+    outcome = mmtl("run", str(path), "--jsonl", "-", "--provider", "cpu")
     assert (outcome.code, outcome.err) == (0, "")
     assert [event["type"] for event in assert_whole(outcome.out)] == ["session", "summary"]
 
@@ -164,7 +164,7 @@ def test_windows_go_to_a_table_as_convert_would_make_it_and_events_to_stdout(
     mmtl: Mmtl, tmp_path: Path
 ) -> None:
     log, table = tmp_path / "events.jsonl", tmp_path / "windows.csv"
-    outcome = mmtl("run", "demo", "--jsonl", str(log), "--csv", str(table))
+    outcome = mmtl("run", "demo", "--jsonl", str(log), "--csv", str(table), "--provider", "cpu")
     assert (outcome.code, outcome.err) == (0, "")
     assert "listening to demo" in outcome.out
     assert_whole(log.read_text("utf-8"))
@@ -175,7 +175,7 @@ def test_windows_go_to_a_table_as_convert_would_make_it_and_events_to_stdout(
 def test_a_table_on_stdout_has_it_to_itself(mmtl: Mmtl, tmp_path: Path) -> None:
     path = tmp_path / "noise.wav"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, 64_000), 16_000)
-    outcome = mmtl("run", str(path), "--csv", "-")
+    outcome = mmtl("run", str(path), "--csv", "-", "--provider", "cpu")
     assert (outcome.code, outcome.err) == (0, "")
     header, *rows = outcome.out.splitlines()
     assert header.startswith("start_s,end_s,label,speech,level_dbfs,neutral,")
@@ -211,7 +211,7 @@ def test_a_folder_is_one_line_and_code_3(mmtl: Mmtl, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "demo", "--provider", "gpu"], "auto, cpu or cuda"),
+        (["run", "demo", "--provider", "gpu"], "auto, cpu, cuda or tensorrt"),
         (["run", "demo", "--step-ms", "100"], "a multiple of 80 ms"),
         (["run", "demo", "--step-ms", "0"], "a multiple of 80 ms"),
         (["run", "demo", "--step-ms", "often"], "mmtl run --help"),
@@ -261,8 +261,9 @@ def test_a_bad_line_of_a_log_is_one_line_and_code_2_and_leaves_no_file(mmtl: Mmt
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_one_line_and_code_1(mmtl: Mmtl, tmp_path: Path) -> None:
-    assert_one_line(mmtl("run", "demo", "--jsonl", str(FULL)), 1, "/dev/full", "make room")
-    assert_one_line(mmtl("run", "demo", "--csv", str(FULL)), 1, "/dev/full", "make room")
+    for option in ("--jsonl", "--csv"):
+        outcome = mmtl("run", "demo", option, str(FULL), "--provider", "cpu")
+        assert_one_line(outcome, 1, "/dev/full", "make room")
     log = tmp_path / "events.jsonl"
     mmtl("run", "demo", "--jsonl", str(log))
     program = [sys.executable, "-c", PROGRAM, "convert", str(log), "--to", "csv"]
@@ -284,7 +285,7 @@ def test_a_broker_that_is_not_there_is_said_and_the_run_goes_well(mmtl: Mmtl, tm
     pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
     path = tmp_path / "short.wav"
     soundfile.write(path, np.full(1_000, 0.1), 16_000)
-    outcome = mmtl("run", str(path), "--jsonl", "-", "--mqtt", "127.0.0.1:1/mmtl")
+    outcome = mmtl("run", str(path), "--jsonl", "-", "--mqtt", "127.0.0.1:1/mmtl", "--provider", "cpu")
     assert outcome.code == 0
     assert_whole(outcome.out)
     assert outcome.err.splitlines() == [
@@ -447,7 +448,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install() -> None:
 
 
 def test_a_reader_who_leaves_early_is_no_error() -> None:
-    running = process("run", "demo", "--jsonl", "-", "--step-ms", "80")
+    running = process("run", "demo", "--jsonl", "-", "--step-ms", "80", "--provider", "cpu")
     assert running.stdout
     assert events(running.stdout.readline())[0]["type"] == "session"
     running.stdout.close()
@@ -474,7 +475,7 @@ def test_a_reader_of_a_conversion_who_leaves_early_is_no_error(mmtl: Mmtl, tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_flushes_and_ends_in_a_summary_and_code_0(number: signal.Signals) -> None:
-    running = process("run", "demo", "--paced", "--jsonl", "-")
+    running = process("run", "demo", "--paced", "--jsonl", "-", "--provider", "cpu")
     assert running.stdout
     first = running.stdout.readline()
     running.stdout.readline()

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from edge.events import (
     EVENT_VERSION,
     Device,
+    Drift,
+    EngineChange,
     Error,
     Event,
     Overrun,
@@ -31,6 +33,8 @@ EVERY = [
     Speech(0.5, True),
     Overrun(1.0, 0.25),
     Device(2.0, "USB microphone", "lost"),
+    Drift(2.0, "level", -12.5, 8.0, "dB", "speak closer to the microphone"),
+    EngineChange(2.5, "cpu", "the GPU is gone"),
     Error("16 clients are connected: try again later"),
     Summary(10.0, 30, 2, 1, {"p50": 1.0}, 0.01),
 ]

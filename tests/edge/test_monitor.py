@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edge.events import Device, Drift, Event, Overrun, Session, Speech, Summary, Utterance, Window
+from edge.events import (
+    Device,
+    Drift,
+    EngineChange,
+    Event,
+    Overrun,
+    Session,
+    Speech,
+    Summary,
+    Utterance,
+    Window,
+)
 from edge.labels import EMOTIONS, UNSURE
 from edge.monitor import GLYPHS, LiveMonitor, big_rows, farewell, frame
 from edge.monitor_state import CLIP_DBFS, MonitorState, timeline_cells
@@ -231,6 +242,13 @@ def test_a_drift_is_advice_for_a_minute() -> None:
     assert said in text(drifted.after(window(60.0))) + "\n"
     assert "drift" not in text(drifted.after(window(69.1)))
     assert "drift" not in text(drifted.after(SESSION))
+
+
+def test_a_lost_gpu_is_shown_with_the_provider_for_the_rest_of_the_session() -> None:
+    session = replace(SESSION, provider="tensorrt")
+    state = after(session, window(3.0), EngineChange(12.3, "cpu", "the GPU is gone"), window(13.0))
+    assert "provider cpu (tensorrt failed at 0:12.3)" in text(state)
+    assert after(EngineChange(12.3, "cpu", "the GPU is gone")).session is None
 
 
 def test_the_terminal_is_given_back_after_an_error() -> None:

@@ -15,6 +15,7 @@ from edge.events import (
     EVENT_VERSION,
     Device,
     Drift,
+    EngineChange,
     Error,
     Event,
     Overrun,
@@ -33,13 +34,14 @@ PROBS = {"neutral": 0.1, "happy": 0.6, "sad": 0.1, "angry": 0.2}
 TIMES = {"p50": 1.0}
 
 EVERY: list[Event] = [
-    Session("demo", "default", "anna", "cpu", tuple(PROBS), 3.0, 0.24, False, 0.155),
+    Session("demo", "default", "anna", "cpu", tuple(PROBS), 3.0, 0.24, False, 0.155, "asked for"),
     WindowEvent(0.0, 2.999, PROBS, PROBS, "happy", True, -20.0, {"encoder": 0.5}, 1.0),
     Utterance(0.5, 3.0, PROBS, "happy", 3),
     Speech(0.5, True),
     Overrun(1.0, 0.25),
     Device(2.0, "USB microphone", "lost"),
     Drift(2.0, "level", -12.5, 8.0, "dB", "speak closer to the microphone"),
+    EngineChange(2.5, "cpu", "the GPU is gone"),
     Error("try again later"),
     Summary(10.0, 30, 2, 1, TIMES, 0.01, TIMES),
 ]

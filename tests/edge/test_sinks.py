@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edge.errors import MmtlError, UsageError
 from edge.events import (
     Device,
     Drift,
+    EngineChange,
     Event,
     Overrun,
     Session,
@@ -26,7 +28,17 @@ from edge.events import (
     Window,
     to_json,
 )
-from edge.sinks import CsvRows, JsonLines, PlainLines, ReaderGone, Sink, clock_time, describe, printable
+from edge.sinks import (
+    CsvRows,
+    JsonLines,
+    PlainLines,
+    ProviderNote,
+    ReaderGone,
+    Sink,
+    clock_time,
+    describe,
+    printable,
+)
 from tests.edge.schema import checked, checked_event
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -262,15 +274,25 @@ def test_every_kind_of_news_has_its_line_and_the_rest_has_none() -> None:
     summary = Summary(61.04, 1, 2, 1, {"p50": 2.51, "p95": 3.0, "p99": 4.0}, 0.0123)
     device = Device(9.0, "USB microphone", "lost")
     drift = Drift(42.0, "level", -12.14, 8.0, "dB", "speak closer")
-    lines = plain(session(), Speech(1.0, True), OVERRUN, device, drift, summary)
+    engine = EngineChange(9.5, "cpu", "the GPU is gone")
+    lines = plain(session(), Speech(1.0, True), OVERRUN, device, drift, engine, summary)
     assert lines == [
         "listening to demo: base, no profile, cpu",
         "0:01.0  overrun: 0.25 s of sound lost",
         "0:09.0  device USB microphone: lost",
         "0:42.0  drift: level -12.1 dB: speak closer",
+        "0:09.5  engine: cpu from here on (the GPU is gone)",
         "1:01.0  end: 1 window, 2 utterances, step p50 2.5 ms, p95 3.0 ms, p99 4.0 ms, "
         "real-time factor 0.012, sound lost 1 time",
     ]
+
+
+def test_what_runs_the_model_and_why_is_said_once_and_in_one_line() -> None:
+    said: list[str] = []
+    note = ProviderNote(said.append)
+    for event in (replace(session(), provider_reason="no GPU\nhere"), window(3.0, "happy"), OVERRUN):
+        note.emit(event)
+    assert said == ["runs on cpu: no GPU?here"]
 
 
 def test_a_name_can_neither_steer_the_terminal_nor_add_a_line() -> None:

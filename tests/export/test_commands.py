@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from edge.bundle import load_bundle
 from edge.cli import main
 from export import graphs
-from tests.train.synthetic import TINY, tiny_checkpoint
+from tests.train.synthetic import TINY, tiny_checkpoint, write_corpus
 from train.checkpoint import save_checkpoint
 from train.model import EmotionNet
 
@@ -37,9 +38,58 @@ def test_a_checkpoint_is_exported_and_its_parity_is_told(
 ) -> None:
     assert export(checkpoint, "--out", tmp_path / "model") == 0
     told = capsys.readouterr().out
-    assert told.startswith(f"bundle {tmp_path / 'model'}\n")
-    assert "labels agree       100.0 %" in told
+    assert told.endswith(f"bundle {tmp_path / 'model'}\n")
+    for name in ("torch", "stream", "window.onnx"):
+        assert re.search(rf"^{name} .* 100\.0 %", told, re.MULTILINE)
+    assert "FP16" not in told
     assert load_bundle(tmp_path / "model").manifest.name == "model"
+
+
+def test_an_export_for_tensorrt_tells_the_parity_of_each_graph(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(checkpoint, "--out", tmp_path / "model", "--format", "tensorrt") == 0
+    told = capsys.readouterr().out
+    assert told.count("passed") == 6
+    for graph in (tmp_path / "model" / "engine").glob("*.onnx"):
+        assert re.search(rf"^engine/{re.escape(graph.name)} .*passed$", told, re.MULTILINE)
+    assert told.endswith(f"tensorrt {tmp_path / 'model'}\n")
+
+
+def test_fp16_can_be_left_out(checkpoint: Path, tmp_path: Path) -> None:
+    assert export(checkpoint, "--out", tmp_path / "model", "--format", "tensorrt", "--no-fp16") == 0
+    names = {path.name for path in (tmp_path / "model" / "engine").glob("*.onnx")}
+    assert names == {"window.lstm.fp32.onnx", "window.unrolled.fp32.onnx"}
+
+
+def test_recordings_can_be_added(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", speakers=1, takes=1)
+    assert export(checkpoint, "--out", tmp_path / "model", "--clips", corpus) == 0
+    assert "and 4 recordings" in capsys.readouterr().out
+
+
+def test_recordings_that_are_not_there_have_exit_code_2(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(checkpoint, "--out", tmp_path / "model", "--clips", tmp_path / "none") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_bundle_can_be_exported_again(checkpoint: Path, tmp_path: Path) -> None:
+    assert export(checkpoint, "--out", tmp_path / "first") == 0
+    assert export(tmp_path / "first", "--out", tmp_path / "second", "--format", "tensorrt") == 0
+    first, second = load_bundle(tmp_path / "first"), load_bundle(tmp_path / "second")
+    assert (second.manifest.name, second.fingerprint) == ("first", first.fingerprint)
+
+
+def test_a_folder_of_something_else_has_exit_code_4(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(tmp_path, "--out", tmp_path / "model") == 4
+    assert "is a folder without a model" in capsys.readouterr().err
 
 
 def test_a_name_can_be_given(checkpoint: Path, tmp_path: Path) -> None:
@@ -83,13 +133,13 @@ def test_a_graph_that_differs_has_exit_code_7_and_leaves_nothing(
 
     monkeypatch.setattr("export.bundling.window_graph", of_another)
     assert export(checkpoint, "--out", tmp_path / "model") == 7
-    message = capsys.readouterr().err
+    told, message = capsys.readouterr()
+    assert re.search(r"^stream .*passed\nwindow\.onnx .*REFUSED$", told, re.MULTILINE)
     assert message.startswith("mmtl: the exported graphs differ")
     assert message.count("\n") == 1
     assert list(tmp_path.iterdir()) == [checkpoint]
 
 
-@pytest.mark.parametrize("form", ["tensorrt", "pickle"])
-def test_a_format_that_is_not_written_yet_is_refused(checkpoint: Path, tmp_path: Path, form: str) -> None:
-    assert export(checkpoint, "--out", tmp_path / "model", "--format", form) == 2
+def test_a_format_that_there_is_not_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    assert export(checkpoint, "--out", tmp_path / "model", "--format", "pickle") == 2
     assert not (tmp_path / "model").exists()

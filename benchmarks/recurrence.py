@@ -1,0 +1,71 @@
+"""What projecting a window's features for the LSTM costs at each step, and what it would cost not to.
+
+    python benchmarks/recurrence.py [--rounds 2000]
+
+The LSTM operator projects the features of a window again, though it has seen all but the newest. To
+project each once, the operator would have to be unrolled, for it takes features only. Both are timed on
+features of 128 values, as shipped, and of one value, where the projection costs next to nothing: the
+difference is the projection. Median CPU time of one thread; the four take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+from export.draft import Draft
+from export.recurrence import lstm_operator, unrolled_lstm
+
+STEPS = 32
+UNITS = 128
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2000)
+    rounds = parser.parse_args().rounds
+    cases = {
+        (kind, values): session(kind, values) for kind in ("operator", "unrolled") for values in (128, 1)
+    }
+    spent: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
+    for _ in range(rounds):
+        for case, runs in cases.items():
+            spent[case].append(cpu_us(runs, case[1]))
+    print(f"{platform.machine()}, Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}")
+    print(f"{'BiLSTM over 32 features':26}{'128 values':>12}{'1 value':>12}{'difference':>12}")
+    for kind in ("operator", "unrolled"):
+        shipped, free = (float(np.median(spent[kind, values])) for values in (128, 1))
+        print(f"{kind:26}{shipped:9.0f} us{free:9.0f} us{shipped - free:9.0f} us")
+
+
+def session(kind: str, values: int) -> onnxruntime.InferenceSession:
+    """Open a graph of nothing but the BiLSTM."""
+    torch.manual_seed(0)
+    lstm, draft = nn.LSTM(values, UNITS, bidirectional=True), Draft()
+    if kind == "operator":
+        output = lstm_operator(draft, "features", lstm, every=True)
+    else:
+        output = unrolled_lstm(draft, "features", lstm, STEPS, every=True)
+    model = draft.model("recurrence", {"features": (STEPS, "B", values)}, {output: (STEPS, 2, "B", UNITS)})
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+
+
+def cpu_us(runs: onnxruntime.InferenceSession, values: int) -> float:
+    """Time one run in CPU microseconds of this process."""
+    features = np.ones((STEPS, 1, values), np.float32)
+    began = time.process_time()
+    runs.run(None, {"features": features})
+    return 1e6 * (time.process_time() - began)
+
+
+if __name__ == "__main__":
+    main()

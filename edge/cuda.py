@@ -1,0 +1,244 @@
+"""CUDA for a runner: memory, copies and one stream, behind a small protocol.
+
+Three rules hold for each implementation. All calls come from the thread that made the object, the owner
+thread. Copies, and whatever else is put on the stream, only begin when they are asked for: until `sync`,
+neither side of a copy may be touched. `close` frees everything, and after it nothing may be used.
+
+`PycudaCuda` is the real one; no TensorRT engine has run on it for this project yet. `NumpyCuda` is a GPU
+made of NumPy arrays, on which the runner's logic is tested.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from edge.errors import EngineError
+from edge.frontend import Array
+
+Shape = tuple[int, ...]
+
+_ALIGNMENT: Final = 256
+
+
+class Cuda(Protocol):
+    """One GPU's memory and one of its streams, made, used and closed in one thread."""
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle."""
+
+    def alloc(self, nbytes: int) -> int:
+        """Return the address of so many bytes of device memory."""
+
+    def pinned(self, shape: Shape) -> Array:
+        """Return a float32 array in host memory that copies can use directly."""
+
+    def h2d(self, address: int, host: Array) -> None:
+        """Begin to copy a pinned array, or the first rows of one, to the device."""
+
+    def d2h(self, host: Array, address: int) -> None:
+        """Begin to copy from the device to a pinned array, or to the first rows of one."""
+
+    def sync(self) -> None:
+        """Wait for everything that was begun."""
+
+    def close(self) -> None:
+        """Wait, free what `alloc` and `pinned` gave, and let go of the GPU; twice does no harm."""
+
+
+class PycudaCuda:
+    """CUDA through pycuda, in the device's primary context: the one that ONNX Runtime and torch use too.
+
+    Everything that must be undone lies on one stack, so that it is undone in the reverse order even if
+    a step fails: pycuda ends the process when a thread ends whose context was not popped.
+    """
+
+    def __init__(self, gpu: int = 0, driver: Any = None) -> None:
+        """Take hold of a GPU.
+
+        Args:
+            gpu: its number, in the driver's order.
+            driver: the module `pycuda.driver`, or what stands in for it.
+
+        Raises:
+            EngineError: pycuda is not installed, or the GPU cannot be used.
+        """
+        self._driver = _pycuda_driver() if driver is None else driver
+        self._stream: Any = None
+        self._owned = contextlib.ExitStack()
+        try:
+            with self._explained("was opened"):
+                self._open(gpu)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, gpu: int) -> None:
+        self._driver.init()
+        context = self._driver.Device(gpu).retain_primary_context()
+        self._owned.callback(context.detach)
+        context.push()
+        self._owned.callback(self._driver.Context.pop)
+        self._stream = self._driver.Stream()
+        self._owned.callback(self._drop_stream)
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle."""
+        return int(self._stream.handle)
+
+    def alloc(self, nbytes: int) -> int:
+        """Return the address of so many bytes of device memory."""
+        with self._explained("was asked for memory"):
+            memory = self._driver.mem_alloc(nbytes)
+        self._owned.callback(memory.free)
+        return int(memory)
+
+    def pinned(self, shape: Shape) -> Array:
+        """Return a page-locked float32 array."""
+        with self._explained("was given host memory"):
+            host: Array = self._driver.pagelocked_empty(shape, np.float32)
+        self._owned.callback(host.base.free)  # type: ignore[union-attr]
+        return host
+
+    def h2d(self, address: int, host: Array) -> None:
+        """Begin to copy to the device."""
+        with self._explained("copied"):
+            self._driver.memcpy_htod_async(address, host, self._stream)
+
+    def d2h(self, host: Array, address: int) -> None:
+        """Begin to copy from the device."""
+        with self._explained("copied"):
+            self._driver.memcpy_dtoh_async(host, address, self._stream)
+
+    def sync(self) -> None:
+        """Wait for the stream."""
+        with self._explained("computed"):
+            self._stream.synchronize()
+
+    def close(self) -> None:
+        """Wait, free all memory, then the stream, then the context. Failures are of no use to anybody now."""
+        with contextlib.suppress(self._driver.Error), self._owned:
+            if self._stream is not None:
+                self._stream.synchronize()
+
+    def _drop_stream(self) -> None:
+        self._stream = None
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except self._driver.Error as error:
+            reason = " ".join(str(error).split())
+            raise EngineError(
+                f"the GPU failed while it {what} ({reason}): see what nvidia-smi or dmesg says, "
+                "or use --provider cpu"
+            ) from error
+
+
+class NumpyCuda:
+    """A GPU made of NumPy arrays, strict where a real one would crash, or go on with rubbish.
+
+    Work on the stream waits until `sync`, like that of a GPU which is slow: what is read too early is
+    NaN, and what is overwritten too early spoils the result. Misuse is an AssertionError. Once `lost`
+    is set, every call fails as a GPU's does that fell off its bus.
+    """
+
+    def __init__(self) -> None:
+        self.lost = False
+        self.closed = False
+        self._owner = threading.get_ident()
+        self._device: dict[int, Array] = {}
+        self._host: list[Array] = []
+        self._begun: list[Callable[[], None]] = []
+
+    @property
+    def stream(self) -> int:
+        """A handle that is not that of CUDA's default stream."""
+        self._use()
+        return 1
+
+    def alloc(self, nbytes: int) -> int:
+        """Return an address where so many bytes of NaN are."""
+        self._use()
+        address = _ALIGNMENT * (1 + sum(len(memory) for memory in self._device.values()))
+        self._device[address] = np.full(-(-nbytes // 4), np.nan, np.float32)
+        return address
+
+    def pinned(self, shape: Shape) -> Array:
+        """Return an array of NaN that this GPU may copy from and to."""
+        self._use()
+        self._host.append(np.full(shape, np.nan, np.float32))
+        return self._host[-1]
+
+    def h2d(self, address: int, host: Array) -> None:
+        """Note that an array is to be copied to the device."""
+        device = self._copied(host, address)
+        self.enqueue(lambda: np.copyto(device, host))
+
+    def d2h(self, host: Array, address: int) -> None:
+        """Note that an array is to be copied from the device."""
+        device = self._copied(host, address)
+        self.enqueue(lambda: np.copyto(host, device))
+
+    def sync(self) -> None:
+        """Do the work that waits, in order."""
+        self._use()
+        self._finish()
+
+    def close(self) -> None:
+        """Do what waits and make every array unusable."""
+        assert threading.get_ident() == self._owner, "closed by a thread that does not own it"
+        if not self.lost:
+            self._finish()
+        for host in self._host:
+            if host.flags.writeable:
+                host.fill(np.nan)
+                host.flags.writeable = False
+        self._device.clear()
+        self.closed = True
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        """Put work on the stream, as a kernel is."""
+        self._use()
+        self._begun.append(work)
+
+    def memory(self, address: int, shape: Shape) -> Array:
+        """Return the device memory at an address, as a kernel sees it."""
+        assert address in self._device, f"there is no memory at {address}"
+        count = int(np.prod(shape))
+        assert count <= len(self._device[address]), "beyond the end of the memory"
+        return self._device[address][:count].reshape(shape)
+
+    def _copied(self, host: Array, address: int) -> Array:
+        """Check one side of a copy and return the other."""
+        assert any(np.shares_memory(host, pinned) for pinned in self._host), "this host memory is not pinned"
+        assert host.flags.c_contiguous, "the rows do not lie together"
+        return self.memory(address, host.shape)
+
+    def _finish(self) -> None:
+        begun, self._begun = self._begun, []
+        for work in begun:
+            work()
+
+    def _use(self) -> None:
+        assert threading.get_ident() == self._owner, "used by a thread that does not own it"
+        assert not self.closed, "used after it was closed"
+        if self.lost:
+            raise EngineError("the GPU failed while it computed (it is lost): use --provider cpu")
+
+
+def _pycuda_driver() -> Any:
+    try:
+        import pycuda.driver
+    except ImportError as error:  # also where the driver's library is missing, which pycuda is linked with
+        raise EngineError(
+            f"pycuda cannot be used here ({error}): pip install pycuda, or use --provider cpu"
+        ) from error
+    return pycuda.driver

@@ -1,0 +1,141 @@
+"""All checks of a machine in their order, as lines for a person or one JSON object for a program."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from edge import checks, engine_checks
+from edge.checks import Check, Patient
+from edge.errors import EngineError, MmtlError, ModelError, SourceError
+from edge.sinks import printable
+from edge.symptoms import shortened
+
+SCHEMA_VERSION: Final = 1
+"""Of the JSON: raised when a key is renamed or removed."""
+_MARKS: Final = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
+_WIDEST: Final = 100
+_TEXT_COLUMN: Final = 26
+
+
+@dataclass(frozen=True)
+class Area:
+    """Checks that belong together, and what a problem among them means."""
+
+    name: str
+    error: type[MmtlError]
+    """Its exit code is the doctor's where the first problem is here."""
+    checks: tuple[Callable[[Patient], Check], ...]
+
+
+AREAS: Final = (
+    Area("machine", MmtlError, (checks.python, checks.jetpack, checks.power_mode)),
+    Area("sound", SourceError, (checks.portaudio, checks.microphones, checks.sound_group)),
+    Area(
+        "model",
+        ModelError,
+        (checks.bundle, checks.voice, checks.profiles, checks.profile, checks.profile_folder),
+    ),
+    Area(
+        "engine",
+        EngineError,
+        (
+            engine_checks.onnxruntime,
+            engine_checks.gpu,
+            engine_checks.tensorrt,
+            engine_checks.pycuda,
+            engine_checks.engine,
+            checks.engine_folder,
+            engine_checks.provider,
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A check that was made, and its area."""
+
+    area: Area
+    check: Check
+
+
+def examine(patient: Patient) -> Iterator[Examined]:
+    """Make every check, one after the other as they are asked for."""
+    for area in AREAS:
+        for check in area.checks:
+            yield Examined(area, _safely(check, patient))
+
+
+def exit_code(examined: Iterable[Examined]) -> int:
+    """Return the design's exit code for the first problem, 0 without any."""
+    codes = (item.area.error.exit_code for item in examined if item.check.verdict == "problem")
+    return next(codes, 0)
+
+
+def described(examined: Iterable[Examined]) -> dict[str, Any]:
+    """Return it all as JSON has it: `checks` is a list of objects which all have the same keys."""
+    listed = list(examined)
+    return {
+        "v": SCHEMA_VERSION,
+        "exit_code": exit_code(listed),
+        "checks": [{"area": item.area.name, **asdict(item.check)} for item in listed],
+    }
+
+
+def lines(examined: Iterable[Examined], width: int | None = None) -> Iterator[str]:
+    """Yield it all as text, a heading before each area and what it comes to at the end.
+
+    Args:
+        examined: the checks.
+        width: of a line; the terminal's, 80 where there is none, if not given.
+    """
+    width = width or min(_WIDEST, shutil.get_terminal_size().columns)
+    made: list[Examined] = []
+    for item in examined:
+        if not made or item.area is not made[-1].area:
+            yield item.area.name
+        made.append(item)
+        yield from _check_lines(item.check, width)
+    yield from _wrapped("", _conclusion([item.check.verdict for item in made]), width)
+
+
+def _check_lines(check: Check, width: int) -> Iterator[str]:
+    yield from _wrapped(f"  {_MARKS[check.verdict]:<8}{check.name:<16}", check.found, width)
+    for detail in check.details:
+        yield from _wrapped(" " * _TEXT_COLUMN + "- ", detail, width)
+    if check.remedy:
+        yield from _wrapped(" " * _TEXT_COLUMN + "-> ", check.remedy, width)
+
+
+def _wrapped(begin: str, text: str, width: int) -> list[str]:
+    broken = textwrap.wrap(
+        printable(text),
+        max(width, 2 * _TEXT_COLUMN),
+        initial_indent=begin,
+        subsequent_indent=" " * len(begin),
+        break_long_words=False,  # paths are copied
+        break_on_hyphens=False,
+    )
+    return broken or [begin.rstrip()]
+
+
+def _conclusion(verdicts: list[str]) -> str:
+    counts = " and ".join(_counted(verdicts.count(kind), kind) for kind in ("problem", "note"))
+    return f"{counts}; what to do stands after the arrows" if set(verdicts) != {"ok"} else "all is well"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count or 'no'} {noun}{'s' if count != 1 else ''}"
+
+
+def _safely(check: Callable[[Patient], Check], patient: Patient) -> Check:
+    """Make a check; one that fails for a reason nobody thought of is a problem, and no end to the others."""
+    try:
+        return check(patient)
+    except Exception as error:  # noqa: BLE001 - the last resort, which says so
+        said = f"could not be looked at: {shortened(f'{type(error).__name__}: {error}')}"
+        return Check(check.__name__.replace("_", " "), "problem", said, "report this line")

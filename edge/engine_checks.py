@@ -1,0 +1,144 @@
+"""What runs the model here, and if that is not the GPU, what keeps it from it? One small function a check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from edge.bundle import Bundle
+from edge.checks import Check, Patient, Verdict, failed
+from edge.driver import Gpu
+from edge.plan import StalePlanError, Target, Wanted, open_plan, plan_path
+from edge.symptoms import copies_of, installed
+
+TENSORRT_PARTS: Final = r"tensorrt(?:_cu\d+)?(?:_bindings|_libs)?"
+"""Names under which TensorRT is installed for Python."""
+ONNXRUNTIMES: Final = r"onnxruntime(?:_(?:gpu|openvino|directml|training|rocm|qnn))?"
+"""Packages that bring ONNX Runtime, each into the same folder."""
+_ONNXRUNTIME: Final = "pip install --force-reinstall onnxruntime"
+_UNUSABLE: Final = "not looked at: the bundle cannot be used"
+
+
+def onnxruntime(patient: Patient) -> Check:
+    """Is ONNX Runtime there, once, and what can it use?"""
+    name = "onnxruntime"
+    found = patient.system.ask("onnxruntime")
+    if "error" in found:
+        return failed(name, "problem", found, _ONNXRUNTIME)
+    said = f"{found['version']} with {', '.join(found['providers'])}"
+    kinds = sorted({kind for kind, _, _ in installed(ONNXRUNTIMES)})
+    if len(kinds) > 1:
+        remedy = f"pip uninstall {' '.join(kinds)}, then install the one that is wanted"
+        return Check(name, "note", f"{said}; {' and '.join(kinds)} are installed over each other", remedy)
+    return Check(name, "ok", said)
+
+
+def gpu(patient: Patient) -> Check:
+    """Which GPU is there, and does its driver work?"""
+    found, verdict = patient.driver, patient.gpu_verdict
+    if "error" in found:
+        check = failed("gpu", verdict, found, "see what nvidia-smi says, or use --provider cpu")
+        return check if verdict == "problem" else Check("gpu", verdict, check.found, _for_gpu(check.remedy))
+    gpus = [Gpu(**item) for item in found["gpus"]]
+    others = f", the first of {len(gpus)}" if len(gpus) > 1 else ""
+    return Check("gpu", "ok", f"{_described(gpus[0])}{others}")
+
+
+def _for_gpu(remedy: str) -> str:
+    return f"only for a GPU: {remedy.removesuffix(', or use --provider cpu')}"
+
+
+def _described(item: Gpu) -> str:
+    memory = f"{item.memory_bytes / 2**30:.1f} GB"
+    capability = f"compute capability {item.compute_capability}"
+    return f"{item.name}, {capability}, {memory}, driver for CUDA {item.driver_cuda_version}"
+
+
+def tensorrt(patient: Patient) -> Check:
+    """Is there one TensorRT, and does it load?"""
+    name, found, copies = "tensorrt", patient.engines, _copies()
+    if "error" in found:
+        needed = patient.gpu_verdict if copies or patient.jetson_linux else "note"
+        check = failed(name, needed, found, "install it anew, or use --provider cpu")
+        remedy = check.remedy if patient.gpu_verdict == "problem" else _for_gpu(check.remedy)
+        return Check(name, needed, check.found, remedy, copies)
+    said = f"{found['version']}, {found['file']}"
+    if _is_twice():
+        return Check(name, patient.gpu_verdict, f"{said}, and another one", _remove(patient), copies)
+    if patient.jetson_linux and not _is_systems(patient, found["file"]):
+        return Check(name, "problem", f"{said}, which is not JetPack's", _remove(patient), copies)
+    return Check(name, "ok", said)
+
+
+def _is_twice() -> bool:
+    """Tell whether `import` has a choice, or the files of two versions lie in one folder."""
+    versions = {version.partition(".post")[0] for _, version, _ in installed(TENSORRT_PARTS)}
+    return len(copies_of("tensorrt")) > 1 or len(versions) > 1
+
+
+def _copies() -> tuple[str, ...]:
+    """List what Python could import as TensorRT, and what says that it was installed."""
+    packages = [str(folder) for folder in copies_of("tensorrt")]
+    return (
+        *packages,
+        *(f"{name} {version} in {folder}" for name, version, folder in installed(TENSORRT_PARTS)),
+    )
+
+
+def _is_systems(patient: Patient, file: str) -> bool:
+    return Path(file).resolve().is_relative_to((patient.system.root / "usr" / "lib").resolve())
+
+
+def _remove(patient: Patient) -> str:
+    keep = "JetPack's, under /usr/lib" if patient.jetson_linux else "the one that fits the driver"
+    return f"keep {keep}; pip uninstall the other, then mmtl build-engine"
+
+
+def pycuda(patient: Patient) -> Check:
+    """Is pycuda there, which brings windows to TensorRT and back?"""
+    found = patient.system.ask("pycuda")
+    if "error" not in found:
+        return Check("pycuda", "ok", f"{found['version']}, built for CUDA {found['cuda']}")
+    wanted = patient.gpu_verdict == "problem" and "error" not in patient.engines
+    verdict: Verdict = "problem" if wanted else "note"
+    return Check("pycuda", verdict, found["error"], _PYCUDA if wanted else f"only for TensorRT: {_PYCUDA}")
+
+
+_PYCUDA: Final = "PATH=/usr/local/cuda/bin:$PATH pip install pycuda"
+
+
+def engine(patient: Patient) -> Check:
+    """Was a TensorRT engine built for this model, and does it hold here?"""
+    name, model = "engine", patient.bundle
+    if not isinstance(model, Bundle):
+        return Check(name, "note", _UNUSABLE)
+    path = plan_path(model)
+    if "error" in patient.driver or "error" in patient.engines:
+        there = f"{path}: only TensorRT on a GPU can use it" if path.is_file() else "none"
+        return Check(name, "note" if path.is_file() else "ok", there)
+    build = f"mmtl build-engine {patient.folder}"
+    if not path.is_file():
+        return Check(name, "note", "none has been built for this model yet", build)
+    here = Target.of(Gpu(**patient.driver["gpus"][0]), patient.engines["version"])
+    try:
+        holds = open_plan(model, here, Wanted()).fingerprint
+    except StalePlanError as error:
+        return Check(name, "problem", f"stale: {error.reason}", build)
+    windows = f"{holds.batch} window{'s' if holds.batch != 1 else ''} at once"
+    return Check(name, "ok", f"fresh: {holds.recurrence}, {holds.precision}, up to {windows} ({path})")
+
+
+def provider(patient: Patient) -> Check:
+    """What does --provider auto take, and why nothing faster?"""
+    if not isinstance(patient.bundle, Bundle):
+        return Check("provider", "note", _UNUSABLE)
+    found = patient.system.ask("provider", str(patient.folder))
+    if "error" in found:
+        return failed("provider", "problem", found, "use --provider cpu")
+    slower = found["provider"] == "cpu" and patient.gpu_verdict == "problem"
+    said = f"auto takes {found['provider']}: {found['reason']}"
+    return (
+        Check("provider", "note", said, "what keeps it from the GPU stands above")
+        if slower
+        else Check("provider", "ok", said)
+    )

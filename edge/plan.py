@@ -1,0 +1,256 @@
+"""Plans: the TensorRT engines built on this machine, each beside the fingerprint of what it holds for.
+
+A plan holds for one model, one TensorRT and one GPU, and TensorRT does not say beforehand whether it does.
+So what it was built from and for is kept in a JSON file beside it, never inside it, with the SHA-256 of the
+plan itself; a plan that is not exactly that is not loaded, but built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from edge.bundle import Bundle
+from edge.driver import Gpu
+from edge.errors import EngineError
+from edge.files import replacing
+
+PLAN_SCHEMA: Final = 1
+"""Of the JSON, and of how this program builds: raised when either changes."""
+_OTHERS_MAY_WRITE: Final = 0o022
+
+
+class StalePlanError(EngineError):
+    """A plan is missing, damaged, or holds for something else."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}: run mmtl build-engine")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a plan runs; it runs nowhere else."""
+
+    tensorrt: str
+    """Full version, as "10.3.0"."""
+    gpu: str
+    compute_capability: str
+    """As "8.7"."""
+
+    @classmethod
+    def of(cls, gpu: Gpu, tensorrt_version: str) -> Target:
+        """Describe a GPU under a TensorRT."""
+        return cls(tensorrt_version, gpu.name, gpu.compute_capability)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a plan shall be able to do."""
+
+    precision: str = "auto"
+    """"fp32", "fp16", or "auto" for the faster of those that agree with ONNX Runtime."""
+    batch: int = 1
+    """Most windows at once, >= 1."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Everything that a plan depends on: where any of it differs, the plan is built again."""
+
+    graph: str
+    """The graph's file, from the bundle's folder."""
+    onnx_sha256: str
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+    precision: str
+    """"fp32" or "fp16"."""
+    recurrence: str
+    """How the BiLSTM is encoded: "lstm" or "unrolled"."""
+    frames: int
+    """T of a window."""
+    batch: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan that holds for this model on this machine."""
+
+    path: Path
+    data: bytes = field(repr=False)
+    """What TensorRT deserialises, read once: these are the bytes that were checked."""
+    fingerprint: Fingerprint
+    report: dict[str, Any] = field(default_factory=dict)
+    """What was measured when it was built."""
+
+
+def plan_folder(out: Path | None = None) -> Path:
+    """Return the folder of plans: the one named, or that of the service, or else this user's cache."""
+    if out is not None:
+        return out
+    if state := os.environ.get("STATE_DIRECTORY"):  # systemd's; several are joined by colons
+        return Path(state.split(":")[0]) / "engines"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("mmtl", appauthor=False) / "engines"
+
+
+def plan_path(bundle: Bundle, folder: Path | None = None) -> Path:
+    """Return where the plan of a bundle is kept; its fingerprint is beside it, under `.json`."""
+    return plan_folder(folder) / f"{bundle.fingerprint[:16]}.plan"
+
+
+def open_plan(bundle: Bundle, here: Target, wanted: Wanted, folder: Path | None = None) -> Plan:
+    """Read the plan of a bundle, once it is certain that it holds here.
+
+    Raises:
+        StalePlanError: it does not; the one line says why, and what to do.
+    """
+    plan = _read(plan_path(bundle, folder))
+    if reason := next(_differences(plan.fingerprint, bundle, here, wanted), ""):
+        raise StalePlanError(reason)
+    return plan
+
+
+def stale(bundle: Bundle, here: Target, wanted: Wanted, folder: Path | None = None) -> str:
+    """Say in one line why the plan of a bundle must be built (again), or "" where it need not be."""
+    try:
+        open_plan(bundle, here, wanted, folder)
+    except StalePlanError as error:
+        return f"{error.reason}: {'rebuilding' if plan_path(bundle, folder).exists() else 'building'}"
+    return ""
+
+
+def write_plan(path: Path, data: bytes, fingerprint: Fingerprint, report: dict[str, Any]) -> Plan:
+    """Put a plan and its fingerprint in place, each in one piece; only together do they count.
+
+    Raises:
+        EngineError: there is no room.
+        UsageError: the folder cannot be written.
+    """
+    described = {
+        "schema_version": PLAN_SCHEMA,
+        "plan_sha256": _sha256(data),
+        "plan_bytes": len(data),
+        "fingerprint": asdict(fingerprint),
+        "report": report,
+    }
+    write_whole(path, data)
+    write_whole(_record(path), (json.dumps(described, indent=2) + "\n").encode())
+    return Plan(path, data, fingerprint, report)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file of the engine's folder in one piece.
+
+    Raises:
+        EngineError: there is no room.
+        UsageError: the folder cannot be written.
+    """
+    try:
+        with replacing(path) as partial:
+            partial.write_bytes(data)
+    except OSError as error:
+        raise EngineError(
+            f"cannot write {path}: {error.strerror}: free {max(1, len(data) >> 20)} MB or more there, "
+            "or name another folder with --out"
+        ) from error
+
+
+def fingerprint_of_graph(bundle: Bundle, graph: str) -> str:
+    """Return the SHA-256 of one of a bundle's files."""
+    return _sha256((bundle.folder / graph).read_bytes())
+
+
+def _read(path: Path) -> Plan:
+    """Read a plan and its fingerprint and check that they belong together."""
+    if not path.is_file():
+        raise StalePlanError("no engine has been built for this model yet")
+    if not _record(path).is_file():
+        raise StalePlanError(f"the engine {path} has no fingerprint beside it")
+    _require_ours(path)
+    described, fingerprint = _described(_record(path))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StalePlanError(f"the engine {path} cannot be read ({error.strerror})") from error
+    if len(data) != described["plan_bytes"]:
+        raise StalePlanError(
+            f"the engine {path} is truncated: {len(data)} of {described['plan_bytes']} bytes"
+        )
+    if _sha256(data) != described["plan_sha256"]:
+        raise StalePlanError(f"the engine {path} is not what was built: its SHA-256 differs")
+    return Plan(path, data, fingerprint, described["report"])
+
+
+def _described(record: Path) -> tuple[dict[str, Any], Fingerprint]:
+    """Read the JSON beside a plan."""
+    try:
+        described: dict[str, Any] = json.loads(record.read_text("utf-8"))
+        version = described["schema_version"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StalePlanError(f"the engine's fingerprint {record} cannot be read") from error
+    if version != PLAN_SCHEMA:
+        raise StalePlanError(
+            f"the engine's fingerprint has schema version {version}, this program's {PLAN_SCHEMA}"
+        )
+    try:
+        fingerprint = _typed(Fingerprint(**described["fingerprint"]))
+        described["plan_bytes"], described["plan_sha256"], described["report"]
+    except (KeyError, TypeError) as error:
+        raise StalePlanError(f"the engine's fingerprint {record} is incomplete") from error
+    return described, fingerprint
+
+
+def _typed(fingerprint: Fingerprint) -> Fingerprint:
+    """Check that every entry is what the class says; a TypeError names the one that is not."""
+    kinds = {"str": str, "int": int}
+    for item in fields(fingerprint):
+        if type(getattr(fingerprint, item.name)) is not kinds[str(item.type)]:
+            raise TypeError(item.name)
+    return fingerprint
+
+
+def _require_ours(path: Path) -> None:
+    """Refuse files that somebody else may have put there: an engine is loaded into this process."""
+    for file in (path, _record(path)):
+        found = file.stat()
+        if found.st_uid not in {os.getuid(), 0} or found.st_mode & _OTHERS_MAY_WRITE:
+            raise StalePlanError(f"{file} belongs to, or can be written by, somebody else")
+
+
+def _differences(found: Fingerprint, bundle: Bundle, here: Target, wanted: Wanted) -> Iterator[str]:
+    """Yield, in words, where a plan is not what is wanted here; what explains most comes first."""
+    if found.tensorrt != here.tensorrt:
+        yield f"the engine was built for TensorRT {found.tensorrt}, this is {here.tensorrt}"
+    if (found.gpu, found.compute_capability) != (here.gpu, here.compute_capability):
+        built, this = _gpu(found), _gpu(here)
+        yield f"the engine was built for another GPU ({built}), this is {this}"
+    if not (bundle.folder / found.graph).is_file():
+        yield f"the model no longer has the graph {found.graph} that the engine was built from"
+    elif found.onnx_sha256 != fingerprint_of_graph(bundle, found.graph):
+        yield f"the engine was built from another {found.graph} than the model's"
+    if found.frames != bundle.manifest.front_end.window_frames:
+        yield f"the engine takes {found.frames} frames, the model's window has another number"
+    if wanted.precision not in {"auto", found.precision}:
+        yield f"the engine computes in {found.precision}, {wanted.precision} is wanted"
+    if found.batch < wanted.batch:
+        yield f"the engine takes at most {found.batch} windows at once, {wanted.batch} are wanted"
+
+
+def _gpu(where: Fingerprint | Target) -> str:
+    return f"{where.gpu}, compute capability {where.compute_capability}"
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,76 @@
+"""Which provider runs a model, and why: TensorRT where an engine was built, then CUDA, then the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+from edge.bundle import Bundle
+from edge.driver import Gpu, probe
+from edge.engine import ASKED_FOR, Engine, EngineLike
+from edge.errors import EngineError, UsageError
+from edge.plan import StalePlanError, Target, Wanted, open_plan, plan_path
+from edge.tensorrt_errors import tensorrt_module
+from edge.tensorrt_session import TensorrtSession
+from edge.windowwise import WindowwiseEngine
+
+CHOICES: Final = ("auto", "cpu", "cuda", "tensorrt")
+
+
+def open_engine(bundle: Bundle, provider: str = "auto") -> EngineLike:
+    """Make a model ready to run.
+
+    Args:
+        bundle: a checked bundle.
+        provider: one of `CHOICES`; "auto" takes the first of TensorRT, CUDA and CPU that can be had, and
+            the engine's `reason` says why it was not an earlier one.
+
+    Raises:
+        UsageError: there is no such provider.
+        EngineError: the provider asked for is not to be had here; the line says how to get it.
+        BundleError: the bundle's graphs cannot be used.
+    """
+    if provider not in CHOICES:
+        *others, last = CHOICES
+        raise UsageError(f"there is no provider {provider!r}: choose {', '.join(others)} or {last}")
+    if provider == "auto":
+        return _fastest(bundle)
+    return _on_tensorrt(bundle, probe()[0]) if provider == "tensorrt" else Engine(bundle, provider)
+
+
+def _fastest(bundle: Bundle) -> EngineLike:
+    try:
+        gpu = probe()[0]
+    except EngineError as error:
+        engine = Engine(bundle, "cpu")
+        engine.reason = _without_remedy(error)
+        return engine
+    try:
+        return _on_tensorrt(bundle, gpu, f"an engine was built for {gpu.name}")
+    except EngineError as error:
+        engine = Engine(bundle)
+        engine.reason = f"{_without_remedy(error)}; {engine.reason}"
+        return engine
+
+
+def _on_tensorrt(bundle: Bundle, gpu: Gpu, reason: str = ASKED_FOR) -> WindowwiseEngine:
+    """Load the plan that was built for a bundle on this GPU."""
+    if not plan_path(bundle).is_file():  # asked before TensorRT is imported, which takes its time
+        raise StalePlanError("no engine has been built for this model yet")
+    trt = tensorrt_module()
+    plan = open_plan(bundle, Target.of(gpu, trt.__version__), Wanted())
+    with contextlib.ExitStack() as undo:
+        session = undo.enter_context(TensorrtSession(plan.data, tensorrt=trt))
+        engine = WindowwiseEngine(bundle, session, provider="tensorrt", reason=reason, close=session.close)
+        if (session.frames, session.bins) != (engine.frames, engine.bins):
+            raise StalePlanError(
+                f"the engine takes {session.frames} frames of {session.bins} bins, the model's windows have "
+                f"{engine.frames} of {engine.bins}"
+            )
+        undo.pop_all()
+    return engine
+
+
+def _without_remedy(error: EngineError) -> str:
+    """Return what an error says happened: what to do about it is for those who asked for the provider."""
+    return str(error).rpartition(": ")[0] or str(error)

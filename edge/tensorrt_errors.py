@@ -1,0 +1,133 @@
+"""TensorRT's module and what it says, in one line that a person can act upon.
+
+TensorRT answers a failure with None, or a TypeError about a null pointer; why is only in its log, in several
+lines of which the last is often the least telling. So all of them are kept, and the first entry of the table
+that fits any of them is what the person reads.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+from edge.errors import EngineError
+
+OLDEST: Final = (10, 3)
+"""JetPack 6's."""
+_KEPT_LINES: Final = 50
+_LONGEST: Final = 300
+
+_AGAIN: Final = "build it again with mmtl build-engine --force"
+_TWO: Final = "if that does not help, two TensorRTs are installed, of which one must go"
+_TABLE: Final = (
+    (
+        r"expecting library version|version tag does not match|not compatible with this version of tensorrt",
+        f"the engine was built by another TensorRT than {{version}} ({{file}}): {_AGAIN}; {_TWO}",
+    ),
+    (r"magic ?tag does not match", f"the engine's file is truncated, or no engine at all: {_AGAIN}"),
+    (r"incompatible device", f"the engine was built for another GPU than this one: {_AGAIN}"),
+    (
+        r"target gpu sm \S+ is not supported|unsupported sm\b",
+        "TensorRT {version} ({file}) does not support this GPU: on a Jetson use JetPack's own TensorRT, in a "
+        "venv made with --system-site-packages, and none from pip; elsewhere install a version that does",
+    ),
+    (
+        r"initialization failure with error:? 35\b|driver version is insufficient",
+        "the NVIDIA driver is too old for TensorRT {version}: update the driver",
+    ),
+    (
+        r"out of memory|outofmemory|requested amount of gpu memory",
+        "the GPU has too little free memory: end what else uses it, or build with a smaller --batch",
+    ),
+    (
+        r"could not find any implementation for node",
+        "TensorRT {version} found no way to compute a layer in the memory there is: end what else uses the "
+        "GPU, or build with a smaller --batch",
+    ),
+    (
+        r"factory function returned nullptr",
+        "TensorRT {version} ({file}) does not start: there is no NVIDIA driver, or none that fits: "
+        "install or update the driver",
+    ),
+)
+
+
+def tensorrt_module() -> Any:
+    """Import TensorRT. Ask `edge.driver.probe` first: without a driver TensorRT may crash.
+
+    Raises:
+        EngineError: it is not installed, damaged or too old.
+    """
+    try:
+        import tensorrt
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            "TensorRT is not installed for this Python: on a Jetson it comes with JetPack (make the venv "
+            "with --system-site-packages); elsewhere pip install 'mmtl[tensorrt]'"
+        ) from error
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineError(
+            f"TensorRT cannot be loaded ({_line(error)}): install it anew, or use --provider cpu"
+        ) from error
+    _require_recent(tensorrt)
+    return tensorrt
+
+
+def _require_recent(trt: Any) -> None:
+    found = str(getattr(trt, "__version__", "of an unknown version"))
+    numbers = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
+    if numbers < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise EngineError(
+            f"TensorRT {found} ({_file(trt)}) is too old: {oldest} or newer is needed, which JetPack 6 brings"
+        )
+
+
+@functools.cache
+def error_log(trt: Any) -> Any:
+    """Return the process's one TensorRT logger, whose `errors` are the last lines that said what failed.
+
+    TensorRT keeps the first logger it is given for as long as the process lives, whatever it is given later.
+    MMTL_DEBUG=1 shows everything it says.
+    """
+
+    class ErrorLog(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: deque[str] = deque(maxlen=_KEPT_LINES)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in {trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR}:
+                self.errors.append(message)
+            if os.environ.get("MMTL_DEBUG"):
+                sys.stderr.write(f"TensorRT: {message}\n")
+
+    return ErrorLog()
+
+
+def explained(trt: Any, messages: Iterable[object]) -> str:
+    """Turn what TensorRT said into one line: what happened and what to do about it.
+
+    Args:
+        trt: TensorRT's module.
+        messages: errors of its log, or exceptions, oldest first.
+    """
+    lines = [_line(message) for message in messages]
+    for pattern, explanation in _TABLE:
+        if any(re.search(pattern, line, re.IGNORECASE) for line in lines):
+            return explanation.format(version=trt.__version__, file=_file(trt))
+    last = lines[-1][:_LONGEST] if lines else "it does not say why (MMTL_DEBUG=1 shows all it says)"
+    return f"TensorRT {trt.__version__} failed: {last}"
+
+
+def _file(trt: Any) -> str:
+    return str(getattr(trt, "__file__", None) or "of an unknown place")
+
+
+def _line(message: object) -> str:
+    return " ".join(str(message).split())

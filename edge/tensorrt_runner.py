@@ -1,0 +1,98 @@
+"""A TensorRT plan of the whole-window graph, run in the thread that owns the GPU.
+
+Only what is the same in TensorRT 10.3 to 11.4 is used: tensors by name, never by number. No TensorRT engine
+has run for this project yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from edge.cuda import Cuda
+from edge.errors import EngineError
+from edge.frontend import Array
+from edge.tensorrt_errors import error_log, explained
+
+INPUT: Final = "frames"
+OUTPUTS: Final = ("embedding", "logits")
+
+Answer = tuple[Array, Array]
+"""(B, D) embeddings and (B, C) generic logits."""
+
+
+class PlanRunner:
+    """A plan, ready to run: TensorRT's objects and one buffer for each tensor, for the largest batch.
+
+    Used by the owner thread only. Keeps logger, runtime, engine and context as long as it is open; it
+    must be closed before its CUDA is.
+    """
+
+    def __init__(self, plan: bytes, trt: Any, cuda: Cuda) -> None:
+        """Load a plan and run it once on silence.
+
+        Raises:
+            EngineError: TensorRT refuses it, or it is not a plan of the window graph.
+        """
+        self._cuda = cuda
+        self._trt = trt
+        self._log = error_log(trt)
+        self._log.errors.clear()
+        self._runtime = trt.Runtime(self._log)
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        self._require(self._engine is not None)
+        _check_tensors(self._engine, trt)
+        self._context = self._engine.create_execution_context()
+        self._require(self._context is not None)
+        self.shape = tuple(self._engine.get_tensor_profile_shape(INPUT, 0)[2])
+        """The largest (B, T, F) that it takes."""
+        self._host: dict[str, Array] = {}
+        self._device: dict[str, int] = {}
+        self._prepare(INPUT, self.shape)
+        for name in OUTPUTS:
+            self._prepare(name, (self.shape[0], *tuple(self._engine.get_tensor_shape(name))[1:]))
+        self([np.zeros((1, *self.shape[1:]), np.float32)])
+
+    def _prepare(self, name: str, shape: tuple[int, ...]) -> None:
+        """Give a tensor its buffers on both sides."""
+        self._host[name] = self._cuda.pinned(shape)
+        self._device[name] = self._cuda.alloc(self._host[name].nbytes)
+        self._require(self._context.set_tensor_address(name, self._device[name]))
+
+    def __call__(self, pieces: Sequence[Array]) -> Answer:
+        """Run (B, T, F) pieces together, at most `shape[0]` windows in all."""
+        count = sum(map(len, pieces))
+        frames = np.concatenate(pieces, out=self._host[INPUT][:count])
+        self._require(self._context.set_input_shape(INPUT, frames.shape))
+        self._cuda.h2d(self._device[INPUT], frames)
+        self._require(self._context.execute_async_v3(self._cuda.stream))
+        outputs = [self._host[name][:count] for name in OUTPUTS]
+        for name, host in zip(OUTPUTS, outputs, strict=True):
+            self._cuda.d2h(host, self._device[name])
+        self._cuda.sync()
+        embedding, logits = (host.copy() for host in outputs)
+        return embedding, logits
+
+    def close(self) -> None:
+        """Let go of TensorRT's objects, in the order that they need."""
+        self._context = self._engine = self._runtime = None
+        self._host.clear()
+
+    def _require(self, done: bool) -> None:
+        """Raise what TensorRT's log says of a call that was refused."""
+        if not done:
+            raise EngineError(explained(self._trt, self._log.errors))
+
+
+def _check_tensors(engine: Any, trt: Any) -> None:
+    """See that the engine has the window graph's inputs and outputs, all float32."""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    found = {name: (engine.get_tensor_mode(name), engine.get_tensor_dtype(name)) for name in names}
+    modes = {INPUT: trt.TensorIOMode.INPUT, **dict.fromkeys(OUTPUTS, trt.TensorIOMode.OUTPUT)}
+    if found != {name: (mode, trt.DataType.FLOAT) for name, mode in modes.items()}:
+        raise EngineError(
+            f"the engine has the inputs and outputs {', '.join(sorted(names))}, expected float32 {INPUT}, "
+            f"{' and '.join(OUTPUTS)}: run mmtl build-engine --force"
+        )

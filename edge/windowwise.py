@@ -1,0 +1,104 @@
+"""A whole-window graph in the place of the streaming graphs: what TensorRT runs, stream by stream.
+
+    frames -> "features": the 49 frames that a feature covers -> a window's frames -> whole-window graph
+
+The recogniser stays as it is, and so do its windows and their times: only what a feature is differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from edge.bundle import Bundle
+from edge.engine import ASKED_FOR, EncoderState, WindowEngine
+from edge.errors import EngineError
+from edge.frontend import Array
+
+WindowGraph = Callable[[Array], tuple[Array, Array]]
+"""Maps (B, T, F) normalised frames to (B, D) embeddings and (B, C) generic logits."""
+
+
+class WindowwiseEngine:
+    """Runs a whole-window graph as if it streamed. Several threads may use it at once.
+
+    A window that is not full, at the end of a short utterance or of the stream, goes to the same graph
+    on the CPU: a TensorRT plan takes full windows only. Once the graph given has failed, so does every
+    other window, for good. The window that failed is the first of them: none is lost.
+
+    Remembers whether the graph given has failed; the state of a stream is passed in and handed back.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        window: WindowGraph,
+        *,
+        provider: str,
+        reason: str = ASKED_FOR,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare both graphs, so that a failure later needs nothing from the disk.
+
+        Args:
+            bundle: a checked bundle.
+            window: runs full windows, any number at once; an EngineError means that it is lost.
+            provider: what `window` runs on.
+            reason: why that was chosen.
+            close: releases what `window` holds.
+        """
+        graphs, self.bins = bundle.manifest.graphs, bundle.manifest.front_end.bins
+        self.graphs = replace(graphs, feature_size=graphs.frames_for_first * self.bins)
+        self.frames = (graphs.window_features - 1) * graphs.frames_per_feature + graphs.frames_for_first
+        """T of a full window: 297."""
+        self.provider = provider
+        self.reason = reason
+        self.close = close
+        self._window = window
+        self._on_cpu = WindowEngine(bundle)
+        self._lost = False
+
+    def initial_state(self, streams: int = 1) -> EncoderState:
+        """Return the state of streams that have heard nothing: one map of empty frames."""
+        kept = self.graphs.frames_for_first - self.graphs.frames_per_feature
+        return EncoderState((np.zeros((streams, kept, self.bins), np.float32),))
+
+    def encode(self, frames: Array, state: EncoderState) -> tuple[Array, EncoderState]:
+        """Gather the frames of each new feature.
+
+        Args:
+            frames: (B, T, F) normalised, T a multiple of `graphs.frames_per_feature`.
+            state: the (B, 41, F) frames before them.
+
+        Returns:
+            (B, T / frames_per_feature, frames_for_first * F) features, and the new state.
+        """
+        (before,) = state.maps
+        joined = np.concatenate([before, frames], axis=1)
+        covered = self.graphs.frames_for_first
+        starts = range(0, frames.shape[1], self.graphs.frames_per_feature)
+        features = np.stack([joined[:, start : start + covered] for start in starts], axis=1)
+        return (
+            features.reshape(len(frames), len(starts), -1),
+            EncoderState((joined[:, frames.shape[1] :].copy(),)),
+        )
+
+    def classify(self, windows: Array) -> Array:
+        """Summarise (B, S, P) windows of features as (B, D) embeddings."""
+        frames = self._frames(windows)
+        if frames.shape[1] == self.frames and not self._lost:
+            try:
+                return self._window(frames)[0]
+            except EngineError as error:
+                self._lost, self.reason = True, str(error)
+                self.provider = "cpu"  # last: who sees that it changed finds the reason
+        return self._on_cpu(frames)[0]
+
+    def _frames(self, windows: Array) -> Array:
+        """Put the (B, T, F) frames of windows together again, each of them once."""
+        step, bins = self.graphs.frames_per_feature, self.bins
+        first = windows[:, 0].reshape(len(windows), -1, bins)
+        new = windows[:, 1:, -step * bins :].reshape(len(windows), -1, bins)
+        return np.concatenate([first, new], axis=1)

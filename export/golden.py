@@ -1,0 +1,38 @@
+"""Golden windows: what the network makes of a few, for a device to check its engines by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from edge.files import replacing
+from edge.normaliser import Normaliser
+from export.parity import TOLERANCE
+from export.sounds import filling, shipped_sound, windows_of
+from train.checkpoint import Checkpoint
+
+COUNT: Final = 8
+
+
+def write_golden(checkpoint: Checkpoint, path: Path) -> None:
+    """Write windows of the sound that ships, with the network's embedding and logits of each.
+
+    Tensors, float32: frames (B, T, F), embedding (B, D), logits (B, C). As metadata "mmtl", JSON: the
+    largest difference in logits that passes, by precision.
+    """
+    normalisation, net = checkpoint.normalisation, checkpoint.net.eval()
+    samples = filling(shipped_sound(), checkpoint.front_end)
+    normaliser = Normaliser(normalisation.levels, normalisation.statistics)
+    windows = windows_of(samples, checkpoint.front_end, normaliser)
+    frames = windows[np.linspace(0, len(windows) - 1, COUNT).round().astype(int)]
+    with torch.no_grad():
+        embedding = net.meta.embedding(net.meta.features(torch.from_numpy(frames)))
+        logits = net.transfer(net.meta.classify(embedding))
+    tensors = {"frames": frames, "embedding": embedding.numpy(), "logits": logits.numpy()}
+    with replacing(path) as partial:
+        save_file(tensors, partial, {"mmtl": json.dumps({"tolerance": TOLERANCE})})

@@ -1,0 +1,134 @@
+"""The Jetson package: one archive with the program, a model, and the script that installs both.
+
+The same checkout and the same model give the same bytes: files are sorted, all of one time and one owner.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from edge.bundle import MANIFEST, Bundle
+from edge.errors import MmtlError, UsageError
+from edge.files import replacing
+
+SUFFIX: Final = ".tar.gz"
+TOP: Final = "mmtl-jetson"
+"""The one folder that the archive unpacks to."""
+SUMS: Final = "SHA256SUMS"
+"""Lists every other file; install.sh checks it before it does anything."""
+CONSTRAINTS: Final = "constraints.txt"
+"""The versions that CI uses: the device installs the same."""
+DEVICE_FILES: Final = Path(__file__).resolve().parent / "device_files"
+"""What the archive holds beside the program and the model: the installer, the service, advice."""
+WRITTEN_S: Final = 1_580_601_600
+"""The time of every file, in seconds since 1970: what hatchling gives the files of a wheel."""
+GUIDE: Final = "jetson.md"
+"""The page that an owner follows."""
+
+Files = dict[str, bytes]
+"""Contents by path below `TOP`."""
+
+
+def write_package(bundle: Bundle, out: Path, *, replace: bool = False) -> Path:
+    """Write the archive that an owner of a Jetson copies, unpacks and installs.
+
+    Args:
+        bundle: the model; what its manifest lists goes along, and not an engine built for this machine.
+        out: the archive; ".tar.gz" is added where it is missing.
+        replace: whether an archive that is there already may go.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        UsageError: the archive is in the way, or this mmtl was not installed from a checkout.
+        MmtlError: the wheel cannot be built.
+    """
+    archive = _archive(out)
+    if archive.exists() and not replace:
+        raise UsageError(f"{archive} is there already: add --replace, or name another file")
+    files = contents(bundle, checkout())
+    with replacing(archive) as partial:
+        partial.write_bytes(packed(files))
+    return archive
+
+
+def contents(bundle: Bundle, source: Path) -> Files:
+    """Collect what goes into the archive, its list of checksums included."""
+    name, wheel = build_wheel(source)
+    files = {
+        **{path.name: path.read_bytes() for path in DEVICE_FILES.iterdir()},
+        **{
+            f"bundle/{path}": (bundle.folder / path).read_bytes()
+            for path in (MANIFEST, *bundle.manifest.files)
+        },
+        f"wheel/{name}": wheel,
+        CONSTRAINTS: (source / CONSTRAINTS).read_bytes(),
+        GUIDE: (source / "docs" / GUIDE).read_bytes(),
+    }
+    return files | {SUMS: checksums(files)}
+
+
+def checksums(files: Files) -> bytes:
+    """List the SHA-256 of each file as `sha256sum --check` reads it."""
+    lines = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
+    return "".join(lines).encode()
+
+
+def packed(files: Files) -> bytes:
+    """Pack files so that the same contents are the same bytes. What begins with "#!" can be executed."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in sorted(files.items()):
+            entry = tarfile.TarInfo(f"{TOP}/{name}")
+            entry.size, entry.mtime = len(data), WRITTEN_S
+            entry.mode = 0o755 if data.startswith(b"#!") else 0o644
+            archive.addfile(entry, io.BytesIO(data))
+    return gzip.compress(plain.getvalue(), mtime=0)
+
+
+def checkout() -> Path:
+    """Return the folder that this program runs from, if its wheel can be built there.
+
+    Raises:
+        UsageError: this is an installed copy, without what a wheel is built from.
+    """
+    folder = Path(__file__).resolve().parents[1]
+    if not all((folder / name).is_file() for name in ("pyproject.toml", CONSTRAINTS)):
+        raise UsageError(
+            f"the Jetson package holds mmtl's own wheel, which cannot be built from the installed copy in "
+            f"{folder}: export from a checkout (pip install -e '.[export]' in it)"
+        )
+    return folder
+
+
+def build_wheel(source: Path) -> tuple[str, bytes]:
+    """Build the wheel of a checkout, without a network, and return its name and contents.
+
+    Raises:
+        UsageError: hatchling is missing.
+        MmtlError: the build failed.
+    """
+    if importlib.util.find_spec("hatchling") is None:
+        raise UsageError("building the wheel needs hatchling: pip install 'mmtl[export]'")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+        built = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+        wheels = list(Path(folder).glob("*.whl"))
+        if built.returncode or len(wheels) != 1:
+            last = (built.stderr.strip() or "no reason given").splitlines()[-1]
+            raise MmtlError(f"the wheel of {source} could not be built ({last}): repair the checkout")
+        return wheels[0].name, wheels[0].read_bytes()
+
+
+def _archive(out: Path) -> Path:
+    return out if out.name.endswith(SUFFIX) else out.with_name(out.name + SUFFIX)

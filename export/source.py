@@ -1,0 +1,47 @@
+"""What an export starts from: the checkpoint of a run, or a bundle, which holds one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge.bundle import WEIGHTS, is_bundle, load_bundle
+from edge.errors import ModelError
+from train.checkpoint import Checkpoint, load_checkpoint
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained model, and what else is known of it."""
+
+    checkpoint: Checkpoint
+    name: str = ""
+    """What people call it; empty: it has no name yet."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Scores by protocol and corpus, as a bundle's manifest has them."""
+
+
+def read_source(path: Path) -> Source:
+    """Read a checkpoint's file or a bundle's folder.
+
+    Raises:
+        ModelError: it is neither, or it is damaged.
+    """
+    if not path.is_dir():
+        return Source(_finite(load_checkpoint(path), path))
+    if not is_bundle(path):
+        raise ModelError(
+            f"{path} is a folder without a model: name the best.safetensors of a run folder, "
+            "or the folder of a bundle"
+        )
+    manifest = load_bundle(path).manifest
+    return Source(load_checkpoint(path / WEIGHTS), manifest.name, manifest.metrics)
+
+
+def _finite(checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    """Return a checkpoint, unless a bundle's own checks would refuse what is made of it."""
+    broken = [name for name, value in checkpoint.net.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise ModelError(f"{path} holds numbers that are not finite, in {broken[0]}: train again")
+    return checkpoint

@@ -1,0 +1,80 @@
+"""The forms that an export takes: a bundle, one for TensorRT, a Triton repository, a Jetson package.
+
+Each starts as a bundle that was found to do what the network does; the last two are made from one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from edge.bundle import load_bundle
+from export.bundling import put_bundle, stage_bundle
+from export.draft import Precision
+from export.graphs import Variant
+from export.parity import Checks
+from export.recurrence import Recurrence
+from export.source import Source
+
+Target = Literal["bundle", "tensorrt", "triton", "jetson"]
+
+VARIANTS: Final = tuple(
+    Variant(recurrence, precision) for precision in get_args(Precision) for recurrence in get_args(Recurrence)
+)
+"""The window graphs that TensorRT builds engines from; the device keeps the fastest that passes."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to write, and where."""
+
+    target: Target
+    out: Path
+    name: str = ""
+    """Of the model; empty: the source's, or else that of `out`."""
+    replace: bool = False
+    """Whether what is there already may go."""
+    fp16: bool = True
+    """Whether FP16 graphs are among those for TensorRT."""
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The window graphs for TensorRT."""
+        if self.target == "bundle":
+            return ()
+        return tuple(item for item in VARIANTS if self.fp16 or item.precision == "fp32")
+
+
+def export_target(source: Source, wanted: Wanted, checks: Checks) -> Path:
+    """Write what is wanted, unless it would not do what the network does.
+
+    Returns:
+        What was written: a folder or an archive.
+
+    Raises:
+        UsageError: something is in the way, or the network cannot be streamed.
+        VerificationError: a graph differs from the network.
+    """
+    name = wanted.name or source.name or wanted.out.name.removesuffix(".tar.gz")
+    named = replace(source, name=name)
+    if wanted.target in {"triton", "jetson"}:
+        return _made_from_a_bundle(named, wanted, checks)
+    put_bundle(named, wanted.out, replace=wanted.replace, variants=wanted.variants, checks=checks)
+    return wanted.out
+
+
+def _made_from_a_bundle(source: Source, wanted: Wanted, checks: Checks) -> Path:
+    with tempfile.TemporaryDirectory(prefix="mmtl.") as folder:
+        staged = Path(folder) / "bundle"
+        stage_bundle(source, staged, wanted.variants, checks)
+        bundle = load_bundle(staged)
+        if wanted.target == "jetson":
+            from export.jetson import write_package
+
+            return write_package(bundle, wanted.out, replace=wanted.replace)
+        from export.triton import write_repository
+
+        write_repository(bundle, source.checkpoint, wanted.out, replace=wanted.replace)
+        return wanted.out

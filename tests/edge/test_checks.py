@@ -1,0 +1,291 @@
+"""Each thing that can be wrong with sound, model or machine is told from the others, and has its remedy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge import checks
+from edge import profile as profile_module
+from edge.bundle import ENCODER, Bundle, default_bundle, load_bundle
+from edge.checks import Patient
+from edge.profile import Profile, profile_path, save_profile
+from edge.symptoms import Answer, System
+
+ORIN = "# R36 (release), REVISION: 4.4, GCID: 41062509, BOARD: generic\n"
+XAVIER = "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref\n"
+
+
+@dataclass(frozen=True)
+class Told(System):
+    """A machine that answers what a test tells it to, and that nothing else is there."""
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+    def ask(self, question: str, *arguments: str) -> Answer:
+        return self.answers.get(question, {"error": f"no {question}"})
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Callable[..., Patient]:
+    """Make a machine with these answers."""
+
+    def make(folder: Path | None = None, profile: str | None = None, **answers: Any) -> Patient:
+        system = Told(tmp_path / "root", str(tmp_path / "bin"), answers=answers)
+        return Patient(system, folder or default_bundle(), profile)
+
+    return make
+
+
+MakePatient = Callable[..., Patient]
+
+
+def jetson(tmp_path: Path, release: str = ORIN, jetpack: str = "6.2.1+b38", mode: str = "") -> None:
+    """Give the machine what a Jetson has."""
+    (tmp_path / "root" / "etc").mkdir(parents=True)
+    (tmp_path / "root" / "etc" / "nv_tegra_release").write_text(release)
+    program(tmp_path, "dpkg-query", f"for last; do :; done\n[ $last = nvidia-jetpack ] && printf '{jetpack}'")
+    if mode:
+        program(tmp_path, "nvpmodel", mode)
+
+
+def program(tmp_path: Path, name: str, script: str) -> None:
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bin" / name).chmod(0o755)
+
+
+# Machine
+
+
+def test_python_and_mmtl_are_named(patient: MakePatient) -> None:
+    found = checks.python(patient()).found
+    assert "3." in found
+    assert "mmtl " in found
+
+
+def test_what_is_no_jetson_needs_nothing_of_one(patient: MakePatient) -> None:
+    assert checks.jetpack(patient()).verdict == "ok"
+    assert checks.power_mode(patient()).verdict == "ok"
+
+
+def test_a_jetson_is_described(patient: MakePatient, tmp_path: Path) -> None:
+    jetson(tmp_path, mode="printf 'NV Power Mode: MAXN_SUPER\\n2\\n'")
+    found = checks.jetpack(patient())
+    assert (found.verdict, found.found) == ("ok", "Jetson Linux 36.4.4, JetPack 6.2.1+b38")
+    assert checks.power_mode(patient()).found.startswith("MAXN_SUPER: write it down")
+
+
+def test_a_jetpack_that_is_too_old_or_incomplete_is_told(patient: MakePatient, tmp_path: Path) -> None:
+    jetson(tmp_path, XAVIER)
+    assert checks.jetpack(patient()).verdict == "problem"
+    (tmp_path / "bin" / "dpkg-query").unlink()
+    (tmp_path / "root" / "etc" / "nv_tegra_release").write_text(ORIN)
+    incomplete = checks.jetpack(patient())
+    assert incomplete.verdict == "note"
+    assert "apt install nvidia-jetpack" in incomplete.remedy
+
+
+@pytest.mark.parametrize("script", ["exit 1", "echo NVPM ERROR >&2; exit 4", "sleep 60"])
+def test_a_power_mode_that_is_not_told_is_a_note(patient: MakePatient, tmp_path: Path, script: str) -> None:
+    jetson(tmp_path, mode=script)
+    hasty = replace(patient(), system=Told(tmp_path / "root", f"{tmp_path}/bin:/bin", patience_s=0.2))
+    found = checks.power_mode(hasty)
+    assert (found.verdict, found.remedy) == ("note", "ask sudo nvpmodel -q")
+
+
+def test_a_jetson_without_nvpmodel_is_a_note(patient: MakePatient, tmp_path: Path) -> None:
+    jetson(tmp_path)
+    assert checks.power_mode(patient()).verdict == "note"
+
+
+# Sound
+
+
+def device(index: int, *, default: bool = False, rates: tuple[int, ...] = (16_000, 48_000)) -> Answer:
+    return {
+        "index": index,
+        "name": f"USB {index}",
+        "host_api": "ALSA",
+        "channels": 1 + index,
+        "default": default,
+        "rates": list(rates),
+    }
+
+
+def sound(*inputs: Answer) -> Answer:
+    return {"version": "PortAudio V19.7.0", "library": "libportaudio.so.2", "inputs": list(inputs)}
+
+
+def test_portaudio_that_is_missing_is_one_problem_not_two(patient: MakePatient) -> None:
+    without = patient(sound={"error": "PortAudio is missing", "remedy": "apt install libportaudio2"})
+    found = checks.portaudio(without)
+    assert (found.verdict, found.remedy) == ("problem", "apt install libportaudio2")
+    assert checks.microphones(without).verdict == "note"
+
+
+def test_each_microphone_is_listed_with_what_opens(patient: MakePatient) -> None:
+    there = patient(sound=sound(device(0, default=True), device(1, rates=())))
+    assert "V19.7.0" in checks.portaudio(there).found
+    found = checks.microphones(there)
+    assert (found.verdict, found.found) == ("ok", "2, of which 0 is the default")
+    assert found.details == (
+        "0 USB 0 (ALSA, 1 channel): 16000 48000 Hz",
+        "1 USB 1 (ALSA, 2 channels): opens at no rate",
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "verdict", "found", "remedy"),
+    [
+        ([], "problem", "there is none", "arecord -l"),
+        ([device(0)], "note", "none of them is the default", "mic:NUMBER"),
+        ([device(0, rates=())], "problem", "none of them opens", "fuser"),
+        (
+            [device(0), device(1, default=True, rates=())],
+            "problem",
+            "the default does not open",
+            "mic:NUMBER",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_microphones_is_told(
+    patient: MakePatient, inputs: list[Answer], verdict: str, found: str, remedy: str
+) -> None:
+    check = checks.microphones(patient(sound=sound(*inputs)))
+    assert check.verdict == verdict
+    assert found in check.found
+    assert remedy in check.remedy
+
+
+def test_a_user_who_may_not_use_the_cards_is_told_the_group(
+    patient: MakePatient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert checks.sound_group(patient()).verdict == "ok"
+    cards = tmp_path / "root" / "dev" / "snd"
+    cards.mkdir(parents=True)
+    (cards / "pcmC1D0c").touch()
+    (cards / "pcmC0D0p").touch()
+    assert checks.sound_group(patient()).found == "this user may use every sound card"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    refused = checks.sound_group(patient())
+    assert refused.verdict == "note"
+    assert "pcmC1D0c" in refused.found
+    assert "pcmC0D0p" not in refused.found
+    assert "usermod -aG audio" in refused.remedy
+
+
+# Model
+
+
+def test_a_whole_bundle_is_named_with_its_licence(patient: MakePatient) -> None:
+    found = checks.bundle(patient())
+    model = load_bundle(default_bundle())
+    assert found.verdict == "ok"
+    assert f"fingerprint {model.fingerprint[:12]}, weights under {model.manifest.licence}" in found.found
+
+
+def test_a_damaged_bundle_is_a_problem_with_its_remedy(patient: MakePatient, bundle_folder: Path) -> None:
+    (bundle_folder / ENCODER).write_bytes(b"not what was exported")
+    found = checks.bundle(patient(bundle_folder))
+    assert found.verdict == "problem"
+    assert f"{ENCODER} in the bundle {bundle_folder} is not what was exported" in found.found
+    assert found.remedy == "copy it again or export it again"
+
+
+def test_a_bundle_that_cannot_be_read_is_a_problem(
+    patient: MakePatient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> Bundle:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checks, "load_bundle", refuse)
+    found = checks.bundle(patient())
+    assert (found.verdict, found.remedy) == ("problem", "see who owns it")
+
+
+def test_the_voice_network_that_ships_runs_and_a_missing_one_is_a_problem(patient: MakePatient) -> None:
+    assert checks.voice(replace(patient(), system=System())).verdict == "ok"
+    missing = checks.voice(patient(voice={"error": "it is missing", "remedy": "pip install it"}))
+    assert (missing.verdict, missing.remedy) == ("problem", "pip install it")
+
+
+@pytest.fixture
+def keep(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Keep a profile for the shipped model, in a folder of this test's own."""
+    folder = tmp_path / "profiles"
+    monkeypatch.setattr(profile_module, "profiles_folder", lambda: folder)
+    monkeypatch.setattr(checks, "profiles_folder", lambda: folder)
+    model = load_bundle(default_bundle())
+    made = Profile(
+        "", model.fingerprint, bundle.head, bundle.manifest.levels, bundle.statistics, verdict="adopted"
+    )
+
+    def save(name: str, **changed: Any) -> Path:
+        save_profile(profile_path(name), replace(made, name=name, **changed))
+        return profile_path(name)
+
+    return save
+
+
+def test_kept_profiles_are_listed_with_their_state(patient: MakePatient, keep: Callable[..., Path]) -> None:
+    assert checks.profiles(patient()).found == "none yet"
+    keep("anna")
+    keep("bob", verdict="rejected")
+    found = checks.profiles(patient())
+    assert (found.verdict, found.found) == ("ok", "2 kept")
+    assert found.details == ("anna: adopted", "bob: rejected")
+
+
+def test_profiles_for_another_model_are_a_note_and_damaged_ones_a_problem(
+    patient: MakePatient, keep: Callable[..., Path]
+) -> None:
+    keep("anna", bundle="0" * 64)
+    other = checks.profiles(patient())
+    assert (other.verdict, other.details) == ("note", ("anna: for another model",))
+    keep("eve").write_bytes(b"spoiled")
+    damaged = checks.profiles(patient())
+    assert (damaged.verdict, damaged.details) == ("problem", ("anna: for another model", "eve: damaged"))
+    assert "mmtl profile delete" in damaged.remedy
+
+
+def test_the_profile_that_was_named_must_fit(
+    patient: MakePatient, keep: Callable[..., Path], bundle_folder: Path
+) -> None:
+    keep("anna")
+    keep("bob", verdict="rejected")
+    assert checks.profile(patient()).verdict == "ok"
+    assert checks.profile(patient(profile="anna")).found == "anna: adopted, for this model"
+    assert "was rejected" in checks.profile(patient(profile="bob")).found
+    unknown = checks.profile(patient(profile="carl"))
+    assert (unknown.verdict, unknown.remedy) == ("problem", "run mmtl calibrate")
+    (bundle_folder / ENCODER).unlink()
+    assert checks.profile(patient(bundle_folder, profile="anna")).verdict == "note"
+
+
+def test_a_folder_that_is_yet_to_be_made_is_judged_by_the_one_above(
+    patient: MakePatient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "not" / "yet"))
+    assert checks.engine_folder(patient()).verdict == "ok"
+    (tmp_path / "not").write_text("a file in the way")
+    refused = checks.engine_folder(patient(gpu={"gpus": []}))
+    assert (refused.verdict, refused.remedy) == ("problem", f"see who owns {tmp_path / 'not'}")
+
+
+def test_no_room_for_engines_is_a_problem_only_where_there_is_a_gpu(
+    patient: MakePatient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Callable[..., Path]
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
+    assert checks.engine_folder(patient()).verdict == "note"
+    assert checks.engine_folder(patient(gpu={"gpus": []})).verdict == "problem"
+    full = checks.profile_folder(patient())
+    assert (full.verdict, full.remedy) == ("problem", "make room there")

@@ -1,0 +1,267 @@
+"""`mmtl doctor` as a person meets it: whatever is broken, all is looked at, and the exit code says what."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge import cli, doctor
+from edge.bundle import ENCODER
+from edge.checks import Check, Patient, Verdict
+from edge.doctor import AREAS, Area, Examined, described, examine, exit_code, lines
+from edge.errors import EngineError, ModelError, SourceError
+from edge.symptoms import Answer, System
+from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+
+CARD = """
+class PortAudioError(Exception):
+    pass
+
+_libname = "libportaudio.so.2"
+_entry = {"index": 0, "name": "USB", "hostapi": 0, "max_input_channels": 1, "default_samplerate": 48000.0}
+
+def get_portaudio_version():
+    return 1, "PortAudio V19.7.0"
+
+def query_devices(kind=None):
+    return _entry if kind else (_entry,)
+
+def query_hostapis(index):
+    return {"name": "ALSA"}
+
+def check_input_settings(*, device, channels, dtype, samplerate):
+    if samplerate != 48000:
+        raise PortAudioError
+"""
+"""Stands for sounddevice, and one card."""
+
+MISSING = "raise OSError('PortAudio library not found')"
+
+
+@dataclass(frozen=True)
+class Broken(System):
+    """A machine on which every question ends in something that nobody thought of."""
+
+    def run(self, program: str, *arguments: str) -> None:
+        raise RuntimeError("nobody\nthought of this")
+
+    def ask(self, question: str, *arguments: str) -> Answer:
+        raise RecursionError
+
+
+def examined(*verdicts: tuple[Area, Verdict]) -> list[Examined]:
+    return [Examined(area, Check("check", verdict, "found")) for area, verdict in verdicts]
+
+
+# The whole
+
+
+def test_every_check_is_made_even_where_all_of_them_fail(tmp_path: Path) -> None:
+    made = list(examine(Patient(Broken(), tmp_path)))
+    assert len(made) == sum(len(area.checks) for area in AREAS)
+    failures = [item.check for item in made if item.check.found.startswith("could not be looked at")]
+    assert len(failures) > 8
+    assert all(check.verdict == "problem" and check.remedy for check in failures)
+    assert not any("\n" in check.found for check in failures)
+
+
+def test_a_check_has_the_name_of_its_function(tmp_path: Path) -> None:
+    functions = [check for area in AREAS for check in area.checks]
+    made = [item.check.name for item in examine(Patient(System(tmp_path, ""), tmp_path))]
+    assert made == [check.__name__.replace("_", " ") for check in functions]
+    assert len(set(made)) == len(made)
+
+
+def test_a_check_that_fails_for_no_known_reason_does_not_end_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first(_: Patient) -> Check:
+        raise ZeroDivisionError("of something")
+
+    def second(_: Patient) -> Check:
+        return Check("second", "ok", "fine")
+
+    monkeypatch.setattr(doctor, "AREAS", (Area("sound", SourceError, (first, second)),))
+    made = [item.check for item in examine(Patient(System(), tmp_path))]
+    assert made[0].found == "could not be looked at: ZeroDivisionError: of something"
+    assert made[1].verdict == "ok"
+
+
+SOUND, MODEL, ENGINE = (
+    Area("sound", SourceError, ()),
+    Area("model", ModelError, ()),
+    Area("engine", EngineError, ()),
+)
+
+
+@pytest.mark.parametrize(
+    ("made", "code"),
+    [
+        ([], 0),
+        ([(SOUND, "ok"), (MODEL, "note")], 0),
+        ([(SOUND, "note"), (MODEL, "problem"), (ENGINE, "problem")], 4),
+        ([(SOUND, "problem"), (ENGINE, "problem")], 3),
+        ([(SOUND, "ok"), (ENGINE, "problem")], 5),
+    ],
+)
+def test_the_exit_code_is_that_of_the_first_problem(made: list[tuple[Area, Verdict]], code: int) -> None:
+    assert exit_code(examined(*made)) == code
+    assert described(examined(*made))["exit_code"] == code
+
+
+# How it reads
+
+
+WORDS = st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=30).map(" ".join)
+
+
+@given(found=WORDS, remedy=WORDS, width=st.integers(52, 120))
+def test_no_line_is_wider_than_the_terminal(found: str, remedy: str, width: int) -> None:
+    check = Check("profile folder", "problem", found, remedy, (found,))
+    text = list(lines([Examined(SOUND, check)], width))
+    assert all(len(line) <= width for line in text)
+    assert all(line.isprintable() for line in text)
+
+
+def test_a_path_is_never_broken() -> None:
+    path = "/a-long-way" * 20
+    text = list(lines([Examined(SOUND, Check("bundle", "ok", f"it lies in {path}"))], 80))
+    assert any(path in line for line in text)
+
+
+def test_verdicts_are_words_and_remedies_have_an_arrow() -> None:
+    checks = [
+        Check("portaudio", "ok", "V19"),
+        Check("microphones", "note", "no default", "choose one", ("0 USB", "1 HDMI")),
+        Check("sound group", "problem", "refused", "join it"),
+    ]
+    assert list(lines([Examined(SOUND, check) for check in checks], 80)) == [
+        "sound",
+        "  ok      portaudio       V19",
+        "  note    microphones     no default",
+        "                          - 0 USB",
+        "                          - 1 HDMI",
+        "                          -> choose one",
+        "  PROBLEM sound group     refused",
+        "                          -> join it",
+        "1 problem and 1 note; what to do stands after the arrows",
+    ]
+
+
+def test_where_nothing_is_to_be_done_it_says_so() -> None:
+    assert list(lines(examined((SOUND, "ok")), 80))[-1] == "all is well"
+
+
+def test_each_check_of_the_json_has_the_same_keys(tmp_path: Path) -> None:
+    made = described(examine(Patient(Broken(), tmp_path)))
+    assert set(made) == {"v", "exit_code", "checks"}
+    assert {tuple(check) for check in made["checks"]} == {
+        ("area", "name", "verdict", "found", "remedy", "details")
+    }
+
+
+# The command
+
+
+@pytest.fixture
+def mmtl(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str]]:
+    """Run the command line on a machine without a GPU, whose sound is as a test wants it."""
+    (tmp_path / "libcuda.so.1").write_bytes(b"no library")  # nor is that of this machine taken
+    for name in ("LD_LIBRARY_PATH", "XDG_DATA_HOME", "STATE_DIRECTORY"):
+        monkeypatch.setenv(name, str(tmp_path))
+
+    def run(*arguments: str, sound: str = CARD) -> tuple[int, str]:
+        (tmp_path / "sounddevice.py").write_text(sound)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["mmtl", "doctor", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        assert err == ""
+        return code, out
+
+    return run
+
+
+Mmtl = Callable[..., tuple[int, str]]
+
+
+def verdicts(text: str) -> dict[str, Any]:
+    return {check["name"]: check for check in json.loads(text)["checks"]}
+
+
+def test_a_machine_without_a_gpu_lacks_nothing(mmtl: Mmtl) -> None:
+    code, out = mmtl("--json")
+    found = verdicts(out)
+    assert [name for name, check in found.items() if check["verdict"] == "problem"] == []
+    assert code == json.loads(out)["exit_code"] == 0
+    assert found["microphones"]["details"] == ["0 USB (ALSA, 1 channel): 48000 Hz"]
+    assert found["provider"]["found"].startswith("auto takes cpu: there is no NVIDIA driver here")
+    assert found["gpu"]["verdict"] == "note"
+
+
+def test_without_portaudio_there_is_a_line_and_code_3(mmtl: Mmtl) -> None:
+    code, out = mmtl(sound=MISSING)
+    assert code == 3
+    assert "  PROBLEM portaudio       a microphone needs the PortAudio library" in out
+    assert "-> apt install libportaudio2" in out
+    assert out.splitlines()[-1].startswith("1 problem and ")
+
+
+def test_a_damaged_bundle_is_code_4_and_the_rest_is_still_looked_at(mmtl: Mmtl, bundle_folder: Path) -> None:
+    (bundle_folder / ENCODER).write_bytes(b"spoiled")
+    code, out = mmtl(str(bundle_folder), "--json")
+    found = verdicts(out)
+    assert (code, found["bundle"]["verdict"]) == (4, "problem")
+    assert found["provider"]["found"] == "not looked at: the bundle cannot be used"
+    assert found["onnxruntime"]["verdict"] == "ok"
+
+
+def test_a_profile_that_is_not_there_is_code_4(mmtl: Mmtl) -> None:
+    code, out = mmtl("--profile", "anna", "--json")
+    assert (code, verdicts(out)["profile"]["remedy"]) == (4, "run mmtl calibrate")
+
+
+def test_a_bundle_that_is_not_there_is_code_4(mmtl: Mmtl, tmp_path: Path) -> None:
+    assert mmtl(str(tmp_path / "nowhere"))[0] == 4
+
+
+# A real microphone
+
+
+@pytest.fixture
+def pulse(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualMicrophone]:
+    """A PulseAudio null sink in the place of a microphone."""
+    try:
+        with virtual_microphone() as running:
+            for name, value in running.environment.items():
+                monkeypatch.setenv(name, value)
+            yield running
+    except PulseUnavailableError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.mic
+def test_a_real_microphone_is_found_with_the_rates_that_open(
+    pulse: VirtualMicrophone, tmp_path: Path
+) -> None:
+    patient = Patient(System(), tmp_path)
+    if "missing" in patient.sound.get("error", ""):
+        pytest.skip(patient.sound["error"])
+    sound = next(area for area in AREAS if area.name == "sound")
+    portaudio, microphones, _ = [check(patient) for check in sound.checks]
+    assert (portaudio.verdict, microphones.verdict) == ("ok", "ok")
+    assert any("16000" in detail for detail in microphones.details)

@@ -1,0 +1,225 @@
+"""Whatever a library or a program does when it is asked, the answer is one line, and comes in time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edge.errors import EngineError, UsageError
+from edge.symptoms import System, copies_of, explained, installed
+
+CRASH = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"
+
+
+def library(folder: Path, name: str, code: str) -> None:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").write_text(code)
+
+
+def program(system: System, name: str, text: str) -> None:
+    folder = Path(system.commands)
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> System:
+    """A machine that has nothing yet."""
+    return System(tmp_path / "root", str(tmp_path / "bin"))
+
+
+def hasty(system: System) -> System:
+    return System(system.root, system.commands, patience_s=0.5)
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that Python imports from, first of all."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+# Libraries
+
+
+def test_a_library_is_asked_on_the_path_of_this_process(system: System, packages: Path) -> None:
+    library(packages, "tensorrt", "__version__ = '10.3.0'")
+    file = str(packages / "tensorrt" / "__init__.py")
+    assert system.ask("tensorrt") == {"version": "10.3.0", "file": file}
+    assert "tensorrt" not in sys.modules
+
+
+def test_what_a_library_prints_is_not_taken_for_the_answer(system: System, packages: Path) -> None:
+    library(packages, "tensorrt", "__version__ = '10.3.0'\nprint('{}', end='')")
+    assert system.ask("tensorrt")["version"] == "10.3.0"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (CRASH, "it crashes (Segmentation fault)"),
+        ("import sys\nsys.exit('no licence')", "it ends the process (no licence)"),
+        ("import os\nos._exit(3)", "it ends the process (exit code 3)"),
+        ("import os\nprint(5, flush=True)\nos._exit(0)", "it ends the process (exit code 0)"),
+        ("raise KeyError('a\\nb')", r"KeyError ('a\nb')"),
+    ],
+)
+def test_a_library_that_fails_is_one_line(system: System, packages: Path, code: str, said: str) -> None:
+    library(packages, "tensorrt", code)
+    assert system.ask("tensorrt") == {"error": said}
+
+
+def test_a_library_that_waits_for_ever_is_ended_with_all_that_it_started(
+    system: System, packages: Path, tmp_path: Path
+) -> None:
+    told = tmp_path / "pid"
+    start = f"child = subprocess.Popen(['sleep', '60'])\nopen({str(told)!r}, 'w').write(str(child.pid))"
+    library(packages, "tensorrt", f"import subprocess\n{start}\nchild.wait()")
+    patient = System(system.root, system.commands, patience_s=2.0)
+    assert patient.ask("tensorrt") == {"error": "no answer within 2 s"}
+    assert has_ended(int(told.read_text()))
+
+
+def has_ended(pid: int) -> bool:
+    """Wait for the end of a process that is not ours to wait for."""
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        status = Path(f"/proc/{pid}/stat")
+        if status.is_file() and status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_what_an_error_of_ours_says_to_do_is_kept_apart(system: System, packages: Path) -> None:
+    library(packages, "tensorrt", "__version__ = '8.6.1'")
+    answer = system.ask("tensorrt")
+    assert answer["error"].endswith("is too old")
+    assert answer["remedy"] == "10.3 or newer is needed, which JetPack 6 brings"
+
+
+def test_nothing_of_the_current_folder_is_run(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "edge", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert "version" in system.ask("onnxruntime")
+    assert not (tmp_path / "was here").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "happened", "remedy"),
+    [
+        (EngineError("no driver (libcuda.so.1: not found): install it"), "no driver", "install it"),
+        (UsageError("nobody knows"), "nobody knows", ""),
+        (UsageError("a: b:\n c"), "a: b", "c"),
+    ],
+)
+def test_the_remedy_is_what_stands_after_the_last_colon(
+    error: EngineError, happened: str, remedy: str
+) -> None:
+    answer = explained(error)
+    assert answer["error"].startswith(happened)
+    assert ("\n" in answer["error"], answer.get("remedy", "")) == (False, remedy)
+
+
+# Programs
+
+
+def test_a_program_is_run_where_there_is_one(system: System) -> None:
+    assert system.run("nvpmodel", "-q") is None
+    program(system, "nvpmodel", '#!/bin/sh\necho "$1 out"; echo err >&2; exit 3\n')
+    said = system.run("nvpmodel", "-q")
+    assert said
+    assert (said.code, said.out, said.err) == (3, "-q out\n", "err\n")
+
+
+def test_a_program_that_waits_for_ever_or_cannot_be_run_is_no_more_than_that(system: System) -> None:
+    program(system, "nvpmodel", "#!/bin/sh\nsleep 60 | cat\n")
+    said = hasty(system).run("nvpmodel")
+    assert said
+    assert said.code is None
+    program(system, "nvpmodel", "\x7fELF and no more")
+    said = system.run("nvpmodel")
+    assert said
+    assert said.code
+    assert "cannot be run" in said.err
+
+
+def test_an_interruption_ends_the_program(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupted(process: subprocess.Popen[bytes], *_: object, **__: object) -> None:
+        started.append(process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    program(system, "nvpmodel", "#!/bin/sh\nsleep 60\n")
+    with pytest.raises(KeyboardInterrupt):
+        system.run("nvpmodel")
+    assert [process.returncode for process in started] == [-9]
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("release", "package", "found"),
+    [
+        ("# R36 (release), REVISION: 4.4, GCID: 41062509\n", "", "36.4.4"),
+        ("# R36 (release), REVISION: 4.4, GCID: 1\n", "36.4.3-2025", "36.4.4"),
+        ("something new\n", "38.2.0-20250901", "38.2.0"),
+        ("something new\n", "", "unknown"),
+        (None, "36.4.4-20250616085344", "36.4.4"),
+        (None, "", ""),
+    ],
+)
+def test_a_jetson_is_known_by_its_release_file_or_its_packages(
+    system: System, release: str | None, package: str, found: str
+) -> None:
+    if release:
+        (system.root / "etc").mkdir(parents=True)
+        (system.root / "etc" / "nv_tegra_release").write_text(release)
+    if package:
+        program(system, "dpkg-query", f"#!/bin/sh\nprintf {package}\n")
+    assert system.jetson_linux() == found
+
+
+@pytest.mark.parametrize("name", ["nvidia0", "nvhost-gpu", "nvmap"])
+def test_a_gpu_is_known_by_its_device_file(system: System, name: str) -> None:
+    (system.root / "dev").mkdir(parents=True)
+    (system.root / "dev" / "nvidiactl").touch()
+    assert not system.has_gpu_device()
+    (system.root / "dev" / name).touch()
+    assert system.has_gpu_device()
+
+
+def test_copies_and_what_was_installed_are_listed_in_the_order_of_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "venv", tmp_path / "usr"
+    for folder in (first, second):
+        library(folder, "tensorrt", "")
+    (tmp_path / "again").symlink_to(second)
+    for name in (
+        "tensorrt-10.3.0.dist-info",
+        "tensorrt_cu12_libs-10.3.0-py3.10.egg-info",
+        "torch-2.dist-info",
+    ):
+        (first / name).mkdir()
+    monkeypatch.setattr(sys, "path", [str(first), str(second), str(tmp_path / "again"), "/no/such/folder"])
+    assert copies_of("tensorrt") == [first / "tensorrt", second / "tensorrt"]
+    found = [("tensorrt", "10.3.0", first), ("tensorrt_cu12_libs", "10.3.0", first)]
+    assert installed(r"tensorrt(?:_cu\d+_libs)?") == found

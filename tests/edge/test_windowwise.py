@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import cycle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from edge.bundle import Bundle
+from edge.engine import EncoderState, Engine, WindowEngine
+from edge.errors import EngineError
+from edge.events import EngineChange, Event, Window
+from edge.frontend import Array
+from edge.recogniser import Recognizer
+from edge.tensorrt_session import TensorrtSession
+from edge.windowwise import WindowwiseEngine
+from tests.edge.fake_runtime import FakeTensorrt
+
+TOLERANCE = 1e-4
+
+BLOCKS = st.one_of(st.sampled_from([1, 7, 159, 1_280, 8_191]), st.integers(200, 60_000))
+"""Samples."""
+
+Talk = Callable[..., Array]
+
+
+class Counted:
+    """The whole-window graph on the CPU, which fails from a given call on."""
+
+    def __init__(self, bundle: Bundle, fails_at: int | None = None) -> None:
+        self.calls: list[tuple[int, ...]] = []
+        self._fails_at = fails_at
+        self._graph = WindowEngine(bundle)
+
+    def __call__(self, frames: Array) -> tuple[Array, Array]:
+        self.calls.append(frames.shape)
+        if self._fails_at is not None and len(self.calls) >= self._fails_at:
+            raise EngineError("the GPU is gone: use --provider cpu")
+        return self._graph(frames)
+
+
+@pytest.fixture(scope="module")
+def streaming(bundle: Bundle) -> Recognizer:
+    return Recognizer(bundle, provider="cpu")
+
+
+@pytest.fixture(scope="module")
+def windowwise(bundle: Bundle) -> Recognizer:
+    return recogniser(bundle)
+
+
+@pytest.fixture(scope="module")
+def sound(talk: Talk) -> Array:
+    """A long utterance, and one that ends before its first window is full."""
+    return talk((0.4, 0.0), (3.6, 0.3), (1.2, 0.0), (0.9, 0.1), (0.7, 0.0))
+
+
+def recogniser(bundle: Bundle, fails_at: int | None = None) -> Recognizer:
+    engine = WindowwiseEngine(bundle, Counted(bundle, fails_at), provider="tensorrt")
+    return Recognizer(bundle, engine=engine)
+
+
+def heard(recogniser: Recognizer, sound: Array, *sizes: int) -> list[Event]:
+    recogniser.reset()
+    events, done = [], 0
+    for size in cycle(sizes or (len(sound),)):
+        events += recogniser.feed(sound[done : done + size])
+        done += size
+        if done >= len(sound):
+            break
+    return events + recogniser.flush()
+
+
+def outline(event: Event) -> tuple[object, ...]:
+    """What must be the same whatever computes."""
+    names = ("start_s", "end_s", "time_s", "label", "speech", "active", "windows")
+    return (event.type, *(getattr(event, name, None) for name in names))
+
+
+def assert_same(events: list[Event], expected: list[Event]) -> None:
+    assert [outline(event) for event in events] == [outline(event) for event in expected]
+    for event, wanted in zip(events, expected, strict=True):
+        if isinstance(event, Window) and isinstance(wanted, Window):
+            assert event.probs == pytest.approx(wanted.probs, abs=TOLERANCE)
+            assert event.smoothed == pytest.approx(wanted.smoothed, abs=TOLERANCE)
+
+
+# As if it streamed
+
+
+@given(sizes=st.lists(BLOCKS, min_size=1, max_size=4))
+@examples(max_examples=12, deadline=None)
+def test_whole_windows_say_what_the_stream_says_whatever_the_blocks(
+    streaming: Recognizer, windowwise: Recognizer, sound: Array, sizes: list[int]
+) -> None:
+    if max(sizes) < 160:
+        sizes = [*sizes, 1_600]
+    assert_same(heard(windowwise, sound, *sizes), heard(streaming, sound))
+
+
+def test_there_are_short_windows_and_full_ones_in_what_is_compared(bundle: Bundle, sound: Array) -> None:
+    counted = Counted(bundle)
+    engine = WindowwiseEngine(bundle, counted, provider="tensorrt")
+    events = heard(Recognizer(bundle, engine=engine), sound, 1_280)
+    windows = [event for event in events if isinstance(event, Window)]
+    full = sum(shape[0] for shape in counted.calls)
+    assert 0 < full < len(windows) + 1
+    assert {shape[1:] for shape in counted.calls} == {(297, 200)}
+    early = heard(Recognizer(bundle, engine=engine), sound[:24_000])
+    (short,) = [event for event in early if isinstance(event, Window)]
+    assert short.end_s - short.start_s < 1.6
+    assert sum(shape[0] for shape in counted.calls) == full
+
+
+def test_windows_that_are_due_together_are_asked_for_together(bundle: Bundle, sound: Array) -> None:
+    counted = Counted(bundle)
+    engine = WindowwiseEngine(bundle, counted, provider="tensorrt")
+    heard(Recognizer(bundle, engine=engine), sound)
+    assert counted.calls[0][0] > 5
+
+
+def test_a_feature_is_the_frames_that_it_covers(bundle: Bundle) -> None:
+    engine = WindowwiseEngine(bundle, Counted(bundle), provider="tensorrt")
+    frames = np.arange(96, dtype=np.float32).repeat(200).reshape(1, 96, 200)
+    features, state = engine.encode(frames, engine.initial_state())
+    assert features.shape == (1, 12, engine.graphs.feature_size) == (1, 12, 49 * 200)
+    for index in range(6, 12):
+        covered = features[0, index].reshape(49, 200)[:, 0]
+        np.testing.assert_array_equal(covered, np.arange(8 * index - 41, 8 * index + 8))
+    np.testing.assert_array_equal(state.maps[0][0, :, 0], np.arange(55, 96))
+
+
+def test_a_window_is_its_frames_each_once(bundle: Bundle) -> None:
+    asked: list[Array] = []
+
+    def window(frames: Array) -> tuple[Array, Array]:
+        asked.append(frames)
+        return np.zeros((len(frames), 256), np.float32), np.zeros((len(frames), 4), np.float32)
+
+    engine = WindowwiseEngine(bundle, window, provider="tensorrt")
+    frames = np.random.default_rng(0).standard_normal((2, 304, 200)).astype(np.float32)
+    features, _ = engine.encode(frames, engine.initial_state(2))
+    engine.classify(features[:, 6:])
+    np.testing.assert_array_equal(asked[0], frames[:, 7:])
+
+
+def test_step_by_step_equals_at_once_and_streams_do_not_touch_each_other(bundle: Bundle) -> None:
+    engine = WindowwiseEngine(bundle, Counted(bundle), provider="tensorrt")
+    frames = np.random.default_rng(0).standard_normal((2, 64, 200)).astype(np.float32)
+    at_once, _ = engine.encode(frames, engine.initial_state(2))
+    state, pieces = engine.initial_state(2), []
+    for start, stop in ((0, 8), (8, 40), (40, 64)):
+        features, state = engine.encode(frames[:, start:stop], state)
+        pieces.append(features)
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), at_once)
+    for stream in range(2):
+        alone, _ = engine.encode(frames[stream : stream + 1], engine.initial_state())
+        np.testing.assert_array_equal(alone[0], at_once[stream])
+
+
+def test_the_state_handed_in_is_left_alone_and_keeps_nothing_else_alive(bundle: Bundle) -> None:
+    engine = WindowwiseEngine(bundle, Counted(bundle), provider="tensorrt")
+    state = engine.initial_state()
+    _, new = engine.encode(np.ones((1, 800, 200), np.float32), state)
+    assert isinstance(new, EncoderState)
+    assert (state.maps[0] == 0.0).all()
+    assert new.maps[0].shape == state.maps[0].shape == (1, 41, 200)
+    assert new.maps[0].base is None
+
+
+# A GPU that is lost
+
+
+@pytest.mark.parametrize("fails_at", [1, 3])
+def test_a_lost_gpu_costs_no_window_and_is_said_once(
+    bundle: Bundle, streaming: Recognizer, sound: Array, fails_at: int
+) -> None:
+    failing = recogniser(bundle, fails_at)
+    events = heard(failing, sound, 1_280)
+    (change,) = [event for event in events if isinstance(event, EngineChange)]
+    assert (change.provider, change.reason) == ("cpu", "the GPU is gone: use --provider cpu")
+    assert_same([event for event in events if event is not change], heard(streaming, sound))
+    index = events.index(change)
+    window = events[index - 1]
+    assert isinstance(window, Window), "it is said with the first window that the CPU computed"
+    assert change.time_s >= window.end_s
+
+
+def test_a_gpu_lost_in_the_last_window_is_said_too(bundle: Bundle, talk: Talk) -> None:
+    short = talk((3.1, 0.3))
+    windows = sum(isinstance(event, Window) for event in heard(recogniser(bundle), short))
+    counted = Counted(bundle)
+    heard(Recognizer(bundle, engine=WindowwiseEngine(bundle, counted, provider="tensorrt")), short, 800)
+    events = heard(recogniser(bundle, len(counted.calls)), short, 800)
+    assert isinstance(events[-1], EngineChange)
+    assert sum(isinstance(event, Window) for event in events) == windows
+
+
+def test_a_lost_gpu_is_asked_no_more(bundle: Bundle, sound: Array) -> None:
+    counted = Counted(bundle, fails_at=2)
+    engine = WindowwiseEngine(bundle, counted, provider="tensorrt")
+    stream = Recognizer(bundle, engine=engine)
+    heard(stream, sound, 1_280)
+    again = heard(stream, sound, 1_280)
+    assert len(counted.calls) == 2
+    assert not any(isinstance(event, EngineChange) for event in again), (
+        "the next session says so at its start"
+    )
+    assert (engine.provider, engine.reason) == ("cpu", "the GPU is gone: use --provider cpu")
+
+
+def test_every_stream_of_a_shared_engine_says_that_the_gpu_is_lost(bundle: Bundle, talk: Talk) -> None:
+    engine = WindowwiseEngine(bundle, Counted(bundle, fails_at=1), provider="tensorrt")
+    streams, spoken = [Recognizer(bundle, engine=engine) for _ in range(3)], talk((3.2, 0.3))
+    for stream in streams:
+        events = stream.feed(spoken)
+        assert sum(isinstance(event, EngineChange) for event in events) == 1
+
+
+def test_the_streaming_graphs_on_a_gpu_that_is_lost_go_on_with_the_cpu(
+    bundle: Bundle, streaming: Recognizer, sound: Array
+) -> None:
+    engine = Engine(bundle, "cpu")
+    stream = Recognizer(bundle, engine=engine)
+    stream.feed(sound[:20_000])
+    engine.provider = stream._provider = "cuda"
+    engine._sessions = dict.fromkeys(engine._sessions, Broken())
+    events = stream.feed(sound[20_000:]) + stream.flush()
+    (change,) = [event for event in events if isinstance(event, EngineChange)]
+    assert (change.provider, change.reason) == ("cpu", "CUDA failure 700: an illegal access")
+    expected = heard(streaming, sound)
+    found = [event for event in events if event is not change]
+    assert_same(found, expected[len(expected) - len(found) :])
+
+
+class Broken:
+    """An ONNX Runtime session whose GPU is gone."""
+
+    def run(self, *_: object) -> None:
+        raise RuntimeError("CUDA failure 700:\nan illegal access")
+
+
+# All together
+
+
+def test_tensorrt_says_what_the_stream_says_and_goes_on_when_the_gpu_is_lost(
+    bundle: Bundle, streaming: Recognizer, sound: Array
+) -> None:
+    machine = FakeTensorrt(WindowEngine(bundle), 297, 200, {"embedding": 256, "logits": 4})
+    with TensorrtSession(machine.plan(), tensorrt=machine, open_cuda=machine.open_cuda) as session:
+        engine = WindowwiseEngine(bundle, session, provider="tensorrt", close=session.close)
+        stream = Recognizer(bundle, engine=engine)
+        expected = heard(streaming, sound)
+        assert_same(heard(stream, sound, 4_000), expected)
+        assert engine.provider == "tensorrt"
+        assert sum(machine.batches) > 5
+        stream.reset()
+        events = stream.feed(sound[:56_000])
+        machine.cuda.lost = True
+        events += stream.feed(sound[56_000:]) + stream.flush()
+        assert_same([event for event in events if not isinstance(event, EngineChange)], expected)
+        assert sum(isinstance(event, EngineChange) for event in events) == 1
+        engine.close()
+    assert machine.cuda.closed
+
+
+def test_a_model_of_other_windows_has_other_features(bundle: Bundle) -> None:
+    graphs = replace(bundle.manifest.graphs, window_features=16)
+    other = replace(bundle, manifest=replace(bundle.manifest, graphs=graphs))
+    assert WindowwiseEngine(other, Counted(bundle), provider="tensorrt").frames == 169

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from edge.bundle import MANIFEST, WINDOW, load_bundle, write_manifest
+from edge.errors import ModelError
+from export.bundling import export_bundle
+from export.source import read_source
+from tests.train.synthetic import tiny_checkpoint
+from train.checkpoint import save_checkpoint
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny"
+    export_bundle(tiny_checkpoint(), path, "tiny one")
+    return path
+
+
+def refused(path: Path, *said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        read_source(path)
+    assert caught.value.exit_code == 4
+    assert "\n" not in str(caught.value)
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_a_checkpoint_has_no_name_and_no_scores_yet(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "best.safetensors", tiny_checkpoint())
+    source = read_source(tmp_path / "best.safetensors")
+    assert (source.name, source.metrics) == ("", {})
+    assert source.checkpoint.temperature == tiny_checkpoint().temperature
+
+
+def test_a_bundle_brings_its_weights_its_name_and_its_scores(bundle: Path) -> None:
+    manifest = load_bundle(bundle).manifest
+    manifest.metrics["none"] = {"command": "mmtl evaluate", "corpora": {}}
+    write_manifest(bundle, manifest)
+    source = read_source(bundle)
+    assert (source.name, source.metrics) == ("tiny one", manifest.metrics)
+    for name, value in tiny_checkpoint().net.state_dict().items():
+        assert torch.equal(source.checkpoint.net.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("name", [WINDOW, "weights.safetensors"])
+def test_a_bundle_that_was_changed_is_refused(bundle: Path, name: str) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    refused(bundle, name, "SHA-256")
+
+
+def test_a_bundle_of_another_version_is_refused(bundle: Path) -> None:
+    (bundle / MANIFEST).write_text('{"schema_version": 2}')
+    refused(bundle, "update mmtl")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_checkpoint_of_a_training_that_went_wrong_is_refused(tmp_path: Path, number: float) -> None:
+    model = tiny_checkpoint()
+    with torch.no_grad():
+        model.net.meta.fc1.bias[0] = number
+    save_checkpoint(tmp_path / "best.safetensors", model)
+    refused(tmp_path / "best.safetensors", "not finite", "meta.fc1.bias")
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path, "without a model", "best.safetensors", "folder of a bundle")
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "truncated"])
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, tiny_checkpoint())
+    content = {"empty": b"", "text": b"weights", "truncated": path.read_bytes()[:-100]}
+    path.unlink() if kind == "missing" else path.write_bytes(content[kind])
+    refused(path, str(path))
