@@ -52,7 +52,7 @@ def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, *, replace: b
         UsageError: the folder is in the way, or the network cannot be streamed.
         VerificationError: the graphs differ from the network.
     """
-    _require_free(folder, replace=replace)
+    require_free(folder, replace=replace)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as partial:
         staged = Path(partial) / "bundle"
@@ -119,7 +119,16 @@ def _weights_licence(licences: list[str]) -> str:
     return "as the recordings it was trained on"
 
 
-def _require_free(folder: Path, *, replace: bool) -> None:
+def require_free(folder: Path, *, replace: bool) -> None:
+    """Check that a bundle may be written to a folder.
+
+    Args:
+        folder: where the bundle shall be.
+        replace: whether a bundle that is there already may go.
+
+    Raises:
+        UsageError: something is there that may not go.
+    """
     if not folder.exists():
         return
     if not is_bundle(folder):
