@@ -1,7 +1,10 @@
 """Fit the recogniser to one speaker, judge whether it helps, and write a profile. NumPy only."""
 
-from calibrate.fit import CANDIDATES, Candidate, Examples
-from calibrate.judge import Fitted, Folds, Hearing, Judgement, Scores, fit_and_judge
+from calibrate.examples import Examples
+from calibrate.fit import CANDIDATES, Candidate
+from calibrate.folds import Folds
+from calibrate.judge import Fitted, Hearing, Judgement, fit_and_judge
+from calibrate.scores import Scores
 from calibrate.takes import Normalisation, Take, read_sounds, read_takes
 
 __all__ = [

@@ -74,15 +74,19 @@ def with_adapter(generic: Head, layer: Floats) -> Head:
     on_embedding = layer[:, :size] / EMBEDDING_SCALE
     on_hidden, bias = layer[:, size:-1] / HIDDEN_SCALE, layer[:, -1]
     eye, past = np.eye(classes), np.zeros((len(generic.fc2_bias), 2 * classes))
+    fc1 = np.concatenate([generic.fc1_weight, on_embedding, -on_embedding])
+    fc1_bias = np.concatenate([generic.fc1_bias, np.zeros(2 * classes)])
     fc2 = np.block([[generic.fc2_weight, past], [on_hidden, eye, -eye]])
-    arrays = {
-        "fc1_weight": np.concatenate([generic.fc1_weight, on_embedding, -on_embedding]),
-        "fc1_bias": np.concatenate([generic.fc1_bias, np.zeros(2 * classes)]),
-        "fc2_weight": fc2,
-        "fc2_bias": np.concatenate([generic.fc2_bias, bias]),
-        "fc3_weight": np.concatenate([generic.fc3_weight, generic.temperature * eye], axis=1),
-    }
-    return replace(generic, **{name: array.astype(np.float32) for name, array in arrays.items()})
+    fc2_bias = np.concatenate([generic.fc2_bias, bias])
+    fc3 = np.concatenate([generic.fc3_weight, generic.temperature * eye], axis=1)
+    return replace(
+        generic,
+        fc1_weight=fc1.astype(np.float32),
+        fc1_bias=fc1_bias.astype(np.float32),
+        fc2_weight=fc2.astype(np.float32),
+        fc2_bias=fc2_bias.astype(np.float32),
+        fc3_weight=fc3.astype(np.float32),
+    )
 
 
 def _inputs(head: Head, examples: Examples) -> Floats:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -11,11 +13,13 @@ import typer
 from edge.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from calibrate.judge import Judgement
+    from calibrate.full import FullTuning
+    from calibrate.judge import Fitted, Judgement
     from calibrate.takes import Take
     from edge.bundle import Bundle
+    from edge.engine import Engine
+    from edge.frontend import Array
+    from edge.profile import Profile
 
 
 SESSION: Final = "Guided session"
@@ -38,8 +42,30 @@ def calibrate(
         Path | None, typer.Option("--bundle", help="Folder of a model; the one that ships, if not given.")
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Overwrite the profile if there is one of that name.")
+        bool, typer.Option("--replace", help="Overwrite the profile of that name, picture and bundle.")
     ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="FILE.png",
+            help="Draw what is recognised before and after.",
+            show_default=False,
+        ),
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Tune the whole network too, with torch; needs --out."),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="With --full: of the speaker's bundle, written if it helps.",
+            show_default=False,
+        ),
+    ] = None,
     takes: Annotated[
         int | None,
         typer.Option(
@@ -98,10 +124,15 @@ def calibrate(
     from edge.profile import profile_path
 
     path = profile_path(name)
-    if path.exists() and not replace:
+    if os.path.lexists(path) and not replace:
         raise UsageError(
             f"there is a profile {name} already: give --replace to overwrite it, or another name"
         )
+    if picture is not None:
+        from calibrate.picture import require_picture
+
+        require_picture(picture, overwrite=replace)
+    tuning = _full_tuning(bundle, out, full=full, replace=replace)
     if manifest is not None:
         from calibrate.takes import read_takes
 
@@ -115,17 +146,26 @@ def calibrate(
                 "--yes": yes,
             }
         )
-        _show(name, _calibrate(name, path, read_takes(manifest), _bundle(bundle)))
+        recorded, model = read_takes(manifest), _bundle(bundle)
+        tuned = _tune(tuning, name, recorded, model)
+        fitted = _calibrate(name, path, recorded, model)
+        _show(name, fitted)
+        _show_tuned(fitted, tuned, out)
+        _draw(name, fitted, picture)
         return
     from calibrate.guided import GuidedSession, Wish
 
     model = _bundle(bundle)
-    guided = GuidedSession(Wish(name, takes, language, device, resume, replace, keep_recordings, yes, bundle))
+    wish = Wish(name, takes, language, device, resume, replace, keep_recordings, yes, bundle, picture, out)
+    guided = GuidedSession(wish)
     if recorded := guided.hold():
         with guided.kept_if_it_fails():
-            judgement = _calibrate(name, path, recorded, model)
-        _show(name, judgement)
-        guided.finish(adopted=judgement.verdict == "adopted")
+            tuned = _tune(tuning, name, recorded, model)
+            fitted = _calibrate(name, path, recorded, model)
+        _show(name, fitted)
+        _show_tuned(fitted, tuned, out)
+        guided.finish(adopted=fitted.judgement.verdict == "adopted")
+        _draw(name, fitted, picture)
 
 
 def _refuse_with_manifest(options: Mapping[str, object]) -> None:
@@ -141,7 +181,25 @@ def _bundle(folder: Path | None) -> Bundle:
     return load_bundle(folder or default_bundle())
 
 
-def _calibrate(name: str, path: Path, takes: Sequence[Take], bundle: Bundle) -> Judgement:
+def _full_tuning(bundle: Path | None, out: Path | None, *, full: bool, replace: bool) -> FullTuning | None:
+    """Prepare to tune the whole network where that was asked for."""
+    if full != (out is not None):
+        raise UsageError("--full and --out FOLDER go together: give both, or neither")
+    if out is None:
+        return None
+    from calibrate.full import full_tuning
+
+    return full_tuning(_bundle(bundle), out, replace=replace)
+
+
+def _tune(tuning: FullTuning | None, name: str, takes: Sequence[Take], bundle: Bundle) -> Judgement | None:
+    """Tune the whole network, first of all: who stops it has written nothing."""
+    from calibrate.takes import read_sounds
+
+    return tuning.fit(name, takes, read_sounds(takes, bundle)) if tuning else None
+
+
+def _calibrate(name: str, path: Path, takes: Sequence[Take], bundle: Bundle) -> Fitted:
     """Fit, judge and write the profile."""
     import time
 
@@ -153,7 +211,8 @@ def _calibrate(name: str, path: Path, takes: Sequence[Take], bundle: Bundle) -> 
     sounds = read_sounds(takes, bundle)
     began = time.perf_counter()
     # Always the CPU: another provider's rounding could turn a close decision.
-    fitted = fit_and_judge(bundle, Engine(bundle, "cpu"), takes, sounds)
+    engine = Engine(bundle, "cpu")
+    fitted = fit_and_judge(bundle, engine, takes, sounds)
     report = {
         "takes": count_takes(takes),
         "ratings": count_ratings(takes),
@@ -161,28 +220,42 @@ def _calibrate(name: str, path: Path, takes: Sequence[Take], bundle: Bundle) -> 
         "fit_s": round(time.perf_counter() - began, 2),
         **fitted.report(),
     }
-    normalisation = fitted.normalisation
-    verdict = fitted.judgement.verdict
     profile = Profile(
         name=name,
         bundle=bundle.fingerprint,
         head=fitted.head,
-        levels=normalisation.levels,
-        statistics=normalisation.statistics,
-        verdict=verdict,
+        levels=fitted.normalisation.levels,
+        statistics=fitted.normalisation.statistics,
+        verdict=fitted.judgement.verdict,
         report=report,
     )
-    save_profile(path, profile)
-    return fitted.judgement
+    save_profile(path, _watched(profile, bundle, engine, sounds))
+    return fitted
 
 
-def _show(name: str, judgement: Judgement) -> None:
+def _watched(profile: Profile, bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Profile:
+    """Let a profile that will be applied say how the session sounded, for the watch for drift."""
+    from edge.drift import session_reference
+    from edge.recogniser import Recognizer
+
+    if profile.verdict != "adopted":
+        return profile
+    recogniser = Recognizer(bundle, profile=profile, engine=engine)
+    return dataclasses.replace(profile, reference=session_reference(recogniser, sounds))
+
+
+def _show(name: str, fitted: Fitted) -> None:
     """Print the scores before and after, the verdict and what to do with it."""
     from rich.console import Console
 
+    from calibrate.summary import conclusion, confusions, how_it_was_judged, score_table
+
+    judgement = fitted.judgement
     console = Console(highlight=False, markup=False)
-    console.print(_table(judgement))
-    console.print(f"{judgement.verdict} ({judgement.chosen.name}): {judgement.reason}")
+    console.print(score_table(judgement))
+    console.print(f"\n{confusions(judgement)}\n", soft_wrap=True)
+    console.print(how_it_was_judged(fitted.folds), soft_wrap=True)
+    console.print(conclusion(judgement), soft_wrap=True)
     if judgement.verdict == "adopted":
         console.print(f"Apply it: mmtl monitor --profile {name}", soft_wrap=True)
     else:
@@ -192,15 +265,24 @@ def _show(name: str, judgement: Judgement) -> None:
         )
 
 
-def _table(judgement: Judgement) -> Table:
-    """Lay out the scores of the generic model and of the choice, on held-out takes."""
-    from rich.table import Table
+def _show_tuned(fitted: Fitted, tuned: Judgement | None, out: Path | None) -> None:
+    """Print what the tuned network gives beside the profile, and what became of it."""
+    if tuned is None or out is None:
+        return
+    from rich.console import Console
 
-    before, after = judgement.before, judgement.after
-    table = Table("held-out takes", box=None)
-    for column in ("before", "after"):
-        table.add_column(column, justify="right")
-    table.add_row("recognised (UAR)", f"{before.uar:.0%}", f"{after.uar:.0%}")
-    table.add_row("log loss (nats)", f"{before.log_loss:.2f}", f"{after.log_loss:.2f}")
-    table.add_row("calibration error", f"{before.ece:.2f}", f"{after.ece:.2f}")
-    return table
+    from calibrate.full import full_conclusion, full_table
+
+    console = Console(highlight=False, markup=False)
+    console.print()
+    console.print(full_table(fitted.judgement, tuned))
+    console.print(full_conclusion(fitted.judgement, tuned, out), soft_wrap=True)
+
+
+def _draw(name: str, fitted: Fitted, picture: Path | None) -> None:
+    """Draw the judgement where that was asked for."""
+    if picture is not None:
+        from calibrate.picture import draw_judgement
+
+        draw_judgement(name, fitted.judgement, fitted.folds, picture)
+        typer.echo(f"Wrote {picture}")

@@ -40,10 +40,8 @@ def fit_dimensions(generic: Head, examples: Examples) -> Head:
     for _ in range(TUNING_STEPS):
         slopes = dimensions_gradient(theta, embeddings, examples)[1]
         theta = [weight - INNER_LR * slope for weight, slope in zip(theta, slopes, strict=True)]
-    names = ("fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias")
-    tuned = replace(
-        generic, **{name: weight.astype(np.float32) for name, weight in zip(names, theta, strict=True)}
-    )
+    fc1, fc1_bias, fc2, fc2_bias = (weight.astype(np.float32) for weight in theta)
+    tuned = replace(generic, fc1_weight=fc1, fc1_bias=fc1_bias, fc2_weight=fc2, fc2_bias=fc2_bias)
     return _transferred(tuned, examples)
 
 

@@ -131,16 +131,6 @@ def fit_bias(generic: Head, examples: Examples) -> Head:
     return replace(generic, fc3_bias=bias, temperature=temperature)
 
 
-CANDIDATES: Final = (
-    Candidate("generic", own_statistics=False, fit=None),
-    Candidate("bias", own_statistics=False, fit=fit_bias, handicap=0.15),
-    Candidate("dimensions", own_statistics=False, fit=fit_dimensions, handicap=0.15),
-    Candidate("adapter", own_statistics=False, fit=fit_adapter),
-    Candidate("statistics + adapter", own_statistics=True, fit=fit_adapter, handicap=0.15),
-)
-"""Simplest first; the first changes nothing."""
-
-
 def bias_objective(scaled: Floats, examples: Examples, pull: float) -> Objective:
     """Return the loss of `fit_bias` as a function of (1 + C,): s, then b.
 
@@ -157,3 +147,13 @@ def bias_objective(scaled: Floats, examples: Examples, pull: float) -> Objective
         return loss + pull * float(point @ point), slope + 2.0 * pull * point
 
     return objective
+
+
+CANDIDATES: Final = (
+    Candidate("generic", own_statistics=False, fit=None),
+    Candidate("bias", own_statistics=False, fit=fit_bias, handicap=0.15),
+    Candidate("dimensions", own_statistics=False, fit=fit_dimensions, handicap=0.15),
+    Candidate("adapter", own_statistics=False, fit=fit_adapter),
+    Candidate("statistics + adapter", own_statistics=True, fit=fit_adapter, handicap=0.15),
+)
+"""Simplest first; the first changes nothing."""

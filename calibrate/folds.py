@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -27,10 +27,12 @@ class Folds:
     """"sentence": what is judged on was not said in what is fitted on; else "take"."""
     rounds: tuple[Integers, ...]
     """(N,) fold of each take."""
+    one_sentence: bool = False
+    """Whether all takes are known to be of one sentence: nothing is then known of any other."""
 
     def first_round(self) -> Folds:
         """Return the first round alone: for what takes long."""
-        return Folds(self.held_out_by, self.rounds[:1])
+        return replace(self, rounds=self.rounds[:1])
 
     def __iter__(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
         """Yield the round and (N,) booleans for each fold: which takes are held out."""
@@ -55,7 +57,8 @@ def hold_out(takes: Sequence[Take]) -> Folds:
     fewest = int(np.bincount(emotions)[np.unique(emotions)].min())
     places = np.array([int((emotions[:index] == emotion).sum()) for index, emotion in enumerate(emotions)])
     folds = min(MOST_FOLDS, fewest)
-    return Folds("take", tuple((places + np.array(shift)[emotions]) % folds for shift in SHIFTS))
+    rounds = tuple((places + np.array(shift)[emotions]) % folds for shift in SHIFTS)
+    return Folds("take", rounds, one_sentence=len(set(texts)) == 1 and texts[0] != "")
 
 
 def _said_in(texts: Sequence[str], emotions: Integers, text: str) -> set[int]:

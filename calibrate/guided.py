@@ -43,6 +43,10 @@ class Wish:
     agreed: bool = False
     """Whether the speaker has agreed to the notice already."""
     bundle: Path | None = None
+    picture: Path | None = None
+    """Where the judgement is drawn in the end."""
+    full: Path | None = None
+    """Where the bundle of the whole network, tuned to the speaker, goes; None: it is not tuned."""
 
 
 class GuidedSession:
@@ -139,6 +143,8 @@ class GuidedSession:
         words += ["--device", wish.device] if wish.device else []
         words += ["--bundle", str(wish.bundle)] if wish.bundle else []
         words += ["--keep-recordings", str(wish.keep_recordings)] if wish.keep_recordings else []
+        words += ["--picture", str(wish.picture)] if wish.picture else []
+        words += ["--full", "--out", str(wish.full)] if wish.full else []
         return shlex.join(words)
 
 

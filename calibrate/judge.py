@@ -84,9 +84,14 @@ class Fitted:
             "reason": judged.reason,
             "chosen": judged.chosen.name,
             "held_out_by": self.folds.held_out_by,
+            "one_sentence": self.folds.one_sentence,
             "before": judged.before.described(),
             "after": judged.after.described(),
             "gain": {name: item.described() for name, item in judged.gains.items()},
+            "confusion": {
+                "before": judged.before.described_confusion(),
+                "after": judged.after.described_confusion(),
+            },
             "candidates": {name: scores.described() for name, scores in judged.scores.items()},
         }
 
@@ -189,17 +194,23 @@ def judge(tried: Sequence[Candidate], answers: Mapping[str, Answers]) -> Judgeme
         "uar": gain(after.right().astype(float) - before.right(), emotions),
         "log_loss": gain(before.losses() - after.losses(), emotions),
     }
-    objection = _objection(scores["generic"], scores[chosen.name], len(tried), len(set(emotions)))
+    objection = _objection(scores["generic"], scores[chosen.name], _lacking(emotions))
     reason = objection or f"it lowers the log loss of held-out takes by {gains['log_loss'].mean:.2f}"
     return Judgement(chosen, REJECTED if objection else ADOPTED, reason, scores, gains)
 
 
-def _objection(before: Scores, after: Scores, tried: int, emotions: int) -> str:
+def _lacking(emotions: Sequence[int]) -> list[str]:
+    """Name the emotions of which there is no take."""
+    return [name for emotion, name in enumerate(EMOTIONS) if emotion not in emotions]
+
+
+def _objection(before: Scores, after: Scores, lacking: Sequence[str]) -> str:
     """Say why a choice is not to be adopted; empty: nothing speaks against it."""
-    if tried == 1:
-        return "nothing can be fitted: record takes of all four emotions, about as much of each"
+    if lacking:
+        return f"nothing can be fitted without takes of {' and of '.join(lacking)}: record some of each"
     if before.log_loss - after.log_loss < LEAST_GAIN:
         return "nothing helped: the generic model does as well on held-out takes"
-    if after.log_loss > math.log(emotions) - LEAST_GAIN or after.uar <= 1.0 / emotions + 1e-9:
+    guesses = len(EMOTIONS)
+    if after.log_loss > math.log(guesses) - LEAST_GAIN or after.uar <= 1.0 / guesses + 1e-9:
         return "its answers to held-out takes are worth no more than guesses: check the labels"
     return ""

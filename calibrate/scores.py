@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,15 @@ class Scores:
     confusion: tuple[tuple[int, ...], ...]
     """Counts; rows are the truth, columns the answers."""
 
-    def described(self) -> dict[str, Any]:
-        """Return the fields as a report shows them."""
+    def described(self) -> dict[str, float]:
+        """Return the numbers as a report shows them."""
         numbers = {"uar": self.uar, "log_loss": self.log_loss, "ece": self.ece}
-        return {name: round(value, 4) for name, value in numbers.items()} | {"confusion": self.confusion}
+        return {name: round(value, 4) for name, value in numbers.items()}
+
+    def described_confusion(self) -> dict[str, dict[str, int]]:
+        """Return the counts by the name of the truth, then of the answer."""
+        rows = (dict(zip(EMOTIONS, row, strict=True)) for row in self.confusion)
+        return {truth: row for truth, row in zip(EMOTIONS, rows, strict=True) if any(row.values())}
 
 
 @dataclass(frozen=True)

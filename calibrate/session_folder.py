@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +15,10 @@ from calibrate.session import Prompt, Recorded, Session, emotion_of
 from calibrate.takes import FEWEST_TAKES, Ratings, Take
 from edge.audio import SAMPLE_RATE
 from edge.errors import UsageError
-from edge.files import replacing
+from edge.files import replacing, require_writable
 from edge.frontend import Array
 from edge.labels import DIMENSIONS, EMOTIONS, dimension_class
-from edge.profile import profile_path, profiles_folder
+from edge.profile import session_folder
 
 SESSION_VERSION: Final = 1
 
@@ -41,9 +40,8 @@ class SessionFolder:
         Raises:
             ProfileError: the name could not be a file's name.
         """
-        profile_path(name)
         self.name = name
-        self.path = profiles_folder().parent / "sessions" / name
+        self.path = session_folder(name)
 
     def exists(self) -> bool:
         """Whether there is an unfinished session."""
@@ -148,14 +146,7 @@ def require_room(folder: Path) -> None:
         raise UsageError(
             f"{folder} holds recordings already: name an empty folder, or one that does not exist yet"
         )
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return
-    except OSError as error:
-        raise UsageError(
-            f"cannot write to {folder}: {error.strerror}; choose a folder you may write to"
-        ) from error
+    require_writable(folder, mode=0o700)
 
 
 def copy_takes(takes: Sequence[Take], speaker: str, folder: Path) -> Path:

@@ -83,9 +83,8 @@ def notice(session: Session, folder: SessionFolder, kept_in: str, width: int) ->
         f"Recordings wait in {folder.path}, readable by your user only, until the profile is written; "
         f"{afterwards}.",
         f"The profile holds numbers and no sound: {profile_path(session.name)}",
-        f"To delete the profile at any time: mmtl profile delete {session.name}",
-        "Ctrl-C stops at any time. What is done then waits for --resume; delete the folder of the "
-        "recordings to discard it.",
+        f"To delete the profile, and recordings that wait, at any time: mmtl profile delete {session.name}",
+        "Ctrl-C stops at any time. What is done then waits for --resume.",
     )
     lines = [*wrapped(first, width), ""]
     for item in items:

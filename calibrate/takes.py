@@ -48,7 +48,7 @@ class Take:
     text: str = ""
     """What was said; empty: unknown."""
     ratings: Ratings = (None, None, None)
-    """As the speaker gave them. Not fitted on yet."""
+    """As the speaker gave them."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ EXTRAS = {
     "torch": "train",
     "torchaudio": "train",
     "sklearn": "train",
-    "matplotlib": "train",
+    "matplotlib": "pictures",
     "onnx": "export",
     "paho": "mqtt",
     "websockets": "serve",
@@ -429,11 +429,14 @@ def show_profile(
 
 @profiles.command("delete")
 def delete_profile(name: Annotated[str, typer.Argument(help="Name of the speaker.")]) -> None:
-    """Delete a profile for good."""
+    """Delete a profile for good, and what an unfinished session of that name has recorded."""
     from edge.profile_files import delete_profile as delete
 
-    delete(name)
-    typer.echo(f"Deleted the profile {name}.")
+    deleted = delete(name)
+    if deleted.profile:
+        typer.echo(f"Deleted the profile {name}.")
+    if deleted.recordings:
+        typer.echo(f"Deleted the recordings of the unfinished session of {name}.")
 
 
 @profiles.command("export")

@@ -41,6 +41,26 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def require_writable(folder: Path, mode: int = 0o777) -> None:
+    """Check that files can be made in a folder, before it matters.
+
+    Args:
+        folder: made, if it is not there.
+        mode: permissions of the folder if it is made.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {folder}: {error.strerror}; choose a folder you may write to"
+        ) from error
+
+
 def _put_in_place(partial: Path, path: Path) -> None:
     try:
         partial.replace(path)

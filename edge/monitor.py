@@ -15,6 +15,19 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from edge.drawing import (
+    BAD,
+    GOOD,
+    WARN,
+    Row,
+    bar,
+    encodable,
+    ends,
+    flow,
+    meter,
+    most_important,
+    placed,
+)
 from edge.events import Device, Drift, Event, Session
 from edge.labels import EMOTIONS, UNSURE
 from edge.monitor_state import CLIP_DBFS, MINUTE_S, MonitorState, timeline_cells
@@ -23,11 +36,6 @@ from edge.sinks import Sink, clock_time, describe_drift, describe_summary, print
 REDRAW_S: Final = 0.125
 """Shortest time between two frames: 8 a second."""
 
-FLOOR_DBFS: Final = -60.0
-"""The left end of the level meter; the right end is 0."""
-
-HIGH_DBFS: Final = -14.0
-
 ROOMY: Final = 32
 """Lines from which the frame spreads out."""
 
@@ -35,14 +43,8 @@ CLIP_SHOWN_S: Final = 2.0
 """How long the warning of clipping stays."""
 
 COLOURS: Final = {"neutral": "#93a4b8", "happy": "#ecb91f", "sad": "#5aa2f0", "angry": "#f0604d"}
-GOOD: Final = "#6cc08b"
-WARN: Final = "#f5c542"
-BAD: Final = "#f0604d"
 INK: Final = "#101418"
 """The letters on coloured cells."""
-
-ASCII: Final = str.maketrans("━╸─╵●○·…█▀▄", '#|-|*o.~#"_')
-"""For terminals whose encoding is not Unicode."""
 
 _PIXELS: Final = "69F99 78887 E999E F8E8F 78B97 99F99 E444E 8888F 9DB99 E9E88 E9EA9 78617 E4444 99996 AA444"
 GLYPHS: Final = dict(zip("ACDEGHILNPRSTUY", _PIXELS.split(" "), strict=True))
@@ -77,35 +79,19 @@ def frame(state: MonitorState, width: int, height: int) -> Text:
         (4, _speech(state)),
         (23, Text("")),
         (14, _rule("engine", inner)),
-        *((5, row) for row in _flow(_engine_items(state), inner)),
-        *((8, row) for row in _flow(_name_items(state), inner)),
+        *((5, row) for row in flow(_engine_items(state), inner)),
+        *((8, row) for row in flow(_name_items(state), inner)),
     ]
     if state.advice:
         rows.append((0, Text(printable(describe_drift(state.advice)), WARN)))
     if state.notice:
         rows.append((0, Text(printable(state.notice), f"bold {BAD}")))
-    return Text("\n").join(_placed(row, inner, width) for row in _most_important(rows, height))
-
-
-Row = tuple[int, Text]
-"""How dispensable a line is, 0 for not at all, and the line."""
-
-
-def _most_important(rows: list[Row], height: int) -> list[Text]:
-    kept = sorted(range(len(rows)), key=lambda index: (rows[index][0], index))[:height]
-    return [rows[index][1] for index in sorted(kept)]
-
-
-def _placed(row: Text, inner: int, width: int) -> Text:
-    row.truncate(inner, overflow="ellipsis")
-    placed = Text("  ", no_wrap=True) + row
-    placed.truncate(width)
-    return placed
+    return Text("\n").join(placed(row, inner, width) for row in most_important(rows, height))
 
 
 def _header(state: MonitorState, width: int) -> Text:
     right = Text.assemble(("Ctrl-C ends", "dim"), "   ", (clock_time(state.heard_s)[:-2], "bold"))
-    return _ends(Text.assemble(("mmtl", "bold"), ("   how the speaker sounds", "dim")), right, width)
+    return ends(Text.assemble(("mmtl", "bold"), ("   how the speaker sounds", "dim")), right, width)
 
 
 def _headline(state: MonitorState, width: int, height: int) -> list[Row]:
@@ -132,7 +118,7 @@ def _listening(state: MonitorState, width: int) -> list[Text]:
         return [Text("starting", "bold"), Text(""), Text("")]
     full_s = state.session.window_s
     text = f"listening {min(state.heard_s, full_s):.1f} / {full_s:.1f} s"
-    return [Text(text, "bold"), _bar(state.heard_s / full_s if full_s > 0 else 1.0, width, GOOD), Text("")]
+    return [Text(text, "bold"), bar(state.heard_s / full_s if full_s > 0 else 1.0, width, GOOD), Text("")]
 
 
 def _emotion_rows(state: MonitorState, width: int, *, roomy: bool) -> Iterable[Row]:
@@ -144,10 +130,10 @@ def _emotion_rows(state: MonitorState, width: int, *, roomy: bool) -> Iterable[R
         name = Text.assemble(letter, (f"{printable(emotion)[:8]:<9}", emphasis))
         share = shares.get(emotion, 0.0)
         number = Text(f"{share:5.0%}" if shares and _percentages(state) else "", emphasis)
-        bar = _bar(share, width - name.cell_len - number.cell_len, _colour(emotion))
+        drawn = bar(share, width - name.cell_len - number.cell_len, _colour(emotion))
         if not state.speech:
-            bar.stylize("dim")
-        yield 1, name + bar + number
+            drawn.stylize("dim")
+        yield 1, name + drawn + number
         if roomy:
             yield 31, Text("")
 
@@ -175,19 +161,14 @@ def _timeline(state: MonitorState, width: int) -> list[Text]:
         column = round(width * (1 - ago_s / MINUTE_S))
         text = f"╵{ago_s} s"
         ticks[column : column + len(text)] = text
-    return [ribbon, _ends(Text("".join(ticks).rstrip(), "dim"), Text("now╵", "dim"), width)]
+    return [ribbon, ends(Text("".join(ticks).rstrip(), "dim"), Text("now╵", "dim"), width)]
 
 
 def _level(state: MonitorState, width: int) -> Text:
     level = max(-99.0, -99.0 if math.isnan(state.level_dbfs) else state.level_dbfs)
     clipped = state.heard_s - state.clipped_s < CLIP_SHOWN_S
-    meter = _bar(1.0 - level / FLOOR_DBFS, width - 20, GOOD)
-    filled = len(meter.plain.rstrip("─"))
-    for limit, colour in ((HIGH_DBFS, WARN), (CLIP_DBFS, BAD)):
-        start = round(len(meter) * (1.0 - limit / FLOOR_DBFS))
-        meter.stylize(colour, start, max(start, filled))
     name = ("CLIPPING   ", f"bold {BAD}") if clipped else "level      "
-    return Text.assemble(name, meter, f"{level:4.0f} dBFS")
+    return Text.assemble(name, meter(level, width - 20, CLIP_DBFS), f"{level:4.0f} dBFS")
 
 
 def _speech(state: MonitorState) -> Text:
@@ -225,31 +206,8 @@ def _item(key: str, value: str, style: str = "") -> Text:
     return Text.assemble((f"{key} ", "dim"), (value, f"bold {style}" if style else ""))
 
 
-def _flow(items: list[Text], width: int) -> list[Text]:
-    """Fill lines with items, as many in each as it holds."""
-    rows: list[Text] = []
-    for item in items:
-        if rows and rows[-1].cell_len + 3 + item.cell_len <= width:
-            rows[-1] = rows[-1] + Text("   ") + item
-        else:
-            rows.append(item)
-    return rows
-
-
-def _bar(share: float, width: int, style: str) -> Text:
-    """Draw a share of [0, 1] as a bar, to half a cell."""
-    width = max(0, width)
-    halves = round(min(1.0, max(0.0, share)) * width * 2)
-    full = "━" * (halves // 2) + "╸" * (halves % 2)
-    return Text.assemble((full, style), ("─" * (width - len(full)), "dim"))
-
-
 def _rule(title: str, width: int) -> Text:
     return Text.assemble((f"{title} ", "bold dim"), ("─" * max(0, width - len(title) - 1), "dim"))
-
-
-def _ends(left: Text, right: Text, width: int) -> Text:
-    return Text.assemble(left, " " * max(1, width - left.cell_len - right.cell_len), right)
 
 
 def _colour(label: str) -> str:
@@ -326,10 +284,7 @@ class LiveMonitor(Sink):
             return
         self._drawn_s = now
         self._live.start()
-        drawn = frame(self.state, *self._console.size)
-        encoding = self._console.encoding
-        if not encoding.startswith("utf"):
-            drawn.plain = drawn.plain.translate(ASCII).encode(encoding, "replace").decode(encoding)
+        drawn = encodable(frame(self.state, *self._console.size), self._console)
         self._live.update(drawn, refresh=True)
 
 

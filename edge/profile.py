@@ -77,6 +77,15 @@ def profile_path(name: str) -> Path:
     return profiles_folder() / f"{name}{PROFILE_SUFFIX}"
 
 
+def session_folder(name: str) -> Path:
+    """Return where the recordings of an unfinished calibration session of a name wait.
+
+    Raises:
+        ProfileError: the name could not be a file's name.
+    """
+    return profiles_folder().parent / "sessions" / profile_path(name).stem
+
+
 def kept_profiles() -> list[Path]:
     """List the files of the profiles that are kept for this user.
 

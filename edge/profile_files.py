@@ -1,9 +1,12 @@
-"""Profiles on their way in, out and away: copied byte for byte and checked on both sides."""
+"""Profiles on their way in, out and away: copied byte for byte and checked on both sides, or deleted."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from dataclasses import replace
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge.bundle import Bundle
@@ -15,8 +18,18 @@ from edge.profile import (
     profile_path,
     read_profile,
     require_fit,
+    session_folder,
     writing,
 )
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What there was of a name."""
+
+    profile: bool
+    recordings: bool
+    """Of an unfinished calibration session."""
 
 
 def export_profile(name: str, target: Path, *, overwrite: bool = False) -> Profile:
@@ -54,20 +67,42 @@ def import_profile(source: Path, bundle: Bundle, *, name: str = "", overwrite: b
     return _copy(source, target, overwrite=overwrite)
 
 
-def delete_profile(name: str) -> None:
-    """Delete a kept profile for good.
+def delete_profile(name: str) -> Deleted:
+    """Delete for good what is kept of a name: the profile, and an unfinished session's recordings.
 
     Raises:
-        ProfileError: there is none of that name, or it cannot be deleted.
+        ProfileError: there is nothing of that name, or it cannot be deleted.
     """
-    path = profile_path(name)  # a name only: never a path, which could be any file
-    find_profile(name)
+    # A name only: never a path, which could be any file.
+    path, recordings = profile_path(name), session_folder(name)
+    found = Deleted(os.path.lexists(path), os.path.lexists(recordings))
+    if not found.profile and not found.recordings:
+        find_profile(name)  # says what there is
+    if found.recordings:
+        with _deleting(recordings):
+            _remove_folder(recordings)
+    if found.profile:
+        with _deleting(path):
+            path.unlink()
+    return found
+
+
+@contextlib.contextmanager
+def _deleting(path: Path) -> Iterator[None]:
     try:
-        path.unlink()
+        yield
     except OSError as error:
         raise ProfileError(
-            f"cannot delete the profile {path} ({error.strerror}): see that this user may write to its folder"
+            f"cannot delete {path} ({error.strerror}): see that this user may write to its folder"
         ) from error
+
+
+def _remove_folder(path: Path) -> None:
+    """Delete a folder and what is in it; of a link, only the link."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def _copy(source: Path, target: Path, *, overwrite: bool) -> Profile:

@@ -80,7 +80,7 @@ def put_bundle(
         variants: the window graphs to build engines from.
         checks: what it is compared on, and who is told.
     """
-    _require_free(folder, replace=replace)
+    require_free(folder, replace=replace)
     with _beside(folder) as staged:
         parity = stage_bundle(source, staged, variants, checks)
         if folder.exists():
@@ -172,7 +172,16 @@ def _weights_licence(licences: list[str]) -> str:
     return "as the recordings it was trained on"
 
 
-def _require_free(folder: Path, *, replace: bool) -> None:
+def require_free(folder: Path, *, replace: bool) -> None:
+    """Check that a bundle may be written to a folder.
+
+    Args:
+        folder: where the bundle shall be.
+        replace: whether a bundle that is there already may go.
+
+    Raises:
+        UsageError: something is there that may not go.
+    """
     if not folder.exists():
         return
     if not is_bundle(folder):

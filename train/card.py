@@ -53,7 +53,23 @@ def _training(training: dict[str, Any]) -> str:
         f"- {side} speakers ({len(names)}): {', '.join(names) or 'none'}" for side, names in speakers.items()
     ]
     lines.append(f"- git revision: {training.get('git_revision') or 'unknown'}")
+    lines += _speaker(training["speaker"]) if "speaker" in training else []
     return "\n".join(lines)
+
+
+def _speaker(tuned: dict[str, Any]) -> list[str]:
+    """Write whom a network was tuned to, from what, and what that is worth."""
+    origin, ratings, before, after = (tuned[key] for key in ("from", "ratings", "before", "after"))
+    takes = ", ".join(f"{count} {emotion}" for emotion, count in tuned["takes"].items())
+    return [
+        "",
+        f"Then the whole network was tuned to one speaker, {tuned['name']}, by `mmtl calibrate --full`:",
+        "",
+        f"- from the bundle `{origin['bundle']}` with the fingerprint {origin['fingerprint']}",
+        f"- takes: {takes}; of their ratings {ratings['given']} were given, {ratings['derived']} derived",
+        f"- held out by {tuned['held_out_by']}, UAR {before['uar']:.0%} before and {after['uar']:.0%} after, "
+        f"log loss {before['log_loss']:.2f} and {after['log_loss']:.2f} nats",
+    ]
 
 
 def _scores(metrics: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 
 
 class ConsoleProgress:
-    """Progress bars with the time left, on stderr."""
+    """Progress bars with the time left, on stderr where that is a terminal."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -39,7 +39,8 @@ class ConsoleProgress:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        hidden = not self._console.is_terminal
+        with Progress(*columns, console=self._console, transient=True, disable=hidden) as progress:
             yield from progress.track(items, total=total, description=label)
 
     def show(self, table: Table) -> None:

@@ -47,8 +47,8 @@ class Samples:
     rating_weights: Tensor
     """(k, 4) loss weight of each class of each dimension, for this speaker."""
 
-    def part(self, items: slice) -> Samples:
-        """Return some of the segments."""
+    def part(self, items: slice | Tensor) -> Samples:
+        """Return some of the segments: a slice of them, or those with the (n,) numbers."""
         return Samples(
             frames=self.frames[items],
             lengths=self.lengths[items],
@@ -178,6 +178,25 @@ def adapt(meta: nn.Module, theta: Weights, support: Samples, rates: MetaRates) -
     return theta, first
 
 
+def adapt_transfer(
+    transfer: nn.Module, phi: Weights, auxiliary_logits: Tensor, query: Samples, rates: MetaRates
+) -> tuple[Weights, float]:
+    """Tune the transfer learner on a speaker's emotions by one step, equation 5.
+
+    Args:
+        transfer: the transfer learner.
+        phi: its weights.
+        auxiliary_logits: (B, auxiliary outputs) of the query at theta', which does not move.
+        query: labels of the same segments.
+        rates: beta, and the variant of cross entropy.
+
+    Returns:
+        phi' and the emotion loss before the step.
+    """
+    loss = emotion_loss(functional_call(transfer, phi, (auxiliary_logits,)), query, rates.loss)
+    return inner_step(phi, _gradient(loss, phi), rates.transfer_lr), loss.item()
+
+
 def speaker_gradient(
     meta: nn.Module, transfer: nn.Module, support: Samples, query: Samples, rates: MetaRates
 ) -> tuple[Weights, Weights, SpeakerRecord]:
@@ -190,14 +209,12 @@ def speaker_gradient(
     theta_i, auxiliary = adapt(meta, theta, support, rates)  # (4)
     taught = functional_call(meta, theta_i, (query.frames, query.lengths))
 
-    fixed = taught.detach()  # (5): theta' does not move
-    before = emotion_loss(functional_call(transfer, phi, (fixed,)), query, rates.loss)
-    phi_i = inner_step(phi, _gradient(before, phi), rates.transfer_lr)
+    phi_i, before = adapt_transfer(transfer, phi, taught.detach(), query, rates)  # (5): theta' does not move
 
     # (6) and (7), at the same forward pass
     after = emotion_loss(functional_call(transfer, phi_i, (taught,)), query, rates.loss)
     gradient = _gradient(after, {**_prefixed("theta", theta_i), **_prefixed("phi", phi_i)})
-    record = SpeakerRecord(auxiliary, before.item(), after.item())
+    record = SpeakerRecord(auxiliary, before, after.item())
     return _unprefixed("theta", gradient), _unprefixed("phi", gradient), record
 
 

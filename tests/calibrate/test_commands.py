@@ -6,18 +6,23 @@ import json
 import stat
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from edge.audio import read_clip
 from edge.bundle import default_bundle, load_bundle
 from edge.cli import main
+from edge.drift import DriftWatch, session_reference
 from edge.errors import ProfileError
 from edge.frontend import Array
 from edge.labels import EMOTIONS
 from edge.profile import load_profile, profile_path, read_profile
+from edge.recogniser import Recognizer
+from tests.calibrate.voices import speech
 
 pytestmark = pytest.mark.skipif(
     not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
@@ -93,6 +98,7 @@ def test_a_session_that_helps_becomes_a_profile_that_can_be_applied(run: Run, te
     profile = load_profile(profile_path("anna"), load_bundle(default_bundle()))
     assert (profile.name, profile.verdict) == ("anna", "adopted")
     assert "before" in out
+    assert "Held out by take" in out
     assert "adopted" in out
     assert profile.report["reason"] in " ".join(out.split())
     assert profile.report["takes"] == {"neutral": 3, "happy": 3, "sad": 3, "angry": 3}
@@ -115,9 +121,11 @@ def test_a_profile_is_its_owner_s_alone_and_holds_no_sound(run: Run, telling: Pa
     path = profile_path("anna")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [item.name for item in path.parent.iterdir()] == ["anna.safetensors"]
-    head = load_bundle(default_bundle()).head
-    numbers = sum(array.size for array in head.tensors().values()) + 2 * 200
+    profile = read_profile(path)
+    tensors = profile.head.tensors() | profile.statistics.tensors()
+    numbers = sum(array.size for array in tensors.values())
     assert path.stat().st_size < 4 * numbers + 8_000
+    assert numbers < 12 * 16_000 / 8, "far fewer than the samples that were recorded"
 
 
 def test_an_existing_profile_is_replaced_only_when_asked(run: Run, telling: Path) -> None:
@@ -129,6 +137,101 @@ def test_an_existing_profile_is_replaced_only_when_asked(run: Run, telling: Path
     profile_path("anna").write_bytes(b"an old one")
     assert run("anna", "--from", telling, "--replace")[0] == 0
     assert read_profile(profile_path("anna")).name == "anna"
+
+
+def test_a_link_to_nowhere_is_a_profile_too(run: Run, telling: Path, tmp_path: Path) -> None:
+    profile_path("anna").parent.mkdir(parents=True)
+    profile_path("anna").symlink_to(tmp_path / "nowhere")
+    code, _, err = run("anna", "--from", telling)
+    assert (code, profile_path("anna").is_symlink()) == (2, True)
+    assert "--replace" in err
+    assert run("anna", "--from", telling, "--replace")[0] == 0
+    assert not profile_path("anna").is_symlink()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def in_the_manner_of(emotion: int, seed: int) -> Array:
+    """Speech, of a pitch, pace and loudness for each emotion."""
+    pace, loudness = ((1.0, 0.5), (1.4, 0.7), (0.8, 0.2), (1.2, 0.95))[emotion]
+    spoken = speech(peak=loudness)
+    places = np.arange(0.0, len(spoken) - 1.0, pace)
+    sound: Array = np.interp(places, np.arange(len(spoken)), spoken).astype(np.float32)
+    return np.roll(sound, 400 * seed)
+
+
+@pytest.fixture
+def spoken(tmp_path: Path) -> Path:
+    """A session of speech that tells the emotions apart."""
+    return session(tmp_path, TWELVE, [in_the_manner_of(emotion, seed) for seed, emotion in enumerate(TWELVE)])
+
+
+def test_an_adopted_profile_knows_how_the_session_sounded(run: Run, spoken: Path) -> None:
+    run("anna", "--from", spoken)
+    bundle = load_bundle(default_bundle())
+    profile = load_profile(profile_path("anna"), bundle)
+    recogniser = Recognizer(bundle, profile=replace(profile, reference=None), provider="cpu")
+    sounds = [read_clip(spoken.parent / f"{index}.wav") for index in range(12)]
+    expected = session_reference(recogniser, sounds)
+    assert expected is not None
+    assert profile.reference is not None
+    np.testing.assert_allclose(profile.reference.mean, expected.mean, atol=1e-5)
+    np.testing.assert_allclose(profile.reference.spread, expected.spread, atol=1e-5)
+    assert isinstance(Recognizer(bundle, profile=profile, provider="cpu").watch, DriftWatch)
+
+
+def test_a_rejected_profile_has_nothing_to_watch_for(run: Run, tmp_path: Path) -> None:
+    run("anna", "--from", session(tmp_path, TWELVE, [speech()] * 12))
+    profile = read_profile(profile_path("anna"))
+    assert (profile.verdict, profile.reference) == ("rejected", None)
+
+
+def test_a_session_of_one_sentence_is_told_what_that_leaves_open(run: Run, telling: Path) -> None:
+    rows = telling.read_text().splitlines()
+    telling.write_text("\n".join([f"{rows[0]},text", *(f"{row},The lid." for row in rows[1:])]))
+    _, out, _ = run("anna", "--from", telling)
+    assert "all takes are of one sentence: of others it may recognise less" in out
+    assert read_profile(profile_path("anna")).report["one_sentence"] is True
+
+
+def test_the_judgement_is_drawn_where_that_is_asked_for(run: Run, telling: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "new" / "anna.png"
+    code, out, _ = run("anna", "--from", telling, "--picture", picture)
+    assert code == 0
+    assert f"Wrote {picture}" in out.replace("\n", " ")
+    drawn = picture.read_bytes()
+    assert drawn.startswith(b"\x89PNG")
+    code, _, err = run("anne", "--from", telling, "--picture", picture)
+    assert (code, picture.read_bytes(), profile_path("anne").exists()) == (2, drawn, False)
+    assert "give --replace to overwrite a picture" in err
+    assert run("anna", "--from", telling, "--picture", picture, "--replace")[0] == 0
+    assert picture.read_bytes() == drawn
+
+
+@pytest.mark.parametrize("manifest", [True, False], ids=["from a manifest", "guided"])
+def test_a_picture_that_cannot_be_is_refused_before_anything_is_done(
+    run: Run, telling: Path, home: Path, tmp_path: Path, *, manifest: bool
+) -> None:
+    pytest.importorskip("matplotlib")
+    source = ("--from", telling) if manifest else ()
+    (tmp_path / "file").write_text("in the way")
+    for name, said in (("anna.pdf", "ends with .png"), ("file/anna.png", "cannot write to")):
+        code, out, err = run("anna", *source, "--picture", tmp_path / name)
+        assert (code, out) == (2, "")
+        assert said in err
+        assert err.count("\n") == 1
+    assert not home.exists()
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    run: Run, telling: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _, err = run("anna", "--from", telling, "--picture", "anna.png")
+    assert code == 2
+    assert err == "mmtl: this command needs matplotlib: pip install 'mmtl[pictures]'\n"
+    assert not home.exists()
+    assert run("anna", "--from", telling)[0] == 0
 
 
 def test_a_session_gives_the_same_profile_every_time(run: Run, telling: Path) -> None:

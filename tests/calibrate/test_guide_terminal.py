@@ -132,7 +132,8 @@ def test_a_session_from_consent_to_verdict(pulse: VirtualMicrophone, tmp_path: P
     unfinished = speaker.home / "mmtl" / "sessions" / "anna"
     profile = speaker.home / "mmtl" / "profiles" / "anna.safetensors"
     kept = tmp_path / "kept"
-    options = ("--device", "mic:default", "--keep-recordings", str(kept))
+    picture = tmp_path / "anna.png"
+    options = ("--device", "mic:default", "--keep-recordings", str(kept), "--picture", str(picture))
 
     with speaker.calibrating("--language", "en", "--takes", "2", *options) as terminal:
         terminal.wait_for("Nothing leaves this device", "mmtl profile delete anna", "agree? [y/N]")
@@ -162,6 +163,8 @@ def test_a_session_from_consent_to_verdict(pulse: VirtualMicrophone, tmp_path: P
     assert not unfinished.exists()
     found = read_profile(profile)
     assert found.verdict == "adopted"
+    assert found.reference is not None
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert found.report["takes"] == dict.fromkeys(EMOTIONS, 2)
     assert found.report["ratings"] == {"given": 23, "derived": 1}
     recalibrated = calibrated_from(kept / "manifest.csv", tmp_path)

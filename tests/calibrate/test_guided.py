@@ -93,13 +93,14 @@ def test_a_session_that_is_cut_short_says_how_to_go_on(
         agreed=True,
         keep_recordings=tmp_path / "k",
         bundle=Path("b"),
+        picture=Path("p.png"),
     )
     assert GuidedSession(wish).hold() == []
     said = capsys.readouterr().err
     assert "3 takes are kept in" in said
     assert (
         "mmtl calibrate anna --resume --replace --device 'mic:USB Headset' --bundle b "
-        f"--keep-recordings {tmp_path}/k\n"
+        f"--keep-recordings {tmp_path}/k --picture p.png\n"
     ) in said
 
 

@@ -342,6 +342,16 @@ def test_profiles_are_listed_shown_and_deleted(mmtl: Mmtl, bundle: Bundle) -> No
     assert_one_line(mmtl("profile", "delete", "anna"), 4, "there is no profile anna")
 
 
+def test_deleting_says_that_recordings_went_too(mmtl: Mmtl, bundle: Bundle) -> None:
+    recordings = keep(bundle, "anna").parents[1] / "sessions" / "anna"
+    recordings.mkdir(parents=True)
+    expected = "Deleted the profile anna.\nDeleted the recordings of the unfinished session of anna.\n"
+    assert mmtl("profile", "delete", "anna").out == expected
+    assert not recordings.exists()
+    recordings.mkdir()
+    assert mmtl("profile", "delete", "anna").out == expected.partition("\n")[2]
+
+
 def test_a_profile_goes_out_and_comes_in(mmtl: Mmtl, bundle: Bundle, tmp_path: Path) -> None:
     path, out = keep(bundle, "anna", fingerprint=bundle.fingerprint), tmp_path / "my anna.safetensors"
     assert "mmtl profile import" in mmtl("profile", "export", "anna", str(out)).out

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import UsageError
-from edge.files import replacing
+from edge.files import replacing, require_writable
 
 
 def test_the_file_appears_whole_with_its_permissions(tmp_path: Path) -> None:
@@ -48,3 +48,18 @@ def test_a_folder_in_the_way_is_a_usage_error_and_stays(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="taken"), replacing(tmp_path / "taken") as partial:
         partial.write_text("new")
     assert [item.name for item in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    require_writable(folder, mode=0o700)
+    require_writable(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match=r"cannot write to .*file"):
+            require_writable(folder)

@@ -11,8 +11,8 @@ import pytest
 from edge import profile as profile_module
 from edge.bundle import Bundle
 from edge.errors import MmtlError, ProfileError, UsageError
-from edge.profile import Profile, load_profile, profile_path, save_profile
-from edge.profile_files import delete_profile, export_profile, import_profile
+from edge.profile import Profile, load_profile, profile_path, save_profile, session_folder
+from edge.profile_files import Deleted, delete_profile, export_profile, import_profile
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +131,55 @@ def test_deleting_a_link_keeps_what_it_leads_to(anna: Path, file: Path) -> None:
     delete_profile("anna")
     assert not anna.is_symlink()
     assert file.exists()
+
+
+def test_a_link_to_nowhere_can_be_deleted(anna: Path, tmp_path: Path) -> None:
+    anna.unlink()
+    anna.symlink_to(tmp_path / "nowhere")
+    assert delete_profile("anna") == Deleted(profile=True, recordings=False)
+    assert not anna.is_symlink()
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """What an unfinished session of anna has left, beside somebody else's."""
+    for name in ("anna", "bob"):
+        (tmp_path / "sessions" / name).mkdir(parents=True)
+        (tmp_path / "sessions" / name / "00-neutral.wav").write_bytes(b"a voice")
+    return tmp_path / "sessions" / "anna"
+
+
+def test_the_recordings_of_an_unfinished_session_go_with_the_profile(anna: Path, recordings: Path) -> None:
+    assert recordings == session_folder("anna")
+    assert delete_profile("anna") == Deleted(profile=True, recordings=True)
+    assert not anna.exists()
+    assert [path.name for path in recordings.parent.iterdir()] == ["bob"]
+
+
+def test_recordings_are_deleted_where_there_is_no_profile_yet(recordings: Path) -> None:
+    assert delete_profile("anna") == Deleted(profile=False, recordings=True)
+    with pytest.raises(ProfileError, match="there is no profile anna"):
+        delete_profile("anna")
+    assert [path.name for path in recordings.parent.iterdir()] == ["bob"]
+
+
+def test_recordings_that_are_a_link_are_left_where_it_leads(recordings: Path) -> None:
+    session_folder("eve").symlink_to(recordings)
+    assert delete_profile("eve").recordings
+    assert (recordings / "00-neutral.wav").exists()
+    assert not session_folder("eve").is_symlink()
+
+
+def test_what_cannot_be_deleted_is_said(
+    anna: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("edge.profile_files.shutil.rmtree", refuse)
+    with pytest.raises(ProfileError, match=r"cannot delete .*sessions/anna \(Permission denied\)"):
+        delete_profile("anna")
+    assert anna.exists(), "what was not reached is not lost"
 
 
 def test_a_profile_for_another_bundle_is_refused_with_the_remedy(

@@ -58,6 +58,22 @@ def test_a_person_can_read_all_that_is_known(profile: Profile, bundle: Bundle) -
     ]
 
 
+def test_how_it_was_judged_is_readable_too(profile: Profile, bundle: Bundle) -> None:
+    judged = {
+        "one_sentence": True,
+        "gain": {"uar": {"mean": 0.25, "low": 0.125, "high": 0.5}},
+        "confusion": {"before": {"sad": {"neutral": 1, "sad": 3}}},
+    }
+    assert as_text(replace(profile, report=judged), bundle).splitlines()[5:] == [
+        "  one sentence  yes",
+        "  gain",
+        "    uar  mean 0.25, low 0.125, high 0.5",
+        "  confusion",
+        "    before",
+        "      sad  neutral 1, sad 3",
+    ]
+
+
 def test_a_session_is_described_by_its_level(profile: Profile, bundle: Bundle) -> None:
     reference = Reference(np.array([-23.4, 0.5, 0.0]), np.array([4.2, 0.3, 1.0]))
     shown = as_text(replace(profile, reference=reference, made=None), bundle)

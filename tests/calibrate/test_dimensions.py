@@ -1,0 +1,123 @@
+"""The paper's step, against its equations computed by brute force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from calibrate.descent import Floats
+from calibrate.dimensions import dimensions_gradient, fit_dimensions, has_dimensions
+from calibrate.examples import Examples
+from edge.head import Head
+from tests.calibrate.toys import toy_examples, toy_head
+
+META = ("fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias")
+TRANSFER = ("fc3_weight", "fc3_bias")
+
+
+def doubled(head: Head, *names: str) -> list[Floats]:
+    """Weights in double precision."""
+    return [getattr(head, name).astype(np.float64) for name in names]
+
+
+def auxiliary_logits(theta: list[Floats], data: Examples) -> Floats:
+    fc1_weight, fc1_bias, fc2_weight, fc2_bias = theta
+    hidden = np.maximum(data.embeddings.astype(np.float64) @ fc1_weight.T + fc1_bias, 0.0)
+    logits: Floats = hidden @ fc2_weight.T + fc2_bias
+    return logits
+
+
+def log_probs(logits: Floats) -> Floats:
+    logs: Floats = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logs
+
+
+def mean_auxiliary_loss(theta: list[Floats], data: Examples) -> float:
+    """(1/k) sum_j L_j(theta), a window and a dimension at a time."""
+    logs = log_probs(auxiliary_logits(theta, data)).tolist()
+    rows = zip(data.weights.tolist(), logs, data.dimensions.tolist(), strict=True)
+    return -float(sum(weight * sum(log[label] for label in labels) / 3.0 for weight, log, labels in rows))
+
+
+def emotion_loss(phi: list[Floats], auxiliary: Floats, data: Examples) -> float:
+    """L_query(theta', phi), a window at a time."""
+    logs = log_probs(auxiliary @ phi[0].T + phi[1]).tolist()
+    rows = zip(data.weights.tolist(), logs, data.emotions.tolist(), strict=True)
+    return -float(sum(weight * log[label] for weight, log, label in rows))
+
+
+def numeric_gradients(
+    loss: Callable[[list[Floats]], float], weights: list[Floats], width: float = 1e-5
+) -> list[Floats]:
+    """Central differences by every single weight."""
+    slopes = [np.zeros_like(array) for array in weights]
+    for array, slope in zip(weights, slopes, strict=True):
+        for place in np.ndindex(array.shape):
+            middle = array[place]
+            array[place] = middle + width
+            above = loss(weights)
+            array[place] = middle - width
+            slope[place] = (above - loss(weights)) / (2.0 * width)
+            array[place] = middle
+    return slopes
+
+
+def test_the_gradient_is_that_of_finite_differences() -> None:
+    data, theta = toy_examples(), doubled(toy_head(), *META)
+    loss, slopes = dimensions_gradient(theta, data.embeddings.astype(np.float64), data)
+    assert loss == pytest.approx(mean_auxiliary_loss(theta, data))
+    numeric = numeric_gradients(lambda weights: mean_auxiliary_loss(weights, data), theta)
+    for slope, expected in zip(slopes, numeric, strict=True):
+        np.testing.assert_allclose(slope, expected, atol=1e-6)
+
+
+def test_a_step_is_that_of_equations_4_and_5(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With steps large enough to be seen in single precision, and a different rate for each."""
+    monkeypatch.setattr("calibrate.dimensions.TUNING_STEPS", 1)
+    monkeypatch.setattr("calibrate.dimensions.INNER_LR", 0.5)
+    monkeypatch.setattr("calibrate.dimensions.TRANSFER_LR", 0.25)
+    generic, data = toy_head(), toy_examples()
+    fitted = fit_dimensions(generic, data)
+
+    theta = doubled(generic, *META)
+    slopes = numeric_gradients(lambda weights: mean_auxiliary_loss(weights, data), theta)
+    theta = [weight - 0.5 * slope for weight, slope in zip(theta, slopes, strict=True)]
+    phi, auxiliary = doubled(generic, *TRANSFER), auxiliary_logits(theta, data)
+    slopes = numeric_gradients(lambda weights: emotion_loss(weights, auxiliary, data), phi)
+    phi = [weight - 0.25 * slope for weight, slope in zip(phi, slopes, strict=True)]
+
+    for name, expected in zip((*META, *TRANSFER), (*theta, *phi), strict=True):
+        np.testing.assert_allclose(getattr(fitted, name), expected, atol=3e-6, err_msg=name)
+        assert not np.allclose(getattr(fitted, name), getattr(generic, name), atol=1e-4), name
+
+
+def test_tuning_lowers_what_it_is_tuned_on() -> None:
+    generic, data = toy_head(), toy_examples()
+    fitted = fit_dimensions(generic, data)
+    before, after = (mean_auxiliary_loss(doubled(head, *META), data) for head in (generic, fitted))
+    assert after < before - 0.01
+    auxiliary = auxiliary_logits(doubled(fitted, *META), data)
+    untransferred, transferred = (
+        emotion_loss(doubled(head, *TRANSFER), auxiliary, data) for head in (generic, fitted)
+    )
+    assert transferred < untransferred - 0.01
+
+
+def test_emotions_do_not_reach_the_meta_learner_nor_dimensions_the_temperature() -> None:
+    generic, data = toy_head(), toy_examples()
+    fitted = fit_dimensions(generic, data)
+    others = fit_dimensions(generic, replace(data, emotions=(data.emotions + 1) % 4))
+    assert all((getattr(fitted, name) == getattr(others, name)).all() for name in META)
+    assert not (fitted.fc3_weight == others.fc3_weight).all()
+    assert fitted.temperature == generic.temperature
+    assert {array.dtype for array in fitted.tensors().values()} == {np.dtype(np.float32)}
+
+
+def test_only_a_head_whose_middle_is_the_dimensions_classes_can_be_tuned_so() -> None:
+    generic = toy_head()
+    wider = replace(generic, fc2_weight=np.ones((8, 6), np.float32), fc2_bias=np.zeros(8, np.float32))
+    assert has_dimensions(generic)
+    assert not has_dimensions(wider)
