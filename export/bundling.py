@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace as changed
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from edge.errors import UsageError
 from edge.head import Head
 from edge.labels import EMOTIONS
 from export.draft import write_graph
+from export.folders import replacing_folder
 from export.golden import write_golden
 from export.graphs import (
     Variant,
@@ -81,12 +79,8 @@ def put_bundle(
         checks: what it is compared on, and who is told.
     """
     require_free(folder, replace=replace)
-    with _beside(folder) as staged:
-        parity = stage_bundle(source, staged, variants, checks)
-        if folder.exists():
-            shutil.rmtree(folder)
-        staged.replace(folder)
-    return parity
+    with replacing_folder(folder) as staged:
+        return stage_bundle(source, staged, variants, checks)
 
 
 def stage_bundle(source: Source, folder: Path, variants: Sequence[Variant], checks: Checks) -> Parity:
@@ -188,21 +182,3 @@ def require_free(folder: Path, *, replace: bool) -> None:
         raise UsageError(f"{folder} exists and is not a bundle: name another folder")
     if not replace:
         raise UsageError(f"{folder} already holds a bundle: add --replace, or name another folder")
-
-
-@contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """Give a path beside a folder, from which a bundle can take the folder's place at once.
-
-    Raises:
-        UsageError: nothing can be written there.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.")
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {folder}: {error.strerror}; choose a folder you may write to"
-        ) from error
-    with partial as name:
-        yield Path(name) / "bundle"

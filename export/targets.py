@@ -76,5 +76,5 @@ def _made_from_a_bundle(source: Source, wanted: Wanted, checks: Checks) -> Path:
             return write_package(bundle, wanted.out, replace=wanted.replace)
         from export.triton import write_repository
 
-        write_repository(bundle, source.checkpoint, wanted.out, replace=wanted.replace)
+        write_repository(bundle, wanted.out, replace=wanted.replace)
         return wanted.out

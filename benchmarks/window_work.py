@@ -1,0 +1,178 @@
+"""What one window costs, counted from the graph: operations, bytes, and the streams that follow from them.
+
+    python benchmarks/window_work.py [--bundle FOLDER] [--batch 32] [--step-ms 240] [--tflops T --gb-per-s G]
+
+Counts the multiply-adds of Conv, MatMul, Gemm and LSTM as they are written, those with padding included; what
+the other operators do is left out. With the peak arithmetic and memory bandwidth of a device it prints the
+bound for direct computation there. That is no forecast: a measurement says how near one comes. Nothing is
+timed here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import numpy_helper, shape_inference
+
+from edge.bundle import WINDOW, default_bundle, load_bundle
+from edge.recogniser import Settings
+
+FLOAT_BYTES = 4
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a graph does with a batch."""
+
+    multiply_adds: Counter[str]
+    """By operator."""
+    weights: int
+    """Bytes, read once a batch at least."""
+    arriving: int
+    """Bytes of input."""
+    leaving: int
+    """Bytes of output."""
+    between: int
+    """Bytes that operators hand on to each other."""
+    held: int
+    """Bytes of those, and of input and output, that exist at one time at most."""
+
+    @property
+    def operations(self) -> int:
+        """Additions and multiplications."""
+        return 2 * self.multiply_adds.total()
+
+    def shortest_s(self, operations_per_s: float, bytes_per_s: float) -> float:
+        """Return the time that it takes at such speeds, if what is between operators costs none."""
+        moved = self.weights + self.arriving + self.leaving
+        return max(self.operations / operations_per_s, moved / bytes_per_s)
+
+
+def main() -> None:
+    """Count and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=default_bundle())
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--step-ms", type=int, default=Settings().step_ms)
+    parser.add_argument("--tflops", type=float, help="peak of the device, 10^12 operations a second")
+    parser.add_argument("--gb-per-s", type=float, help="of the device's memory, 10^9 bytes a second")
+    options = parser.parse_args()
+    bundle = load_bundle(options.bundle)
+    front_end = bundle.manifest.front_end
+    graphs = [
+        sized(bundle.graph(WINDOW), (batch, front_end.window_frames, front_end.bins))
+        for batch in (1, options.batch)
+    ]
+    one, many = map(work_of, graphs)
+    describe(one, many, options.batch)
+    a_stream(one, options.step_ms / 1000.0)
+    if options.tflops and options.gb_per_s:
+        bound(many, options.batch, options.step_ms / 1000.0, options.tflops * 1e12, options.gb_per_s * 1e9)
+
+
+def sized(path: Path, shape: Shape) -> onnx.ModelProto:
+    """Read a graph of one input, and give all its values their sizes for an input of a shape."""
+    model = onnx.load(str(path))
+    (frames,) = model.graph.input
+    for axis, size in zip(frames.type.tensor_type.shape.dim, shape, strict=True):
+        axis.dim_value = size
+    return shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+
+
+def work_of(model: onnx.ModelProto) -> Work:
+    """Count what a graph does whose values have sizes."""
+    graph = model.graph
+    weights = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    shapes = {name: value.shape for name, value in weights.items()}
+    shapes |= {value.name: shape_of(value) for value in (*graph.input, *graph.value_info, *graph.output)}
+    counted: Counter[str] = Counter()
+    for node in graph.node:
+        counted[node.op_type] += multiply_adds(node, shapes)
+    ends = {value.name for value in (*graph.input, *graph.output)}
+    inner = [name for node in graph.node for name in node.output if name and name not in ends]
+    return Work(
+        multiply_adds=+counted,
+        weights=sum(value.nbytes for value in weights.values()),
+        arriving=sum(bytes_of(shapes[value.name]) for value in graph.input),
+        leaving=sum(bytes_of(shapes[value.name]) for value in graph.output),
+        between=sum(bytes_of(shapes[name]) for name in inner),
+        held=max(held_at_each_node(graph, shapes)),
+    )
+
+
+def multiply_adds(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
+    """Count those of one node.
+
+    Conv: outputs * (channels in * kernel); MatMul and Gemm: outputs * inner size;
+    LSTM: directions * steps * batch * 4 * units * (inputs + units).
+    """
+    made = math.prod(shapes[node.output[0]]) if node.output[0] else 0
+    if node.op_type == "Conv":
+        return made * math.prod(shapes[node.input[1]][1:])
+    if node.op_type in {"MatMul", "Gemm"}:
+        return made * shapes[node.input[0]][-1]
+    if node.op_type == "LSTM":
+        (steps, batch, inputs), (directions, gates, units) = shapes[node.input[0]], shapes[node.input[2]]
+        return directions * steps * batch * gates * (inputs + units)
+    return 0
+
+
+def held_at_each_node(graph: onnx.GraphProto, shapes: dict[str, Shape]) -> Iterator[int]:
+    """Yield the bytes of all values that exist while each node runs, weights aside."""
+    last = {name: index for index, node in enumerate(graph.node) for name in node.input}
+    last |= {value.name: len(graph.node) for value in graph.output}
+    alive = {value.name for value in graph.input}
+    for index, node in enumerate(graph.node):
+        alive |= {name for name in node.output if name}
+        yield sum(bytes_of(shapes[name]) for name in alive)
+        alive = {name for name in alive if last.get(name, -1) > index}
+
+
+def shape_of(value: onnx.ValueInfoProto) -> Shape:
+    """Return the sizes of a value, all known."""
+    shape = tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
+    assert all(shape), f"{value.name} has no size"
+    return shape
+
+
+def bytes_of(shape: Shape) -> int:
+    """Return the size of a float32 tensor."""
+    return FLOAT_BYTES * math.prod(shape)
+
+
+def describe(one: Work, many: Work, batch: int) -> None:
+    """Print what a window and a batch take."""
+    total = one.multiply_adds.total()
+    print(f"one window: {total / 1e6:.1f} million multiply-adds, {one.operations / 1e9:.3f} GFLOP")
+    for operator, count in one.multiply_adds.most_common():
+        print(f"  {operator:8}{count / 1e6:8.1f} million  {100 * count / total:5.1f} %")
+    print(f"  bytes: {one.arriving} in, {one.leaving} out, weights {one.weights}")
+    print(f"  between operators {one.between / 1e6:.1f} MB, of these at one time {one.held / 1e6:.1f} MB")
+    print(f"{batch} windows: at one time {many.held / 1e6:.1f} MB besides the weights")
+
+
+def a_stream(one: Work, step_s: float) -> None:
+    """Print what a live stream takes."""
+    print(f"a stream, a window every {1000 * step_s:g} ms: {1 / step_s:.2f} windows/s")
+    print(f"  {one.operations / step_s / 1e9:.2f} GFLOP/s")
+    to_server, back = (8 * size / step_s for size in (one.arriving, one.leaving))
+    print(f"  {to_server / 1e6:.2f} Mbit/s to the server, {back / 1e3:.1f} kbit/s back")
+
+
+def bound(many: Work, batch: int, step_s: float, operations_per_s: float, bytes_per_s: float) -> None:
+    """Print what direct computation cannot pass on a device."""
+    shortest = many.shortest_s(operations_per_s, bytes_per_s)
+    print(f"{operations_per_s / 1e12:g} TFLOP/s and {bytes_per_s / 1e9:g} GB/s at most, batches of {batch}:")
+    print(f"  no batch under {1e6 * shortest:.1f} us, no more than {batch / shortest:,.0f} windows/s")
+    print(f"  no more than {step_s * batch / shortest:,.0f} streams; how near one comes must be measured")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The counts of `benchmarks/window_work.py`, against torch's own, and against what docs/scale.md says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.window_work import Work, sized, work_of
+from edge.bundle import WEIGHTS, WINDOW, default_bundle
+from train.checkpoint import load_checkpoint
+
+SCALE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def window() -> Work:
+    return work_of(sized(default_bundle() / WINDOW, (1, 297, 200)))
+
+
+def test_convolutions_and_products_are_counted_as_torch_counts_them(window: Work) -> None:
+    net = load_checkpoint(default_bundle() / WEIGHTS).net.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.meta.features(torch.zeros(1, 297, 200))
+    counted = window.multiply_adds["Conv"] + window.multiply_adds["MatMul"]
+    assert 2 * counted == counter.get_total_flops()
+
+
+def test_the_lstm_is_counted_by_its_gates(window: Work) -> None:
+    directions, steps, inputs, units = 2, 32, 128, 128
+    assert window.multiply_adds["LSTM"] == directions * steps * 4 * units * (inputs + units)
+
+
+def test_a_batch_is_so_many_windows_with_one_set_of_weights(window: Work) -> None:
+    batch = work_of(sized(default_bundle() / WINDOW, (5, 297, 200)))
+    assert batch.weights == window.weights
+    for name in ("operations", "arriving", "leaving", "between", "held"):
+        assert getattr(batch, name) == 5 * getattr(window, name)
+
+
+def test_what_is_held_at_a_time_is_more_than_the_largest_value_and_less_than_all(window: Work) -> None:
+    first_maps = 4 * int(np.prod((16, 286, 200)))
+    assert first_maps < window.held < window.between
+
+
+def test_the_shortest_time_is_that_of_the_slower_of_computing_and_moving(window: Work) -> None:
+    assert window.shortest_s(1.0, 1e30) == window.operations
+    assert window.shortest_s(1e30, 1.0) == window.weights + window.arriving + window.leaving
+
+
+def test_the_page_on_scale_gives_these_counts(window: Work) -> None:
+    assert f"{window.multiply_adds.total() / 1e6:.1f} million" in SCALE
+    assert f"{window.operations / 1e9:.3f} GFLOP " in SCALE
+    assert f"**{window.operations / 0.240 / 1e9:.2f} GFLOP/s**" in SCALE
+    assert f"{window.arriving:,} B" in SCALE
+    assert f"{window.leaving:,} B" in SCALE
+    assert f"{window.weights / 1e6:.2f} MB" in SCALE
+    assert f"{window.held / 1e6:.1f} MB; {32 * window.held / 1e6:.1f} MB for 32 windows" in SCALE
+    assert f"{1e12 / window.operations:.0f} windows/s" in SCALE
