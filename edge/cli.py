@@ -18,6 +18,21 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from edge.errors import MmtlError, UsageError
+from edge.options import (
+    BundleFolder,
+    CsvTarget,
+    JsonlTarget,
+    MqttAuthority,
+    MqttTarget,
+    NamedBundle,
+    ProfileName,
+    Provider,
+    Rate,
+    SourceName,
+    Step,
+    Strict,
+)
+from edge.profile_commands import profiles
 
 if TYPE_CHECKING:
     from edge.bundle import Bundle
@@ -81,45 +96,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Hear how somebody speaks: neutral, happy, sad or angry, several times a second, on this device.",
 )
-profiles = typer.Typer(no_args_is_help=True, help="Look after speakers' profiles.")
 app.add_typer(profiles, name="profile")
-
-SourceName = Annotated[
-    str,
-    typer.Argument(metavar="SOURCE", help="mic, mic:INDEX_OR_NAME, a file, - (raw s16le) or demo."),
-]
-BundleFolder = Annotated[
-    Path | None, typer.Option("--bundle", help="Folder of a model, not the one that ships.")
-]
-NamedBundle = Annotated[
-    str, typer.Argument(metavar="BUNDLE", help='Folder of a model, or "default" for the one that ships.')
-]
-ProfileName = Annotated[str | None, typer.Option("--profile", help="Name or file of a speaker's profile.")]
-Provider = Annotated[str, typer.Option("--provider", help="auto, cpu, cuda or tensorrt.")]
-Step = Annotated[int, typer.Option("--step-ms", help="From window to window: a multiple of 80.")]
-Rate = Annotated[int, typer.Option("--rate", help="Hz of raw sound on stdin.")]
-Strict = Annotated[bool, typer.Option("--strict", help="End with exit code 6 as soon as sound is lost.")]
-Overwrite = Annotated[bool, typer.Option("--replace", help="Overwrite what there is of that name.")]
-JsonlTarget = Annotated[
-    str | None, typer.Option("--jsonl", metavar="PATH|-", help="Write events to a file or -.")
-]
-
-CsvTarget = Annotated[
-    str | None, typer.Option("--csv", metavar="PATH|-", help="Write windows as rows to a file or -.")
-]
-
-MqttTarget = Annotated[
-    str | None,
-    typer.Option(
-        "--mqtt",
-        metavar="[mqtts://][USER@]HOST[:PORT]/TOPIC",
-        help="Publish events to a broker, at TOPIC/TYPE; the password is taken from MMTL_MQTT_PASSWORD.",
-    ),
-]
-MqttAuthority = Annotated[
-    Path | None,
-    typer.Option("--mqtt-ca", help="Certificates (PEM) to trust, not the system's; asks for TLS."),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -401,74 +378,6 @@ def doctor(
     raise typer.Exit(exit_code(counted))
 
 
-@profiles.command("list")
-def list_profiles(bundle: BundleFolder = None) -> None:
-    """List the profiles kept on this device: name, verdict, when made, for which model."""
-    from edge.profile import kept_profiles
-    from edge.profile_text import listing
-
-    paths = kept_profiles()
-    typer.echo(listing(paths, _model(bundle)) if paths else "No profiles yet: mmtl calibrate makes one.")
-
-
-@profiles.command("show")
-def show_profile(
-    name: Annotated[str, typer.Argument(help="Name of the speaker.")],
-    text: Annotated[bool, typer.Option("--text", help="For people, not as JSON.")] = False,
-    bundle: BundleFolder = None,
-) -> None:
-    """Print what is known of a profile, as JSON."""
-    import json
-
-    from edge.profile import find_profile, read_profile
-    from edge.profile_text import as_json, as_text
-
-    kept = read_profile(find_profile(name))
-    typer.echo(as_text(kept, _model(bundle)) if text else json.dumps(as_json(kept), indent=2))
-
-
-@profiles.command("delete")
-def delete_profile(name: Annotated[str, typer.Argument(help="Name of the speaker.")]) -> None:
-    """Delete a profile for good, and what an unfinished session of that name has recorded."""
-    from edge.profile_files import delete_profile as delete
-
-    deleted = delete(name)
-    if deleted.profile:
-        typer.echo(f"Deleted the profile {name}.")
-    if deleted.recordings:
-        typer.echo(f"Deleted the recordings of the unfinished session of {name}.")
-
-
-@profiles.command("export")
-def export_profile(
-    name: Annotated[str, typer.Argument(help="Name of the speaker.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to, for example NAME.safetensors.")],
-    overwrite: Overwrite = False,
-) -> None:
-    """Copy a profile to a file, to keep it or to take it to another device with the same model."""
-    from edge.profile_files import export_profile as export
-
-    export(name, file, overwrite=overwrite)
-    typer.echo(f"Wrote {file}: on the other device, mmtl profile import {file.name} --name {name}")
-
-
-@profiles.command("import")
-def import_profile(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What mmtl profile export wrote.")],
-    name: Annotated[str, typer.Option("--name", help="Of the profile; that of the file, if not given.")] = "",
-    overwrite: Overwrite = False,
-    bundle: BundleFolder = None,
-) -> None:
-    """Keep the profile in a file on this device; refused if it was made for another model."""
-    from edge.profile_files import import_profile as take_in
-
-    kept = take_in(file, _model(bundle), name=name, overwrite=overwrite)
-    if kept.verdict == "adopted":
-        typer.echo(f"Imported the profile {kept.name}: mmtl monitor --profile {kept.name}")
-    else:
-        typer.echo(f"Imported the profile {kept.name}, which did not help: it can be looked at, not applied.")
-
-
 def main() -> None:
     """Run the command line and leave with the design's exit code."""
     from edge.sinks import ReaderGone
@@ -534,13 +443,9 @@ def _provider_note(asked: str) -> list[Sink]:
 
 
 def _bundle(name: str) -> Bundle:
-    return _model(None if name == "default" else Path(name))
-
-
-def _model(folder: Path | None) -> Bundle:
     from edge.bundle import default_bundle, load_bundle
 
-    return load_bundle(folder or default_bundle())
+    return load_bundle(default_bundle() if name == "default" else Path(name))
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def bundle(run: Path) -> Path:
     folder = run.parent / "bundle"
     soundfile.write(run.parent / "brief.wav", voice(1, "angry", 0, 2.5), SAMPLE_RATE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.parity.demo_clip", lambda: run.parent / "brief.wav")
+        patch.setattr("export.sounds.demo_clip", lambda: run.parent / "brief.wav")
         assert mmtl("export", run / "best.safetensors", "--out", folder) == 0
     return folder
 

@@ -1,0 +1,68 @@
+"""What it costs to fit and judge a speaker's session, in CPU time of one thread.
+
+    python benchmarks/fit_cost.py [--takes 40] [--seconds 2] [--repeats 3]
+
+The takes are pieces of the demo clip with a little noise, their labels in turn: what is learned from
+them is worth nothing, and costs what any session of that size does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is loaded
+
+import numpy as np
+
+from calibrate.judge import fit_and_judge
+from calibrate.takes import Take
+from edge.audio import read_clip
+from edge.bundle import default_bundle, load_bundle
+from edge.engine import Engine
+from edge.frontend import Array
+from edge.labels import EMOTIONS
+from edge.sources import demo_clip
+
+RATE = 16_000
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--takes", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    bundle = load_bundle(default_bundle())
+    engine = Engine(bundle, "cpu")
+    sounds = [piece(index, options.seconds) for index in range(options.takes)]
+    print(f"{platform.machine()}, Python {platform.python_version()}")
+    print(f"{options.takes} takes of {options.seconds:g} s")
+    for name, sentences in (("held out by sentence", 5), ("held out by take", 1)):
+        takes = [
+            Take(Path(), index % len(EMOTIONS), str(index // len(EMOTIONS) % sentences))
+            for index in range(options.takes)
+        ]
+        spent = []
+        for _ in range(options.repeats):
+            began = time.process_time()
+            fit_and_judge(bundle, engine, takes, sounds)
+            spent.append(time.process_time() - began)
+        print(f"{name:22} {statistics.median(spent):5.2f} s CPU (median of {options.repeats})")
+
+
+def piece(index: int, seconds: float) -> Array:
+    """Cut a piece out of the demo clip, another for each index."""
+    clip, random = read_clip(demo_clip()), np.random.default_rng(index)
+    sound = np.resize(np.roll(clip, -int(random.integers(len(clip)))), round(seconds * RATE))
+    noisy: Array = np.clip(sound + 0.003 * random.standard_normal(len(sound)), -1.0, 1.0).astype(np.float32)
+    return noisy
+
+
+if __name__ == "__main__":
+    main()
