@@ -4,6 +4,7 @@ import json
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -311,13 +312,15 @@ def test_a_profile_that_may_not_be_read_is_said_to_be(
         load_profile(path, bundle)
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """As good as a full disk: files may not grow beyond 8 kB."""
+    """As good as a full disk: files may not grow beyond 8 kB, the one that tests report to included."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def unwritten(path: Path, profile: Profile) -> str:
@@ -329,13 +332,11 @@ def unwritten(path: Path, profile: Profile) -> str:
     return str(caught.value)
 
 
-def test_a_full_disk_keeps_the_profile_that_was_there(
-    profile: Profile, bundle: Bundle, folder: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_full_disk_keeps_the_profile_that_was_there(profile: Profile, bundle: Bundle, folder: Path) -> None:
     path = profile_path("anna")
     save_profile(path, profile)
-    request.getfixturevalue("full_disk")
-    assert "make room" in unwritten(path, replace(profile, verdict="rejected"))
+    with full_disk():
+        assert "make room" in unwritten(path, replace(profile, verdict="rejected"))
     assert load_profile(path, bundle).verdict == "adopted"
     assert list(folder.iterdir()) == [path]
 
