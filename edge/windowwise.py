@@ -56,7 +56,7 @@ class WindowwiseEngine:
         self.provider = provider
         self.reason = reason
         self.close = close
-        self._window = window
+        self.window = window
         self._on_cpu = WindowEngine(bundle)
         self._lost = False
 
@@ -90,7 +90,7 @@ class WindowwiseEngine:
         frames = self._frames(windows)
         if frames.shape[1] == self.frames and not self._lost:
             try:
-                return self._window(frames)[0]
+                return self.window(frames)[0]
             except EngineError as error:
                 self._lost, self.reason = True, str(error)
                 self.provider = "cpu"  # last: who sees that it changed finds the reason

@@ -1,0 +1,109 @@
+"""Windows a second through the whole-window network, by batch, on the device there is.
+
+    python benchmarks/throughput.py [--device cuda] [--batches 1,8,32,128] [--seconds 2]
+
+By torch, ONNX Runtime and, where an engine was built, TensorRT; what cannot run here is left out, with the
+reason. Wall time of whole batches, to the device and back, after a warm-up. How near a figure comes to what
+operations and bytes allow, `benchmarks/window_work.py --tflops T --gb-per-s G` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edge.bundle import WEIGHTS, WINDOW, Bundle, default_bundle, load_bundle
+from edge.errors import MmtlError
+from edge.frontend import Array
+from edge.provider import open_engine
+from edge.windowwise import WindowwiseEngine
+from train.checkpoint import load_checkpoint
+
+Runs = Callable[[Array], object]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=default_bundle())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batches", default="1,8,32,128")
+    parser.add_argument("--seconds", type=float, default=2.0, help="measured for each figure")
+    options = parser.parse_args()
+    bundle = load_bundle(options.bundle)
+    runners = available(bundle, options.device)
+    name = torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()
+    print(f"{name}; torch {torch.__version__}, Python {platform.python_version()}; windows a second")
+    print(f"{'batch':>6}" + "".join(f"{name:>16}" for name in runners))
+    for batch in map(int, options.batches.split(",")):
+        figures = [windows_per_s(runs, bundle, batch, options.seconds) for runs in runners.values()]
+        print(f"{batch:6}" + "".join(f"{figure:16.0f}" for figure in figures))
+
+
+def available(bundle: Bundle, device: str) -> dict[str, Runs]:
+    """Prepare what can run, and say why the rest cannot."""
+    runners = {"torch": torch_runner(bundle, device)}
+    try:
+        runners["onnxruntime"] = onnx_runner(bundle, device)
+    except MmtlError as error:
+        print(f"not run: {error}")
+    try:
+        runners["tensorrt"] = tensorrt_runner(bundle)
+    except MmtlError as error:
+        print(f"not run: tensorrt: {error}")
+    return runners
+
+
+def torch_runner(bundle: Bundle, device: str) -> Runs:
+    """Run the trained network in float32."""
+    net = load_checkpoint(bundle.folder / WEIGHTS).net.eval().to(device)
+
+    def run(frames: Array) -> object:
+        with torch.inference_mode():
+            return net(torch.from_numpy(frames).to(device)).cpu()
+
+    return run
+
+
+def onnx_runner(bundle: Bundle, device: str) -> Runs:
+    """Run the window graph."""
+    import onnxruntime
+
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
+    if provider not in onnxruntime.get_available_providers():
+        raise MmtlError(f"this onnxruntime has no {provider}: install onnxruntime-gpu")
+    session = onnxruntime.InferenceSession(str(bundle.graph(WINDOW)), providers=[provider])
+    if provider not in session.get_providers():
+        raise MmtlError(f"onnxruntime fell back to the CPU: {provider} cannot start here")
+    return lambda frames: session.run(None, {"frames": frames})
+
+
+def tensorrt_runner(bundle: Bundle) -> Runs:
+    """Run the engine that `mmtl build-engine` built here; its largest batch bounds what is sent at once."""
+    engine = open_engine(bundle, "tensorrt")
+    assert isinstance(engine, WindowwiseEngine)
+    return engine.window
+
+
+def windows_per_s(runs: Runs, bundle: Bundle, batch: int, seconds: float) -> float:
+    """Run batches for so long."""
+    front_end = bundle.manifest.front_end
+    shape = (batch, front_end.window_frames, front_end.bins)
+    frames = np.random.default_rng(0).standard_normal(shape, np.float32)
+    for _ in range(3):
+        runs(frames)
+    began, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - began) < seconds:
+        runs(frames)
+        count += batch
+    return count / spent
+
+
+if __name__ == "__main__":
+    main()
