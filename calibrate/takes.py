@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,11 +105,12 @@ def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
 
     Raises:
         SourceError: a file cannot be read as sound.
-        UsageError: a take is too short for one feature, too long, or silent.
+        UsageError: a take is too short for one feature, too long, silent, or the same sound as another.
     """
     sounds = [read_clip(take.path) for take in takes]
     for take, sound in zip(takes, sounds, strict=True):
         _check_sound(take, sound, bundle)
+    _require_different(takes, sounds)
     return sounds
 
 
@@ -208,6 +210,19 @@ def _check_sound(take: Take, sound: Array, bundle: Bundle) -> None:
         raise UsageError(
             f"{take.path} is silent (nowhere above {FAINTEST_DBFS:.0f} dBFS): record it again, "
             "or remove its row"
+        )
+
+
+def _require_different(takes: Sequence[Take], sounds: Sequence[Array]) -> None:
+    """Refuse a sound that is there twice: it would be judged by itself, or has contradictory labels."""
+    first: dict[bytes, Take] = {}
+    for take, sound in zip(takes, sounds, strict=True):
+        same = first.setdefault(hashlib.sha256(sound.tobytes()).digest(), take)
+        if same is take:
+            continue
+        labels = " and ".join(dict.fromkeys((EMOTIONS[same.emotion], EMOTIONS[take.emotion])))
+        raise UsageError(
+            f"{same.path} and {take.path} are the same recording, labelled {labels}: remove one of the rows"
         )
 
 

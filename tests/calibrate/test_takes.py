@@ -164,3 +164,13 @@ def test_the_shortest_take_gives_one_window() -> None:
     generic = Normalisation(bundle.manifest.levels, bundle.statistics)
     (heard,) = listen(Engine(bundle, "cpu"), bundle.manifest.front_end, generic, [noise(0.52)])
     assert len(heard) == 1
+
+
+@needs_bundle
+@pytest.mark.parametrize(("second", "said"), [(3, "labelled neutral and angry"), (0, "labelled neutral")])
+def test_a_recording_that_is_there_twice_is_refused(tmp_path: Path, second: int, said: str) -> None:
+    for name in ("a.wav", "copy.wav"):
+        soundfile.write(tmp_path / name, noise(1.0), 16_000)
+    takes = [Take(tmp_path / "a.wav", 0), Take(tmp_path / "copy.wav", second)]
+    with pytest.raises(UsageError, match=f"a.wav and .*copy.wav are the same recording, {said}: remove"):
+        read_sounds(takes, load_bundle(default_bundle()))
