@@ -102,13 +102,10 @@ def gain(better: Floats, emotions: Sequence[int]) -> Gain:
         better: (N,) differences.
         emotions: (N,).
     """
-    random, truth = np.random.default_rng(0), np.asarray(emotions)
-    means = [
-        better[random.choice(np.flatnonzero(truth == emotion), (DRAWS, int((truth == emotion).sum())))].mean(
-            1
-        )
-        for emotion in np.unique(truth)
-    ]
+    random, truth, means = np.random.default_rng(0), np.asarray(emotions), []
+    for emotion in np.unique(truth):
+        own = np.flatnonzero(truth == emotion)
+        means.append(better[random.choice(own, (DRAWS, len(own)))].mean(axis=1))
     low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
     return Gain(float(take_shares(emotions) @ better), float(low), float(high))
 
