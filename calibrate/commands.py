@@ -14,6 +14,7 @@ from edge.errors import UsageError
 
 if TYPE_CHECKING:
     from calibrate.full import FullTuning
+    from calibrate.guided import GuidedSession
     from calibrate.judge import Fitted, Judgement
     from calibrate.takes import Take
     from edge.bundle import Bundle
@@ -132,40 +133,72 @@ def calibrate(
         from calibrate.picture import require_picture
 
         require_picture(picture, overwrite=replace)
-    tuning = _full_tuning(bundle, out, full=full, replace=replace)
-    if manifest is not None:
-        from calibrate.takes import read_takes
+    order = Order(name, path, _full_tuning(bundle, out, full=full, replace=replace), out, picture)
+    if manifest is None:
+        from calibrate.guided import GuidedSession, Wish
 
-        _refuse_with_manifest(
-            {
-                "--takes": takes,
-                "--language": language,
-                "--device": device,
-                "--resume": resume,
-                "--keep-recordings": keep_recordings,
-                "--yes": yes,
-            }
+        model = _bundle(bundle)
+        wish = Wish(
+            name, takes, language, device, resume, replace, keep_recordings, yes, bundle, picture, out
         )
-        recorded, model = read_takes(manifest), _bundle(bundle)
-        tuned = _tune(tuning, name, recorded, model)
-        fitted = _calibrate(name, path, recorded, model)
-        _show(name, fitted)
-        _show_tuned(fitted, tuned, out)
-        _draw(name, fitted, picture)
+        _hold(order, model, GuidedSession(wish))
         return
-    from calibrate.guided import GuidedSession, Wish
+    _refuse_with_manifest(
+        {
+            "--takes": takes,
+            "--language": language,
+            "--device": device,
+            "--resume": resume,
+            "--keep-recordings": keep_recordings,
+            "--yes": yes,
+        }
+    )
+    _read(order, manifest, bundle)
 
-    model = _bundle(bundle)
-    wish = Wish(name, takes, language, device, resume, replace, keep_recordings, yes, bundle, picture, out)
-    guided = GuidedSession(wish)
-    if recorded := guided.hold():
-        with guided.kept_if_it_fails():
-            tuned = _tune(tuning, name, recorded, model)
-            fitted = _calibrate(name, path, recorded, model)
-        _show(name, fitted)
-        _show_tuned(fitted, tuned, out)
-        guided.finish(adopted=fitted.judgement.verdict == "adopted")
-        _draw(name, fitted, picture)
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What is to come of a speaker's takes, wherever they come from."""
+
+    name: str
+    path: Path
+    """Of the profile."""
+    tuning: FullTuning | None
+    """Tunes the whole network too."""
+    out: Path | None
+    """Where its bundle goes."""
+    picture: Path | None
+
+    def fit(self, takes: Sequence[Take], model: Bundle) -> tuple[Fitted, Judgement | None]:
+        """Tune and fit; write the profile, and the bundle if it helps."""
+        tuned = _tune(self.tuning, self.name, takes, model)
+        return _calibrate(self.name, self.path, takes, model), tuned
+
+    def show(self, fitted: Fitted, tuned: Judgement | None) -> None:
+        """Print what came of it."""
+        _show(self.name, fitted)
+        _show_tuned(fitted, tuned, self.out)
+
+
+def _read(order: Order, manifest: Path, bundle: Path | None) -> None:
+    """Calibrate on the takes that a manifest lists."""
+    from calibrate.takes import read_takes
+
+    fitted, tuned = order.fit(read_takes(manifest), _bundle(bundle))
+    order.show(fitted, tuned)
+    _draw(order.name, fitted, order.picture)
+
+
+def _hold(order: Order, model: Bundle, guided: GuidedSession) -> None:
+    """Calibrate on the takes of a guided session."""
+    recorded = guided.hold()
+    if not recorded:
+        return
+    with guided.kept_if_it_fails():
+        fitted, tuned = order.fit(recorded, model)
+    order.show(fitted, tuned)
+    guided.finish(adopted=fitted.judgement.verdict == "adopted")
+    _draw(order.name, fitted, order.picture)
 
 
 def _refuse_with_manifest(options: Mapping[str, object]) -> None:

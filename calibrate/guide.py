@@ -55,7 +55,6 @@ class Ending(Enum):
 
     COMPLETE = auto()
     OTHER_DEVICE = auto()
-    STOPPED = auto()
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,6 @@ class Inbox:
         """
         self.rate = rate
         self.channels = channels
-        self.opened_s = clock()
         self._clock = clock
         self._room = round(buffer_s * rate)
         self._pieces: deque[Piece] = deque()
