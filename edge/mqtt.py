@@ -9,6 +9,7 @@ and name are always checked.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import ssl
 import sys
@@ -181,8 +182,7 @@ class Mqtt(Sink):
             self._changed.wait_for(lambda: not self._waiting and not self._in_flight, GOODBYE_S)
             self._closed = True
             undelivered = self.undelivered
-        self._client.disconnect()
-        self._client.loop_stop()
+        hang_up(self._client)
         if undelivered:
             self._report(f"{undelivered} events were not delivered to the broker at {self._address()}")
 
@@ -259,6 +259,14 @@ class Mqtt(Sink):
         if self._said is not trouble:
             self._said = trouble
             self._report(line)
+
+
+def hang_up(client: Any) -> None:
+    """Disconnect a client and wait for its thread."""
+    client.disconnect()
+    # The thread, as it ends, clears the field that loop_stop looks at and then joins (paho-mqtt #872).
+    with contextlib.suppress(AttributeError):
+        client.loop_stop()
 
 
 def _client(target: Target) -> Any:

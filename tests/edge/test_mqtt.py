@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from edge import mqtt
 from edge.errors import UsageError
 from edge.events import Overrun, Session
-from edge.mqtt import Mqtt, Target, parse_target
+from edge.mqtt import Mqtt, Target, hang_up, parse_target
 from tests.edge.schema import checked
 
 client_module = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
@@ -119,8 +120,7 @@ def reader(
         assert subscribed.wait(15.0)
         yield heard
     finally:
-        client.disconnect()
-        client.loop_stop()
+        hang_up(client)
 
 
 @pytest.fixture
@@ -408,6 +408,20 @@ def test_no_broker_never_holds_up_the_recogniser_and_is_said_once(monkeypatch: p
     assert len(said) == 2
     assert said[0].startswith(f"no MQTT broker at 127.0.0.1:{port} (no answer)")
     assert said[1].startswith("3000 events were not delivered")
+
+
+def test_a_client_whose_thread_ends_before_it_is_joined_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = Mqtt(target(free_port()), list[str]().append)
+    client, this = sink._client, threading.current_thread()
+
+    def late() -> threading.Thread:  # loop_stop asks once it has seen that there is a thread
+        wait_for(lambda: client._thread is None)
+        return this
+
+    slow = SimpleNamespace(**{**vars(threading), "current_thread": late})
+    monkeypatch.setattr(client_module, "threading", slow)
+    sink.close()
+    assert client._thread is None
 
 
 def test_a_broker_that_never_answers_bounds_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
