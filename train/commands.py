@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from edge.errors import UsageError
+from edge.files import require_writable
 from edge.labels import DIMENSIONS, Dimension
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ def evaluate(
     if picture and shots is None:
         raise UsageError("--picture draws the curve of --shots: give both")
     counts = [] if shots is None else shot_counts(shots)
+    if picture:
+        require_writable(picture.parent)
     model = load_bundle(bundle)
     clips = _clips(corpora, [], improvised_only=True, excited_as_happy=False)
     if speakers:
@@ -217,6 +220,11 @@ def _calibrated(
     progress = ConsoleProgress()
     held = sittings(model, clips, shots, draws)
     scores = shot_scores(progress(held, "calibrating", planned(clips, shots, draws)))
+    if not scores:
+        raise UsageError(
+            f"no speaker here has more than {min(shots)} clips of each emotion, to fit on some and score the "
+            "others: give --shots fewer, or other recordings"
+        )
     described = [asdict(item) for item in scores]
     if as_json:
         typer.echo(json.dumps(described, indent=2))

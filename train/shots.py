@@ -110,13 +110,14 @@ def divisions(clips: Sequence[Clip], shots: int, draws: int) -> Iterator[Divisio
 
     By sentence where some of the sentences have so many clips of each emotion and the others have
     clips of each too: as few sentences as do go to the support. Nothing where there are too few clips.
+    Without shots all clips are scored.
     """
     labels = np.array([EMOTIONS.index(clip.emotion) for clip in clips])
     if np.bincount(labels, minlength=len(EMOTIONS)).min() <= shots:
         return
     for number in range(draws):
         random = np.random.default_rng([number, shots])
-        said = _sentences(clips, labels, shots, random)
+        said = _sentences(clips, labels, shots, random) if shots else set()
         chosen: list[int] = []
         for emotion in range(len(EMOTIONS)):
             free = [index for index in np.flatnonzero(labels == emotion).tolist() if _may(clips[index], said)]

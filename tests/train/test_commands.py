@@ -217,6 +217,24 @@ def test_the_shots_curve_is_shown_drawn_and_kept(
     assert "worst speaker" in capsys.readouterr().out
 
 
+def test_more_shots_than_anybody_has_clips_are_refused_and_nothing_is_recorded(
+    corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (bundle / "model.json").read_bytes()
+    said = refusal(capsys, "evaluate", bundle, corpus, "--shots", "99", "--record")
+    assert "more than 99 clips of each emotion" in said
+    assert (bundle / "model.json").read_bytes() == before
+
+
+def test_a_curve_that_cannot_be_drawn_is_refused_before_anything_is_done(
+    corpus: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    picture = tmp_path / "file" / "shots.png"
+    said = refusal(capsys, "evaluate", tmp_path / "no bundle", corpus, "--shots", "2", "--picture", picture)
+    assert "cannot write to" in said
+
+
 @pytest.mark.parametrize("shots", ["", "two", "1,1", "-1", "1.5"])
 def test_other_numbers_of_shots_are_refused(
     corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str], shots: str

@@ -50,6 +50,12 @@ def test_clips_are_divided_by_sentence_where_that_can_be() -> None:
     assert not any(division.by_sentence for division in divisions(clips_of([""], each=3), 2, 5))
 
 
+def test_without_shots_every_clip_is_scored() -> None:
+    clips = clips_of(["a", "b", "c"], each=2)
+    (division,) = divisions(clips, 0, 1)
+    assert (division.support, division.query) == ((), tuple(range(len(clips))))
+
+
 def test_draws_differ_and_are_the_same_each_time() -> None:
     clips = clips_of([str(number) for number in range(9)])
     first, again = (list(divisions(clips, 2, 4)) for _ in range(2))
