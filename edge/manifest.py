@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def manifest_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, di
     try:
         columns = [name.strip() for name in reader.fieldnames or ()]
         _check_columns(columns, path, required)
+        _check_twice(columns, path)
         reader.fieldnames = columns
         for row in reader:
             if isinstance(row.get(""), list):
@@ -84,6 +86,14 @@ def _check_columns(columns: list[str], path: Path, required: Sequence[str]) -> N
         raise UsageError(
             f"{path}, line 1: no column {' or '.join(missing)}; the header has {found}: "
             f"name the columns {', '.join(required)}, separated by commas"
+        )
+
+
+def _check_twice(columns: list[str], path: Path) -> None:
+    twice = [name for name, count in Counter(columns).items() if name and count > 1]
+    if twice:
+        raise UsageError(
+            f"{path}, line 1: more than one column {' and '.join(twice)}: keep the one that counts"
         )
 
 

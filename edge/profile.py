@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 from edge.bundle import Bundle
 from edge.drift import Reference
 from edge.errors import ModelError, ProfileError, UsageError
-from edge.files import replacing
+from edge.files import may_write, replacing
 from edge.frontend import Array
 from edge.head import Head
 from edge.normaliser import BinStatistics, Levels
@@ -117,6 +117,19 @@ def find_profile(name_or_path: str) -> Path:
     return path
 
 
+def require_place(path: Path) -> None:
+    """Check that a profile can be written, before anything is done for it.
+
+    Raises:
+        ProfileError: this user may not write to its folder, nor make it.
+    """
+    if not may_write(path.parent):
+        raise ProfileError(
+            f"cannot write the profile {path}: see that this user may write there, or name another folder "
+            "in XDG_DATA_HOME"
+        )
+
+
 def save_profile(path: Path, profile: Profile) -> None:
     """Write a profile in one piece, readable by its owner only.
 
@@ -184,13 +197,22 @@ def load_profile(path: Path, bundle: Bundle) -> Profile:
         ProfileError: it cannot be read, belongs to another bundle, or was rejected.
     """
     profile = read_profile(path)
+    require_applicable(profile, bundle)
+    return profile
+
+
+def require_applicable(profile: Profile, bundle: Bundle) -> None:
+    """Check that a profile may be applied to a bundle.
+
+    Raises:
+        ProfileError: it belongs to another bundle, or was rejected.
+    """
     require_fit(profile, bundle)
     if profile.verdict != "adopted":
         raise ProfileError(
             f"the profile {profile.name} was rejected because it did not help: go on without it, "
             "or run mmtl calibrate with more takes"
         )
-    return profile
 
 
 def require_fit(profile: Profile, bundle: Bundle) -> None:

@@ -30,7 +30,7 @@ from edge.frontend import Array
 from edge.history import History
 from edge.labels import EMOTIONS, UNSURE
 from edge.normaliser import DECIBEL
-from edge.profile import Profile, load_profile, require_fit
+from edge.profile import Profile, load_profile, require_applicable
 from edge.provider import open_engine
 from edge.speech import SpeechDetector, SpeechGate
 
@@ -94,7 +94,7 @@ class Recognizer:
             ModelError: the bundle's graphs, or the profile with this bundle, cannot be used.
         """
         if profile:
-            require_fit(profile, bundle)
+            require_applicable(profile, bundle)
         self.bundle = bundle
         self.settings = settings or Settings()
         self._clock = clock
@@ -171,10 +171,10 @@ class Recognizer:
             The last events of the stream so far.
 
         Raises:
-            ProfileError: the profile is of another bundle; the stream goes on as it was.
+            ProfileError: the profile is of another bundle or was rejected; the stream goes on as it was.
         """
         if profile:
-            require_fit(profile, self.bundle)
+            require_applicable(profile, self.bundle)
         events = self.flush()
         heard = self._samples + self._skipped
         self._speak_as(profile)

@@ -70,6 +70,7 @@ def test_texts_and_ratings_are_read_and_other_columns_ignored(tmp_path: Path) ->
     [
         ("path,feeling", TWO_OF_TWO, "no column emotion"),
         ("path,emotion", [], "no rows"),
+        ("path,emotion,emotion", ["a.wav,sad,happy"], "line 1: more than one column emotion"),
         ("path,emotion", ["a.wav,jolly"], "line 2: unknown emotion 'jolly': use one of neutral, happy"),
         ("path,emotion", ["a.wav,"], "line 2: no emotion"),
         ("path,emotion", ["lost.flac,sad"], "line 2: no sound file .*lost.flac"),

@@ -525,7 +525,7 @@ def test_sound_of_another_rate_goes_on_with_another_speaker(
     assert windows(switched.accept_waveform(16_000, talk((3.5, 0.3))))
 
 
-@pytest.mark.parametrize("change", ["bundle", "head", "statistics", "reference"])
+@pytest.mark.parametrize("change", ["bundle", "head", "statistics", "reference", "verdict"])
 def test_a_profile_that_does_not_fit_is_refused_and_the_stream_goes_on(
     bundle: Bundle, profile: Profile, sound: Array, change: str
 ) -> None:
@@ -535,6 +535,7 @@ def test_a_profile_that_does_not_fit_is_refused_and_the_stream_goes_on(
         "head": replace(profile, head=random_head(size=8)),
         "statistics": replace(profile, statistics=BinStatistics(few, few)),
         "reference": replace(profile, reference=Reference(few, few)),
+        "verdict": replace(profile, verdict="rejected"),
     }[change]
     recogniser = Recognizer(bundle, provider="cpu")
     expected = untimed(heard(recogniser, sound))
