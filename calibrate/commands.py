@@ -122,26 +122,27 @@ def calibrate(
 
     At least two takes of each emotion; three to five are better, and the same sentences in each.
     """
-    from edge.profile import profile_path
+    from edge.profile import profile_path, require_place
 
     path = profile_path(name)
-    if os.path.lexists(path) and not replace:
-        raise UsageError(
-            f"there is a profile {name} already: give --replace to overwrite it, or another name"
-        )
+    _require_free(name, path, replace=replace)
+    require_place(path)
     if picture is not None:
         from calibrate.picture import require_picture
 
         require_picture(picture, overwrite=replace)
-    order = Order(name, path, _full_tuning(bundle, out, full=full, replace=replace), out, picture)
+    tuning = _full_tuning(bundle, out, full=full, replace=replace)
+    order = Order(name, path, tuning, out, picture, replace)
     if manifest is None:
         from calibrate.guided import GuidedSession, Wish
+        from calibrate.session_lock import alone
 
         model = _bundle(bundle)
         wish = Wish(
             name, takes, language, device, resume, replace, keep_recordings, yes, bundle, picture, out
         )
-        _hold(order, model, GuidedSession(wish))
+        with alone(name):
+            _hold(order, model, GuidedSession(wish))
         return
     _refuse_with_manifest(
         {
@@ -168,11 +169,18 @@ class Order:
     out: Path | None
     """Where its bundle goes."""
     picture: Path | None
+    replace: bool
+    """Whether there may be a profile of that name already."""
 
     def fit(self, takes: Sequence[Take], model: Bundle) -> tuple[Fitted, Judgement | None]:
         """Tune and fit; write the profile, and the bundle if it helps."""
+        from edge.profile import save_profile
+
         tuned = _tune(self.tuning, self.name, takes, model)
-        return _calibrate(self.name, self.path, takes, model), tuned
+        fitted, profile = _calibrate(self.name, takes, model)
+        _require_free(self.name, self.path, replace=self.replace)  # a session takes minutes
+        save_profile(self.path, profile)
+        return fitted, tuned
 
     def show(self, fitted: Fitted, tuned: Judgement | None) -> None:
         """Print what came of it."""
@@ -199,6 +207,14 @@ def _hold(order: Order, model: Bundle, guided: GuidedSession) -> None:
     order.show(fitted, tuned)
     guided.finish(adopted=fitted.judgement.verdict == "adopted")
     _draw(order.name, fitted, order.picture)
+
+
+def _require_free(name: str, path: Path, *, replace: bool) -> None:
+    """Refuse to write over a profile, unless told to."""
+    if os.path.lexists(path) and not replace:
+        raise UsageError(
+            f"there is a profile {name} already: give --replace to overwrite it, or another name"
+        )
 
 
 def _refuse_with_manifest(options: Mapping[str, object]) -> None:
@@ -232,14 +248,14 @@ def _tune(tuning: FullTuning | None, name: str, takes: Sequence[Take], bundle: B
     return tuning.fit(name, takes, read_sounds(takes, bundle)) if tuning else None
 
 
-def _calibrate(name: str, path: Path, takes: Sequence[Take], bundle: Bundle) -> Fitted:
-    """Fit, judge and write the profile."""
+def _calibrate(name: str, takes: Sequence[Take], bundle: Bundle) -> tuple[Fitted, Profile]:
+    """Fit and judge; return the profile too."""
     import time
 
     from calibrate.judge import fit_and_judge
     from calibrate.takes import count_ratings, count_takes, read_sounds
     from edge.engine import Engine
-    from edge.profile import Profile, save_profile
+    from edge.profile import Profile
 
     sounds = read_sounds(takes, bundle)
     began = time.perf_counter()
@@ -262,8 +278,7 @@ def _calibrate(name: str, path: Path, takes: Sequence[Take], bundle: Bundle) -> 
         verdict=fitted.judgement.verdict,
         report=report,
     )
-    save_profile(path, _watched(profile, bundle, engine, sounds))
-    return fitted
+    return fitted, _watched(profile, bundle, engine, sounds)
 
 
 def _watched(profile: Profile, bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Profile:

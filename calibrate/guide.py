@@ -22,6 +22,7 @@ from calibrate.session import Prompt, Session
 from calibrate.takes import Ratings
 from edge.audio import SAMPLE_RATE
 from edge.blocks import Block
+from edge.errors import UsageError
 from edge.frontend import Array
 from edge.voice import SileroVoice, Voice
 
@@ -72,10 +73,10 @@ class Keeper(Protocol):
     """Where takes go."""
 
     def keep(self, session: Session, prompt: Prompt, sound: Array, ratings: Ratings) -> Session:
-        """Write a take and return the session after it."""
+        """Write a take and return the session after it; a UsageError says why it cannot be written."""
 
     def save(self, session: Session) -> None:
-        """Write how far the session has come."""
+        """Write how far the session has come; a UsageError says why it cannot be written."""
 
 
 class Player(Protocol):
@@ -241,7 +242,7 @@ class Guide:
     def _skip(self) -> None:
         self._player.stop()
         self.session = self.session.without(self.prompt)
-        self._keeper.save(self.session)
+        self._save()
         self._next()
 
     def _ask(self) -> None:
@@ -262,16 +263,27 @@ class Guide:
 
     def _keep(self) -> None:
         valence, arousal, dominance = self.ratings
-        self.session = self._keeper.keep(
-            self.session, self.prompt, self._sound, (valence, arousal, dominance)
-        )
+        try:
+            self.session = self._keeper.keep(
+                self.session, self.prompt, self._sound, (valence, arousal, dominance)
+            )
+        except UsageError as error:
+            self.ratings.pop()  # the take is still here: another answer tries again
+            self.notice = f"Not kept: {error}. Then answer again."
+            return
         self.spent_s.append((self._heard - self._prompted) / SAMPLE_RATE)
         self.notice = "Kept."
         self._next()
 
+    def _save(self) -> None:
+        try:
+            self._keeper.save(self.session)
+        except UsageError as error:
+            self.notice = f"Not written down: {error}."
+
     def _record_skipped(self) -> None:
         self.session = self.session.with_skipped_again()
-        self._keeper.save(self.session)
+        self._save()
         self._next()
 
     def _change_device(self) -> None:

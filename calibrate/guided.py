@@ -73,7 +73,8 @@ class GuidedSession:
         complete = session.next is None and session.enough and not session.skipped
         if not complete:
             kept_in = str(self._wish.keep_recordings or "")
-            if not consents(session, self._folder, kept_in, agreed=self._wish.agreed):
+            discards = self._folder.exists() and not self._wish.resume
+            if not consents(session, self._folder, kept_in, agreed=self._wish.agreed, discards=discards):
                 _say("Nothing was recorded.")
                 return []
             if not self._wish.resume:
@@ -96,15 +97,16 @@ class GuidedSession:
             raise
 
     def finish(self, *, adopted: bool) -> None:
-        """Copy the recordings if they shall be kept, then delete them unless more takes shall be added."""
+        """Copy the recordings if they shall be kept and delete them, unless more takes shall be added."""
+        if not adopted and self._wants_more():
+            return
         if self._wish.keep_recordings:
             takes = self._folder.takes(self._session)
             with self._copied_or_kept():
                 manifest = copy_takes(takes, self._session.name, self._wish.keep_recordings)
             _say(f"The recordings and their manifest are kept: {manifest}")
-        if adopted or not self._wants_more():
-            self._folder.remove()
-            _say("The session's own recordings are deleted.")
+        self._folder.remove()
+        _say("The session's own recordings are deleted.")
 
     @contextlib.contextmanager
     def _copied_or_kept(self) -> Iterator[None]:
@@ -119,12 +121,16 @@ class GuidedSession:
         more = min(MOST_TAKES, self._session.takes + MORE_TAKES)
         if more == self._session.takes:
             return False
-        if not typer.confirm(
-            "More takes may help. Keep these on this device, to add to them later?", default=False, err=True
-        ):
-            return False
-        _say(f"Add to them: {self._command(takes=more, replace=True)}")
-        return True
+        question = "More takes may help. Keep these on this device, to add to them later?"
+        try:
+            wanted = typer.confirm(question, default=False, err=True)
+        except typer.Abort:  # Ctrl-C keeps what is done
+            _say("")
+            wanted = True
+        if wanted:
+            _say(f"They are kept in {self._folder.path}")
+            _say(f"Add to them: {self._command(takes=more, replace=True)}")
+        return wanted
 
     def _say_how_to_go_on(self) -> None:
         if not self._folder.exists():

@@ -15,7 +15,7 @@ from calibrate.session import Prompt, Recorded, Session, emotion_of
 from calibrate.takes import FEWEST_TAKES, Ratings, Take
 from edge.audio import SAMPLE_RATE
 from edge.errors import UsageError
-from edge.files import replacing, require_writable
+from edge.files import replacing, require_writable, unwritable
 from edge.frontend import Array
 from edge.labels import DIMENSIONS, EMOTIONS, dimension_class
 from edge.profile import session_folder
@@ -62,7 +62,11 @@ class SessionFolder:
             ) from error
 
     def save(self, session: Session) -> None:
-        """Write how far the session has come, in one piece."""
+        """Write how far the session has come, in one piece.
+
+        Raises:
+            UsageError: the folder cannot be written to, or there is no room.
+        """
         if not session.done and not self.exists():
             return
         described = {
@@ -72,8 +76,7 @@ class SessionFolder:
             "done": {index: [take.text, *take.ratings] for index, take in session.done.items()},
             "skipped": sorted(session.skipped),
         }
-        with replacing(self._record, mode=0o600) as partial:
-            partial.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+        _write(self._record, json.dumps(described, ensure_ascii=False).encode())
 
     def keep(self, session: Session, prompt: Prompt, sound: Array, ratings: Ratings) -> Session:
         """Write a take, then that it is done.
@@ -85,11 +88,10 @@ class SessionFolder:
             ratings: as the speaker gave them.
 
         Raises:
-            UsageError: the folder cannot be written to.
+            UsageError: the folder cannot be written to, or there is no room.
         """
         self._make()
-        with replacing(self._sound(prompt.index), mode=0o600) as partial:
-            _write(partial, sound)
+        _write(self._sound(prompt.index), _wav(sound))
         session = session.with_take(prompt, ratings)
         self.save(session)
         return session
@@ -107,8 +109,19 @@ class SessionFolder:
         ]
 
     def remove(self) -> None:
-        """Delete the recordings and the record of them."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete the recordings and the record of them.
+
+        Raises:
+            UsageError: they cannot be deleted.
+        """
+        try:
+            shutil.rmtree(self.path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UsageError(
+                f"cannot delete the recordings in {self.path}: {error.strerror or error}; delete that folder"
+            ) from error
 
     @property
     def _record(self) -> Path:
@@ -182,8 +195,18 @@ def _recorded(take: list[Any]) -> Recorded:
     return Recorded(str(text), (valence, arousal, dominance))
 
 
-def _write(path: Path, sound: Array) -> None:
+def _wav(sound: Array) -> bytes:
     import soundfile
 
+    file = io.BytesIO()
     # Floats: what is read again is what was recorded, to the last bit.
-    soundfile.write(path, sound, SAMPLE_RATE, format="WAV", subtype="FLOAT")
+    soundfile.write(file, sound, SAMPLE_RATE, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with replacing(path, mode=0o600) as partial:
+        try:
+            partial.write_bytes(data)
+        except OSError as error:
+            raise unwritable(path, error) from error

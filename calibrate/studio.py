@@ -63,7 +63,9 @@ def require_microphone(spec: str) -> None:
     open_source(spec)
 
 
-def notice(session: Session, folder: SessionFolder, kept_in: str, width: int) -> str:
+def notice(
+    session: Session, folder: SessionFolder, kept_in: str, width: int, *, discards: bool = False
+) -> str:
     """Say what is about to happen and what becomes of the recordings.
 
     Args:
@@ -71,6 +73,7 @@ def notice(session: Session, folder: SessionFolder, kept_in: str, width: int) ->
         folder: where it waits.
         kept_in: where the recordings shall be kept afterwards; empty: nowhere.
         width: columns there are.
+        discards: whether an unfinished session goes.
     """
     length = time_left(session.seconds_left([])).removesuffix(" left")
     afterwards = f"then they go to {kept_in}, as you asked" if kept_in else "then they are deleted"
@@ -85,6 +88,7 @@ def notice(session: Session, folder: SessionFolder, kept_in: str, width: int) ->
         f"The profile holds numbers and no sound: {profile_path(session.name)}",
         f"To delete the profile, and recordings that wait, at any time: mmtl profile delete {session.name}",
         "Ctrl-C stops at any time. What is done then waits for --resume.",
+        *(["What an unfinished session has recorded is deleted first, as --replace asks."] * discards),
     )
     lines = [*wrapped(first, width), ""]
     for item in items:
@@ -93,9 +97,11 @@ def notice(session: Session, folder: SessionFolder, kept_in: str, width: int) ->
     return "\n".join(["", *lines, ""])
 
 
-def consents(session: Session, folder: SessionFolder, kept_in: str, *, agreed: bool) -> bool:
+def consents(
+    session: Session, folder: SessionFolder, kept_in: str, *, agreed: bool, discards: bool = False
+) -> bool:
     """Show the notice, and ask unless the speaker has `agreed` already."""
-    typer.echo(notice(session, folder, kept_in, Console(stderr=True).width), err=True)
+    typer.echo(notice(session, folder, kept_in, Console(stderr=True).width, discards=discards), err=True)
     return agreed or typer.confirm("Does the person who will speak agree?", default=False, err=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     os.close(handle)
     partial = Path(name)
     try:
@@ -39,6 +40,13 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         _put_in_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def half_written(path: Path) -> list[Path]:
+    """List what `replacing` has left beside a path where the program was killed or the power lost."""
+    # What tempfile puts between them holds no dot; a longer name of somebody else's would.
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[^.]+{re.escape(path.suffix)}")
+    return [item for item in path.parent.glob(".*") if ours.fullmatch(item.name)]
 
 
 def require_writable(folder: Path, mode: int = 0o777) -> None:
@@ -61,12 +69,21 @@ def require_writable(folder: Path, mode: int = 0o777) -> None:
         ) from error
 
 
+def may_write(folder: Path) -> bool:
+    """Tell whether a folder could be written to, without making it where it is not there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def unwritable(path: Path, error: OSError) -> UsageError:
+    """Say why a file cannot be written, and what to do."""
+    return UsageError(
+        f"cannot write {path}: {error.strerror or error}; make room, or choose a folder you may write to"
+    )
+
+
 def _put_in_place(partial: Path, path: Path) -> None:
     try:
         partial.replace(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"cannot write {path}: {error.strerror}; choose a folder you may write to")
+        raise unwritable(path, error) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge.bundle import Bundle
 from edge.errors import ProfileError, UsageError
+from edge.files import half_written
 from edge.profile import (
     PROFILE_SUFFIX,
     Profile,
@@ -70,20 +71,23 @@ def import_profile(source: Path, bundle: Bundle, *, name: str = "", overwrite: b
 def delete_profile(name: str) -> Deleted:
     """Delete for good what is kept of a name: the profile, and an unfinished session's recordings.
 
+    What a power loss in the middle of a write has left of the profile goes too.
+
     Raises:
         ProfileError: there is nothing of that name, or it cannot be deleted.
     """
     # A name only: never a path, which could be any file.
     path, recordings = profile_path(name), session_folder(name)
-    found = Deleted(os.path.lexists(path), os.path.lexists(recordings))
+    files = [file for file in (path, *half_written(path)) if os.path.lexists(file)]
+    found = Deleted(bool(files), os.path.lexists(recordings))
     if not found.profile and not found.recordings:
         find_profile(name)  # says what there is
     if found.recordings:
         with _deleting(recordings):
             _remove_folder(recordings)
-    if found.profile:
-        with _deleting(path):
-            path.unlink()
+    for file in files:
+        with _deleting(file):
+            file.unlink()
     return found
 
 

@@ -10,6 +10,7 @@ from calibrate.guide import Guide
 from calibrate.session import Prompt, Session
 from calibrate.takes import Ratings
 from edge.blocks import Block, DeviceNews
+from edge.errors import UsageError
 from edge.frontend import Array
 from tests.calibrate.voices import LoudVoice, room, tone
 
@@ -22,14 +23,22 @@ class Memory:
 
     sounds: dict[int, Array] = field(default_factory=dict)
     saved: Session | None = None
+    refusal: str = ""
+    """Why nothing can be written."""
 
     def keep(self, session: Session, prompt: Prompt, sound: Array, ratings: Ratings) -> Session:
+        self._require_room()
         self.sounds[prompt.index] = sound
         self.saved = session.with_take(prompt, ratings)
         return self.saved
 
     def save(self, session: Session) -> None:
+        self._require_room()
         self.saved = session
+
+    def _require_room(self) -> None:
+        if self.refusal:
+            raise UsageError(self.refusal)
 
 
 @dataclass

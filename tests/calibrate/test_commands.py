@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
+import calibrate.takes
+from calibrate.session_lock import alone
+from calibrate.takes import Take
 from edge.audio import read_clip
 from edge.bundle import default_bundle, load_bundle
 from edge.cli import main
@@ -327,3 +330,37 @@ def test_an_existing_profile_stops_a_session_before_it_begins(run: Run, telling:
     code, _, err = run("anna")
     assert code == 2
     assert "give --replace to overwrite it" in err
+
+
+def test_a_profile_that_was_made_meanwhile_is_not_overwritten(
+    run: Run, telling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = calibrate.takes.read_takes
+
+    def meanwhile(manifest: Path) -> list[Take]:
+        profile_path("anna").parent.mkdir(parents=True)
+        profile_path("anna").write_text("somebody else's")
+        return read(manifest)
+
+    monkeypatch.setattr(calibrate.takes, "read_takes", meanwhile)
+    code, _, err = run("anna", "--from", telling)
+    assert code == 2
+    assert "give --replace to overwrite it" in err
+    assert profile_path("anna").read_text() == "somebody else's"
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_done(
+    run: Run, tmp_path: Path, home: Path
+) -> None:
+    home.write_text("a file where the folder should be")
+    code, _, err = run("anna", "--from", tmp_path / "never read.csv")
+    assert code == 4
+    assert "cannot write the profile" in err
+    assert "XDG_DATA_HOME" in err
+
+
+def test_two_sessions_of_a_name_at_once_are_refused(run: Run) -> None:
+    with alone("anna"):
+        code, _, err = run("anna")
+    assert code == 2
+    assert "a session of anna is under way already" in err

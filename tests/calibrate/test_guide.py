@@ -104,6 +104,25 @@ def test_a_loudspeaker_that_fails_is_a_notice(talk: Talk) -> None:
     assert talk.guide.stage is Stage.REVIEW
 
 
+def test_a_take_that_cannot_be_written_is_not_lost(talk: Talk) -> None:
+    talk.memory.refusal = "the disk is full"
+    talk.take("4", "s", "2")
+    assert talk.guide.session.done == {}
+    assert "Not kept: the disk is full" in talk.guide.notice
+    assert (talk.guide.stage, talk.guide.ratings) == (Stage.RATING, [4.0, None])
+    talk.memory.refusal = ""
+    talk.press("2")
+    assert talk.guide.session.done[0].ratings == (4.0, None, 2.0)
+    assert talk.guide.notice == "Kept."
+
+
+def test_a_skip_that_cannot_be_written_down_ends_nothing(talk: Talk) -> None:
+    talk.memory.refusal = "the disk is full"
+    talk.press("s")
+    assert "the disk is full" in talk.guide.notice
+    assert (talk.guide.stage, talk.guide.prompt.index) == (Stage.READY, 1)
+
+
 def test_lost_sound_costs_the_take_under_way_only(talk: Talk) -> None:
     talk.press("space")
     talk.hear(np.concatenate([room(0.6), tone(0.5)]))

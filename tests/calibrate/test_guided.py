@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,49 @@ def test_where_it_did_not_help_more_takes_can_be_added_if_wanted(
     guided.finish(adopted=False)
     assert SessionFolder("anna").exists() is more
     assert ("mmtl calibrate anna --resume --replace --takes 4\n" in capsys.readouterr().err) is more
+
+
+def test_ctrl_c_at_the_last_question_keeps_the_takes_and_says_where(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> bool:
+        raise typer.Abort
+
+    records(monkeypatch, 8, complete=True)
+    guided = GuidedSession(Wish("anna", agreed=True))
+    guided.hold()
+    monkeypatch.setattr(typer, "confirm", interrupt)
+    guided.finish(adopted=False)
+    said = capsys.readouterr().err
+    assert f"They are kept in {SessionFolder('anna').path}" in said
+    assert "mmtl calibrate anna --resume --replace --takes 4\n" in said
+    assert len(SessionFolder("anna").load().done) == 8
+
+
+def test_the_command_that_adds_takes_can_keep_the_recordings_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    records(monkeypatch, 8, complete=True)
+    wish = Wish("anna", agreed=True, keep_recordings=tmp_path / "kept")
+    guided = GuidedSession(wish)
+    guided.hold()
+    answer(monkeypatch, yes=True)
+    guided.finish(adopted=False)
+    again = GuidedSession(replace(wish, resume=True, replace=True, takes=4))
+    assert len(again.hold()) == 16
+    again.finish(adopted=True)
+    assert len(read_takes(tmp_path / "kept" / "manifest.csv")) == 16
+    assert not SessionFolder("anna").path.exists()
+
+
+def test_who_begins_anew_is_told_that_the_unfinished_session_goes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished(monkeypatch, 3)
+    for wish, said in ((Wish("anna", resume=True), False), (Wish("anna", replace=True), True)):
+        capsys.readouterr()
+        GuidedSession(wish).hold()
+        assert ("unfinished session has recorded is deleted" in capsys.readouterr().err) is said
 
 
 def test_recordings_are_kept_where_they_were_wanted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -70,6 +70,35 @@ def test_removing_leaves_nothing() -> None:
     folder.remove()
 
 
+def test_recordings_that_cannot_be_deleted_are_said_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = recorded(2)
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("calibrate.session_folder.shutil.rmtree", refuse)
+    with pytest.raises(UsageError, match=r"cannot delete the recordings in .*anna: Permission denied"):
+        folder.remove()
+
+
+def test_a_full_disk_is_said_and_costs_no_take_that_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, session = recorded(2)
+
+    def fill(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", fill)
+        with pytest.raises(UsageError, match=r"02-sad.wav: No space left on device; make room"):
+            folder.keep(session, session.prompts[2], speech(), RATINGS)
+        with pytest.raises(UsageError, match=r"session.json: No space left on device; make room"):
+            folder.save(session)
+    assert SessionFolder("anna").load() == session
+    assert len(list(folder.path.iterdir())) == 3
+
+
 def test_a_take_whose_file_is_lost_is_to_be_recorded_again() -> None:
     folder, session = recorded(3)
     folder.takes(recorded(8)[1])[1].path.unlink()

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from edge.errors import UsageError
-from edge.files import replacing, require_writable
+from edge.files import half_written, may_write, replacing, require_writable
 
 
 def test_the_file_appears_whole_with_its_permissions(tmp_path: Path) -> None:
@@ -63,3 +64,27 @@ def test_a_folder_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> Non
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UsageError, match=r"cannot write to .*file"):
             require_writable(folder)
+
+
+def test_what_a_killed_program_has_left_is_found_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # as if there were no time for it
+    for name in ("anna.bin", "anna.bin.x.bin", "ann.bin"):
+        with pytest.raises(ZeroDivisionError), replacing(tmp_path / name) as partial:
+            partial.write_text(str(1 / 0))
+        assert half_written(tmp_path / name) == [partial]
+    (tmp_path / ".anna.bin").write_text("")
+    assert len(half_written(tmp_path / "anna.bin")) == 1
+    assert half_written(tmp_path / "nowhere" / "anna.bin") == []
+
+
+def test_whether_a_folder_could_be_written_is_told_without_making_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert may_write(tmp_path / "new" / "folder")
+    assert not may_write(tmp_path / "file" / "folder")
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)
+    assert not may_write(tmp_path / "new" / "folder")

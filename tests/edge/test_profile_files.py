@@ -156,6 +156,18 @@ def test_the_recordings_of_an_unfinished_session_go_with_the_profile(anna: Path,
     assert [path.name for path in recordings.parent.iterdir()] == ["bob"]
 
 
+def test_what_a_power_loss_left_of_a_profile_goes_with_it(anna: Path) -> None:
+    left = anna.with_name(".anna.safetensors.k3_x9a2b.safetensors")
+    other = anna.with_name(".anna.safetensors.b.safetensors.k3_x9a2b.safetensors")
+    for path in (left, other):
+        path.write_bytes(anna.read_bytes())
+    assert delete_profile("anna").profile
+    assert list(anna.parent.iterdir()) == [other]
+    left.write_bytes(b"half")
+    assert delete_profile("anna").profile
+    assert list(anna.parent.iterdir()) == [other]
+
+
 def test_recordings_are_deleted_where_there_is_no_profile_yet(recordings: Path) -> None:
     assert delete_profile("anna") == Deleted(profile=False, recordings=True)
     with pytest.raises(ProfileError, match="there is no profile anna"):

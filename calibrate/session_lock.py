@@ -1,0 +1,87 @@
+"""One session of a name at a time: two would write over each other's takes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge.errors import UsageError
+from edge.profile import session_folder
+
+
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Keep other sessions of a name away meanwhile; nothing of it stays on disk.
+
+    The system lets go of the lock when the program ends, however it ends.
+
+    Raises:
+        ProfileError: the name could not be a file's name.
+        UsageError: such a session is under way, or the folder cannot be written to.
+    """
+    folder = session_folder(name)
+    path = folder.with_name(f".{folder.name}.lock")
+    made = [above for above in path.parents if not above.exists()]
+    descriptor = _locked(path, name)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        for above in made:
+            with contextlib.suppress(OSError):  # something is in it
+                above.rmdir()
+
+
+def _locked(path: Path, name: str) -> int:
+    """Open and lock a file; return its descriptor."""
+    while True:
+        descriptor = _opened(path)
+        try:
+            _lock(descriptor)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise UsageError(
+                f"a session of {name} is under way already, perhaps in another window: go on or end it there"
+            ) from error
+        if _is_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # deleted by who had it, between our opening and our locking it
+
+
+def _opened(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {path.parent}: {error.strerror}; XDG_DATA_HOME names another folder"
+        ) from error
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file where the system has such locks.
+
+    Raises:
+        BlockingIOError: another program has locked it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no POSIX system: the terminal will be refused
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks: better a session than none
+        return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Tell whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

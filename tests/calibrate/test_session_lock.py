@@ -1,0 +1,75 @@
+"""One session of a name at a time."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from calibrate.session_lock import alone
+from edge.errors import ProfileError, UsageError
+
+HOLD = "from calibrate.session_lock import alone\nwith alone('anna'):\n    print(flush=True)\n    input()\n"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep sessions where the test ends."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_a_second_session_of_a_name_is_refused_and_does_not_end_the_first() -> None:
+    with alone("anna"):
+        for _ in range(2):
+            with pytest.raises(UsageError, match="a session of anna is under way"), alone("anna"):
+                pass
+        with alone("bob"):
+            pass
+    with alone("anna"):
+        pass
+
+
+def test_nothing_of_it_stays_on_disk(home: Path) -> None:
+    with pytest.raises(ZeroDivisionError), alone("anna"):
+        raise ZeroDivisionError
+    assert not home.exists()
+
+
+def test_what_else_is_there_stays(home: Path) -> None:
+    take = home / "mmtl" / "sessions" / "anna" / "00-neutral.wav"
+    take.parent.mkdir(parents=True)
+    take.write_bytes(b"a voice")
+    with alone("anna"):
+        pass
+    assert [path.name for path in take.parent.parent.iterdir()] == ["anna"]
+    assert take.exists()
+
+
+def test_a_program_that_is_killed_leaves_nothing_locked() -> None:
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root
+    ) as other:
+        assert other.stdout
+        other.stdout.readline()
+        with pytest.raises(UsageError, match="under way"), alone("anna"):
+            pass
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        with alone("anna"):
+            pass
+
+
+def test_a_folder_that_cannot_be_made_is_said_so(home: Path) -> None:
+    home.write_text("a file where the folder should be")
+    with pytest.raises(UsageError, match=r"cannot write to .*XDG_DATA_HOME"), alone("anna"):
+        pass
+
+
+def test_a_name_that_is_no_file_s_name_is_refused() -> None:
+    with pytest.raises(ProfileError, match="cannot name a profile"), alone("../anna"):
+        pass
