@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_OPTIONS: Final = {"cpu": {}, "cuda": {"use_tf32": "0"}}  # on unless it is cleared, and then FP32 has 10 bits
 ASKED_FOR: Final = "asked for"
 """Why a provider was chosen that the user named."""
 
@@ -206,10 +207,17 @@ def _session(bundle: Bundle, name: str, provider: str, threads: int) -> onnxrunt
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     path = bundle.graph(name)
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+    try:  # its own fallback says so on stdout, where events go, and hides that a GPU was lost
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=[(PROVIDERS[provider], _OPTIONS[provider])], enable_fallback=0
+        )
     except Exception as error:
-        raise BundleError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        if provider != "cpu":
+            raise EngineError(
+                f"ONNX Runtime cannot use {provider} ({reason}): use --provider cpu, or mend its driver"
+            ) from error
+        raise BundleError(f"ONNX Runtime cannot load {path}: {reason}") from error
     if PROVIDERS[provider] not in session.get_providers():
         raise EngineError(
             f"ONNX Runtime fell back from {provider} to the CPU: use --provider cpu, or mend its driver"

@@ -118,6 +118,73 @@ def test_auto_falls_back_where_the_driver_is_missing(monkeypatch: pytest.MonkeyP
         Engine(bundle, "cuda")
 
 
+class LostGpu:
+    """ONNX Runtime's own session, which fails as it does when the GPU is lost."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, *arguments: Any) -> None:
+        from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
+
+        raise EPFail("CUDA failure 700: an illegal memory access")
+
+
+def with_a_gpu_that_fails(monkeypatch: pytest.MonkeyPatch, at: str) -> list[Any]:
+    """Let ONNX Runtime have CUDA, which fails at "open" or "run"; return the providers it was asked for."""
+    import onnxruntime
+
+    asked: list[Any] = []
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def _create_inference_session(self, providers: Any, *_: Any) -> None:
+            on_cuda = "CUDA" in str(providers)
+            if on_cuda:
+                asked.extend(providers)
+            if on_cuda and at == "open":
+                self._fallback_providers = ["CPUExecutionProvider"]
+                raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected\nat line 1")
+            super()._create_inference_session(["CPUExecutionProvider"], None)
+            if on_cuda:
+                self._providers = ["CUDAExecutionProvider"]
+                self._sess: Any = LostGpu(self._sess)
+
+    with_providers(monkeypatch, "CUDAExecutionProvider", "CPUExecutionProvider")
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    return asked
+
+
+def test_tf32_is_off_on_cuda(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:
+    asked = with_a_gpu_that_fails(monkeypatch, at="run")
+    Engine(bundle, "cuda")
+    assert asked == [("CUDAExecutionProvider", {"use_tf32": "0"})] * 2
+
+
+def test_a_gpu_that_is_lost_is_noticed_and_onnxruntime_keeps_silent(
+    monkeypatch: pytest.MonkeyPatch, bundle: Bundle, engine: Engine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with_a_gpu_that_fails(monkeypatch, at="run")
+    lost = Engine(bundle, "cuda")
+    assert lost.provider == "cuda"
+    given = frames(96)
+    np.testing.assert_array_equal(encoded(lost, given, 48, 48), encoded(engine, given, 48, 48))
+    assert (lost.provider, lost.reason) == ("cpu", "CUDA failure 700: an illegal memory access")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_gpu_that_cannot_be_opened_is_an_engine_error_and_onnxruntime_keeps_silent(
+    monkeypatch: pytest.MonkeyPatch, bundle: Bundle, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with_a_gpu_that_fails(monkeypatch, at="open")
+    with pytest.raises(EngineError, match=r"\(CUDA failure 100: .*\): use --provider cpu"):
+        Engine(bundle, "cuda")
+    assert Engine(bundle).provider == "cpu"
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("name", [ENCODER, CLASSIFIER])
 def test_a_graph_that_cannot_be_loaded_is_a_bundle_error_in_one_line(bundle_folder: Path, name: str) -> None:
     manifest = read_manifest(bundle_folder)
