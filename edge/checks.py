@@ -209,7 +209,10 @@ def voice(patient: Patient) -> Check:
 
 def profiles(patient: Patient) -> Check:
     """In which state are the profiles that are kept?"""
-    states = {path.stem: _state(path, patient.bundle) for path in kept_profiles()}
+    try:
+        states = {path.stem: _state(path, patient.bundle) for path in kept_profiles()}
+    except ProfileError as error:
+        return failed("profiles", "problem", explained(error))
     listed = tuple(f"{name}: {state}" for name, state in states.items())
     if "damaged" in states.values():
         return Check("profiles", "problem", "not all can be read", _REMOVED, listed)

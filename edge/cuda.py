@@ -68,7 +68,7 @@ class PycudaCuda:
         Raises:
             EngineError: pycuda is not installed, or the GPU cannot be used.
         """
-        self._driver = _pycuda_driver() if driver is None else driver
+        self._driver = pycuda_driver() if driver is None else driver
         self._stream: Any = None
         self._owned = contextlib.ExitStack()
         try:
@@ -234,7 +234,12 @@ class NumpyCuda:
             raise EngineError("the GPU failed while it computed (it is lost): use --provider cpu")
 
 
-def _pycuda_driver() -> Any:
+def pycuda_driver() -> Any:
+    """Import pycuda. Ask `edge.driver.probe` first: it is linked with the driver.
+
+    Raises:
+        EngineError: it is not installed, or cannot be loaded.
+    """
     try:
         import pycuda.driver
     except ImportError as error:  # also where the driver's library is missing, which pycuda is linked with

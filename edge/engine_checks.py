@@ -8,7 +8,7 @@ from typing import Final
 from edge.bundle import Bundle
 from edge.checks import Check, Patient, Verdict, failed
 from edge.driver import Gpu
-from edge.plan import StalePlanError, Target, Wanted, open_plan, plan_path
+from edge.plan import StalePlanError, Target, Wanted, find_plan, open_plan
 from edge.symptoms import copies_of, installed
 
 TENSORRT_PARTS: Final = r"tensorrt(?:_cu\d+)?(?:_bindings|_libs)?"
@@ -112,13 +112,14 @@ def engine(patient: Patient) -> Check:
     name, model = "engine", patient.bundle
     if not isinstance(model, Bundle):
         return Check(name, "note", _UNUSABLE)
-    path = plan_path(model)
-    if "error" in patient.driver or "error" in patient.engines:
-        there = f"{path}: only TensorRT on a GPU can use it" if path.is_file() else "none"
-        return Check(name, "note" if path.is_file() else "ok", there)
+    useless = "error" in patient.driver or "error" in patient.engines
     build = f"mmtl build-engine {patient.folder}"
-    if not path.is_file():
-        return Check(name, "note", "none has been built for this model yet", build)
+    try:
+        path = find_plan(model)
+    except StalePlanError as error:
+        return Check(name, "ok", error.reason) if useless else Check(name, "note", error.reason, build)
+    if useless:
+        return Check(name, "note", f"{path}: only TensorRT on a GPU can use it")
     here = Target.of(Gpu(**patient.driver["gpus"][0]), patient.engines["version"])
     try:
         holds = open_plan(model, here, Wanted()).fingerprint

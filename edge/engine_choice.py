@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import Bundle
+from edge.cuda import pycuda_driver
 from edge.driver import Gpu, probe
 from edge.engine_build import Progress, Recipe, Say, build_plan
 from edge.engine_candidates import Candidate, Reference, candidates, largest_difference, reference_of
@@ -99,13 +100,14 @@ class Measured:
 
 
 def this_machine() -> Machine:
-    """Look at the GPU, then load TensorRT, and in this order only.
+    """Look at the GPU, then load TensorRT, and in this order only; then pycuda, without which no engine runs.
 
     Raises:
         EngineError: one of them is not there, or too old.
     """
     gpu = probe()[0]
     trt = tensorrt_module()
+    pycuda_driver()  # asked now: to learn after minutes of building that nothing can be compared is too late
     from edge.tensorrt_session import TensorrtSession
 
     return Machine(gpu, trt, TensorrtSession)

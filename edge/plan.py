@@ -23,6 +23,7 @@ from edge.files import replacing
 PLAN_SCHEMA: Final = 1
 """Of the JSON, and of how this program builds: raised when either changes."""
 _OTHERS_MAY_WRITE: Final = 0o022
+_NONE: Final = "no engine has been built for this model yet"
 
 
 class StalePlanError(EngineError):
@@ -106,13 +107,32 @@ def plan_path(bundle: Bundle, folder: Path | None = None) -> Path:
     return plan_folder(folder) / f"{bundle.fingerprint[:16]}.plan"
 
 
+def find_plan(bundle: Bundle, folder: Path | None = None) -> Path:
+    """Return where the plan of a bundle is, whether it holds or not.
+
+    Raises:
+        StalePlanError: there is none, or this user may not look for it.
+    """
+    path = plan_path(bundle, folder)
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    raise StalePlanError(_NONE)
+
+
 def open_plan(bundle: Bundle, here: Target, wanted: Wanted, folder: Path | None = None) -> Plan:
     """Read the plan of a bundle, once it is certain that it holds here.
 
     Raises:
         StalePlanError: it does not; the one line says why, and what to do.
     """
-    plan = _read(plan_path(bundle, folder))
+    path = find_plan(bundle, folder)
+    try:
+        plan = _read(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if reason := next(_differences(plan.fingerprint, bundle, here, wanted), ""):
         raise StalePlanError(reason)
     return plan
@@ -123,7 +143,7 @@ def stale(bundle: Bundle, here: Target, wanted: Wanted, folder: Path | None = No
     try:
         open_plan(bundle, here, wanted, folder)
     except StalePlanError as error:
-        return f"{error.reason}: {'rebuilding' if plan_path(bundle, folder).exists() else 'building'}"
+        return f"{error.reason}: {'building' if error.reason == _NONE else 'rebuilding'}"
     return ""
 
 
@@ -170,16 +190,11 @@ def fingerprint_of_graph(bundle: Bundle, graph: str) -> str:
 
 def _read(path: Path) -> Plan:
     """Read a plan and its fingerprint and check that they belong together."""
-    if not path.is_file():
-        raise StalePlanError("no engine has been built for this model yet")
     if not _record(path).is_file():
         raise StalePlanError(f"the engine {path} has no fingerprint beside it")
     _require_ours(path)
     described, fingerprint = _described(_record(path))
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StalePlanError(f"the engine {path} cannot be read ({error.strerror})") from error
+    data = path.read_bytes()
     if len(data) != described["plan_bytes"]:
         raise StalePlanError(
             f"the engine {path} is truncated: {len(data)} of {described['plan_bytes']} bytes"
@@ -187,6 +202,10 @@ def _read(path: Path) -> Plan:
     if _sha256(data) != described["plan_sha256"]:
         raise StalePlanError(f"the engine {path} is not what was built: its SHA-256 differs")
     return Plan(path, data, fingerprint, described["report"])
+
+
+def _unreadable(path: Path, error: OSError) -> StalePlanError:
+    return StalePlanError(f"the engine {path} cannot be read ({error.strerror})")
 
 
 def _described(record: Path) -> tuple[dict[str, Any], Fingerprint]:

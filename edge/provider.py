@@ -9,7 +9,7 @@ from edge.bundle import Bundle
 from edge.driver import Gpu, probe
 from edge.engine import ASKED_FOR, Engine, EngineLike
 from edge.errors import EngineError, UsageError
-from edge.plan import StalePlanError, Target, Wanted, open_plan, plan_path
+from edge.plan import StalePlanError, Target, Wanted, find_plan, open_plan
 from edge.tensorrt_errors import tensorrt_module
 from edge.tensorrt_session import TensorrtSession
 from edge.windowwise import WindowwiseEngine
@@ -55,8 +55,7 @@ def _fastest(bundle: Bundle) -> EngineLike:
 
 def _on_tensorrt(bundle: Bundle, gpu: Gpu, reason: str = ASKED_FOR) -> WindowwiseEngine:
     """Load the plan that was built for a bundle on this GPU."""
-    if not plan_path(bundle).is_file():  # asked before TensorRT is imported, which takes its time
-        raise StalePlanError("no engine has been built for this model yet")
+    find_plan(bundle)  # asked before TensorRT is imported, which takes its time
     trt = tensorrt_module()
     plan = open_plan(bundle, Target.of(gpu, trt.__version__), Wanted())
     with contextlib.ExitStack() as undo:

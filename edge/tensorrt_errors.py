@@ -121,8 +121,9 @@ def explained(trt: Any, messages: Iterable[object]) -> str:
     for pattern, explanation in _TABLE:
         if any(re.search(pattern, line, re.IGNORECASE) for line in lines):
             return explanation.format(version=trt.__version__, file=_file(trt))
-    last = lines[-1][:_LONGEST] if lines else "it does not say why (MMTL_DEBUG=1 shows all it says)"
-    return f"TensorRT {trt.__version__} failed: {last}"
+    last = lines[-1][:_LONGEST] if lines else "it does not say why"
+    failed = f"TensorRT {trt.__version__} failed ({last})"
+    return f"{failed}: MMTL_DEBUG=1 shows all it says, or use --provider cpu"
 
 
 def _file(trt: Any) -> str:

@@ -255,6 +255,15 @@ def test_profiles_for_another_model_are_a_note_and_damaged_ones_a_problem(
     assert "mmtl profile delete" in damaged.remedy
 
 
+def test_profiles_that_another_user_keeps_are_a_problem_with_a_remedy(
+    patient: MakePatient, keep: Callable[..., Path]
+) -> None:
+    keep("anna").parent.rename(keep("anna").parent.with_name("moved"))
+    profile_module.profiles_folder().write_text("a file is in the way")
+    found = checks.profiles(patient())
+    assert (found.verdict, found.remedy) == ("problem", "see that it is a folder of this user's")
+
+
 def test_the_profile_that_was_named_must_fit(
     patient: MakePatient, keep: Callable[..., Path], bundle_folder: Path
 ) -> None:

@@ -217,14 +217,14 @@ def build(model: Bundle, **changed: Any) -> Path:
 
 
 def test_without_a_gpu_an_engine_is_not_missed_and_one_from_elsewhere_noted(patient: MakePatient) -> None:
-    assert_is(engine_checks.engine(patient()), "ok", "none")
+    assert_is(engine_checks.engine(patient()), "ok", "no engine has been built")
     path = build(load_bundle(default_bundle()))
     assert_is(engine_checks.engine(patient()), "note", str(path), "only TensorRT on a GPU")
 
 
 def test_an_engine_is_none_fresh_or_stale_with_one_line(patient: MakePatient) -> None:
     there, model = patient(gpu=GPU, tensorrt=TENSORRT), load_bundle(default_bundle())
-    assert_is(engine_checks.engine(there), "note", "none has been built", f"build-engine {default_bundle()}")
+    assert_is(engine_checks.engine(there), "note", "no engine", f"build-engine {default_bundle()}")
     path = build(model)
     assert_is(engine_checks.engine(there), "ok", "fresh: lstm, fp32, up to 4 windows at once", str(path))
     build(model, tensorrt="10.7.0", batch=1)

@@ -345,6 +345,14 @@ def test_tensorrt_is_not_touched_before_the_driver_was_asked(monkeypatch: pytest
         this_machine()
 
 
+def test_without_pycuda_it_is_said_before_minutes_are_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_choice, "probe", lambda: (ORIN,))
+    monkeypatch.setattr(engine_choice, "tensorrt_module", FakeTensorrt)
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    with pytest.raises(EngineError, match="pip install pycuda"):
+        this_machine()
+
+
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from edge.cli import main; main()", "build-engine", *arguments]
 

@@ -91,6 +91,17 @@ def test_no_plan_yet_is_built_not_rebuilt(bundle: Bundle, tmp_path: Path) -> Non
     assert why(bundle, tmp_path) == "no engine has been built for this model yet: building"
 
 
+def test_a_plan_that_another_user_keeps_is_one_line_too(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = built(bundle, tmp_path).path
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert why(bundle, tmp_path) == f"the engine {path} cannot be read (Permission denied): rebuilding"
+
+
 @pytest.mark.parametrize(
     ("here", "line"),
     [

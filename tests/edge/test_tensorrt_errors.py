@@ -66,7 +66,8 @@ def test_a_driver_too_old_is_told_from_none_at_all() -> None:
 
 def test_an_unknown_message_is_quoted_in_one_line_of_bearable_length() -> None:
     line = explained(FakeTensorrt(), ["first", "Something\n  new " + "x" * 10_000])
-    assert line.startswith("TensorRT 10.3.0 failed: Something new xxx")
+    assert line.startswith("TensorRT 10.3.0 failed (Something new xxx")
+    assert line.endswith("): MMTL_DEBUG=1 shows all it says, or use --provider cpu")
     assert len(line) < 400
 
 
