@@ -53,9 +53,7 @@ def write_package(bundle: Bundle, out: Path, *, replace: bool = False) -> Path:
         UsageError: the archive is in the way, or this mmtl was not installed from a checkout.
         MmtlError: the wheel cannot be built.
     """
-    archive = _archive(out)
-    if archive.exists() and not replace:
-        raise UsageError(f"{archive} is there already: add --replace, or name another file")
+    archive = require_free(out, replace=replace)
     files = contents(bundle, checkout())
     with replacing(archive) as partial:
         partial.write_bytes(packed(files))
@@ -130,5 +128,13 @@ def build_wheel(source: Path) -> tuple[str, bytes]:
         return wheels[0].name, wheels[0].read_bytes()
 
 
-def _archive(out: Path) -> Path:
-    return out if out.name.endswith(SUFFIX) else out.with_name(out.name + SUFFIX)
+def require_free(out: Path, *, replace: bool) -> Path:
+    """Return where the archive shall be, if it may be written there.
+
+    Raises:
+        UsageError: one is there that may not go.
+    """
+    archive = out if out.name.endswith(SUFFIX) else out.with_name(out.name + SUFFIX)
+    if archive.exists() and not replace:
+        raise UsageError(f"{archive} is there already: add --replace, or name another file")
+    return archive

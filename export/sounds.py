@@ -33,8 +33,10 @@ def find_clips(path: Path) -> list[Path]:
         path: a CSV file with a column path, a folder that holds manifest.csv, or one of recordings.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there is no such path, or nothing in it.
     """
+    if not path.exists():
+        raise UsageError(f"there is no {path}: name a folder of sound files, or a manifest .csv")
     manifest = path / MANIFEST_NAME if path.is_dir() else path
     found = _listed(manifest) if manifest.exists() or not path.is_dir() else _recordings(path)
     if not found:

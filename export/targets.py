@@ -66,15 +66,15 @@ def export_target(source: Source, wanted: Wanted, checks: Checks) -> Path:
 
 
 def _made_from_a_bundle(source: Source, wanted: Wanted, checks: Checks) -> Path:
+    from export import jetson, triton
+
+    require_free = jetson.require_free if wanted.target == "jetson" else triton.require_free
+    require_free(wanted.out, replace=wanted.replace)  # before minutes of comparing
     with tempfile.TemporaryDirectory(prefix="mmtl.") as folder:
         staged = Path(folder) / "bundle"
         stage_bundle(source, staged, wanted.variants, checks)
         bundle = load_bundle(staged)
         if wanted.target == "jetson":
-            from export.jetson import write_package
-
-            return write_package(bundle, wanted.out, replace=wanted.replace)
-        from export.triton import write_repository
-
-        write_repository(bundle, wanted.out, replace=wanted.replace)
+            return jetson.write_package(bundle, wanted.out, replace=wanted.replace)
+        triton.write_repository(bundle, wanted.out, replace=wanted.replace)
         return wanted.out

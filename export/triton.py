@@ -84,7 +84,7 @@ def write_repository(bundle: Bundle, out: Path, *, replace: bool = False) -> Non
     Raises:
         UsageError: the folder is in the way, or cannot be written.
     """
-    _require_free(out, replace=replace)
+    require_free(out, replace=replace)
     with replacing_folder(out) as staged:
         shutil.copytree(SERVER_FILES, staged, ignore=shutil.ignore_patterns("__pycache__"))
         _copy_bundle(bundle, staged / "bundle")
@@ -163,7 +163,12 @@ def _copy_bundle(bundle: Bundle, folder: Path) -> None:
         shutil.copyfile(bundle.folder / name, folder / name)
 
 
-def _require_free(out: Path, *, replace: bool) -> None:
+def require_free(out: Path, *, replace: bool) -> None:
+    """Check that the folder may be written.
+
+    Raises:
+        UsageError: something is there that may not go.
+    """
     if not out.exists():
         return
     if not (out / "models" / ONNX_MODEL / CONFIG).is_file():

@@ -153,13 +153,14 @@ require_free() { # a folder that holds other things is not ours to fill, or to e
 }
 
 install_program() {
-  local wheel=("$here"/wheel/*.whl)
+  local wheel
+  wheel=$here/$(sed -n 's|^[0-9a-f]*  \(wheel/.*\)|\1|p' "$here/SHA256SUMS") # an older one may lie beside it
   make_venv
   say "installing mmtl and what it needs ..."
-  pip_install "${wheel[0]}[mqtt]" ||
+  pip_install "${wheel}[mqtt]" ||
     die "pip could not install mmtl, for the reason above: connect to a network, or see --wheels"
   # The same version may be another build, which pip alone would not notice.
-  pip_install --force-reinstall --no-deps "${wheel[0]}"
+  pip_install --force-reinstall --no-deps "$wheel"
   [ "$with_pycuda" = no ] || install_pycuda
 }
 

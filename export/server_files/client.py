@@ -2,7 +2,7 @@
 
     sound -> front-end, level, ring buffer (here) -> Triton: window -> embedding -> head, decision (here)
 
-    pip install mmtl 'tritonclient[http]'
+    pip install MMTL 'tritonclient[http]'     # MMTL: a checkout of it, or its wheel
     python client.py mic --url localhost:8000
 
 A request is one window and depends on none before it: any replica can answer it. What is remembered of a

@@ -512,6 +512,8 @@ def test_an_update_repairs_the_program_and_keeps_state_and_settings(installed: D
     profile = write(installed.root / "var" / "lib" / "mmtl" / "profiles" / "anna.safetensors", "anna")
     before = installed.files()
     write(installed.root / "usr" / "local" / "cuda" / "bin" / "nvcc", "#!/bin/sh\n", 0o755)
+    older = "mmtl-0.0.1-py3-none-any.whl"  # the new package was unpacked over the one before
+    write(installed.package / "wheel" / older, "no wheel")
     outcome = installed.install("--with-pycuda")
     assert outcome.code == 0, outcome
     assert f"kept {settings}" in outcome.out

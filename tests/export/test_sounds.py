@@ -61,6 +61,8 @@ def test_where_there_are_no_clips_one_line_says_so(tmp_path: Path, kind: str) ->
         find_clips(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+    if kind == "missing":
+        assert str(caught.value).endswith("name a folder of sound files, or a manifest .csv")
 
 
 def test_the_sound_that_ships_comes_first_and_of_a_long_clip_the_beginning(tmp_path: Path) -> None:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import onnx
@@ -175,10 +173,7 @@ def test_triton_and_jetson_get_a_whole_bundle_for_tensorrt(
         asked.append((bundle.manifest.name, *rest, replace))
         return tmp_path / "written"
 
-    module, name = WRITERS[target]
-    stand_in = ModuleType(module)
-    monkeypatch.setattr(stand_in, name, write, raising=False)
-    monkeypatch.setitem(sys.modules, module, stand_in)
+    monkeypatch.setattr(".".join(WRITERS[target]), write)
     out = tmp_path / "model.tar.gz"
     written = export_target(source, Wanted(target, out, replace=True), Checks())
     assert asked == [("model", out, True)]
@@ -198,3 +193,15 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(source: Source, tmp
     with pytest.raises(UsageError, match="cannot write") as caught:
         export_target(source, Wanted("bundle", tmp_path / "file" / "model"), Checks())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["triton", "jetson"])
+def test_what_is_in_the_way_is_said_before_anything_is_compared(
+    source: Source, tmp_path: Path, target: Target
+) -> None:
+    out = tmp_path / "there.tar.gz"
+    out.touch()
+    told: list[Parity] = []
+    with pytest.raises(UsageError, match=r"there\.tar\.gz (is there already|exists)"):
+        export_target(source, Wanted(target, out), Checks(report=told.append))
+    assert told == []
