@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from edge.bundle import WEIGHTS, WINDOW, Bundle, default_bundle, load_bundle
+from edge.engine import PROVIDER_OPTIONS, PROVIDERS
 from edge.errors import MmtlError
 from edge.frontend import Array
 from edge.provider import open_engine
@@ -61,7 +62,8 @@ def available(bundle: Bundle, device: str) -> dict[str, Runs]:
 
 
 def torch_runner(bundle: Bundle, device: str) -> Runs:
-    """Run the trained network in float32."""
+    """Run the trained network in float32, as the runtime does: without TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     net = load_checkpoint(bundle.folder / WEIGHTS).net.eval().to(device)
 
     def run(frames: Array) -> object:
@@ -75,10 +77,11 @@ def onnx_runner(bundle: Bundle, device: str) -> Runs:
     """Run the window graph."""
     import onnxruntime
 
-    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
+    provider = PROVIDERS[device]
     if provider not in onnxruntime.get_available_providers():
         raise MmtlError(f"this onnxruntime has no {provider}: install onnxruntime-gpu")
-    session = onnxruntime.InferenceSession(str(bundle.graph(WINDOW)), providers=[provider])
+    chosen = (provider, PROVIDER_OPTIONS[device])
+    session = onnxruntime.InferenceSession(str(bundle.graph(WINDOW)), providers=[chosen], enable_fallback=0)
     if provider not in session.get_providers():
         raise MmtlError(f"onnxruntime fell back to the CPU: {provider} cannot start here")
     return lambda frames: session.run(None, {"frames": frames})

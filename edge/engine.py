@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_OPTIONS: Final = {"cpu": {}, "cuda": {"use_tf32": "0"}}  # on unless it is cleared, and then FP32 has 10 bits
+PROVIDER_OPTIONS: Final[dict[str, dict[str, str]]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
+"""TF32 is on unless it is cleared, and FP32 then has ten bits."""
 ASKED_FOR: Final = "asked for"
 """Why a provider was chosen that the user named."""
 
@@ -209,7 +210,10 @@ def _session(bundle: Bundle, name: str, provider: str, threads: int) -> onnxrunt
     path = bundle.graph(name)
     try:  # its own fallback says so on stdout, where events go, and hides that a GPU was lost
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=[(PROVIDERS[provider], _OPTIONS[provider])], enable_fallback=0
+            str(path),
+            options,
+            providers=[(PROVIDERS[provider], PROVIDER_OPTIONS[provider])],
+            enable_fallback=0,
         )
     except Exception as error:
         reason = str(error).splitlines()[0]
