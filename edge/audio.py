@@ -6,6 +6,8 @@ samples whichever way they came.
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -64,32 +66,51 @@ class Resampler:
 class Intake:
     """Clean a stream of sound and bring it to 16 kHz: mix down, repair, resample.
 
-    Remembers what its `Resampler` does, and counts the values it had to repair.
+    Remembers what its `Resampler` does, and when the sound that it holds back arrived; counts the
+    values it had to repair.
     """
 
     def __init__(self, rate: float) -> None:
         """Prepare for a stream of sound at `rate` Hz."""
         self.rate = rate
         self._resampler = Resampler(rate)
+        self._came = self._left = 0
+        self._held: deque[tuple[int, float]] = deque()
+        self.arrived_s = 0.0
+        """When the last sample that came out had been fed: the resampler holds back up to 0.1 s."""
         self.clipped = 0
         """Values beyond +-1 so far, each cut to +-1."""
         self.not_finite = 0
         """Values that were NaN or infinite so far, each replaced by 0."""
 
-    def feed(self, sound: Array) -> Array:
+    def feed(self, sound: Array, arrived_s: float = 0.0) -> Array:
         """Take the next piece of sound.
 
         Args:
             sound: (N,) or (N, channels) float32 at the stream's own rate, full scale +-1.
+            arrived_s: when it arrived, by any clock; what `arrived_s` is said in terms of.
 
         Returns:
             (M,) float32 mono at 16 kHz in [-1, 1]; M may be 0.
         """
-        return self._resampler.feed(_mix_down(self._repair(sound)))
+        if len(sound):
+            self._came += len(sound)
+            self._held.append((self._came, arrived_s))
+        return self._given_out(self._resampler.feed(_mix_down(self._repair(sound))))
 
     def flush(self) -> Array:
         """End the stream and return the (M,) samples still held back."""
-        return self._resampler.flush()
+        return self._given_out(self._resampler.flush())
+
+    def _given_out(self, samples: Array) -> Array:
+        """Find out with which piece the last of the samples had come."""
+        self._left += len(samples)
+        came = (self._left - 1) * self.rate / SAMPLE_RATE
+        while len(self._held) > 1 and self._held[0][0] <= came:
+            self._held.popleft()
+        if self._held:
+            self.arrived_s = self._held[0][1]
+        return samples
 
     def _repair(self, sound: Array) -> Array:
         finite = np.isfinite(sound)
@@ -176,7 +197,8 @@ class SoundFile:
     def _open(self) -> Any:
         soundfile = _soundfile()
         try:
-            return soundfile.SoundFile(self.path)
+            # As bytes, for a name that is not UTF-8; Windows has no such names.
+            return soundfile.SoundFile(os.fsencode(self.path) if os.name == "posix" else self.path)
         # soundfile raises TypeError for the names of headerless formats, such as x.raw.
         except (soundfile.SoundFileError, TypeError) as error:
             message = f"{self.path} cannot be read as sound ({_reason(error)}): {_convert(self.path)}"

@@ -223,7 +223,7 @@ def to_textgrid(log: Log) -> str:
         'Object class = "TextGrid"',
         "",
         "xmin = 0",
-        f"xmax = {end_s:.4f}",
+        f"xmax = {end_s:.6f}",
         "tiers? <exists>",
         "size = 1",
         "item []:",
@@ -231,14 +231,14 @@ def to_textgrid(log: Log) -> str:
         '        class = "IntervalTier"',
         '        name = "emotion"',
         "        xmin = 0",
-        f"        xmax = {end_s:.4f}",
+        f"        xmax = {end_s:.6f}",
         f"        intervals: size = {len(intervals)}",
     ]
     for number, interval in enumerate(intervals, start=1):
         lines += [
             f"        intervals [{number}]:",
-            f"            xmin = {interval.start_s:.4f}",
-            f"            xmax = {interval.end_s:.4f}",
+            f"            xmin = {interval.start_s:.6f}",
+            f"            xmax = {interval.end_s:.6f}",
             f'            text = "{_quoted(interval.label)}"',
         ]
     return "\n".join(lines) + "\n"
@@ -279,6 +279,8 @@ def lines_of(path: str) -> Iterator[str]:
     """
     try:
         if path == "-":
+            if sys.stdin is None:
+                raise UsageError("stdin is closed: pipe a log into it, or name one")
             yield from sys.stdin
             return
         with Path(path).open(encoding="utf-8") as file:

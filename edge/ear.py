@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edge.audio import CONTAINERS, Intake, RawSound
 from edge.errors import ProfileError, SourceError
 from edge.events import Event
-from edge.pipeline import Ledger, session_of, with_queue
+from edge.pipeline import Ledger, last_events, session_of, with_queue
 
 if TYPE_CHECKING:
     from edge.bundle import Bundle
@@ -52,16 +52,13 @@ class Ear:
         if self._intake is None:
             _refuse_container(data)
             self._intake = Intake(rate)
-        return self._hear(self._intake.feed(self._raw.feed(data)), arrived_s)
+        return self._hear(self._intake.feed(self._raw.feed(data), arrived_s), self._intake.arrived_s)
 
     def finish(self) -> list[Event]:
         """End the stream: the tail, and the summary."""
-        now_s = time.perf_counter()
-        events = self._hear(self._intake.flush(), now_s) if self._intake else []
-        began = time.perf_counter()
-        last = self._recogniser.flush()
-        self._ledger.spent(time.perf_counter() - began, last)
-        return [*events, *last, self._ledger.summary(self._recogniser.heard_s)]
+        events = self._hear(self._intake.flush(), self._intake.arrived_s) if self._intake else []
+        last, summary = last_events(self._recogniser, self._ledger)
+        return [*events, *last, summary]
 
     def _hear(self, samples: Array, arrived_s: float) -> list[Event]:
         began = time.perf_counter()

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Final
 
 EVENT_VERSION: Final = 1
+SECONDS_DIGITS: Final = 6
+"""Decimals of a time: enough to tell one sample at 16 kHz from the next."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Window(Event):
     level_dbfs: float
     """Root mean square of the newest step of sound up to 4 kHz; 0 is full scale."""
     latency_ms: dict[str, float]
-    """Compute time since the window before, by stage; `queue` is waiting, not compute."""
+    """Compute time since the window before, by stage; `queue` is waiting (for its turn, and in the
+    resampler), not compute."""
     lag_ms: float
     """From the arrival of the window's last sound to this event."""
 
@@ -168,9 +171,11 @@ def to_json(event: Event) -> str:
     return json.dumps({"v": EVENT_VERSION, "type": event.type, **_rounded(asdict(event))}, allow_nan=False)
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: Any, digits: int = 4) -> Any:
     if isinstance(value, float):
-        return round(value, 4) if math.isfinite(value) else None
+        return round(value, digits) if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {
+            key: _rounded(item, SECONDS_DIGITS if key.endswith("_s") else 4) for key, item in value.items()
+        }
     return value

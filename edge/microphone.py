@@ -13,6 +13,7 @@ from edge.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, Intake
 from edge.blocks import Block, DeviceNews
 from edge.devices import choose, find_again, load_portaudio, look_again, quiet
 from edge.errors import DeviceError
+from edge.frontend import Array
 from edge.inbox import Inbox, Piece, elapsed_s
 
 DRIVER_BLOCK_S: Final = 0.02
@@ -172,8 +173,8 @@ class Microphone:
 class _Recording:
     """What one opening of the device delivers, as blocks.
 
-    Remembers the resampler's history and how much was lost, so that the clock of the samples does
-    not drift.
+    Remembers the resampler's history, and how much was heard and lost, so that the clock of the
+    samples does not drift.
     """
 
     def __init__(self, inbox: Inbox, name: str, absent_since_s: float | None) -> None:
@@ -189,8 +190,7 @@ class _Recording:
         self._inbox = inbox
         self._name = name
         self._intake = Intake(inbox.rate)
-        self._lost = self._told = 0
-        self._arrived_s = time.perf_counter()
+        self._passed = self._told = self._lost = 0
 
     def blocks(self, patience_s: float) -> Iterator[Block]:
         """Yield the sound, after the news that the device is back if it was lost.
@@ -202,19 +202,31 @@ class _Recording:
         while (piece := self._inbox.take(patience_s)) is not None:
             if self._absent:
                 yield self._back(piece)
-            self.heard_until_s, self._arrived_s = piece.elapsed_s, piece.arrived_s
-            self._lost += piece.lost
-            samples = self._intake.feed(piece.sound(self._inbox.channels))
-            if len(samples):
-                # Rounded once, on the whole recording: the clock of the samples must not drift.
-                newly = round(self._lost * SAMPLE_RATE / self._inbox.rate) - self._told
-                self._told += newly
-                yield Block(samples, piece.arrived_s, newly)
+            self.heard_until_s = piece.elapsed_s
+            if piece.lost:
+                yield from self._gap(piece.lost)
+            self._passed += piece.frames
+            yield from self._block(self._intake.feed(piece.sound(self._inbox.channels), piece.arrived_s))
 
     def tail(self) -> Iterator[Block]:
         """Yield what the resampler still held back."""
-        if len(samples := self._intake.flush()):
-            yield Block(samples, self._arrived_s)
+        yield from self._block(self._intake.flush())
+
+    def _gap(self, frames: int) -> Iterator[Block]:
+        """Yield what was heard before a loss, and start the resampler anew for what comes after it."""
+        yield from self.tail()
+        self._intake = Intake(self._inbox.rate)
+        self._passed += frames
+        # Rounded once, on the whole recording: the clock of the samples must not drift.
+        passed = round(self._passed * SAMPLE_RATE / self._inbox.rate)
+        self._lost = max(0, passed - self._told)
+
+    def _block(self, samples: Array) -> Iterator[Block]:
+        """Yield samples with the loss before them, unless there are none."""
+        if len(samples):
+            self._told += self._lost + len(samples)
+            lost, self._lost = self._lost, 0
+            yield Block(samples, self._intake.arrived_s, lost)
 
     def lost(self) -> Iterator[Block]:
         """Yield the tail and the news that the device is lost, unless it never was back."""

@@ -69,16 +69,17 @@ class Ledger:
     def __init__(self) -> None:
         self.lost_s = 0.0
         """Sound that was lost so far."""
+        self.dropped = 0
+        """Times that it was."""
         self._compute_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
         self._lag_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
         self._compute_s = 0.0
         self._windows = 0
         self._utterances = 0
-        self._dropped = 0
 
-    def lost(self, lost_s: float) -> None:
-        """Note that sound was lost."""
-        self._dropped += 1
+    def lost(self, lost_s: float, times: int = 1) -> None:
+        """Note that sound was lost. A device that goes is one time, and how much is known when it is back."""
+        self.dropped += times
         self.lost_s += lost_s
 
     def spent(self, compute_s: float, events: Sequence[Event]) -> None:
@@ -96,7 +97,7 @@ class Ledger:
             duration_s=duration_s,
             windows=self._windows,
             utterances=self._utterances,
-            dropped=self._dropped,
+            dropped=self.dropped,
             latency_ms=_percentiles(list(self._compute_ms)),
             real_time_factor=self._compute_s / duration_s if duration_s > 0 else 0.0,
             lag_ms=_percentiles(list(self._lag_ms)),
@@ -139,27 +140,39 @@ def listen(source: Source, recogniser: Recognizer, sinks: Sequence[Sink], *, str
         try:
             for block in stopper.blocks(source):
                 _hear(block, recogniser, sinks, ledger)
-                if strict and ledger.lost_s > 0:
+                if strict and ledger.dropped:
                     break
         finally:
-            events = recogniser.flush()
-            ledger.spent(0.0, events)
-            summary = ledger.summary(recogniser.heard_s)
+            events, summary = last_events(recogniser, ledger)
             _emit(sinks, [*events, summary])
-    if strict and ledger.lost_s > 0:
+    if strict and ledger.dropped:
         raise RealTimeError(
-            f"{ledger.lost_s:.2f} s of sound from {source.name} was lost, expected none: use a longer "
+            f"{_amount(ledger.lost_s)} sound from {source.name} was lost, expected none: use a longer "
             "--step-ms, stop other programs, or see that the microphone stays plugged in"
         )
     return summary
+
+
+def last_events(recogniser: Recognizer, ledger: Ledger) -> tuple[list[Event], Summary]:
+    """End a stream: its tail, which has waited for nothing but the end, and the summary."""
+    began = time.perf_counter()
+    events = [with_queue(event, 0.0) for event in recogniser.flush()]
+    ledger.spent(time.perf_counter() - began, events)
+    return events, ledger.summary(recogniser.heard_s)
+
+
+def _amount(lost_s: float) -> str:
+    return f"{lost_s:.2f} s of" if lost_s > 0 else "the"
 
 
 def _hear(block: Block, recogniser: Recognizer, sinks: Sequence[Sink], ledger: Ledger) -> None:
     began = time.perf_counter()
     queued_ms = 1000.0 * (began - block.arrived_s)
     events: list[Event] = []
+    if block.news and block.news.state == "lost":
+        ledger.lost(0.0)
     if block.lost:
-        ledger.lost(block.lost / SAMPLE_RATE)
+        ledger.lost(block.lost / SAMPLE_RATE, times=0 if block.news else 1)
         events += recogniser.lose(block.lost)
     if block.news:
         events.append(Device(time_s=recogniser.heard_s, name=block.news.name, state=block.news.state))

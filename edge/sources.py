@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ class FileSource:
         self._path = Path(path)
         self._clock = clock
         self._sleep = sleep
-        self.name = self._path.name
+        self.name = os.fsencode(self._path.name).decode("utf-8", "replace")
         self.live = paced
 
     def __enter__(self) -> FileSource:
@@ -96,12 +97,11 @@ class FileSource:
             SourceError: the file is damaged; the sound before that has been delivered.
         """
         intake, start_s, frames = Intake(self._file.rate), self._clock(), 0
-        arrived_s = start_s
         for sound in self._file.blocks():
             frames += len(sound)
-            arrived_s = self._arrival(start_s + frames / self._file.rate)
-            yield from _block(intake.feed(sound), arrived_s)
-        yield from _block(intake.flush(), arrived_s)
+            samples = intake.feed(sound, self._arrival(start_s + frames / self._file.rate))
+            yield from _block(samples, intake.arrived_s)
+        yield from _block(intake.flush(), intake.arrived_s)
 
     def _arrival(self, due_s: float) -> float:
         """Wait for the time a block is due, which does not drift, and return when it arrived."""
@@ -183,13 +183,14 @@ class StdinSource:
         Raises:
             SourceError: no sound came, a sound file came instead, or reading failed.
         """
-        intake, arrived_s, heard = Intake(self._rate), time.perf_counter(), False
+        intake, heard = Intake(self._rate), False
         for sound in self._pieces():
-            arrived_s, heard = time.perf_counter(), True
-            yield from _block(intake.feed(sound), arrived_s)
+            heard = True
+            samples = intake.feed(sound, time.perf_counter())
+            yield from _block(samples, intake.arrived_s)
         if not heard:
             raise SourceError(f"standard input ended before any sound came: {_recording(self._rate)}")
-        yield from _block(intake.flush(), arrived_s)
+        yield from _block(intake.flush(), intake.arrived_s)
 
     def _pieces(self) -> Iterator[Array]:
         """Read (N,) float32 samples at the pipe's own rate, each as soon as it is complete."""

@@ -85,6 +85,21 @@ def test_flush_emits_the_tail() -> None:
     assert early + len(resampler.flush()) == SAMPLE_RATE
 
 
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
+def test_what_the_resampler_held_back_arrived_when_it_was_fed(rate: int) -> None:
+    intake, piece_s, out, late = Intake(rate), 0.02, 0, []
+    for number, start in enumerate(range(0, rate, round(piece_s * rate)), start=1):
+        samples = intake.feed(tone(rate)[start : start + round(piece_s * rate)], number * piece_s)
+        out += len(samples)
+        if len(samples):
+            newest_s = (out - 1) / SAMPLE_RATE
+            assert newest_s - 1e-9 < intake.arrived_s <= newest_s + piece_s + 1e-9
+            late.append(number * piece_s - intake.arrived_s)
+    assert (max(late) > 0.0) == (rate != SAMPLE_RATE)
+    intake.flush()
+    assert intake.arrived_s == pytest.approx(1.0)
+
+
 def test_overshoot_of_the_filter_stays_within_full_scale() -> None:
     square = np.sign(tone(44_100, frequency_hz=500.0))
     resampled = in_blocks(Resampler(44_100), square, [882])

@@ -89,9 +89,14 @@ def test_a_number_that_is_not_finite_is_null(value: float) -> None:
 
 
 def test_numbers_are_rounded_to_what_they_can_mean() -> None:
-    assert strict(to_json(Overrun(1 / 3, 86_400.123456)))["start_s"] == 0.3333
-    assert strict(to_json(Overrun(1 / 3, 86_400.123456)))["lost_s"] == 86_400.1235
+    assert strict(to_json(Summary(1.0, 0, 0, 0, {}, 1 / 3)))["real_time_factor"] == 0.3333
     assert strict(to_json(EVERY[1]))["probs"] == PROBS
+
+
+@given(st.integers(0, 30 * 86_400 * 16_000))
+def test_a_time_tells_its_sample(sample: int) -> None:
+    start_s = json.loads(to_json(Overrun(sample / 16_000, 0.5)))["start_s"]
+    assert round(16_000 * start_s) == sample
 
 
 def test_no_profile_is_null_and_the_emotions_keep_their_order() -> None:

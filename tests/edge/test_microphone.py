@@ -142,6 +142,26 @@ def test_an_overflow_in_the_driver_is_as_long_as_its_timestamps_say() -> None:
     assert [block.lost for block in drain(microphone)] == [0, 4_000, 0]
 
 
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
+def test_a_loss_stands_between_what_was_heard_before_and_after_it_to_the_sample(rate: int) -> None:
+    portaudio = FakePortAudio([device(0, "USB", rate=float(rate))], rates=(rate,))
+    microphone, stream = opened(portaudio)
+    for index in range(60):
+        loud = np.full((rate // 50, 1), 0.5 if 13 <= index < 37 else 0.0, np.float32)
+        lossy = index in (13, 37)
+        stream.deliver(loud, overflow=lossy, gap_s=0.25 if lossy else 0.0)
+    at, losses, loudness = 0, [], []
+    for block in drain(microphone):
+        if block.lost:
+            losses.append((at, block.lost))
+            loudness.append(0.0)
+        at += block.lost + len(block.samples)
+        loudness[-1:] = [max([*loudness[-1:], float(np.abs(block.samples).max())])]
+    assert losses == [(13 * 320, 4_000), (37 * 320 + 4_000, 4_000)]
+    assert at == 60 * 320 + 8_000
+    assert [peak > 0.4 for peak in loudness] == [False, True, False]
+
+
 def test_a_gap_in_the_timestamps_without_an_overflow_is_no_loss() -> None:
     microphone, stream = opened(desk())
     stream.deliver(ramp(320))

@@ -16,7 +16,7 @@ from edge.errors import RealTimeError, SourceError
 from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.frontend import Array
 from edge.pipeline import Ledger, listen, session_of, with_queue
-from edge.recogniser import QUIETEST_DBFS, Recognizer
+from edge.recogniser import QUIETEST_DBFS, STAGES, Recognizer
 from edge.sinks import Sink
 from tests.edge.schema import checked_event
 
@@ -143,6 +143,34 @@ def test_who_is_strict_hears_no_more_after_a_loss_but_gets_the_summary(
 def test_who_is_strict_has_nothing_to_complain_of_without_a_loss(recogniser: Recognizer, talk: Talk) -> None:
     summary = listen(Blocks(cut(talk((1.0, 0.3)))), recogniser, [], strict=True)
     assert summary.dropped == 0
+
+
+def test_a_device_that_does_not_come_back_is_no_stream_without_loss(
+    recogniser: Recognizer, talk: Talk
+) -> None:
+    gone = Block(np.zeros(0, np.float32), time.perf_counter(), news=DeviceNews("headset", "lost"))
+    summary = listen(Blocks([*cut(talk((1.0, 0.3))), gone]), recogniser, [])
+    assert (summary.dropped, summary.duration_s) == (1, 1.0)
+
+
+def test_who_is_strict_does_not_wait_for_a_device_that_is_lost(recogniser: Recognizer, talk: Talk) -> None:
+    def endless() -> Iterator[Block]:
+        yield from cut(talk((1.0, 0.3)))
+        yield Block(np.zeros(0, np.float32), time.perf_counter(), news=DeviceNews("headset", "lost"))
+        raise AssertionError("it waits")
+
+    sink = Collected()
+    with pytest.raises(RealTimeError, match="the sound from blocks was lost"):
+        listen(Blocks(endless()), recogniser, [sink], strict=True)
+    assert isinstance(sink.events[-1], Summary)
+
+
+def test_every_window_tells_its_time_by_stage_the_last_too(recogniser: Recognizer, talk: Talk) -> None:
+    sink = Collected()
+    listen(Blocks(cut(talk((3.7, 0.3)))), recogniser, [sink])
+    windows = [event for event in sink.events if isinstance(event, Window)]
+    assert len(windows) > 2
+    assert {tuple(window.latency_ms) for window in windows} == {("queue", *STAGES)}
 
 
 def test_the_session_tells_the_delay_that_no_machine_can_avoid(recogniser: Recognizer) -> None:

@@ -108,6 +108,25 @@ def test_blocks_are_float32_mono_without_loss_and_never_empty(tmp_path: Path) ->
     assert {block.lost for block in blocks} == {0}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are not UTF-8")
+def test_a_file_whose_name_is_not_utf_8_is_heard_and_has_a_name_that_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"clip\xff.wav")
+    sound_file(tmp_path).rename(path)
+    source = FileSource(path)
+    assert len(sound_of(drain(source))) == SAMPLE_RATE
+    assert source.name == "clip\ufffd.wav"
+
+
+def test_sound_that_the_resampler_held_back_is_as_old_as_it_is(tmp_path: Path) -> None:
+    clock = Clock()
+    path = sound_file(tmp_path, 8_000)
+    blocks = drain(FileSource(path, paced=True, clock=clock, sleep=clock.sleep))
+    heard = 0
+    for block in blocks:
+        heard += len(block.samples)
+        assert heard / SAMPLE_RATE <= block.arrived_s - 100.0 + 1e-9 < heard / SAMPLE_RATE + BLOCK_S + 1e-3
+
+
 def test_a_missing_file_is_an_error_on_entering(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "gone.wav"))
     with pytest.raises(SourceError, match="does not exist"):
