@@ -40,6 +40,8 @@ T = TypeVar("T")
 HOST: Final = "127.0.0.1"
 LARGEST_MESSAGE: Final = 2**18
 """Bytes of a WebSocket message: 8 s at 16 kHz."""
+COMPLAINT_S: Final = 60.0
+"""Between two lines about the same trouble."""
 LOCAL_PAGES: Final = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 """Web pages that may connect; a stranger's page in the user's browser may not."""
 
@@ -107,6 +109,26 @@ class Throttle:
         return self._due_s - now_s
 
 
+class Complaints:
+    """Says what asyncio itself cannot cope with, such as too many open files, in a line.
+
+    Remembers the line said last: it may come a hundred times a second, and is not repeated for a minute.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._last = ""
+        self._quiet_until_s = 0.0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Take a complaint, as the exception handler of a loop."""
+        error = context.get("exception")
+        line = f"trouble: {context['message']}" + (f" ({type(error).__name__}: {error})" if error else "")
+        if line != self._last or loop.time() >= self._quiet_until_s:
+            self._last, self._quiet_until_s = line, loop.time() + COMPLAINT_S
+            self._say(line)
+
+
 class Server:
     """Serves clients until it is told to stop. None of them can harm another."""
 
@@ -155,6 +177,7 @@ class Server:
         Raises:
             UsageError: an address cannot be listened on.
         """
+        asyncio.get_running_loop().set_exception_handler(Complaints(self._say))
         listen = {"tcp": (tcp, self._listen_tcp), "websocket": (websocket, self._listen_websocket)}
         ports = {}
         try:
@@ -219,6 +242,8 @@ class Server:
                 await self._send(channel, [Error(f"there are {len(self._clients)} clients: try again later")])
         except (GoneError, asyncio.TimeoutError):
             self._say(f"{channel.name}: gone")
+        except asyncio.CancelledError:  # asyncio's own callback would print where
+            self._say(f"{channel.name}: cut off")
         except Exception as error:  # noqa: BLE001 - one client's trouble is not the others'
             self._say(f"{channel.name}: unexpected: {type(error).__name__}: {error}")
         finally:
@@ -272,7 +297,7 @@ class Server:
 
     async def _next(self, channel: Channel) -> bytes | str | None:
         """Wait for a message; None at the end of the stream, and when the server is to stop."""
-        receiving = asyncio.ensure_future(channel.receive())
+        receiving = asyncio.ensure_future(_received(channel))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait(
@@ -355,6 +380,13 @@ def _order(text: str) -> dict[str, Any]:
     if not isinstance(order, dict) or set(order) - {"rate", "profile", "end"}:
         raise UsageError(f"{text[:80]!r} arrived, expected sound or {HEADER}")
     return order
+
+
+async def _received(channel: Channel) -> bytes | str | None:
+    """Return a client's next message. An empty one is no sound, so it keeps nobody's place."""
+    while (message := await channel.receive()) == b"":
+        await asyncio.sleep(0)  # the others' turn, for empty ones may come without end
+    return message
 
 
 async def _opened(open_port: Callable[[Address], Awaitable[Any]], address: Address) -> Any:

@@ -34,6 +34,7 @@ from edge.recogniser import Recognizer
 from edge.server import (
     LARGEST_MESSAGE,
     Address,
+    Complaints,
     Limits,
     Server,
     Throttle,
@@ -427,6 +428,16 @@ def test_an_idle_client_is_let_go_with_its_tail(serving: Serving, sound: bytes) 
     assert events[-1]["windows"] > 0
 
 
+def test_a_client_that_sends_empty_messages_only_is_idle(serving: Serving) -> None:
+    closed = pytest.importorskip("websockets.exceptions", reason="websockets is not installed")
+    with serving(Limits(idle_s=0.3)) as running, websocket(running) as client:
+        deadline = time.monotonic() + 10.0
+        with contextlib.suppress(closed.ConnectionClosed):
+            while time.monotonic() < deadline:
+                client.send(b"")
+        assert time.monotonic() < deadline
+
+
 def test_a_client_that_does_not_read_is_let_go_and_harms_nobody(bundle: Bundle, serving: Serving) -> None:
     class Talkative(Recognizer):
         """Says so much that the buffers between the two ends are full at once."""
@@ -495,6 +506,33 @@ def test_stopping_gives_everybody_the_tail_and_the_summary(serving: Serving, sou
         reader.join(10.0)
         assert types(rest(client))[-1] == "summary"
     assert types(heard)[-1] == "summary"
+
+
+def test_clients_that_are_cut_off_at_the_end_are_no_error(
+    bundle: Bundle, serving: Serving, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Talkative(Recognizer):
+        def feed(self, samples: Array) -> list[Event]:
+            return [*super().feed(samples), *(Device(0.0, 60_000 * "a", "lost") for _ in range(200))]
+
+    maker = functools.partial(Talkative, bundle, provider="cpu")
+    with contextlib.ExitStack() as clients, serving(Limits(idle_s=20.0, goodbye_s=0.1), maker) as running:
+        client = clients.enter_context(connected(running))
+        client.sendall(bytes(3_200))
+        assert client.recv(100_000).count(b"\n") > 0
+        wait_for(lambda: bool(select.select([client], [], [], 0.0)[0]))
+    assert running.said[-1].endswith("cut off")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_same_trouble_is_said_once_a_minute() -> None:
+    loop = asyncio.new_event_loop()
+    said: list[str] = []
+    complain = Complaints(said.append)
+    for message in ["out of files", "out of files", "torn", "torn"]:
+        complain(loop, {"message": message, "exception": OSError("no")})
+    loop.close()
+    assert said == ["trouble: out of files (OSError: no)", "trouble: torn (OSError: no)"]
 
 
 def process(*arguments: str) -> subprocess.Popen[str]:
