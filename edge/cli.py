@@ -221,7 +221,7 @@ def convert(
     if out is None:
         write_text(text)
         return
-    with replacing(out) as partial:
+    with replacing(out.resolve()) as partial:  # /dev/stdout is a link, and stays one
         partial.write_bytes(text.encode())
 
 
@@ -463,9 +463,9 @@ def _headless_sinks(
     jsonl: str | None, csv: str | None, mqtt: str | None, authority: Path | None
 ) -> Iterator[Sink]:
     """Open what a run writes to; readable lines take stdout where nothing else does."""
-    from edge.sinks import CsvRows, JsonLines, PlainLines
+    from edge.sinks import CsvRows, JsonLines, PlainLines, standard_output
 
-    if jsonl and jsonl == csv:
+    if jsonl and csv and (jsonl == csv or Path(jsonl).resolve() == Path(csv).resolve()):
         raise UsageError(f"--jsonl and --csv both name {jsonl}: give each its own file, or one of them -")
     if authority and not mqtt:
         raise UsageError("--mqtt-ca is there without --mqtt: say where to publish to, HOST[:PORT]/TOPIC")
@@ -474,7 +474,7 @@ def _headless_sinks(
     if csv:
         yield CsvRows(csv)
     if "-" not in (jsonl, csv):
-        yield PlainLines(sys.stdout)
+        yield PlainLines(standard_output())
     if mqtt:
         from edge.mqtt import Mqtt, parse_target
 

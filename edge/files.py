@@ -23,8 +23,10 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         mode: permissions of the file.
 
     Raises:
-        UsageError: the folder cannot be written, or the path is a folder itself.
+        UsageError: the folder cannot be written, or the path is a folder, a device or a pipe.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # root would put a file in its place
+        raise UsageError(f"cannot write {path}: it is a device or a pipe; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)

@@ -39,6 +39,9 @@ STAGES: Final = ("front_end", "encoder", "speech", "classifier", "decision")
 MOST_AT_ONCE_S: Final = 10.0
 """Longer blocks are taken in pieces: the encoder's maps of an hour would not fit into memory."""
 
+MOST_CHANNELS: Final = 64
+"""Of a waveform: one with more is (channels, N), the other way round."""
+
 QUIETEST_DBFS: Final = -120.0
 """What digital silence is reported as."""
 
@@ -113,15 +116,15 @@ class Recognizer:
     @classmethod
     def load(
         cls,
-        bundle: Path | None = None,
+        bundle: str | Path | None = None,
         *,
-        profile: Path | None = None,
+        profile: str | Path | None = None,
         settings: Settings | None = None,
         provider: str = "auto",
     ) -> Recognizer:
         """Load a bundle's folder (the one that ships, if None) and a profile's file."""
-        loaded = load_bundle(bundle or default_bundle())
-        speaker = load_profile(profile, loaded) if profile else None
+        loaded = load_bundle(Path(bundle) if bundle else default_bundle())
+        speaker = load_profile(Path(profile), loaded) if profile else None
         return cls(loaded, profile=speaker, settings=settings, provider=provider)
 
     @property
@@ -206,10 +209,11 @@ class Recognizer:
 
         Args:
             sample_rate: Hz, the same for the whole stream, 4000 to 192000.
-            waveform: (N,) mono or (N, channels), floats in [-1, 1] or signed integers.
+            waveform: (N,) mono or (N, channels), floats in [-1, 1] or signed integers of 8 to 32 bits.
 
         Raises:
-            UsageError: the rate is not to be had, or is not the one the stream began with.
+            UsageError: the rate is not to be had, or is not the one the stream began with; or the
+                waveform is of another shape or type.
         """
         if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
             raise UsageError(f"{sample_rate:g} Hz arrived, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
@@ -443,8 +447,19 @@ def by_emotion(probs: Array) -> dict[str, float]:
 
 
 def _as_floats(waveform: NDArray[Any]) -> Array:
-    """Bring integers of any width to floats in [-1, 1]."""
+    """Bring integers of any width to floats in [-1, 1].
+
+    Raises:
+        UsageError: these are other things than sound, or lie the wrong way round.
+    """
     given = np.asarray(waveform)
+    channels = given.shape[1] if given.ndim == 2 else 1
+    known = given.dtype.kind == "f" or (given.dtype.kind == "i" and given.dtype.itemsize <= 4)
+    if given.ndim not in (1, 2) or not known or not 1 <= channels <= MOST_CHANNELS:
+        raise UsageError(
+            f"a waveform of shape {given.shape} and type {given.dtype} arrived, expected (N,) or "
+            "(N, channels) floats in [-1, 1] or signed integers of 8 to 32 bits: transpose or convert it"
+        )
     scale = 2.0 ** (8 * given.dtype.itemsize - 1) if given.dtype.kind == "i" else 1.0
     scaled: Array = (given / np.float32(scale)).astype(np.float32, copy=False)
     return scaled

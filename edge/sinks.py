@@ -78,7 +78,7 @@ class _Lines(Sink):
     def __init__(self, target: str) -> None:
         self._name = "stdout" if target == "-" else printable(target)
         self._owned = target != "-"
-        self._stream = _open(target) if self._owned else _stdout()
+        self._stream = _open(target) if self._owned else standard_output()
         self._stale = self._owned and Path(target).is_file()
 
     def write(self, line: str) -> None:
@@ -243,7 +243,7 @@ def write_text(text: str) -> None:
         MmtlError: stdout cannot be written to.
         ReaderGone: whoever read it went away.
     """
-    _write_line(_stdout(), text.removesuffix("\n"), "stdout")
+    _write_line(standard_output(), text.removesuffix("\n"), "stdout")
 
 
 def _claim(label: str, probs: dict[str, float], percentages: bool) -> str:
@@ -266,7 +266,12 @@ def _open(path: str) -> TextIO:
         ) from error
 
 
-def _stdout() -> TextIO:
+def standard_output() -> TextIO:
+    """Return stdout.
+
+    Raises:
+        UsageError: it is closed.
+    """
     if sys.stdout is None:
         raise UsageError("stdout is closed, events need somewhere to go: give a file instead of -")
     return sys.stdout

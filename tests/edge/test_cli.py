@@ -223,6 +223,7 @@ def test_a_folder_is_one_line_and_code_3(mmtl: Mmtl, tmp_path: Path) -> None:
         (["run", "demo", "--mqtt", "localhost/mmtl", "--mqtt-ca", "gone.pem"], "certificate from gone.pem"),
         (["run", "demo", "--mqtt-ca", "own.pem"], "without --mqtt"),
         (["run", "demo", "--jsonl", "-", "--csv", "-"], "--jsonl and --csv both name -"),
+        (["run", "demo", "--jsonl", "both", "--csv", "./both"], "--jsonl and --csv both name both"),
         (["serve"], "give --tcp PORT"),
         (["serve", "--tcp", "here"], "expected [HOST:]PORT"),
         (["serve", "--tcp", "0", "--step-ms", "100"], "a multiple of 80 ms"),
@@ -248,6 +249,16 @@ def test_a_log_is_converted_to_stdout_or_a_file(mmtl: Mmtl, tmp_path: Path) -> N
     assert mmtl("convert", str(log), "--to", "csv", "--out", str(out)) == Outcome(0, "", "")
     windows = sum(event["type"] == "window" for event in events(log.read_text()))
     assert out.read_text().count("\n") == 1 + windows > 10
+
+
+def test_a_log_is_converted_to_where_a_link_leads_which_stays(mmtl: Mmtl, tmp_path: Path) -> None:
+    log, link = tmp_path / "events.jsonl", tmp_path / "link"
+    log.write_text("", "utf-8")
+    (tmp_path / "real").write_text("old")
+    link.symlink_to("real")
+    assert mmtl("convert", str(log), "--to", "csv", "--out", str(link)).code == 0
+    assert link.is_symlink()
+    assert (tmp_path / "real").read_text().startswith("start_s,")
 
 
 def test_a_bad_line_of_a_log_is_one_line_and_code_2_and_leaves_no_file(mmtl: Mmtl, tmp_path: Path) -> None:
@@ -292,6 +303,11 @@ def test_a_broker_that_is_not_there_is_said_and_the_run_goes_well(mmtl: Mmtl, tm
         "mmtl: no MQTT broker at 127.0.0.1:1 (no answer): trying again until there is one",
         "mmtl: 2 events were not delivered to the broker at 127.0.0.1:1",
     ]
+
+
+def test_a_closed_stdout_is_one_line_and_code_2(mmtl: Mmtl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert_one_line(mmtl("run", "demo", "--provider", "cpu"), 2, "stdout is closed")
 
 
 def test_events_that_cannot_be_written_are_one_line_and_code_2(mmtl: Mmtl, tmp_path: Path) -> None:

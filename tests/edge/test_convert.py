@@ -55,7 +55,7 @@ File type = "ooTextFile"
 Object class = "TextGrid"
 
 xmin = 0
-xmax = 3700.0000
+xmax = 3700.000000
 tiers? <exists>
 size = 1
 item []:
@@ -63,27 +63,27 @@ item []:
         class = "IntervalTier"
         name = "emotion"
         xmin = 0
-        xmax = 3700.0000
+        xmax = 3700.000000
         intervals: size = 5
         intervals [1]:
-            xmin = 0.0000
-            xmax = 0.5000
+            xmin = 0.000000
+            xmax = 0.500000
             text = ""
         intervals [2]:
-            xmin = 0.5000
-            xmax = 3.2500
+            xmin = 0.500000
+            xmax = 3.250000
             text = "happy"
         intervals [3]:
-            xmin = 3.2500
-            xmax = 3661.5000
+            xmin = 3.250000
+            xmax = 3661.500000
             text = ""
         intervals [4]:
-            xmin = 3661.5000
-            xmax = 3662.0625
+            xmin = 3661.500000
+            xmax = 3662.062500
             text = "unsure"
         intervals [5]:
-            xmin = 3662.0625
-            xmax = 3700.0000
+            xmin = 3662.062500
+            xmax = 3700.000000
             text = ""
 """,
 }
@@ -214,3 +214,9 @@ def test_a_log_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
     for name, said in reasons.items():
         with pytest.raises(UsageError, match=said):
             list(lines_of(f"{tmp_path}/{name}"))
+
+
+def test_a_closed_stdin_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match="stdin is closed"):
+        list(lines_of("-"))

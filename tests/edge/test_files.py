@@ -51,6 +51,16 @@ def test_a_folder_in_the_way_is_a_usage_error_and_stays(tmp_path: Path) -> None:
     assert [item.name for item in tmp_path.iterdir()] == ["taken"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in its folders")
+def test_a_device_or_pipe_is_never_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match="device or a pipe"), replacing(pipe) as partial:
+        partial.write_text("new")
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
 def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     require_writable(folder, mode=0o700)

@@ -11,7 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from edge.audio import Intake
-from edge.bundle import Bundle
+from edge.bundle import Bundle, default_bundle
 from edge.decision import DecisionRule
 from edge.drift import Reference
 from edge.engine import WindowEngine
@@ -552,6 +552,8 @@ def test_the_shipped_model_is_loaded_when_none_is_named() -> None:
     recogniser = Recognizer.load(provider="cpu")
     assert recogniser.profile is None
     assert (recogniser.feature_ms, recogniser.window_s) == (80, 3.0)
+    named = Recognizer.load(str(default_bundle()), provider="cpu")
+    assert named.bundle.manifest == recogniser.bundle.manifest
 
 
 @pytest.mark.parametrize("block", [1_000, 4_801])
@@ -576,6 +578,30 @@ def test_integers_are_taken_at_their_full_scale(recogniser: Recognizer, talk: Ta
     with recogniser:
         events = recogniser.accept_waveform(16_000, integers) + recogniser.flush()
     assert_same(events, expected)
+
+
+@pytest.mark.parametrize(
+    "waveform",
+    [
+        np.full(100, 128, np.uint8),
+        np.zeros(100, np.int64),
+        np.ones(100, bool),
+        np.zeros(100, complex),
+        np.zeros((2, 100)),
+        np.zeros((100, 0)),
+        np.zeros((4, 3, 2)),
+        np.array(0.5),
+        ["a"],
+        bytes(100),
+    ],
+)
+def test_a_waveform_that_would_be_heard_as_noise_is_refused_and_leaves_no_trace(
+    recogniser: Recognizer, waveform: Array
+) -> None:
+    with recogniser:
+        with pytest.raises(UsageError, match=r"expected \(N,\) or \(N, channels\) floats"):
+            recogniser.accept_waveform(16_000, waveform)
+        assert recogniser.heard_s == 0.0
 
 
 def test_a_rate_that_changes_in_mid_stream_is_refused(recogniser: Recognizer) -> None:
