@@ -65,6 +65,7 @@ def build_plan(
     """
     watch = _Watch(progress)
     with ThreadPoolExecutor(1, "tensorrt") as pool:
+        pool.submit(lambda: None)  # starts the thread, for Ctrl-C while it starts would leave it unknown
         try:
             return pool.submit(_Build(trt, recipe, watch)).result()
         except KeyboardInterrupt:

@@ -161,7 +161,8 @@ class Mqtt(Sink):
     @property
     def undelivered(self) -> int:
         """Events dropped or still waiting."""
-        return self._dropped + self._in_flight + len(self._waiting)
+        with self._changed:  # or it would miss the one that is just handed on
+            return self._dropped + self._in_flight + len(self._waiting)
 
     def emit(self, event: Event) -> None:
         """Queue the event; never waits for the network."""
@@ -183,8 +184,14 @@ class Mqtt(Sink):
             self._closed = True
             undelivered = self.undelivered
         hang_up(self._client)
+        self._forget_us()
         if undelivered:
             self._report(f"{undelivered} events were not delivered to the broker at {self._address()}")
+
+    def _forget_us(self) -> None:
+        """Undo the cycle of references: the client closes its last sockets when nobody refers to it."""
+        client = self._client
+        client.on_connect = client.on_connect_fail = client.on_disconnect = client.on_publish = None
 
     def _forward(self) -> None:
         """Hand events to the client while it keeps up; the lock is held."""

@@ -1,8 +1,16 @@
-"""What no test may take from where it was started."""
+"""What no test may take from where and when it is run."""
 
 from __future__ import annotations
 
 import signal
+
+from hypothesis import HealthCheck, settings
+
+# The same examples in each run, and no clock: a busy machine is no failure.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 def pytest_configure() -> None:

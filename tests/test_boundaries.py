@@ -253,7 +253,7 @@ def unlisted_names(package: str) -> list[str]:
 
 def _run(root: Path, code: str, *arguments: str) -> str:
     command = [sys.executable, "-c", code, *arguments]
-    finished = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=120)
+    finished = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=600)
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
 

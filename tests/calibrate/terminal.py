@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 # Makes the terminal the one that Ctrl-C is typed at, then becomes `mmtl`.
 CHILD = (
@@ -85,10 +85,19 @@ class Terminal:
             screen = self.screen
             if all(word in screen for word in words):
                 return screen
-            if self.process.poll() is not None and self._reader_is_through():
-                break
             time.sleep(0.02)
         raise AssertionError(f"no {words} on the screen: {self.screen}")
+
+    def wait_for_one(self, *words: str) -> str:
+        """Wait until one of the words is on the screen, and return it."""
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            screen = self.screen
+            for word in words:
+                if word in screen:
+                    return word
+            time.sleep(0.02)
+        raise AssertionError(f"none of {words} on the screen: {self.screen}")
 
     def press(self, keys: str) -> None:
         """Type."""
@@ -108,10 +117,5 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self._program)
-        self._reader.join(5.0)
+        self._reader.join()
         os.close(self._keyboard)
-
-    def _reader_is_through(self) -> bool:
-        before = self._written
-        time.sleep(0.2)
-        return before == self._written

@@ -62,21 +62,22 @@ class Speaker:
         finally:
             terminal.close()
 
-    def says(self, emotion: str, number: int) -> None:
-        """Say a sentence into the microphone in the manner of an emotion."""
+    def says(self, terminal: Terminal, emotion: str, number: int, key: str = " ") -> None:
+        """Press a key and say a sentence in the manner of an emotion; again if a busy machine lost some."""
         path = self._folder / "said.wav"
         voice = ["espeak-ng", *MANNERS[emotion], "-w", str(path), sentences("en")[number]]
-        subprocess.run(voice, check=True, timeout=10)
-        subprocess.run(
-            ["paplay", "--device=vmic", str(path)], env=self._pulse.environment, check=True, timeout=20
-        )
+        subprocess.run(voice, check=True)
+        offered = ""
+        while offered != "Enter keep it":
+            terminal.press(key)
+            terminal.wait_for_one("Speak now", "● Recording")  # it may hear the end of what was played
+            self._pulse.play(path)
+            key, offered = " ", terminal.wait_for_one("Enter keep it", "Space record again", "Press Space")
 
     def does(self, terminal: Terminal, number: int, emotion: str, ratings: str = "345") -> None:
         """Go through one prompt as it is meant."""
         terminal.wait_for(emotion.upper(), sentences("en")[number], "Press Space")
-        terminal.press(" ")
-        terminal.wait_for("Speak now")
-        self.says(emotion, number)
+        self.says(terminal, emotion, number)
         terminal.wait_for("Good: ", "Enter keep it")
         terminal.press("\r")
         for question, rating in enumerate(ratings, 1):
@@ -95,15 +96,11 @@ def refuse_silence(terminal: Terminal) -> None:
 
 def record_twice(terminal: Terminal, speaker: Speaker) -> None:
     """Say the first sentence, listen to it, say it again, and rate it."""
-    terminal.press(" ")
-    terminal.wait_for("Speak now")
-    speaker.says("sad", 0)
+    speaker.says(terminal, "sad", 0)
     terminal.wait_for("Good: ", "r record again")
     terminal.press("p")
     terminal.wait_for("Playing ...")
-    terminal.press("r")
-    terminal.wait_for("Speak now")
-    speaker.says("neutral", 0)
+    speaker.says(terminal, "neutral", 0, key="r")
     terminal.wait_for("Good: ", "Enter keep it")
     terminal.press("\r")
     for question in (1, 2, 3):
@@ -120,7 +117,7 @@ def calibrated_from(manifest: Path, folder: Path) -> Profile:
         env={**os.environ, "XDG_DATA_HOME": str(home)},
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=600,
     )
     return read_profile(home / "mmtl" / "profiles" / "anna.safetensors")
 

@@ -174,7 +174,7 @@ class FakeContext(Fake):
         machine = self.machine
         machine.batches.append(self.shape[0])
         machine.running.set()
-        assert machine.go.wait(20.0), "nobody let the GPU go on"
+        assert machine.go.wait(60.0), "nobody let the GPU go on"
         frames = machine.cuda.memory(self.addresses["frames"], self.shape)
         results: dict[str, Any] = dict(zip(("embedding", "logits"), machine.graph(frames), strict=True))
         for name, result in results.items():

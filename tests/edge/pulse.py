@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -18,8 +19,11 @@ from pathlib import Path
 
 ASOUNDRC = "pcm.!default { type pulse }\nctl.!default { type pulse }\n"
 SINK = "vmic"
-START_S = 10.0
+PATIENCE_S = 60.0
 """How long the server may take to answer."""
+STORED_MS = 2_000
+"""Sound that a player keeps in the server: held up for that long, it leaves no gap."""
+PLAYER = f'while PULSE_LATENCY_MSEC={STORED_MS} paplay --device={SINK} "$0" && [ "$1" ]; do :; done'
 
 
 class PulseUnavailableError(Exception):
@@ -52,19 +56,25 @@ class VirtualMicrophone:
             env=self.environment,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=5,
+            timeout=PATIENCE_S,
             check=True,
         )
         return done.stdout
 
+    def play(self, path: Path) -> None:
+        """Play a sound file into the microphone."""
+        subprocess.run(["sh", "-c", PLAYER, str(path)], env=self.environment, check=True, timeout=PATIENCE_S)
+
     @contextmanager
     def playing(self, path: Path) -> Iterator[None]:
-        """Play a sound file into the microphone meanwhile; it ends early if it must."""
-        player = subprocess.Popen(["paplay", f"--device={SINK}", str(path)], env=self.environment)
+        """Play a sound file into the microphone meanwhile, over and over, until that is unplugged."""
+        command = ["sh", "-c", PLAYER, str(path), "again"]
+        player = subprocess.Popen(command, env=self.environment, start_new_session=True)
         try:
             yield
         finally:
-            _stop(player)
+            os.killpg(player.pid, signal.SIGTERM)
+            player.wait()
 
 
 @contextmanager
@@ -107,7 +117,7 @@ def _start_server(environment: dict[str, str], log: Path) -> subprocess.Popen[by
 
 
 def _wait_for(server: subprocess.Popen[bytes], environment: dict[str, str], log: Path) -> None:
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and server.poll() is None:
         if _answers(environment):
             return

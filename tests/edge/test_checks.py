@@ -92,7 +92,7 @@ def test_a_jetpack_that_is_too_old_or_incomplete_is_told(patient: MakePatient, t
     assert "apt install nvidia-jetpack" in incomplete.remedy
 
 
-@pytest.mark.parametrize("script", ["exit 1", "echo NVPM ERROR >&2; exit 4", "sleep 60"])
+@pytest.mark.parametrize("script", ["exit 1", "echo NVPM ERROR >&2; exit 4", "sleep 600"])
 def test_a_power_mode_that_is_not_told_is_a_note(patient: MakePatient, tmp_path: Path, script: str) -> None:
     jetson(tmp_path, mode=script)
     hasty = replace(patient(), system=Told(tmp_path / "root", f"{tmp_path}/bin:/bin", patience_s=0.2))
@@ -211,7 +211,7 @@ def test_a_bundle_that_cannot_be_read_is_a_problem(
 
 
 def test_the_voice_network_that_ships_runs_and_a_missing_one_is_a_problem(patient: MakePatient) -> None:
-    assert checks.voice(replace(patient(), system=System())).verdict == "ok"
+    assert checks.voice(replace(patient(), system=System(patience_s=600.0))).verdict == "ok"
     missing = checks.voice(patient(voice={"error": "it is missing", "remedy": "pip install it"}))
     assert (missing.verdict, missing.remedy) == ("problem", "pip install it")
 

@@ -120,7 +120,7 @@ def test_another_thread_may_not_touch_it(cuda: NumpyCuda, use: str) -> None:
 
     thread = threading.Thread(target=stray)
     thread.start()
-    thread.join(5.0)
+    thread.join()
     assert "does not own" in str(raised[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import cli, doctor
+from edge import cli, doctor, symptoms
 from edge.bundle import ENCODER
 from edge.checks import Check, Patient, Verdict
 from edge.doctor import AREAS, Area, Examined, described, examine, exit_code, lines
@@ -177,6 +178,7 @@ def mmtl(
 ) -> Callable[..., tuple[int, str]]:
     """Run the command line on a machine without a GPU, whose sound is as a test wants it."""
     (tmp_path / "libcuda.so.1").write_bytes(b"no library")  # nor is that of this machine taken
+    monkeypatch.setattr(symptoms, "System", functools.partial(System, patience_s=600.0))
     for name in ("LD_LIBRARY_PATH", "XDG_DATA_HOME", "STATE_DIRECTORY"):
         monkeypatch.setenv(name, str(tmp_path))
 
@@ -258,7 +260,7 @@ def pulse(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualMicrophone]:
 def test_a_real_microphone_is_found_with_the_rates_that_open(
     pulse: VirtualMicrophone, tmp_path: Path
 ) -> None:
-    patient = Patient(System(), tmp_path)
+    patient = Patient(System(patience_s=600.0), tmp_path)
     if "missing" in patient.sound.get("error", ""):
         pytest.skip(patient.sound["error"])
     sound = next(area for area in AREAS if area.name == "sound")

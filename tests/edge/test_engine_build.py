@@ -135,10 +135,10 @@ def test_ctrl_c_ends_the_build_at_its_next_step_and_keeps_the_timings(
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.001)  # as TensorRT does, lets the main thread run
 
-    trt._steps, trt._during = 5_000, interrupt_at_the_second
+    trt._steps, trt._during = 50_000, interrupt_at_the_second
     with pytest.raises(KeyboardInterrupt):
         build_plan(trt, recipe)
-    assert 2 <= len(done) < 10_000
+    assert 2 <= len(done) < 100_000
     assert trt._built == []
     assert list(recipe.timing_cache.parent.iterdir()) == [recipe.timing_cache]
     assert recipe.timing_cache.read_bytes() == CACHE_HEADER + b"Orin" + b"." * len(done)

@@ -262,7 +262,7 @@ def test_ctrl_c_leaves_the_timings_and_nothing_else(desk: Desk, exported: Bundle
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.001)
 
-    desk.trt._during, desk.trt._steps = interrupt_the_second_build, 1_000
+    desk.trt._during, desk.trt._steps = interrupt_the_second_build, 50_000
     with pytest.raises(KeyboardInterrupt):
         desk.build(exported, engines)
     assert [path.name for path in engines.iterdir()] == ["timing-10.3.0-sm8.7.cache"]
@@ -396,7 +396,7 @@ def test_the_command_says_what_it_built_and_where(run: Run, exported: Bundle, en
 
 
 def test_the_command_stopped_by_ctrl_c_says_so(run: Run, desk: Desk, exported: Bundle, engines: Path) -> None:
-    desk.trt._steps = 1_000
+    desk.trt._steps = 50_000
     desk.trt._during = lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 0 else time.sleep(0.001)
     code, out, err = run(str(exported.folder), "--out", str(engines))
     assert (code, out) == (1, "")

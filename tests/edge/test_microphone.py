@@ -187,7 +187,7 @@ def test_an_overflow_in_a_piece_that_is_dropped_is_not_forgotten() -> None:
 
 
 def test_a_late_callback_wakes_the_listener() -> None:
-    microphone, stream = opened(desk(), stall_s=20.0)
+    microphone, stream = opened(desk(), stall_s=60.0)
     late = threading.Timer(0.1, stream.deliver, [ramp(320)])
     late.start()
     assert len(next(iter(microphone)).samples) == 320
@@ -376,7 +376,8 @@ def test_what_a_lost_device_delivers_late_is_not_heard() -> None:
     )
 
 
-def test_leaving_while_the_device_is_away_ends_the_wait() -> None:
+def test_leaving_while_the_device_is_away_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(microphone_module, "RETRY_S", 60.0)
     portaudio = desk()
     microphone, stream = opened(portaudio)
     stream.deliver(ramp(320))
@@ -439,9 +440,9 @@ source = open_source(spec) if way == "direct" else Microphone(portaudio=Refusing
 samples = np.zeros(0, np.float32)
 with source:
     for block in source:
-        # The server begins with silence, while it makes the connection.
-        if len(samples) or np.abs(block.samples).max() > 0.01:
-            samples = np.append(samples, block.samples)
+        # The server begins with silence, while it makes the connection; a busy machine leaves gaps.
+        whole = np.abs(block.samples).max() > 0.01 and not block.lost
+        samples = np.append(samples, block.samples) if whole else samples[:0]
         if len(samples) >= 24_000:
             break
 np.save(path, samples)
@@ -473,7 +474,7 @@ def test_a_tone_played_into_a_real_microphone_is_heard_at_its_pitch(
     heard = np.load(tmp_path / "heard.npy")[-SAMPLE_RATE:]
     spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
     assert abs(int(spectrum.argmax()) - 1_234) <= 2
-    # Twice or half of it would be a wrong mix of the channels; a busy machine may leave small gaps.
+    # Twice or half of it would be a wrong mix of the channels.
     assert np.sqrt(np.mean(heard**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.3)
 
 
@@ -485,7 +486,7 @@ def record(pulse: VirtualMicrophone, spec: str, way: str, path: Path) -> str:
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=30,
+        timeout=120,
         check=True,
     )
     return done.stdout.strip()

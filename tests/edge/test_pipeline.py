@@ -80,7 +80,9 @@ def of(kind: type[Event], events: Iterable[Event]) -> list[Event]:
 def test_a_session_comes_first_and_a_summary_last(recogniser: Recognizer, talk: Talk) -> None:
     sink, other = Collected(), Collected()
     sound = talk((0.5, 0.0), (3.5, 0.3))
+    began_s = time.perf_counter()
     summary = listen(Blocks(cut(sound)), recogniser, [sink, other])
+    passed_s = time.perf_counter() - began_s
     assert sink.events == other.events
     first, *between, last = sink.events
     assert isinstance(first, Session)
@@ -90,7 +92,7 @@ def test_a_session_comes_first_and_a_summary_last(recogniser: Recognizer, talk: 
     assert summary.windows == len(of(Window, between))
     assert summary.utterances == len(of(Utterance, between)) == 1
     assert (summary.duration_s, summary.dropped) == (4.0, 0)
-    assert 0.0 < summary.real_time_factor < 50.0
+    assert 0.0 < summary.real_time_factor < passed_s / 4.0
     assert set(summary.latency_ms) == {"p50", "p95", "p99"}
 
 
@@ -220,7 +222,7 @@ def test_a_signal_while_waiting_for_sound_ends_cleanly(
     def endless() -> Iterator[Block]:
         yield from cut(talk((1.0, 0.3)))
         threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
-        time.sleep(20.0)
+        time.sleep(60.0)
         raise AssertionError("the signal did not wake it")
 
     before = signal.getsignal(number)

@@ -205,7 +205,7 @@ def test_a_full_disk_behind_stdout_leaves_no_complaint_at_exit() -> None:
     body = "from edge.events import Overrun\nfrom edge.errors import MmtlError\ntry:\n"
     body += " JsonLines('-').emit(Overrun(1.0, 0.1))\nexcept MmtlError as error:\n sys.exit(error.exit_code)"
     with FULL.open("w") as full:
-        done = subprocess.run(run_script(body), stdout=full, stderr=subprocess.PIPE, timeout=30, check=False)
+        done = subprocess.run(run_script(body), stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (1, b"")
 
 
@@ -218,7 +218,7 @@ def test_a_reader_that_leaves_ends_the_program_quietly(sink: str) -> None:
         assert process.stdout.readline().strip()
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_reader_of_stderr_that_leaves_does_not_change_the_exit_code() -> None:
@@ -227,7 +227,7 @@ def test_a_reader_of_stderr_that_leaves_does_not_change_the_exit_code() -> None:
         assert process.stderr is not None
         assert b"listening" in process.stderr.readline()
         process.stderr.close()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_what_a_command_prints_by_itself_can_be_silenced_too() -> None:
@@ -241,7 +241,7 @@ def test_what_a_command_prints_by_itself_can_be_silenced_too() -> None:
         process.stdout.close()
         process.stdin.close()
         assert process.stderr.read() == b""
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_reader_that_leaves_is_not_an_error_of_ours() -> None:

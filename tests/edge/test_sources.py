@@ -283,13 +283,16 @@ def closing_in(seconds: float, writer: io.FileIO) -> Iterator[None]:
     """Turn waiting for a full block into a failure instead of a test that never ends."""
     timer = threading.Timer(seconds, writer.close)
     timer.start()
-    yield
-    timer.cancel()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def test_a_pipe_is_heard_before_a_block_is_full(pipe: tuple[io.BufferedReader, io.FileIO]) -> None:
     reader, writer = pipe
-    with StdinSource(stream=reader) as source, closing_in(20.0, writer):
+    with StdinSource(stream=reader) as source, closing_in(60.0, writer):
         blocks = iter(source)
         for samples in (10, 7):
             writer.write(pcm(noise(samples)))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edge import symptoms
 from edge.errors import EngineError, UsageError
 from edge.symptoms import System, copies_of, explained, installed
 
@@ -28,10 +29,15 @@ def program(system: System, name: str, text: str) -> None:
     (folder / name).chmod(0o755)
 
 
+SOON_S = 60.0
+"""No test waits for this long, unless it fails."""
+
+
 @pytest.fixture
-def system(tmp_path: Path) -> System:
-    """A machine that has nothing yet."""
-    return System(tmp_path / "root", str(tmp_path / "bin"))
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    """A machine that has nothing yet, and takes its time to end a program."""
+    monkeypatch.setattr(symptoms, "_REAP_S", SOON_S)
+    return System(tmp_path / "root", str(tmp_path / "bin"), patience_s=SOON_S)
 
 
 def hasty(system: System) -> System:
@@ -78,19 +84,31 @@ def test_a_library_that_fails_is_one_line(system: System, packages: Path, code: 
 
 
 def test_a_library_that_waits_for_ever_is_ended_with_all_that_it_started(
-    system: System, packages: Path, tmp_path: Path
+    system: System, packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = tmp_path / "pid"
-    start = f"child = subprocess.Popen(['sleep', '60'])\nopen({str(told)!r}, 'w').write(str(child.pid))"
-    library(packages, "tensorrt", f"import subprocess\n{start}\nchild.wait()")
-    patient = System(system.root, system.commands, patience_s=2.0)
-    assert patient.ask("tensorrt") == {"error": "no answer within 2 s"}
+    told, communicate = tmp_path / "pid", subprocess.Popen.communicate
+
+    def once_told(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, bytes]:
+        until = time.monotonic() + SOON_S
+        while not told.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        return communicate(process, timeout=timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", once_told)
+    start = f"child = subprocess.Popen(['sleep', '600'])\nopen({f'{told}.new'!r}, 'w').write(str(child.pid))"
+    library(
+        packages,
+        "tensorrt",
+        f"import os, subprocess\n{start}\nos.rename({f'{told}.new'!r}, {str(told)!r})\nchild.wait()",
+    )
+    assert hasty(system).ask("tensorrt") == {"error": "no answer within 0.5 s"}
     assert has_ended(int(told.read_text()))
 
 
 def has_ended(pid: int) -> bool:
     """Wait for the end of a process that is not ours to wait for."""
-    for _ in range(100):
+    until = time.monotonic() + SOON_S
+    while time.monotonic() < until:
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
@@ -147,7 +165,7 @@ def test_a_program_is_run_where_there_is_one(system: System) -> None:
 
 
 def test_a_program_that_waits_for_ever_or_cannot_be_run_is_no_more_than_that(system: System) -> None:
-    program(system, "nvpmodel", "#!/bin/sh\nsleep 60 | cat\n")
+    program(system, "nvpmodel", "#!/bin/sh\nsleep 600 | cat\n")
     said = hasty(system).run("nvpmodel")
     assert said
     assert said.code is None
@@ -166,7 +184,7 @@ def test_an_interruption_ends_the_program(system: System, monkeypatch: pytest.Mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
-    program(system, "nvpmodel", "#!/bin/sh\nsleep 60\n")
+    program(system, "nvpmodel", "#!/bin/sh\nsleep 600\n")
     with pytest.raises(KeyboardInterrupt):
         system.run("nvpmodel")
     assert [process.returncode for process in started] == [-9]

@@ -75,7 +75,7 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
 
