@@ -7,6 +7,7 @@ import signal
 from hypothesis import HealthCheck, settings
 
 # The same examples in each run, and no clock: a busy machine is no failure.
+# pytest --hypothesis-profile=default draws others.
 settings.register_profile(
     "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
