@@ -17,7 +17,7 @@ from calibrate.judge import Judgement
 from calibrate.scores import Scores
 from calibrate.summary import change_of, how_it_was_judged
 from edge.errors import UsageError
-from edge.files import replacing, require_writable, unwritable
+from edge.files import replacing, require_writable
 from edge.labels import EMOTIONS
 
 if TYPE_CHECKING:
@@ -72,10 +72,7 @@ def draw_judgement(name: str, judgement: Judgement, folds: Folds, path: Path) ->
     """
     figure = _figure(name, judgement, folds)
     with replacing(path) as partial:
-        try:
-            figure.savefig(partial, format="png", dpi=DOTS_PER_INCH)
-        except OSError as error:
-            raise unwritable(path, error) from error
+        figure.savefig(partial, format="png", dpi=DOTS_PER_INCH)
 
 
 def _figure(name: str, judgement: Judgement, folds: Folds) -> Figure:

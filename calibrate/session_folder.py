@@ -15,7 +15,7 @@ from calibrate.session import Prompt, Recorded, Session, emotion_of
 from calibrate.takes import FEWEST_TAKES, Ratings, Take
 from edge.audio import SAMPLE_RATE
 from edge.errors import UsageError
-from edge.files import replacing, require_writable, unwritable
+from edge.files import replacing, require_writable
 from edge.frontend import Array
 from edge.labels import DIMENSIONS, EMOTIONS, dimension_class
 from edge.profile import session_folder
@@ -206,7 +206,4 @@ def _wav(sound: Array) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     with replacing(path, mode=0o600) as partial:
-        try:
-            partial.write_bytes(data)
-        except OSError as error:
-            raise unwritable(path, error) from error
+        partial.write_bytes(data)

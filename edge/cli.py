@@ -175,16 +175,17 @@ def run(
 @app.command()
 def verify(
     bundle: NamedBundle,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sound file: speech, for a fair test.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sound file of speech, or demo.")],
     step_ms: Step = 240,
     seed: Annotated[int, typer.Option("--seed", help="Of the random block sizes.", min=0)] = 0,
 ) -> None:
     """Check that a stream of random blocks says what the whole-window graph says of the whole file."""
     from edge.audio import read_clip
     from edge.errors import VerificationError
+    from edge.sources import demo_clip
     from edge.verification import verify as compare
 
-    model, samples = _bundle(bundle), read_clip(file)
+    model, samples = _bundle(bundle), read_clip(demo_clip() if str(file) == "demo" else file)
     with _progress("comparing windows") as progress:
         report = compare(model, samples, step_ms=step_ms, seed=seed, progress=progress)
     checks = {

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from edge.errors import UsageError
+
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextlib.contextmanager
@@ -23,7 +27,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         mode: permissions of the file.
 
     Raises:
-        UsageError: the folder cannot be written, or the path is a folder, a device or a pipe.
+        UsageError: the folder cannot be written or has no room, or the path is a folder, a device or a pipe.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):  # root would put a file in its place
         raise UsageError(f"cannot write {path}: it is a device or a pipe; name a file")
@@ -31,7 +35,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise _unwritable(path, error) from error
     os.close(handle)
     partial = Path(name)
     try:
@@ -40,6 +44,10 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
             os.fsync(written.fileno())
         partial.chmod(mode)
         _put_in_place(partial, path)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise _unwritable(path, error) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -77,15 +85,15 @@ def may_write(folder: Path) -> bool:
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
-def unwritable(path: Path, error: OSError) -> UsageError:
-    """Say why a file cannot be written, and what to do."""
-    return UsageError(
-        f"cannot write {path}: {error.strerror or error}; make room, or choose a folder you may write to"
-    )
-
-
 def _put_in_place(partial: Path, path: Path) -> None:
     try:
         partial.replace(path)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    """Say why a file cannot be written, and what to do."""
+    return UsageError(
+        f"cannot write {path}: {error.strerror or error}; make room, or choose a folder you may write to"
+    )

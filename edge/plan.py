@@ -173,14 +173,14 @@ def write_whole(path: Path, data: bytes) -> None:
         EngineError: there is no room.
         UsageError: the folder cannot be written.
     """
-    try:
-        with replacing(path) as partial:
+    with replacing(path) as partial:
+        try:
             partial.write_bytes(data)
-    except OSError as error:
-        raise EngineError(
-            f"cannot write {path}: {error.strerror}: free {max(1, len(data) >> 20)} MB or more there, "
-            "or name another folder with --out"
-        ) from error
+        except OSError as error:
+            raise EngineError(
+                f"cannot write {path}: {error.strerror}: free {max(1, len(data) >> 20)} MB or more there, "
+                "or name another folder with --out"
+            ) from error
 
 
 def fingerprint_of_graph(bundle: Bundle, graph: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -98,3 +99,18 @@ def test_whether_a_folder_could_be_written_is_told_without_making_it(
     assert [item.name for item in tmp_path.iterdir()] == ["file"]
     monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)
     assert not may_write(tmp_path / "new" / "folder")
+
+
+def test_a_disk_without_room_is_said_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("old")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(UsageError, match=r"events\.csv: No space left on device; make room"), replacing(path):
+        raise full
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_failure_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError), replacing(tmp_path / "copy"):
+        tmp_path.read_bytes()

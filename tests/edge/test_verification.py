@@ -181,6 +181,10 @@ def test_the_command_prints_a_line_for_each_check(
     assert len(re.findall(r"^ok ", out, re.MULTILINE)) == 4
 
 
+def test_the_demo_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "verify", "default", "demo") == 0
+
+
 def test_a_failure_is_said_and_leaves_with_code_7(
     doctored: Callable[[str], Path],
     recording: Path,
