@@ -5,39 +5,17 @@ Everything slow is imported inside the commands, so that help appears at once.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from edge.errors import MmtlError, UsageError
-from edge.options import (
-    BundleFolder,
-    CsvTarget,
-    JsonlTarget,
-    MqttAuthority,
-    MqttTarget,
-    NamedBundle,
-    ProfileName,
-    Provider,
-    Rate,
-    SourceName,
-    Step,
-    Strict,
-)
+from edge.listen_commands import convert, monitor, run, serve
+from edge.machine_commands import benchmark, build_engine, devices, doctor, verify
 from edge.profile_commands import profiles
-
-if TYPE_CHECKING:
-    from edge.bundle import Bundle
-    from edge.recogniser import Recognizer
-    from edge.sinks import Sink
 
 COMMAND_GROUP = "mmtl.commands"
 """Entry points of commands that live outside `edge`; each names a function for typer."""
@@ -96,6 +74,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Hear how somebody speaks: neutral, happy, sad or angry, several times a second, on this device.",
 )
+for command in (monitor, run, verify, convert, serve, build_engine, benchmark, devices, doctor):
+    app.command()(command)
 app.add_typer(profiles, name="profile")
 
 
@@ -112,271 +92,6 @@ def _root(
         if verbose:
             _describe_default_bundle()
         raise typer.Exit
-
-
-@app.command()
-def monitor(
-    source: SourceName = "mic",
-    bundle: BundleFolder = None,
-    profile: ProfileName = None,
-    provider: Provider = "auto",
-    step_ms: Step = 240,
-    rate: Rate = 16_000,
-    strict: Strict = False,
-    jsonl: JsonlTarget = None,
-) -> None:
-    """Watch a microphone, a file or the demo live in the terminal. Ctrl-C ends it."""
-    from edge.monitor import LiveMonitor
-    from edge.pipeline import listen
-    from edge.sinks import JsonLines, PlainLines
-    from edge.sources import open_source
-
-    sound = open_source(source, rate=rate, paced=True)
-    recogniser = _recogniser(bundle, profile, provider, step_ms)
-    sinks = _provider_note(provider)
-    sinks.append(LiveMonitor() if sys.stderr.isatty() else PlainLines(sys.stderr))
-    if jsonl:
-        sinks.append(JsonLines(jsonl))
-    with contextlib.closing(recogniser.engine), _closed_after(sinks):
-        listen(sound, recogniser, sinks, strict=strict)
-
-
-@app.command()
-def run(
-    source: SourceName,
-    jsonl: JsonlTarget = None,
-    bundle: BundleFolder = None,
-    profile: ProfileName = None,
-    provider: Provider = "auto",
-    step_ms: Step = 240,
-    rate: Rate = 16_000,
-    strict: Strict = False,
-    paced: Annotated[bool, typer.Option("--paced/--as-fast-as-possible", help="Pace of a file.")] = False,
-    csv: CsvTarget = None,
-    mqtt: MqttTarget = None,
-    mqtt_ca: MqttAuthority = None,
-) -> None:
-    """Recognise without a screen: events as JSON Lines, rows or messages, or a readable line each."""
-    from edge.pipeline import listen
-    from edge.sources import open_source
-
-    sound = open_source(source, rate=rate, paced=paced)
-    recogniser = _recogniser(bundle, profile, provider, step_ms)
-    opened = itertools.chain(_provider_note(provider), _headless_sinks(jsonl, csv, mqtt, mqtt_ca))
-    with contextlib.closing(recogniser.engine), _closed_after(opened) as sinks:
-        if "NOTIFY_SOCKET" in os.environ:  # a service: systemd waits until the engine is warm
-            from edge.readiness import ServiceManager, warm
-
-            warm(recogniser)
-            sinks.append(ServiceManager(report=_say))
-        listen(sound, recogniser, sinks, strict=strict)
-
-
-@app.command()
-def verify(
-    bundle: NamedBundle,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sound file of speech, or demo.")],
-    step_ms: Step = 240,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random block sizes.", min=0)] = 0,
-) -> None:
-    """Check that a stream of random blocks says what the whole-window graph says of the whole file."""
-    from edge.audio import read_clip
-    from edge.errors import VerificationError
-    from edge.sources import demo_clip
-    from edge.verification import verify as compare
-
-    model, samples = _bundle(bundle), read_clip(demo_clip() if str(file) == "demo" else file)
-    with _progress("comparing windows") as progress:
-        report = compare(model, samples, step_ms=step_ms, seed=seed, progress=progress)
-    checks = {
-        f"streaming equals offline, within {report.tolerance:g}": report.equal,
-        "the past does not depend on the future": report.causal,
-        "reset restores the stream bit for bit": report.reset,
-        "flush emits the tail": report.flushed,
-    }
-    typer.echo(f"{report.windows} windows, in which a probability moves by up to {report.spread:.3f}")
-    typer.echo(
-        f"largest difference {report.largest_difference:.2g}, in the window that ends at {report.at_s:.2f} s"
-    )
-    for check, passed in checks.items():
-        typer.echo(f"{'ok    ' if passed else 'FAILED'}  {check}")
-    if not report.passed:
-        failed = "; ".join(check for check, passed in checks.items() if not passed)
-        raise VerificationError(
-            f"{bundle} does not stream as it should ({failed}): export the model again, or report this"
-        )
-
-
-@app.command()
-def convert(
-    events: Annotated[str, typer.Argument(metavar="EVENTS", help="A log that --jsonl wrote, or -.")],
-    to: Annotated[str, typer.Option("--to", help="csv (windows); rttm, textgrid or srt (utterances).")],
-    out: Annotated[Path | None, typer.Option("--out", help="File to write, not stdout.")] = None,
-) -> None:
-    """Turn a log of events into a table, segments or subtitles."""
-    from edge.convert import converted, lines_of
-    from edge.files import replacing
-    from edge.sinks import write_text
-
-    text = converted(lines_of(events), "stdin" if events == "-" else events, to)
-    if out is None:
-        write_text(text)
-        return
-    with replacing(out.resolve()) as partial:  # /dev/stdout is a link, and stays one
-        partial.write_bytes(text.encode())
-
-
-@app.command()
-def serve(
-    tcp: Annotated[str | None, typer.Option("--tcp", metavar="[HOST:]PORT", help="Raw sound in.")] = None,
-    websocket: Annotated[
-        str | None, typer.Option("--websocket", metavar="[HOST:]PORT", help="Messages of raw sound in.")
-    ] = None,
-    bundle: BundleFolder = None,
-    profile: ProfileName = None,
-    provider: Provider = "auto",
-    step_ms: Step = 240,
-    clients: Annotated[int, typer.Option("--clients", help="Most at a time.", min=1)] = 16,
-    client_profiles: Annotated[
-        bool, typer.Option("--client-profiles", help="Let clients name a profile kept on this device.")
-    ] = False,
-    idle_s: Annotated[float, typer.Option("--idle-s", help="Without sound, then let go.", min=1)] = 30.0,
-) -> None:
-    """Recognise s16le mono sound from TCP or WebSocket clients; only this machine's, unless HOST is given.
-
-    A client may first send {"rate": HZ}, or ask for /?rate=HZ; it gets the events as JSON. Ctrl-C ends it.
-    With --client-profiles it may first send {"profile": "NAME"} too.
-    """
-    from edge.bundle import default_bundle, load_bundle
-    from edge.ear import kept_for_clients, shared_engines
-    from edge.profile import find_profile, load_profile
-    from edge.recogniser import Settings
-    from edge.server import Limits, parse_address
-    from edge.server import serve as serve_clients
-
-    addresses = {"tcp": tcp, "websocket": websocket}
-    listen = {kind: parse_address(text) for kind, text in addresses.items() if text is not None}
-    model = load_bundle(bundle or default_bundle())
-    speaker = load_profile(find_profile(profile), model) if profile else None
-    make = shared_engines(model, profile=speaker, settings=Settings(step_ms=step_ms), provider=provider)
-    find = kept_for_clients(model) if client_profiles else None
-    engine = make().engine
-
-    def ready(ports: dict[str, int]) -> None:
-        if provider == "auto":
-            _say(f"runs on {engine.provider}: {engine.reason}")
-
-    with contextlib.closing(engine):
-        limits = Limits(connections=clients, idle_s=idle_s)
-        serve_clients(make, **listen, find=find, limits=limits, say=_say, ready=ready)
-
-
-@app.command("build-engine")
-def build_engine(
-    bundle: NamedBundle,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder of engines, not this user's cache (in a service, its state)."),
-    ] = None,
-    precision: Annotated[
-        str, typer.Option("--precision", help="fp32, fp16, or auto: the fastest that agrees.")
-    ] = "auto",
-    batch: Annotated[int, typer.Option("--batch", help="Most windows at once, of all streams.", min=1)] = 8,
-    force: Annotated[bool, typer.Option("--force", help="Build even if there is one that holds.")] = False,
-) -> None:
-    """Build a model's TensorRT engine, on the machine that shall run it. Ctrl-C ends it.
-
-    An engine that is there and holds (the same model, TensorRT and GPU) is kept, and nothing built.
-    """
-    from edge.engine_choice import build_engine as build
-    from edge.engine_choice import this_machine
-    from edge.plan import Wanted
-
-    model, machine, wanted = _bundle(bundle), this_machine(), Wanted(precision, batch)
-    with _progress("building the engine") as progress:
-        try:
-            plan = build(model, wanted, machine, folder=out, force=force, say=_say, progress=progress)
-        except KeyboardInterrupt as error:
-            raise typer.Abort from error
-    holds = plan.fingerprint
-    typer.echo(
-        f"{plan.path}\n{holds.recurrence} {holds.precision}, up to {holds.batch} windows at once, "
-        f"for {holds.gpu} under TensorRT {holds.tensorrt}"
-    )
-
-
-@app.command()
-def benchmark(
-    bundle: Annotated[
-        str, typer.Argument(metavar="[BUNDLE]", help="Folder of a model, not the one that ships.")
-    ] = "default",
-    seconds: Annotated[float, typer.Option("--seconds", help="Sound to measure on.", min=1.0)] = 20.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
-) -> None:
-    """Measure what the recogniser costs on this machine, and against running the whole window again."""
-    from edge.benchmarking import benchmark as measure
-
-    with _progress("measuring") as progress:
-        figures = measure(_bundle(bundle), seconds=seconds, progress=progress)
-    if as_json:
-        import json
-
-        typer.echo(json.dumps(figures.described(), indent=2))
-    else:
-        from edge.benchmarking import table
-
-        typer.echo(table(figures))
-
-
-@app.command()
-def devices() -> None:
-    """List the microphones: number, name, host API, channels and the rates that really open."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from edge.devices import input_devices
-
-    found = input_devices()
-    if not found:
-        typer.echo("No microphone found. Plug one in, or check that this user may use sound (group audio).")
-        return
-    table = Table("", "number", "name", "host API", "channels", "rates that open (Hz)", box=None)
-    for item in found:
-        rates = " ".join(map(str, item.rates)) or "none"
-        table.add_row(
-            "*" if item.default else "", str(item.index), item.name, item.host_api, str(item.channels), rates
-        )
-    Console().print(table)
-
-
-@app.command()
-def doctor(
-    bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="Folder of a model, not the one that ships.")
-    ] = "default",
-    profile: ProfileName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
-) -> None:
-    """Look at sound, model and engine of this machine: for each thing a verdict, and what to do about it.
-
-    The exit code is that of the first problem: 3 sound, 4 model or profile, 5 engine; 0 if there is none.
-    """
-    from edge.bundle import default_bundle
-    from edge.checks import Patient
-    from edge.doctor import described, examine, exit_code, lines
-    from edge.sinks import write_text
-    from edge.symptoms import System
-
-    folder = default_bundle() if bundle == "default" else Path(bundle)
-    shown, counted = itertools.tee(examine(Patient(System(), folder, profile)))
-    if as_json:
-        import json
-
-        write_text(json.dumps(described(shown), indent=2))
-    else:
-        for line in lines(shown):  # each once it is known
-            write_text(line)
-    raise typer.Exit(exit_code(counted))
 
 
 def main() -> None:
@@ -424,75 +139,6 @@ def _fail_unexpectedly(error: Exception) -> NoReturn:
     _fail(f"unexpected: {type(error).__name__}: {error} (MMTL_DEBUG=1 shows where)", MmtlError.exit_code)
 
 
-def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms: int) -> Recognizer:
-    from edge.profile import find_profile
-    from edge.recogniser import Recognizer, Settings
-
-    return Recognizer.load(
-        bundle,
-        profile=find_profile(profile) if profile else None,
-        settings=Settings(step_ms=step_ms),
-        provider=provider,
-    )
-
-
-def _provider_note(asked: str) -> list[Sink]:
-    """Return what tells those who left the choice to us what was chosen, and why."""
-    from edge.sinks import ProviderNote
-
-    return [ProviderNote(_say)] if asked == "auto" else []
-
-
-def _bundle(name: str) -> Bundle:
-    from edge.bundle import default_bundle, load_bundle
-
-    return load_bundle(default_bundle() if name == "default" else Path(name))
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[float], None]]:
-    """Show a bar with the time left on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=None)  # it pulses until a share is known
-        yield lambda share: bar.update(task, total=1.0, completed=share)
-
-
-def _headless_sinks(
-    jsonl: str | None, csv: str | None, mqtt: str | None, authority: Path | None
-) -> Iterator[Sink]:
-    """Open what a run writes to; readable lines take stdout where nothing else does."""
-    from edge.sinks import CsvRows, JsonLines, PlainLines, standard_output
-
-    if jsonl and csv and (jsonl == csv or Path(jsonl).resolve() == Path(csv).resolve()):
-        raise UsageError(f"--jsonl and --csv both name {jsonl}: give each its own file, or one of them -")
-    if authority and not mqtt:
-        raise UsageError("--mqtt-ca is there without --mqtt: say where to publish to, HOST[:PORT]/TOPIC")
-    if jsonl:
-        yield JsonLines(jsonl)
-    if csv:
-        yield CsvRows(csv)
-    if "-" not in (jsonl, csv):
-        yield PlainLines(standard_output())
-    if mqtt:
-        from edge.mqtt import Mqtt, parse_target
-
-        yield Mqtt(parse_target(mqtt, authority=authority, environment=os.environ), report=_say)
-
-
-@contextlib.contextmanager
-def _closed_after(opened: Iterable[Sink]) -> Iterator[list[Sink]]:
-    """Close each sink at the end, also where a later one cannot be opened."""
-    with contextlib.ExitStack() as stack:
-        sinks = []
-        for sink in opened:
-            stack.callback(sink.close)
-            sinks.append(sink)
-        yield sinks
-
-
 def _describe_default_bundle() -> None:
     from edge.bundle import default_bundle, read_manifest
 
@@ -511,11 +157,6 @@ def _version() -> str:
         return version("mmtl")
     except PackageNotFoundError:
         return "(a copy that was not installed)"
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(f"mmtl: {' '.join(message.split())}\n")  # which a progress bar keeps above itself
-    sys.stderr.flush()
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

@@ -246,6 +246,12 @@ def write_text(text: str) -> None:
     _write_line(standard_output(), text.removesuffix("\n"), "stdout")
 
 
+def say(message: str) -> None:
+    """Write a line for people to stderr."""
+    sys.stderr.write(f"mmtl: {' '.join(message.split())}\n")  # which a progress bar keeps above itself
+    sys.stderr.flush()
+
+
 def _claim(label: str, probs: dict[str, float], percentages: bool) -> str:
     if percentages and label in probs:
         return f"{label} {probs[label]:.0%}"

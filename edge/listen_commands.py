@@ -1,0 +1,205 @@
+"""`mmtl monitor`, `run` and `serve`, which listen, and `convert`, which reads what they wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge.errors import UsageError
+from edge.options import (
+    BundleFolder,
+    CsvTarget,
+    JsonlTarget,
+    MqttAuthority,
+    MqttTarget,
+    ProfileName,
+    Provider,
+    Rate,
+    SourceName,
+    Step,
+    Strict,
+)
+
+if TYPE_CHECKING:
+    from edge.recogniser import Recognizer
+    from edge.sinks import Sink
+
+
+def monitor(
+    source: SourceName = "mic",
+    bundle: BundleFolder = None,
+    profile: ProfileName = None,
+    provider: Provider = "auto",
+    step_ms: Step = 240,
+    rate: Rate = 16_000,
+    strict: Strict = False,
+    jsonl: JsonlTarget = None,
+) -> None:
+    """Watch a microphone, a file or the demo live in the terminal. Ctrl-C ends it."""
+    from edge.monitor import LiveMonitor
+    from edge.pipeline import listen
+    from edge.sinks import JsonLines, PlainLines
+    from edge.sources import open_source
+
+    sound = open_source(source, rate=rate, paced=True)
+    recogniser = _recogniser(bundle, profile, provider, step_ms)
+    sinks = _provider_note(provider)
+    sinks.append(LiveMonitor() if sys.stderr.isatty() else PlainLines(sys.stderr))
+    if jsonl:
+        sinks.append(JsonLines(jsonl))
+    with contextlib.closing(recogniser.engine), _closed_after(sinks):
+        listen(sound, recogniser, sinks, strict=strict)
+
+
+def run(
+    source: SourceName,
+    jsonl: JsonlTarget = None,
+    bundle: BundleFolder = None,
+    profile: ProfileName = None,
+    provider: Provider = "auto",
+    step_ms: Step = 240,
+    rate: Rate = 16_000,
+    strict: Strict = False,
+    paced: Annotated[bool, typer.Option("--paced/--as-fast-as-possible", help="Pace of a file.")] = False,
+    csv: CsvTarget = None,
+    mqtt: MqttTarget = None,
+    mqtt_ca: MqttAuthority = None,
+) -> None:
+    """Recognise without a screen: events as JSON Lines, rows or messages, or a readable line each."""
+    from edge.pipeline import listen
+    from edge.sources import open_source
+
+    sound = open_source(source, rate=rate, paced=paced)
+    recogniser = _recogniser(bundle, profile, provider, step_ms)
+    opened = itertools.chain(_provider_note(provider), _headless_sinks(jsonl, csv, mqtt, mqtt_ca))
+    with contextlib.closing(recogniser.engine), _closed_after(opened) as sinks:
+        if "NOTIFY_SOCKET" in os.environ:  # a service: systemd waits until the engine is warm
+            from edge.readiness import ServiceManager, warm
+            from edge.sinks import say
+
+            warm(recogniser)
+            sinks.append(ServiceManager(report=say))
+        listen(sound, recogniser, sinks, strict=strict)
+
+
+def serve(
+    tcp: Annotated[str | None, typer.Option("--tcp", metavar="[HOST:]PORT", help="Raw sound in.")] = None,
+    websocket: Annotated[
+        str | None, typer.Option("--websocket", metavar="[HOST:]PORT", help="Messages of raw sound in.")
+    ] = None,
+    bundle: BundleFolder = None,
+    profile: ProfileName = None,
+    provider: Provider = "auto",
+    step_ms: Step = 240,
+    clients: Annotated[int, typer.Option("--clients", help="Most at a time.", min=1)] = 16,
+    client_profiles: Annotated[
+        bool, typer.Option("--client-profiles", help="Let clients name a profile kept on this device.")
+    ] = False,
+    idle_s: Annotated[float, typer.Option("--idle-s", help="Without sound, then let go.", min=1)] = 30.0,
+) -> None:
+    """Recognise s16le mono sound from TCP or WebSocket clients; only this machine's, unless HOST is given.
+
+    A client may first send {"rate": HZ}, or ask for /?rate=HZ; it gets the events as JSON. Ctrl-C ends it.
+    With --client-profiles it may first send {"profile": "NAME"} too.
+    """
+    from edge.bundle import default_bundle, load_bundle
+    from edge.ear import kept_for_clients, shared_engines
+    from edge.profile import find_profile, load_profile
+    from edge.recogniser import Settings
+    from edge.server import Limits, parse_address
+    from edge.server import serve as serve_clients
+    from edge.sinks import say
+
+    addresses = {"tcp": tcp, "websocket": websocket}
+    listen = {kind: parse_address(text) for kind, text in addresses.items() if text is not None}
+    model = load_bundle(bundle or default_bundle())
+    speaker = load_profile(find_profile(profile), model) if profile else None
+    make = shared_engines(model, profile=speaker, settings=Settings(step_ms=step_ms), provider=provider)
+    find = kept_for_clients(model) if client_profiles else None
+    engine = make().engine
+
+    def ready(ports: dict[str, int]) -> None:
+        if provider == "auto":
+            say(f"runs on {engine.provider}: {engine.reason}")
+
+    with contextlib.closing(engine):
+        limits = Limits(connections=clients, idle_s=idle_s)
+        serve_clients(make, **listen, find=find, limits=limits, say=say, ready=ready)
+
+
+def convert(
+    events: Annotated[str, typer.Argument(metavar="EVENTS", help="A log that --jsonl wrote, or -.")],
+    to: Annotated[str, typer.Option("--to", help="csv (windows); rttm, textgrid or srt (utterances).")],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write, not stdout.")] = None,
+) -> None:
+    """Turn a log of events into a table, segments or subtitles."""
+    from edge.convert import converted, lines_of
+    from edge.files import replacing
+    from edge.sinks import write_text
+
+    text = converted(lines_of(events), "stdin" if events == "-" else events, to)
+    if out is None:
+        write_text(text)
+        return
+    with replacing(out.resolve()) as partial:  # /dev/stdout is a link, and stays one
+        partial.write_bytes(text.encode())
+
+
+def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms: int) -> Recognizer:
+    from edge.profile import find_profile
+    from edge.recogniser import Recognizer, Settings
+
+    return Recognizer.load(
+        bundle,
+        profile=find_profile(profile) if profile else None,
+        settings=Settings(step_ms=step_ms),
+        provider=provider,
+    )
+
+
+def _provider_note(asked: str) -> list[Sink]:
+    """Return what tells those who left the choice to us what was chosen, and why."""
+    from edge.sinks import ProviderNote, say
+
+    return [ProviderNote(say)] if asked == "auto" else []
+
+
+def _headless_sinks(
+    jsonl: str | None, csv: str | None, mqtt: str | None, authority: Path | None
+) -> Iterator[Sink]:
+    """Open what a run writes to; readable lines take stdout where nothing else does."""
+    from edge.sinks import CsvRows, JsonLines, PlainLines, standard_output
+
+    if jsonl and csv and (jsonl == csv or Path(jsonl).resolve() == Path(csv).resolve()):
+        raise UsageError(f"--jsonl and --csv both name {jsonl}: give each its own file, or one of them -")
+    if authority and not mqtt:
+        raise UsageError("--mqtt-ca is there without --mqtt: say where to publish to, HOST[:PORT]/TOPIC")
+    if jsonl:
+        yield JsonLines(jsonl)
+    if csv:
+        yield CsvRows(csv)
+    if "-" not in (jsonl, csv):
+        yield PlainLines(standard_output())
+    if mqtt:
+        from edge.mqtt import Mqtt, parse_target
+        from edge.sinks import say
+
+        yield Mqtt(parse_target(mqtt, authority=authority, environment=os.environ), report=say)
+
+
+@contextlib.contextmanager
+def _closed_after(opened: Iterable[Sink]) -> Iterator[list[Sink]]:
+    """Close each sink at the end, also where a later one cannot be opened."""
+    with contextlib.ExitStack() as stack:
+        sinks = []
+        for sink in opened:
+            stack.callback(sink.close)
+            sinks.append(sink)
+        yield sinks

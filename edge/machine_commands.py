@@ -1,0 +1,173 @@
+"""What looks at this machine and its model: verify, benchmark, build-engine, devices and doctor."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge.options import NamedBundle, ProfileName, Step
+
+if TYPE_CHECKING:
+    from edge.bundle import Bundle
+
+
+def verify(
+    bundle: NamedBundle,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sound file of speech, or demo.")],
+    step_ms: Step = 240,
+    seed: Annotated[int, typer.Option("--seed", help="Of the random block sizes.", min=0)] = 0,
+) -> None:
+    """Check that a stream of random blocks says what the whole-window graph says of the whole file."""
+    from edge.audio import read_clip
+    from edge.errors import VerificationError
+    from edge.sources import demo_clip
+    from edge.verification import verify as compare
+
+    model, samples = _bundle(bundle), read_clip(demo_clip() if str(file) == "demo" else file)
+    with _progress("comparing windows") as progress:
+        report = compare(model, samples, step_ms=step_ms, seed=seed, progress=progress)
+    checks = {
+        f"streaming equals offline, within {report.tolerance:g}": report.equal,
+        "the past does not depend on the future": report.causal,
+        "reset restores the stream bit for bit": report.reset,
+        "flush emits the tail": report.flushed,
+    }
+    typer.echo(f"{report.windows} windows, in which a probability moves by up to {report.spread:.3f}")
+    typer.echo(
+        f"largest difference {report.largest_difference:.2g}, in the window that ends at {report.at_s:.2f} s"
+    )
+    for check, passed in checks.items():
+        typer.echo(f"{'ok    ' if passed else 'FAILED'}  {check}")
+    if not report.passed:
+        failed = "; ".join(check for check, passed in checks.items() if not passed)
+        raise VerificationError(
+            f"{bundle} does not stream as it should ({failed}): export the model again, or report this"
+        )
+
+
+def benchmark(
+    bundle: Annotated[
+        str, typer.Argument(metavar="[BUNDLE]", help="Folder of a model, not the one that ships.")
+    ] = "default",
+    seconds: Annotated[float, typer.Option("--seconds", help="Sound to measure on.", min=1.0)] = 20.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Measure what the recogniser costs on this machine, and against running the whole window again."""
+    from edge.benchmarking import benchmark as measure
+
+    with _progress("measuring") as progress:
+        figures = measure(_bundle(bundle), seconds=seconds, progress=progress)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(figures.described(), indent=2))
+    else:
+        from edge.benchmarking import table
+
+        typer.echo(table(figures))
+
+
+def build_engine(
+    bundle: NamedBundle,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of engines, not this user's cache (in a service, its state)."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, fp16, or auto: the fastest that agrees.")
+    ] = "auto",
+    batch: Annotated[int, typer.Option("--batch", help="Most windows at once, of all streams.", min=1)] = 8,
+    force: Annotated[bool, typer.Option("--force", help="Build even if there is one that holds.")] = False,
+) -> None:
+    """Build a model's TensorRT engine, on the machine that shall run it. Ctrl-C ends it.
+
+    An engine that is there and holds (the same model, TensorRT and GPU) is kept, and nothing built.
+    """
+    from edge.engine_choice import build_engine as build
+    from edge.engine_choice import this_machine
+    from edge.plan import Wanted
+    from edge.sinks import say
+
+    model, machine, wanted = _bundle(bundle), this_machine(), Wanted(precision, batch)
+    with _progress("building the engine") as progress:
+        try:
+            plan = build(model, wanted, machine, folder=out, force=force, say=say, progress=progress)
+        except KeyboardInterrupt as error:
+            raise typer.Abort from error
+    holds = plan.fingerprint
+    typer.echo(
+        f"{plan.path}\n{holds.recurrence} {holds.precision}, up to {holds.batch} windows at once, "
+        f"for {holds.gpu} under TensorRT {holds.tensorrt}"
+    )
+
+
+def devices() -> None:
+    """List the microphones: number, name, host API, channels and the rates that really open."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from edge.devices import input_devices
+
+    found = input_devices()
+    if not found:
+        typer.echo("No microphone found. Plug one in, or check that this user may use sound (group audio).")
+        return
+    table = Table("", "number", "name", "host API", "channels", "rates that open (Hz)", box=None)
+    for item in found:
+        rates = " ".join(map(str, item.rates)) or "none"
+        table.add_row(
+            "*" if item.default else "", str(item.index), item.name, item.host_api, str(item.channels), rates
+        )
+    Console().print(table)
+
+
+def doctor(
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="Folder of a model, not the one that ships.")
+    ] = "default",
+    profile: ProfileName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
+) -> None:
+    """Look at sound, model and engine of this machine: for each thing a verdict, and what to do about it.
+
+    The exit code is that of the first problem: 3 sound, 4 model or profile, 5 engine; 0 if there is none.
+    """
+    from edge.bundle import default_bundle
+    from edge.checks import Patient
+    from edge.doctor import described, examine, exit_code, lines
+    from edge.sinks import write_text
+    from edge.symptoms import System
+
+    folder = default_bundle() if bundle == "default" else Path(bundle)
+    shown, counted = itertools.tee(examine(Patient(System(), folder, profile)))
+    if as_json:
+        import json
+
+        write_text(json.dumps(described(shown), indent=2))
+    else:
+        for line in lines(shown):  # each once it is known
+            write_text(line)
+    raise typer.Exit(exit_code(counted))
+
+
+def _bundle(name: str) -> Bundle:
+    from edge.bundle import default_bundle, load_bundle
+
+    return load_bundle(default_bundle() if name == "default" else Path(name))
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[float], None]]:
+    """Show a bar with the time left on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=None)  # it pulses until a share is known
+        yield lambda share: bar.update(task, total=1.0, completed=share)
