@@ -25,13 +25,14 @@ from calibrate.judge import fit_and_judge
 from calibrate.takes import Take
 from edge.audio import read_clip
 from edge.bundle import Bundle, default_bundle, load_bundle
-from edge.drift import DriftWatch, session_reference
+from edge.drift import DriftWatch
 from edge.engine import Engine
 from edge.events import Drift
 from edge.frontend import Array
 from edge.labels import EMOTIONS
 from edge.profile import Profile
 from edge.recogniser import Recognizer
+from edge.session_reference import session_reference
 from train.corpora import Clip, four_emotions, read_corpus
 
 RATE: Final = 16_000

@@ -283,8 +283,8 @@ def _calibrate(name: str, takes: Sequence[Take], bundle: Bundle) -> tuple[Fitted
 
 def _watched(profile: Profile, bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Profile:
     """Let a profile that will be applied say how the session sounded, for the watch for drift."""
-    from edge.drift import session_reference
     from edge.recogniser import Recognizer
+    from edge.session_reference import session_reference
 
     if profile.verdict != "adopted":
         return profile

@@ -26,16 +26,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
 from edge.errors import ModelError
 from edge.events import Drift
 from edge.frontend import Array
-
-if TYPE_CHECKING:
-    from edge.recogniser import Recognizer
 
 LEAST_SPEECH: Final = 0.5
 """Share of speech in a window that is looked at: pauses have features too, which are no speaker's."""
@@ -45,12 +42,6 @@ GATE_DB: Final = 20.0
 
 FEWEST_WINDOWS: Final = 20
 """A session of fewer is no measure: 5 s at the default step."""
-
-PAUSE_S: Final = 0.6
-"""Between the takes of a session, when it is heard as one stream."""
-
-ROOM: Final = 1e-4
-"""Amplitude of the noise in it: a quiet room, for nothing that is heard is digitally silent."""
 
 _SPREADS: Final = (4.0, 0.3, 1e-3)
 """Smallest spread of the level (dB), the entropy (nats) and a feature: an even session is no strict one."""
@@ -131,27 +122,17 @@ def reference(levels: Array, embeddings: Array, probs: Array) -> Reference | Non
         probs: (M, C), of the profile's head.
     """
     seen = [figures(float(level), *rest) for level, *rest in zip(levels, embeddings, probs, strict=True)]
-    return _summed_up(seen)
+    return summed_up(seen)
 
 
-def session_reference(recogniser: Recognizer, sounds: Sequence[Array]) -> Reference | None:
-    """Hear a session's takes as one stream, as the recogniser will hear the speaker, and sum it up.
-
-    One stream, for windows that begin or end in a pause are part of what is normal.
-
-    Args:
-        recogniser: with the speaker's profile; it is reset.
-        sounds: (N,) samples at 16 kHz of each take.
-    """
-    notes, watch = Notes(), recogniser.watch
-    recogniser.watch = notes
-    try:
-        recogniser.reset()
-        recogniser.feed(_as_one_stream(sounds, recogniser.front_end.sample_rate))
-        return _summed_up(notes.seen)
-    finally:
-        recogniser.watch = watch
-        recogniser.reset()
+def summed_up(seen: Sequence[Array]) -> Reference | None:
+    """Sum up the `figures` of a session's windows; None where there are too few to be a measure."""
+    if len(seen) < FEWEST_WINDOWS:
+        return None
+    windows = np.stack(seen)
+    least = np.full(windows.shape[1], _SPREADS[2], np.float32)
+    least[:2] = _SPREADS[:2]
+    return Reference(windows.mean(axis=0), np.maximum(windows.std(axis=0), least))
 
 
 class Watch(Protocol):
@@ -162,22 +143,6 @@ class Watch(Protocol):
 
     def feed(self, time_s: float, seen: Array) -> Drift | None:
         """Take the `figures` of the window that ends at a time of the stream."""
-
-
-class Notes:
-    """Keeps the figures of all windows. For sessions, which end; `reset` forgets them."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the stream."""
-        self.seen: list[Array] = []
-
-    def feed(self, time_s: float, seen: Array) -> Drift | None:
-        """Keep the figures."""
-        self.seen.append(seen)
-        return None
 
 
 class DriftWatch:
@@ -252,19 +217,3 @@ _CLOSER: Final = "speak closer to the microphone, or calibrate again"
 _FURTHER: Final = "move away from the microphone, or calibrate again"
 _STRANGE: Final = "another speaker, room or noise? calibrate again"
 _UNCERTAIN: Final = "answers grow less certain; calibrate again"
-
-
-def _summed_up(seen: Sequence[Array]) -> Reference | None:
-    if len(seen) < FEWEST_WINDOWS:
-        return None
-    windows = np.stack(seen)
-    least = np.full(windows.shape[1], _SPREADS[2], np.float32)
-    least[:2] = _SPREADS[:2]
-    return Reference(windows.mean(axis=0), np.maximum(windows.std(axis=0), least))
-
-
-def _as_one_stream(sounds: Sequence[Array], sample_rate: int) -> Array:
-    pause = np.zeros(round(PAUSE_S * sample_rate), np.float32)
-    sound: Array = np.concatenate([part for take in sounds for part in (pause, take)] or [pause])
-    sound += np.float32(ROOM) * np.random.default_rng(0).standard_normal(len(sound), np.float32)
-    return sound

@@ -19,12 +19,13 @@ from calibrate.takes import Take
 from edge.audio import read_clip
 from edge.bundle import default_bundle, load_bundle
 from edge.cli import main
-from edge.drift import DriftWatch, session_reference
+from edge.drift import DriftWatch
 from edge.errors import ProfileError
 from edge.frontend import Array
 from edge.labels import EMOTIONS
 from edge.profile import load_profile, profile_path, read_profile
 from edge.recogniser import Recognizer
+from edge.session_reference import session_reference
 from tests.calibrate.voices import speech
 
 pytestmark = pytest.mark.skipif(

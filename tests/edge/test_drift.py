@@ -18,7 +18,6 @@ from edge.drift import (
     Reference,
     figures,
     reference,
-    session_reference,
     spoken_level,
 )
 from edge.errors import ModelError
@@ -26,6 +25,7 @@ from edge.events import Drift, Event
 from edge.frontend import Array
 from edge.profile import Profile
 from edge.recogniser import Recognizer
+from edge.session_reference import session_reference
 from edge.sinks import describe
 from tests.edge.schema import checked_event
 

@@ -1,0 +1,62 @@
+"""How a calibration session sounded, as the recogniser hears it: what `edge.drift` measures from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from edge.drift import Reference, summed_up
+from edge.events import Drift
+from edge.frontend import Array
+from edge.recogniser import Recognizer
+
+PAUSE_S: Final = 0.6
+"""Between the takes of a session, when it is heard as one stream."""
+
+ROOM: Final = 1e-4
+"""Amplitude of the noise in it: a quiet room, for nothing that is heard is digitally silent."""
+
+
+def session_reference(recogniser: Recognizer, sounds: Sequence[Array]) -> Reference | None:
+    """Hear a session's takes as one stream, as the recogniser will hear the speaker, and sum it up.
+
+    One stream, for windows that begin or end in a pause are part of what is normal.
+
+    Args:
+        recogniser: with the speaker's profile; it is reset.
+        sounds: (N,) samples at 16 kHz of each take.
+    """
+    notes, watch = Notes(), recogniser.watch
+    recogniser.watch = notes
+    try:
+        recogniser.reset()
+        recogniser.feed(_as_one_stream(sounds, recogniser.front_end.sample_rate))
+        return summed_up(notes.seen)
+    finally:
+        recogniser.watch = watch
+        recogniser.reset()
+
+
+class Notes:
+    """Keeps the figures of all windows. For sessions, which end; `reset` forgets them."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        self.seen: list[Array] = []
+
+    def feed(self, time_s: float, seen: Array) -> Drift | None:
+        """Keep the figures."""
+        self.seen.append(seen)
+        return None
+
+
+def _as_one_stream(sounds: Sequence[Array], sample_rate: int) -> Array:
+    pause = np.zeros(round(PAUSE_S * sample_rate), np.float32)
+    sound: Array = np.concatenate([part for take in sounds for part in (pause, take)] or [pause])
+    sound += np.float32(ROOM) * np.random.default_rng(0).standard_normal(len(sound), np.float32)
+    return sound
