@@ -113,18 +113,6 @@ def spoken_level(levels: Array) -> float:
     return float(levels[levels > levels.max() - GATE_DB].mean())
 
 
-def reference(levels: Array, embeddings: Array, probs: Array) -> Reference | None:
-    """Sum up a session; None where it is too short to be a measure.
-
-    Args:
-        levels: (M,) the `spoken_level` of each window.
-        embeddings: (M, D), of the profile's normalisation.
-        probs: (M, C), of the profile's head.
-    """
-    seen = [figures(float(level), *rest) for level, *rest in zip(levels, embeddings, probs, strict=True)]
-    return summed_up(seen)
-
-
 def summed_up(seen: Sequence[Array]) -> Reference | None:
     """Sum up the `figures` of a session's windows; None where there are too few to be a measure."""
     if len(seen) < FEWEST_WINDOWS:

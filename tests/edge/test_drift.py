@@ -17,8 +17,8 @@ from edge.drift import (
     DriftWatch,
     Reference,
     figures,
-    reference,
     spoken_level,
+    summed_up,
 )
 from edge.errors import ModelError
 from edge.events import Drift, Event
@@ -171,7 +171,9 @@ def test_a_reference_is_mean_and_spread_with_a_least() -> None:
     levels = np.resize(np.array([-30.0, -10.0], np.float32), 40)
     embeddings = generator.normal(2.0, 0.1, (40, SIZE)).astype(np.float32)
     embeddings[:, 0] = 7.0
-    made = reference(levels, embeddings, np.tile(EVEN, (40, 1)))
+    made = summed_up(
+        [figures(float(level), row, EVEN) for level, row in zip(levels, embeddings, strict=True)]
+    )
     assert made is not None
     assert made.mean[:2] == pytest.approx([-20.0, math.log(4.0)])
     assert made.mean[2:] == pytest.approx(embeddings.mean(axis=0))
@@ -180,9 +182,8 @@ def test_a_reference_is_mean_and_spread_with_a_least() -> None:
 
 
 def test_too_short_a_session_is_no_measure() -> None:
-    count = FEWEST_WINDOWS - 1
-    few = np.zeros(count, np.float32), np.zeros((count, SIZE), np.float32), np.tile(EVEN, (count, 1))
-    assert reference(*few) is None
+    assert summed_up([AT] * (FEWEST_WINDOWS - 1)) is None
+    assert summed_up([AT] * FEWEST_WINDOWS) is not None
 
 
 def test_a_reference_is_read_back_as_it_was_stored() -> None:
