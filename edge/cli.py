@@ -102,6 +102,10 @@ def main() -> None:
         code = app(prog_name="mmtl", standalone_mode=False)
     except ReaderGone:
         return
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer ends with 1 when `| head` has enough
+            return
+        raise
     except MmtlError as error:
         _fail(str(error), error.exit_code)
     except _Misuse as error:

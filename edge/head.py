@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import numpy as np
@@ -72,10 +72,6 @@ class Head:
         head = Head(**arrays, temperature=temperature.item())
         head._check()
         return head
-
-    def with_temperature(self, temperature: float) -> Head:
-        """Return the same head with another temperature."""
-        return replace(self, temperature=temperature)
 
     def _check(self) -> None:
         layers = [

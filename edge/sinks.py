@@ -33,8 +33,7 @@ class ReaderGone(Exception):  # noqa: N818 - news, not an error
     """Whoever read our output has had enough (`mmtl run ... | head -1`): stop quietly, with exit code 0.
 
     The stream that broke already leads nowhere when this is raised, so Python's own flush at exit
-    has nothing to complain about. A command that prints by itself and meets a BrokenPipeError
-    calls `silence_stdout` to the same end.
+    has nothing to complain about.
     """
 
 
@@ -227,12 +226,6 @@ def clock_time(seconds: float) -> str:
 def printable(text: str) -> str:
     """Replace what could steer a terminal or break a line: names come from files and devices."""
     return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def silence_stdout() -> None:
-    """Let whatever is still to be written to stdout go nowhere, the flush at exit included."""
-    if sys.stdout is not None:
-        _silence(sys.stdout)
 
 
 def write_text(text: str) -> None:

@@ -501,6 +501,17 @@ def test_a_reader_of_a_conversion_who_leaves_early_is_no_error(mmtl: Mmtl, tmp_p
         assert running.wait(timeout=60) == 0
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["verify", "default", "demo"]], ids=" ".join)
+def test_a_reader_of_what_a_command_prints_may_be_gone_before_it_begins(arguments: list[str]) -> None:
+    running = process(*arguments)
+    assert running.stdout
+    running.stdout.close()
+    assert running.stderr
+    with running:
+        assert running.stderr.read() == ""
+        assert running.wait(timeout=60) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_flushes_and_ends_in_a_summary_and_code_0(number: signal.Signals, tmp_path: Path) -> None:
     path = tmp_path / "long.wav"

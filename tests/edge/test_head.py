@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -37,7 +37,10 @@ def test_the_probabilities_sum_to_one(head: Head) -> None:
 
 
 def test_the_temperature_changes_the_confidence_but_not_the_label(head: Head) -> None:
-    sure, unsure = head.with_temperature(0.5).probs(EMBEDDINGS), head.with_temperature(5.0).probs(EMBEDDINGS)
+    sure, unsure = (
+        replace(head, temperature=0.5).probs(EMBEDDINGS),
+        replace(head, temperature=5.0).probs(EMBEDDINGS),
+    )
     assert (sure.argmax(axis=1) == unsure.argmax(axis=1)).all()
     assert (sure.max(axis=1) > unsure.max(axis=1)).all()
 
@@ -48,7 +51,7 @@ def test_large_logits_do_not_overflow() -> None:
 
 
 def test_it_is_read_back_as_it_was_stored(head: Head) -> None:
-    again = Head.from_tensors(head.with_temperature(1.5).tensors())
+    again = Head.from_tensors(replace(head, temperature=1.5).tensors())
     assert again.temperature == 1.5
     for field in fields(Head):
         if field.name != "temperature":

@@ -43,7 +43,7 @@ def profile(bundle: Bundle) -> Profile:
     return Profile(
         name="anna",
         bundle=bundle.fingerprint,
-        head=bundle.head.with_temperature(1.25),
+        head=replace(bundle.head, temperature=1.25),
         levels=replace(bundle.manifest.levels, reference=-0.5),
         statistics=replace(bundle.statistics, mean=bundle.statistics.mean + 1),
         verdict="adopted",
@@ -207,7 +207,7 @@ def test_numbers_that_cannot_be_used_are_refused(profile: Profile, bundle: Bundl
     mean = np.full_like(bundle.statistics.mean, np.nan)
     save_profile(path, replace(profile, statistics=BinStatistics(mean, bundle.statistics.std)))
     assert "not usable" in refused(path, bundle)
-    save_profile(path, replace(profile, head=profile.head.with_temperature(0.0)))
+    save_profile(path, replace(profile, head=replace(profile.head, temperature=0.0)))
     assert "not usable" in refused(path, bundle)
 
 
