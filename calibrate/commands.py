@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from calibrate.full import FullTuning
     from calibrate.guided import GuidedSession
     from calibrate.judge import Fitted, Judgement
+    from calibrate.outcome import Outcome
     from calibrate.takes import Take
     from edge.bundle import Bundle
     from edge.engine import Engine
@@ -172,29 +173,33 @@ class Order:
     replace: bool
     """Whether there may be a profile of that name already."""
 
-    def fit(self, takes: Sequence[Take], model: Bundle) -> tuple[Fitted, Judgement | None]:
-        """Tune and fit; write the profile, and the bundle if it helps."""
+    def fit(self, takes: Sequence[Take], model: Bundle) -> Outcome:
+        """Tune and fit; write the bundle if it helps, and the profile unless it would cost one in use."""
+        from calibrate.outcome import Outcome
         from edge.profile import save_profile
 
         tuned = _tune(self.tuning, self.name, takes, model)
-        fitted, profile = _calibrate(self.name, takes, model)
+        fitted, profile, doubtful = _calibrate(self.name, takes, model)
         _require_free(self.name, self.path, replace=self.replace)  # a session takes minutes
-        save_profile(self.path, profile)
-        return fitted, tuned
+        stays = _in_use(self.path, model) if profile.verdict != "adopted" else None
+        if stays is None:
+            save_profile(self.path, profile)
+        return Outcome(fitted, tuned, [(index + 1, takes[index]) for index in doubtful], stays)
 
-    def show(self, fitted: Fitted, tuned: Judgement | None) -> None:
+    def show(self, outcome: Outcome) -> None:
         """Print what came of it."""
-        _show(self.name, fitted)
-        _show_tuned(fitted, tuned, self.out)
+        from calibrate.outcome import show
+
+        show(self.name, outcome, self.out)
 
 
 def _read(order: Order, manifest: Path, bundle: Path | None) -> None:
     """Calibrate on the takes that a manifest lists."""
     from calibrate.takes import read_takes
 
-    fitted, tuned = order.fit(read_takes(manifest), _bundle(bundle))
-    order.show(fitted, tuned)
-    _draw(order.name, fitted, order.picture)
+    outcome = order.fit(read_takes(manifest), _bundle(bundle))
+    order.show(outcome)
+    _draw(order.name, outcome.fitted, order.picture)
 
 
 def _hold(order: Order, model: Bundle, guided: GuidedSession) -> None:
@@ -203,10 +208,10 @@ def _hold(order: Order, model: Bundle, guided: GuidedSession) -> None:
     if not recorded:
         return
     with guided.kept_if_it_fails():
-        fitted, tuned = order.fit(recorded, model)
-    order.show(fitted, tuned)
-    guided.finish(adopted=fitted.judgement.verdict == "adopted")
-    _draw(order.name, fitted, order.picture)
+        outcome = order.fit(recorded, model)
+    order.show(outcome)
+    guided.finish(adopted=outcome.adopted, doubtful=bool(outcome.doubtful))
+    _draw(order.name, outcome.fitted, order.picture)
 
 
 def _require_free(name: str, path: Path, *, replace: bool) -> None:
@@ -215,6 +220,17 @@ def _require_free(name: str, path: Path, *, replace: bool) -> None:
         raise UsageError(
             f"there is a profile {name} already: give --replace to overwrite it, or another name"
         )
+
+
+def _in_use(path: Path, model: Bundle) -> Profile | None:
+    """Read the profile in place, if it is one that can be applied."""
+    from edge.errors import ProfileError
+    from edge.profile import load_profile
+
+    try:
+        return load_profile(path, model)
+    except ProfileError:
+        return None
 
 
 def _refuse_with_manifest(options: Mapping[str, object]) -> None:
@@ -248,16 +264,19 @@ def _tune(tuning: FullTuning | None, name: str, takes: Sequence[Take], bundle: B
     return tuning.fit(name, takes, read_sounds(takes, bundle)) if tuning else None
 
 
-def _calibrate(name: str, takes: Sequence[Take], bundle: Bundle) -> tuple[Fitted, Profile]:
-    """Fit and judge; return the profile too."""
+def _calibrate(name: str, takes: Sequence[Take], bundle: Bundle) -> tuple[Fitted, Profile, list[int]]:
+    """Fit and judge; return the profile too, and which takes do not sound like the others."""
     import time
 
     from calibrate.judge import fit_and_judge
     from calibrate.takes import count_ratings, count_takes, read_sounds
+    from calibrate.voices import unlike_the_others
     from edge.engine import Engine
+    from edge.labels import EMOTIONS
     from edge.profile import Profile
 
     sounds = read_sounds(takes, bundle)
+    doubtful = unlike_the_others(sounds, bundle.manifest.front_end)
     began = time.perf_counter()
     # Always the CPU: another provider's rounding could turn a close decision.
     engine = Engine(bundle, "cpu")
@@ -265,6 +284,9 @@ def _calibrate(name: str, takes: Sequence[Take], bundle: Bundle) -> tuple[Fitted
     report = {
         "takes": count_takes(takes),
         "ratings": count_ratings(takes),
+        "doubtful_takes": [
+            {"take": index + 1, "emotion": EMOTIONS[takes[index].emotion]} for index in doubtful
+        ],
         "sound_s": round(sum(map(len, sounds)) / bundle.manifest.front_end.sample_rate, 2),
         "fit_s": round(time.perf_counter() - began, 2),
         **fitted.report(),
@@ -278,7 +300,7 @@ def _calibrate(name: str, takes: Sequence[Take], bundle: Bundle) -> tuple[Fitted
         verdict=fitted.judgement.verdict,
         report=report,
     )
-    return fitted, _watched(profile, bundle, engine, sounds)
+    return fitted, _watched(profile, bundle, engine, sounds), doubtful
 
 
 def _watched(profile: Profile, bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Profile:
@@ -290,41 +312,6 @@ def _watched(profile: Profile, bundle: Bundle, engine: Engine, sounds: Sequence[
         return profile
     recogniser = Recognizer(bundle, profile=profile, engine=engine)
     return dataclasses.replace(profile, reference=session_reference(recogniser, sounds))
-
-
-def _show(name: str, fitted: Fitted) -> None:
-    """Print the scores before and after, the verdict and what to do with it."""
-    from rich.console import Console
-
-    from calibrate.summary import conclusion, confusions, how_it_was_judged, score_table
-
-    judgement = fitted.judgement
-    console = Console(highlight=False, markup=False)
-    console.print(score_table(judgement))
-    console.print(f"\n{confusions(judgement)}\n", soft_wrap=True)
-    console.print(how_it_was_judged(fitted.folds), soft_wrap=True)
-    console.print(conclusion(judgement), soft_wrap=True)
-    if judgement.verdict == "adopted":
-        console.print(f"Apply it: mmtl monitor --profile {name}", soft_wrap=True)
-    else:
-        console.print(
-            f"The generic model stays. The profile {name} is kept to be looked at: mmtl profile show {name}",
-            soft_wrap=True,
-        )
-
-
-def _show_tuned(fitted: Fitted, tuned: Judgement | None, out: Path | None) -> None:
-    """Print what the tuned network gives beside the profile, and what became of it."""
-    if tuned is None or out is None:
-        return
-    from rich.console import Console
-
-    from calibrate.full import full_conclusion, full_table
-
-    console = Console(highlight=False, markup=False)
-    console.print()
-    console.print(full_table(fitted.judgement, tuned))
-    console.print(full_conclusion(fitted.judgement, tuned, out), soft_wrap=True)
 
 
 def _draw(name: str, fitted: Fitted, picture: Path | None) -> None:

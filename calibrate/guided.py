@@ -96,9 +96,14 @@ class GuidedSession:
             self._say_how_to_go_on()
             raise
 
-    def finish(self, *, adopted: bool) -> None:
-        """Copy the recordings if they shall be kept and delete them, unless more takes shall be added."""
-        if not adopted and self._wants_more():
+    def finish(self, *, adopted: bool, doubtful: bool = False) -> None:
+        """Copy the recordings if they shall be kept and delete them, unless there is more to do with them.
+
+        Args:
+            adopted: else more takes may be added.
+            doubtful: whether a take does not sound like the others, and may be listened to.
+        """
+        if (doubtful and self._wants_to_listen()) or (not adopted and self._wants_more()):
             return
         if self._wish.keep_recordings:
             takes = self._folder.takes(self._session)
@@ -117,11 +122,23 @@ class GuidedSession:
                 f"the recordings cannot be copied ({error}): they are still in {self._folder.path}"
             ) from error
 
+    def _wants_to_listen(self) -> bool:
+        if not self._wants_to_keep("Keep the recordings on this device, to listen to them?"):
+            return False
+        _say("To record a take again, delete its file there first.")
+        _say(f"Go on: {self._command(takes=None, replace=True)}")
+        return True
+
     def _wants_more(self) -> bool:
         more = min(MOST_TAKES, self._session.takes + MORE_TAKES)
         if more == self._session.takes:
             return False
-        question = "More takes may help. Keep these on this device, to add to them later?"
+        if not self._wants_to_keep("More takes may help. Keep these on this device, to add to them later?"):
+            return False
+        _say(f"Add to them: {self._command(takes=more, replace=True)}")
+        return True
+
+    def _wants_to_keep(self, question: str) -> bool:
         try:
             wanted = typer.confirm(question, default=False, err=True)
         except typer.Abort:  # Ctrl-C keeps what is done
@@ -129,7 +146,6 @@ class GuidedSession:
             wanted = True
         if wanted:
             _say(f"They are kept in {self._folder.path}")
-            _say(f"Add to them: {self._command(takes=more, replace=True)}")
         return wanted
 
     def _say_how_to_go_on(self) -> None:

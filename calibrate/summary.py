@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from calibrate.folds import Folds
 from calibrate.judge import Judgement
 from calibrate.scores import Gain, Scores
+from calibrate.takes import Take
 from edge.labels import EMOTIONS
+from edge.sinks import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,6 +43,15 @@ def confusions(judgement: Judgement) -> str:
 def conclusion(judgement: Judgement) -> str:
     """Say what was decided and why."""
     return f"{judgement.verdict} ({judgement.chosen.name}): {judgement.reason}"
+
+
+def doubt(number: int, take: Take) -> str:
+    """Say that a take, counted from 1, may be another person's."""
+    said = f', "{take.text}"' if take.text else ""
+    return printable(
+        f"Take {number} ({EMOTIONS[take.emotion]}{said}) does not sound like the other takes: "
+        f"listen to {take.path}, and record it again if somebody else spoke."
+    )
 
 
 def how_it_was_judged(folds: Folds) -> str:

@@ -23,7 +23,7 @@ from edge.drift import DriftWatch
 from edge.errors import ProfileError
 from edge.frontend import Array
 from edge.labels import EMOTIONS
-from edge.profile import load_profile, profile_path, read_profile
+from edge.profile import load_profile, profile_path, read_profile, save_profile
 from edge.recogniser import Recognizer
 from edge.session_reference import session_reference
 from tests.calibrate.voices import speech
@@ -146,6 +146,59 @@ def test_an_existing_profile_is_replaced_only_when_asked(run: Run, telling: Path
     profile_path("anna").write_bytes(b"an old one")
     assert run("anna", "--from", telling, "--replace")[0] == 0
     assert read_profile(profile_path("anna")).name == "anna"
+
+
+def test_a_session_that_does_not_help_does_not_cost_a_profile_in_use(
+    run: Run, telling: Path, tmp_path: Path
+) -> None:
+    run("anna", "--from", telling)
+    before = profile_path("anna").read_bytes()
+    made = read_profile(profile_path("anna")).made
+    assert made is not None
+    (tmp_path / "new").mkdir()
+    misleading = session(tmp_path / "new", TWELVE, much_the_same(voice(0, 0)))
+    code, out, _ = run("anna", "--from", misleading, "--replace")
+    assert (code, profile_path("anna").read_bytes()) == (0, before)
+    assert "rejected" in out
+    assert f"The earlier profile anna of {made:%Y-%m-%d %H:%M} UTC stays in use" in out
+    assert "kept to be looked at" not in out
+
+
+def test_a_session_that_helps_replaces_a_profile_in_use(run: Run, telling: Path) -> None:
+    run("anna", "--from", telling)
+    rows = telling.read_text().splitlines()
+    telling.write_text("\n".join([f"{rows[0]},text", *(f"{row},The lid." for row in rows[1:])]))
+    _, out, _ = run("anna", "--from", telling, "--replace")
+    assert "stays in use" not in out
+    assert read_profile(profile_path("anna")).report["one_sentence"] is True
+
+
+@pytest.mark.parametrize("change", [{"verdict": "rejected"}, {"bundle": "another model's"}])
+def test_a_profile_that_cannot_be_applied_gives_way_to_a_rejected_one(
+    run: Run, telling: Path, misleading: Path, change: dict[str, str]
+) -> None:
+    run("anna", "--from", telling)
+    save_profile(profile_path("anna"), replace(read_profile(profile_path("anna")), **change))  # type: ignore[arg-type]
+    _, out, _ = run("anna", "--from", misleading, "--replace")
+    assert "The profile anna is kept to be looked at" in out
+    kept = read_profile(profile_path("anna"))
+    assert (kept.verdict, kept.bundle) == ("rejected", load_bundle(default_bundle()).fingerprint)
+
+
+def test_a_take_that_sounds_like_another_person_s_is_named_before_the_judgement(
+    run: Run, telling: Path, tmp_path: Path
+) -> None:
+    run("anna", "--from", telling)
+    assert read_profile(profile_path("anna")).report["doubtful_takes"] == []
+    (tmp_path / "mixed").mkdir()
+    sounds = much_the_same(speech())
+    sounds[4] = sounds[4][::2]
+    code, out, _ = run("anne", "--from", session(tmp_path / "mixed", TWELVE, sounds))
+    assert code == 0
+    assert out.startswith("Take 5 (neutral) does not sound like the other takes: listen to ")
+    assert "4.wav, and record it again if somebody else spoke.\n" in out
+    report = read_profile(profile_path("anne")).report
+    assert report["doubtful_takes"] == [{"take": 5, "emotion": "neutral"}]
 
 
 def test_a_link_to_nowhere_is_a_profile_too(run: Run, telling: Path, tmp_path: Path) -> None:

@@ -272,3 +272,38 @@ def test_recordings_that_cannot_be_copied_are_not_deleted(
     with pytest.raises(UsageError, match="they are still in"):
         guided.finish(adopted=True)
     assert len(SessionFolder("anna").load().done) == 8
+
+
+def test_a_take_that_is_doubted_can_be_listened_to_and_recorded_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records(monkeypatch, 8, complete=True)
+    guided = GuidedSession(Wish("anna", language="en", agreed=True))
+    takes = guided.hold()
+    answer(monkeypatch, yes=True)
+    guided.finish(adopted=True, doubtful=True)
+    said = capsys.readouterr().err
+    assert f"They are kept in {takes[4].path.parent}" in said
+    assert "To record a take again, delete its file there first." in said
+    assert "Go on: mmtl calibrate anna --resume --replace" in said
+    takes[4].path.unlink()
+    asked: list[int] = []
+
+    def hold(session: Session, _: SessionFolder, __: str | None) -> tuple[Session, bool]:
+        asked.extend(prompt.index for prompt in session.open)
+        return session, False
+
+    monkeypatch.setattr(calibrate.guided, "hold", hold)
+    GuidedSession(Wish("anna", resume=True, replace=True, agreed=True)).hold()
+    assert asked == [4]
+
+
+def test_the_recordings_of_a_doubted_take_go_unless_they_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records(monkeypatch, 8, complete=True)
+    guided = GuidedSession(Wish("anna", language="en", agreed=True))
+    guided.hold()
+    guided.finish(adopted=True, doubtful=True)
+    assert not SessionFolder("anna").path.exists()
+    assert "recordings are deleted" in capsys.readouterr().err

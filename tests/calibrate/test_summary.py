@@ -11,8 +11,9 @@ from rich.console import Console
 from calibrate.folds import Folds
 from calibrate.judge import Judgement
 from calibrate.scores import Gain
-from calibrate.summary import change_of, conclusion, confusions, how_it_was_judged, score_table
+from calibrate.summary import change_of, conclusion, confusions, doubt, how_it_was_judged, score_table
 from tests.calibrate.judgements import HELPED, UNCHANGED
+from tests.calibrate.toys import take
 
 ROUNDS = (np.array([0, 1]),)
 
@@ -85,3 +86,12 @@ def test_it_is_said_how_takes_were_held_out(folds: Folds, said: str) -> None:
 def test_the_verdict_comes_with_its_reason() -> None:
     assert conclusion(HELPED) == "adopted (bias): it lowers the log loss of held-out takes by 0.62"
     assert conclusion(UNCHANGED).startswith("rejected (generic): nothing can be fitted without")
+
+
+def test_a_doubted_take_is_named_by_number_manner_and_sentence() -> None:
+    asked = "listen to take.wav, and record it again if somebody else spoke."
+    assert doubt(5, take(3, "The lid.")) == (
+        f'Take 5 (angry, "The lid.") does not sound like the other takes: {asked}'
+    )
+    assert doubt(1, take(0)) == f"Take 1 (neutral) does not sound like the other takes: {asked}"
+    assert "\x1b" not in doubt(2, take(1, "\x1b[2J"))

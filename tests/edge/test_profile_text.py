@@ -102,3 +102,12 @@ def test_a_report_can_neither_steer_the_terminal_nor_add_a_line(profile: Profile
 
 def test_a_report_of_nothing_is_no_trouble(profile: Profile, bundle: Bundle) -> None:
     assert "empty" in as_text(replace(profile, report={"empty": {}, "table": {"a": {}}}), bundle)
+
+
+def test_a_list_of_nothing_is_said_to_be_none(profile: Profile, bundle: Bundle) -> None:
+    report = {"doubtful_takes": [], "others": [{"take": 5, "emotion": "angry"}]}
+    lines = as_text(replace(profile, report=report), bundle).splitlines()
+    assert [line.split() for line in lines[-2:]] == [
+        ["doubtful", "takes", "none"],
+        ["others", "take", "5,", "emotion", "angry"],
+    ]

@@ -1,0 +1,116 @@
+"""Which take of a session sounds like another person's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibrate.voices import (
+    FEWEST,
+    NEIGHBOURS,
+    PITCH_SPREAD,
+    UNLIKE,
+    USUAL,
+    strangeness,
+    unlike_the_others,
+    voice_of,
+)
+from edge.frontend import Array, FrontEnd
+from tests.calibrate.voices import room, speech
+
+FRONT_END = FrontEnd()
+
+
+def buzz(pitch_hz: float, ringing_hz: float = 0.0, seconds: float = 0.5) -> Array:
+    """A voice almost without a mouth: harmonics that fall by 6 dB an octave, and those that ring."""
+    time_s = np.arange(round(16_000 * seconds)) / 16_000
+    numbers = np.arange(1, int(4_000 / pitch_hz))
+    sizes = 1.0 / numbers + (np.abs(numbers * pitch_hz - ringing_hz) < pitch_hz)
+    tones = np.sin(2.0 * np.pi * pitch_hz * np.outer(time_s, numbers)) @ sizes
+    sound: Array = (0.1 * tones).astype(np.float32) + room(seconds)
+    return sound
+
+
+def said_by(size: float, seed: int) -> Array:
+    """Speech of a person so many times smaller than the one of `speech`: all frequencies are higher."""
+    draw = np.random.default_rng(seed)
+    spoken, pace = speech(), size * draw.uniform(0.97, 1.03)
+    begin = draw.uniform(0.0, 0.2 * len(spoken))
+    sound: Array = np.interp(
+        np.arange(begin, len(spoken) - 1.0, pace), np.arange(len(spoken)), spoken
+    ).astype(np.float32)
+    return sound
+
+
+def pitch_of(sound: Array) -> float:
+    return float(2.0 ** (PITCH_SPREAD * voice_of(sound, FRONT_END)[0]))
+
+
+@given(st.floats(80.0, 400.0))
+def test_the_pitch_of_a_voice_is_found(pitch_hz: float) -> None:
+    assert pitch_of(buzz(pitch_hz)) == pytest.approx(pitch_hz, rel=0.03)
+
+
+@pytest.mark.parametrize("pitch_hz", [90.0, 110.0])
+def test_what_rings_in_the_mouth_is_not_taken_for_the_pitch(pitch_hz: float) -> None:
+    assert pitch_of(buzz(pitch_hz, ringing_hz=4.0 * pitch_hz)) == pytest.approx(pitch_hz, rel=0.03)
+
+
+@given(st.floats(0.01, 1.5))
+def test_how_loud_a_take_is_says_nothing_of_the_voice(gain: float) -> None:
+    sound = speech(peak=0.6)
+    louder = voice_of(np.float32(gain) * sound, FRONT_END)
+    np.testing.assert_allclose(louder, voice_of(sound, FRONT_END), atol=1e-3)
+
+
+def test_a_take_without_pitch_is_described_too() -> None:
+    hiss = room(1.0, 0.1)
+    assert np.isfinite(voice_of(hiss, FRONT_END)).all()
+    assert np.isfinite(voice_of(hiss[: FRONT_END.win_length], FRONT_END)).all()
+
+
+def test_strangeness_is_the_distance_to_the_nearest_takes_by_that_of_the_others() -> None:
+    voices = np.random.default_rng(2).standard_normal((9, 4))
+
+    def away(index: int, among: list[int]) -> float:
+        squares = [np.mean((voices[index] - voices[other]) ** 2) for other in among if other != index]
+        return float(np.mean(sorted(squares)[:NEIGHBOURS]))
+
+    for index, strange in enumerate(strangeness(voices)):
+        others = [other for other in range(9) if other != index]
+        usual = np.mean([away(other, others) for other in others])
+        assert strange == pytest.approx(away(index, others) / (usual + USUAL))
+
+
+@given(st.permutations(range(9)))
+def test_the_order_of_the_takes_makes_no_difference(order: list[int]) -> None:
+    voices = np.random.default_rng(3).standard_normal((9, 4))
+    np.testing.assert_allclose(strangeness(voices[order]), strangeness(voices)[order])
+
+
+def test_two_manners_of_one_person_are_not_two_persons() -> None:
+    manners = np.repeat([[0.0] * 4, [8.0] * 4], 4, axis=0)
+    voices = manners + 0.5 * np.random.default_rng(4).standard_normal((8, 4))
+    assert (strangeness(voices) < UNLIKE).all()
+
+
+def test_takes_that_are_as_good_as_the_same_are_not_told_apart() -> None:
+    voices = 0.01 * np.random.default_rng(5).standard_normal((8, 4))
+    voices[3] += 0.2
+    assert (strangeness(voices) < UNLIKE).all()
+
+
+@pytest.mark.parametrize("place", [0, 5, 7])
+def test_the_take_of_another_person_is_suspected_and_no_other(place: int) -> None:
+    sounds = [said_by(1.0, seed) for seed in range(8)]
+    assert unlike_the_others(sounds, FRONT_END) == []
+    sounds[place] = said_by(1.6, place)
+    assert unlike_the_others(sounds, FRONT_END) == [place]
+
+
+def test_too_few_takes_say_nothing_of_one_of_them() -> None:
+    sounds = [*(said_by(1.0, seed) for seed in range(FEWEST - 2)), said_by(1.6, 9)]
+    assert unlike_the_others(sounds, FRONT_END) == []
+    assert unlike_the_others([*sounds, said_by(1.0, 10)], FRONT_END) == [FEWEST - 2]
