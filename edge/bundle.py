@@ -53,6 +53,19 @@ class Graphs:
     window_features: int
     """Features of a full window."""
 
+    def frames_of(self, end: int) -> tuple[int, int]:
+        """Return the frames, first and after the last, of the window that ends before a feature."""
+        first = max(0, end - self.window_features)
+        return first * self.frames_per_feature, self.frames_in(end)
+
+    def frames_in(self, features: int) -> int:
+        """Count the frames that so many features are made of, > 0."""
+        return (features - 1) * self.frames_per_feature + self.frames_for_first
+
+    def features_in(self, frames: int) -> int:
+        """Count the features that so many frames complete."""
+        return max(0, (frames - self.frames_for_first) // self.frames_per_feature + 1)
+
 
 Constants = TypeVar("Constants", FrontEnd, Levels, Graphs)
 
@@ -249,7 +262,7 @@ def _check_emotions(bundle: Bundle) -> None:
 
 def _check_sizes(bundle: Bundle) -> None:
     front_end, graphs = bundle.manifest.front_end, bundle.manifest.graphs
-    window = (front_end.window_frames - graphs.frames_for_first) // graphs.frames_per_feature + 1
+    window = graphs.features_in(front_end.window_frames)
     sizes = {
         "sample rate": (front_end.sample_rate, FrontEnd.sample_rate),
         "number of bins": (front_end.bins, min(front_end.bins, front_end.n_fft // 2 + 1)),

@@ -304,7 +304,8 @@ class Recognizer:
         embeddings, probs = self._judged(windows)
         self._spent["classifier"] += self._clock() - started
         happenings = [(frame, False, 0) for frame in self._changes(first_frame)]
-        happenings += [(self._frames_of(end)[1], True, index) for index, end in enumerate(windows)]
+        graphs = self.engine.graphs
+        happenings += [(graphs.frames_in(end), True, index) for index, end in enumerate(windows)]
         events: list[Event] = []
         for frame, is_window, index in sorted(happenings):
             if is_window:
@@ -351,7 +352,7 @@ class Recognizer:
             self._decision.reset()
             return [Speech(time_s=now, active=True)]
         events: list[Event] = []
-        end = self._features_in(frame)
+        end = self.engine.graphs.features_in(frame)
         if not self._decision.windows and end > 0:
             events.append(self._window(end, self._judged([end])[1][0], began, together=1))
             self._last_window = end
@@ -376,7 +377,7 @@ class Recognizer:
     def _window(self, end: int, probs: Array, began: float, together: int) -> Window:
         """Decide on a window; the compute time so far is shared by the windows that came together."""
         started = self._clock()
-        first, last = self._frames_of(end)
+        first, last = self.engine.graphs.frames_of(end)
         flags = self._speech[first:last]
         hop_s = self.front_end.hop_length_ms / 1000.0
         needed = min(self.settings.speech_needed_s / hop_s, len(flags) / 3.0)
@@ -403,26 +404,12 @@ class Recognizer:
         """Show a window to the watch, if there is one, where it is full and enough of it is speech."""
         if self.watch is None or end < self.engine.graphs.window_features:
             return []
-        first, last = self._frames_of(end)
+        first, last = self.engine.graphs.frames_of(end)
         if np.count_nonzero(self._speech[first:last]) < LEAST_SPEECH * (last - first):
             return []
         seen = figures(spoken_level(self._dbfs[first:last]), embedding, probs)
         drift = self.watch.feed(time_s, seen)
         return [drift] if drift else []
-
-    def _frames_of(self, end: int) -> tuple[int, int]:
-        """Return the frames, first and after the last, of the window that ends before a feature."""
-        graphs = self.engine.graphs
-        first = max(0, end - graphs.window_features)
-        return (
-            first * graphs.frames_per_feature,
-            (end - 1) * graphs.frames_per_feature + graphs.frames_for_first,
-        )
-
-    def _features_in(self, frames: int) -> int:
-        """Count the features that so many frames complete."""
-        graphs = self.engine.graphs
-        return max(0, (frames - graphs.frames_for_first) // graphs.frames_per_feature + 1)
 
     def _in_dbfs(self, levels: Array) -> Array:
         full_scale = np.float32(np.log(self.front_end.full_scale_power))

@@ -115,12 +115,9 @@ def _due(recogniser: Recognizer, count: int) -> list[int]:
         raise UsageError(
             f"{heard:.2f} s of sound arrived, expected at least {least:.2f} s: name a longer file"
         )
-    features = (frames - graphs.frames_for_first) // graphs.frames_per_feature + 1
+    features = graphs.features_in(frames)
     ends = {*range(graphs.window_features, features, recogniser.step_features), features}
-    return [
-        front_end.samples_in((end - 1) * graphs.frames_per_feature + graphs.frames_for_first)
-        for end in sorted(ends)
-    ]
+    return [front_end.samples_in(graphs.frames_in(end)) for end in sorted(ends)]
 
 
 def _random_blocks(total: int, generator: np.random.Generator) -> list[slice]:
@@ -150,7 +147,7 @@ def _said(recogniser: Recognizer, events: Iterable[Event]) -> Ends:
 def _offline(bundle: Bundle, samples: Array, ends: list[int], progress: Callable[[float], None]) -> Ends:
     """Run the whole-window graph on the frames of each window."""
     front_end, graphs = bundle.manifest.front_end, bundle.manifest.graphs
-    length = (graphs.window_features - 1) * graphs.frames_per_feature + graphs.frames_for_first
+    length = graphs.frames_in(graphs.window_features)
     frames = _normalised(bundle, samples, front_end)
     graph, probs = WindowEngine(bundle), {}
     for done, end in enumerate(ends, start=1):

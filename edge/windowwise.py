@@ -51,7 +51,7 @@ class WindowwiseEngine:
         """
         graphs, self.bins = bundle.manifest.graphs, bundle.manifest.front_end.bins
         self.graphs = replace(graphs, feature_size=graphs.frames_for_first * self.bins)
-        self.frames = (graphs.window_features - 1) * graphs.frames_per_feature + graphs.frames_for_first
+        self.frames = graphs.frames_in(graphs.window_features)
         """T of a full window: 297."""
         self.provider = provider
         self.reason = reason

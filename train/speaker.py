@@ -69,7 +69,7 @@ def speaker_samples(
         graphs: tell how long a window is.
         auxiliary: which dimensions are auxiliary tasks, in order.
     """
-    window = graphs.frames_for_first + (graphs.window_features - 1) * graphs.frames_per_feature
+    window = graphs.frames_in(graphs.window_features)
     segments, labels = [], []
     for item, take in zip(frames, takes, strict=True):
         of_take = [take.emotion, *_ratings(take, auxiliary)]
