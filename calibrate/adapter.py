@@ -1,22 +1,24 @@
 """A linear layer beside the head, pulled towards nothing: what one speaker does differently.
 
-    logits' / T = logits / T + A x,     x = [e / s_e, h / s_h, 1]
+    logits' / T = logits / T + A x,     x = [e / s_e, (v - c) / s_v, h / s_h, 1]
 
-e is the embedding and h what FC 1 makes of it. The part on h moves the map from FC 1 to the emotions
-off its path through the few auxiliary logits; the part on e reaches what FC 1 left out. A = 0 is the
+e is the embedding, v the long-term spectrum, c its mean over the session, and h what FC 1 makes of e.
+The part on h moves the map from FC 1 to the emotions off its path through the few auxiliary logits;
+the part on e reaches what FC 1 left out, and the part on v what the network left out. A = 0 is the
 generic head, so the pull is towards the generic meta and transfer learner (Cai et al. 2020, section
 2.4, tune them without any pull).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from calibrate.descent import Floats, Objective, descend
 from calibrate.examples import Examples, cross_entropy
+from edge.frontend import Array
 from edge.head import Head
 
 PULL: Final = 6.0
@@ -29,8 +31,38 @@ those of one session resemble one another.
 EMBEDDING_SCALE: Final = 0.3
 """s_e: about the root mean square of an embedding's values."""
 
+MEAN_SCALE: Final = 0.5
+"""s_v of the spectrum's means, in nats, chosen with the next as `docs/calibration.md` says."""
+
+DEVIATION_SCALE: Final = 0.125
+"""s_v of its deviations, in nats."""
+
 HIDDEN_SCALE: Final = 0.42
 """s_h: about half that of FC 1's outputs, which are pulled less hard for it."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How what a head may read becomes the layer's x."""
+
+    offset: Floats
+    """(X,): 0 for the embedding, c for the spectrum."""
+    scale: Floats
+    """(X,): s_e, then s_v."""
+
+    @staticmethod
+    def of(generic: Head, examples: Examples) -> Scaling:
+        """Take the session's mean spectrum, the emotions counting alike."""
+        size, values = generic.input_size, examples.inputs.shape[1]
+        offset = examples.weights @ examples.inputs
+        offset[:size] = 0.0
+        spread = np.repeat([MEAN_SCALE, DEVIATION_SCALE], (values - size) // 2)
+        return Scaling(offset, np.concatenate([np.full(size, EMBEDDING_SCALE), spread]))
+
+    def inputs(self, generic: Head, heard: Array) -> Floats:
+        """Turn (M, X) of windows into the layer's (M, X + H + 1) x."""
+        hidden = generic.hidden(heard) / HIDDEN_SCALE
+        return np.concatenate([(heard - self.offset) / self.scale, hidden, np.ones((len(heard), 1))], axis=1)
 
 
 def fit_adapter(generic: Head, examples: Examples) -> Head:
@@ -38,22 +70,23 @@ def fit_adapter(generic: Head, examples: Examples) -> Head:
 
     min over A of sum_m w_m CE(softmax(z_m / T + A x_m)) + lambda |A|^2
     """
-    inputs = _inputs(generic, examples)
+    scaling = Scaling.of(generic, examples)
+    inputs = scaling.inputs(generic, examples.inputs)
     objective = adapter_objective(inputs, generic, examples, PULL)
     fitted = descend(objective, np.zeros(len(generic.fc3_bias) * inputs.shape[1]))
-    return with_adapter(generic, fitted.reshape(len(generic.fc3_bias), -1))
+    return with_adapter(generic, fitted.reshape(len(generic.fc3_bias), -1), scaling)
 
 
 def adapter_objective(inputs: Floats, generic: Head, examples: Examples, pull: float) -> Objective:
-    """Return the loss as a function of A's (C * X,) weights in a row.
+    """Return the loss as a function of A's weights in a row.
 
     Args:
-        inputs: (M, X) x of the windows.
+        inputs: x of the windows, a row each.
         generic: the head that the layer stands beside.
-        examples: embeddings, emotions and weights of the windows.
+        examples: the windows, their emotions and weights.
         pull: lambda, > 0.
     """
-    generic_logits = generic.logits(examples.embeddings).astype(np.float64) / generic.temperature
+    generic_logits = generic.logits(examples.inputs).astype(np.float64) / generic.temperature
 
     def objective(point: Floats) -> tuple[float, Floats]:
         layer = point.reshape(generic_logits.shape[1], -1)
@@ -63,18 +96,20 @@ def adapter_objective(inputs: Floats, generic: Head, examples: Examples, pull: f
     return objective
 
 
-def with_adapter(generic: Head, layer: Floats) -> Head:
-    """Fold a layer (C, X) into a head that is wider, and otherwise a head like any other.
+def with_adapter(generic: Head, layer: Floats, scaling: Scaling) -> Head:
+    """Fold a layer (C, X + H + 1) into a head that is wider, and otherwise a head like any other.
 
-    e passes FC 1's ReLU as relu(v) - relu(-v), v = A_e e / s_e; FC 2 gets an output for each emotion
-    that adds h and v, and FC 3 adds these to the emotions.
+    What A says of e and v passes FC 1's ReLU as relu(y) - relu(-y); FC 2 gets an output for each
+    emotion that adds h and y, and FC 3 adds these to the emotions.
     """
-    size, classes = generic.embedding_size, len(generic.fc3_bias)
-    on_embedding = layer[:, :size] / EMBEDDING_SCALE
-    on_hidden, bias = layer[:, size:-1] / HIDDEN_SCALE, layer[:, -1]
+    values, classes = len(scaling.scale), len(generic.fc3_bias)
+    direct = layer[:, :values] / scaling.scale
+    shift = -direct @ scaling.offset
+    on_hidden, bias = layer[:, values:-1] / HIDDEN_SCALE, layer[:, -1]
     eye, past = np.eye(classes), np.zeros((len(generic.fc2_bias), 2 * classes))
-    fc1 = np.concatenate([generic.fc1_weight, on_embedding, -on_embedding])
-    fc1_bias = np.concatenate([generic.fc1_bias, np.zeros(2 * classes)])
+    unread = np.zeros((len(generic.fc1_bias), values - generic.input_size))
+    fc1 = np.block([[generic.fc1_weight, unread], [direct], [-direct]])
+    fc1_bias = np.concatenate([generic.fc1_bias, shift, -shift])
     fc2 = np.block([[generic.fc2_weight, past], [on_hidden, eye, -eye]])
     fc2_bias = np.concatenate([generic.fc2_bias, bias])
     fc3 = np.concatenate([generic.fc3_weight, generic.temperature * eye], axis=1)
@@ -86,10 +121,3 @@ def with_adapter(generic: Head, layer: Floats) -> Head:
         fc2_bias=fc2_bias.astype(np.float32),
         fc3_weight=fc3.astype(np.float32),
     )
-
-
-def _inputs(head: Head, examples: Examples) -> Floats:
-    """Return x: (M, D + H + 1)."""
-    hidden = np.maximum(examples.embeddings @ head.fc1_weight.T + head.fc1_bias, 0.0)
-    ones = np.ones((len(hidden), 1))
-    return np.concatenate([examples.embeddings / EMBEDDING_SCALE, hidden / HIDDEN_SCALE, ones], axis=1)

@@ -36,7 +36,7 @@ def fit_dimensions(generic: Head, examples: Examples) -> Head:
     """
     meta = [generic.fc1_weight, generic.fc1_bias, generic.fc2_weight, generic.fc2_bias]
     theta = [array.astype(np.float64) for array in meta]
-    embeddings = examples.embeddings.astype(np.float64)
+    embeddings = examples.inputs[:, : generic.input_size].astype(np.float64)
     for _ in range(TUNING_STEPS):
         slopes = dimensions_gradient(theta, embeddings, examples)[1]
         theta = [weight - INNER_LR * slope for weight, slope in zip(theta, slopes, strict=True)]
@@ -74,7 +74,7 @@ def dimensions_gradient(
 
 def _transferred(head: Head, examples: Examples) -> Head:
     """Take the steps of equation 5 on FC 3."""
-    auxiliary = head.auxiliary_logits(examples.embeddings).astype(np.float64)
+    auxiliary = head.auxiliary_logits(examples.inputs).astype(np.float64)
     weight, bias = head.fc3_weight.astype(np.float64), head.fc3_bias.astype(np.float64)
     for _ in range(TUNING_STEPS):
         _, errors = cross_entropy(auxiliary @ weight.T + bias, examples.emotions, examples.weights)

@@ -25,8 +25,8 @@ Integers = NDArray[np.int64]
 class Examples:
     """Windows to fit on."""
 
-    embeddings: Array
-    """(M, D)."""
+    inputs: Array
+    """(M, X) of the head, as `calibrate.takes.listen` hears them."""
     emotions: Integers
     """(M,)."""
     dimensions: Integers
@@ -35,20 +35,20 @@ class Examples:
     """(M,), sum 1."""
 
 
-def examples(embeddings: Sequence[Array], takes: Sequence[Take]) -> Examples:
+def examples(heard: Sequence[Array], takes: Sequence[Take]) -> Examples:
     """Put the windows of takes together.
 
     w = 1 / (emotions * takes of the emotion * windows of the take)
 
     Args:
-        embeddings: (W, D) of each take.
+        heard: (W, X) of each take.
         takes: their labels.
     """
     emotions = [take.emotion for take in takes]
-    counts = [len(windows) for windows in embeddings]
+    counts = [len(windows) for windows in heard]
     weights = take_shares(emotions) / np.array(counts)
     return Examples(
-        embeddings=np.concatenate(embeddings),
+        inputs=np.concatenate(heard),
         emotions=np.repeat(np.array(emotions, np.int64), counts),
         dimensions=np.repeat(np.array([dimension_classes(take) for take in takes], np.int64), counts, axis=0),
         weights=np.repeat(weights, counts),

@@ -124,7 +124,7 @@ def fit_bias(generic: Head, examples: Examples) -> Head:
     z are the generic logits over the generic temperature. In the head, T' = T exp(-s) and FC 3's
     bias grows by T' b.
     """
-    scaled = generic.logits(examples.embeddings).astype(np.float64) / generic.temperature
+    scaled = generic.logits(examples.inputs).astype(np.float64) / generic.temperature
     fitted = descend(bias_objective(scaled, examples, BIAS_PULL), np.zeros(1 + scaled.shape[1]))
     temperature = generic.temperature * float(np.exp(-fitted[0]))
     bias = (generic.fc3_bias + temperature * fitted[1:]).astype(np.float32)

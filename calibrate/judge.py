@@ -32,7 +32,7 @@ REJECTED: Final = "rejected"
 
 @dataclass(frozen=True)
 class Hearing:
-    """What the model hears in each take, (W, D) embeddings, under one choice of statistics."""
+    """What a head may read of each take, (W, X), under one choice of statistics."""
 
     normalisation: Normalisation
     """The choice, made on all takes."""
@@ -72,8 +72,6 @@ class Fitted:
 
     head: Head
     normalisation: Normalisation
-    embeddings: Sequence[Array]
-    """(W, D) of each take, as they will be heard with the profile."""
     judgement: Judgement
     folds: Folds
 
@@ -127,7 +125,7 @@ def fit_and_judge(bundle: Bundle, engine: Engine, takes: Sequence[Take], sounds:
     judgement = judge(tried, answers)
     hearing = hearings[judgement.chosen.name]
     head = judgement.chosen.head(bundle.head, examples(hearing.fitting, takes))
-    return Fitted(head, hearing.normalisation, hearing.fitting, judgement, folds)
+    return Fitted(head, hearing.normalisation, judgement, folds)
 
 
 def hear(bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Hearing:

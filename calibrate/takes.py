@@ -14,11 +14,12 @@ import numpy as np
 from edge.audio import read_clip
 from edge.bundle import Bundle, Graphs
 from edge.errors import UsageError
-from edge.features import FeatureStream
+from edge.features import FeatureStream, Progress
 from edge.frontend import Array, FrontEnd, power_spectrogram
 from edge.labels import DIMENSIONS, EMOTIONS
+from edge.long_term_spectrum import band_powers, long_term_spectrum
 from edge.manifest import manifest_rows, rating_in
-from edge.normaliser import BinStatistics, Levels
+from edge.normaliser import DECIBEL, BinStatistics, Levels
 from edge.recogniser import Settings
 
 if TYPE_CHECKING:
@@ -126,13 +127,17 @@ def listen(
         sounds: (N,) samples of each take, enough for one feature.
 
     Returns:
-        (W, D) embeddings of the W windows of each take.
+        (W, D + SPECTRUM_SIZE) of each take: the embeddings of its W windows, and behind them their
+        long-term spectra.
     """
     stream = FeatureStream(engine, front_end, normalisation.levels, normalisation.statistics)
     heard = []
     for sound in sounds:
         stream.reset()
-        heard.append(_embed(engine, stream.feed(sound).features))
+        progress = stream.feed(sound)
+        ends = window_ends(len(progress.features), engine.graphs)
+        embeddings = _embed(engine, progress.features, ends)
+        heard.append(np.concatenate([embeddings, _spectra(progress, front_end, ends, engine.graphs)], axis=1))
     return heard
 
 
@@ -147,11 +152,17 @@ def window_ends(features: int, graphs: Graphs) -> list[int]:
     return ends if ends and ends[-1] == features else [*ends, features]
 
 
-def _embed(engine: EngineLike, features: Array) -> Array:
-    """Classify the windows of one take's (n, P) features, those of a length together: (W, D)."""
+def _embed(engine: EngineLike, features: Array, ends: Sequence[int]) -> Array:
+    """Classify the windows of one take's (n, P) features: (W, D)."""
     full = engine.graphs.window_features
-    ends = window_ends(len(features), engine.graphs)
     return engine.classify(np.stack([features[max(0, end - full) : end] for end in ends]))
+
+
+def _spectra(progress: Progress, front_end: FrontEnd, ends: Sequence[int], graphs: Graphs) -> Array:
+    """Sum up the frames of the same windows: (W, SPECTRUM_SIZE)."""
+    bands, levels_db = band_powers(progress.power, front_end), progress.levels / np.float32(DECIBEL)
+    frames = [slice(*graphs.frames_of(end)) for end in ends]
+    return np.stack([long_term_spectrum(bands[span], levels_db[span]) for span in frames])
 
 
 def _from_row(row: dict[str, str], folder: Path, where: str) -> Take:

@@ -267,7 +267,7 @@ def _check_sizes(bundle: Bundle) -> None:
         "sample rate": (front_end.sample_rate, FrontEnd.sample_rate),
         "number of bins": (front_end.bins, min(front_end.bins, front_end.n_fft // 2 + 1)),
         "number of features in a window": (graphs.window_features, window),
-        "embedding": (bundle.head.embedding_size, graphs.embedding_size),
+        "embedding": (bundle.head.input_size, graphs.embedding_size),
         "number of outputs": (len(bundle.head.fc3_bias), len(EMOTIONS)),
         "number of bin statistics": (len(bundle.statistics.mean), front_end.bins),
     }

@@ -33,12 +33,10 @@ import numpy as np
 from edge.errors import ModelError
 from edge.events import Drift
 from edge.frontend import Array
+from edge.long_term_spectrum import near_loudest
 
 LEAST_SPEECH: Final = 0.5
 """Share of speech in a window that is looked at: pauses have features too, which are no speaker's."""
-
-GATE_DB: Final = 20.0
-"""Frames so far below the loudest of a window say nothing of how loud somebody speaks."""
 
 FEWEST_WINDOWS: Final = 20
 """A session of fewer is no measure: 5 s at the default step."""
@@ -109,8 +107,8 @@ def figures(level_dbfs: float, embedding: Array, probs: Array) -> Array:
 
 
 def spoken_level(levels: Array) -> float:
-    """Average the (T,) frame levels of a window, in dB, over the frames near its loudest."""
-    return float(levels[levels > levels.max() - GATE_DB].mean())
+    """Average the (T,) frame levels of a window, in dB, over the frames that are spoken."""
+    return float(levels[near_loudest(levels)].mean())
 
 
 def summed_up(seen: Sequence[Array]) -> Reference | None:

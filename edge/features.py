@@ -18,8 +18,10 @@ from edge.normaliser import BinStatistics, Levels, Normaliser, frame_levels
 class Progress:
     """What a block of samples completed."""
 
+    power: Array
+    """(T, F) power spectra of the new frames."""
     levels: Array
-    """(T,) level of each new frame in nats."""
+    """(T,) level of each of them in nats."""
     features: Array
     """(n, P) new features."""
     front_end_s: float
@@ -74,6 +76,7 @@ class FeatureStream:
         prepared = self._clock()
         features = self._encode()
         return Progress(
+            power=power,
             levels=levels,
             features=features,
             front_end_s=prepared - began,

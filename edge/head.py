@@ -1,4 +1,7 @@
-"""The last layers, in NumPy: embedding to emotion probabilities. A speaker's profile replaces these."""
+"""The last layers, in NumPy: embedding to emotion probabilities. A speaker's profile replaces these.
+
+A bundle's head reads the embedding alone; a speaker's reads the long-term spectrum behind it, too.
+"""
 
 from __future__ import annotations
 
@@ -28,24 +31,28 @@ class Head:
     """Divides the logits before the softmax; > 0."""
 
     @property
-    def embedding_size(self) -> int:
-        """Length of the embedding it takes."""
+    def input_size(self) -> int:
+        """Values that it reads of each window."""
         return int(self.fc1_weight.shape[1])
 
-    def auxiliary_logits(self, embedding: Array) -> Array:
-        """Map (B, D) to the (B, A) logits of the auxiliary classes."""
-        hidden = np.maximum(embedding @ self.fc1_weight.T + self.fc1_bias, 0.0)
-        logits: Array = hidden @ self.fc2_weight.T + self.fc2_bias
+    def hidden(self, inputs: Array) -> Array:
+        """Map (B, X), X >= `input_size`, to the (B, H) outputs of FC 1; what lies behind is not read."""
+        outputs: Array = np.maximum(inputs[:, : self.input_size] @ self.fc1_weight.T + self.fc1_bias, 0.0)
+        return outputs
+
+    def auxiliary_logits(self, inputs: Array) -> Array:
+        """Map (B, X) to the (B, A) logits of the auxiliary classes."""
+        logits: Array = self.hidden(inputs) @ self.fc2_weight.T + self.fc2_bias
         return logits
 
-    def logits(self, embedding: Array) -> Array:
-        """Map (B, D) to (B, C) emotion logits."""
-        logits: Array = self.auxiliary_logits(embedding) @ self.fc3_weight.T + self.fc3_bias
+    def logits(self, inputs: Array) -> Array:
+        """Map (B, X) to (B, C) emotion logits."""
+        logits: Array = self.auxiliary_logits(inputs) @ self.fc3_weight.T + self.fc3_bias
         return logits
 
-    def probs(self, embedding: Array) -> Array:
-        """Map (B, D) to (B, C) probabilities that sum to 1."""
-        return softmax(self.logits(embedding) / np.float32(self.temperature))
+    def probs(self, inputs: Array) -> Array:
+        """Map (B, X) to (B, C) probabilities that sum to 1."""
+        return softmax(self.logits(inputs) / np.float32(self.temperature))
 
     def tensors(self) -> dict[str, Array]:
         """Return the arrays by name, as they are stored."""

@@ -27,6 +27,7 @@ from edge.errors import ModelError, ProfileError, UsageError
 from edge.files import may_write, replacing
 from edge.frontend import Array
 from edge.head import Head
+from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.normaliser import BinStatistics, Levels
 
 PROFILE_VERSION: Final = 1
@@ -222,11 +223,12 @@ def require_fit(profile: Profile, bundle: Bundle) -> None:
         ProfileError: it was not, or has not.
     """
     require_bundle(profile, bundle)
-    head, own = profile.head, bundle.head
+    head, size = profile.head, bundle.head.input_size
     fits = {
-        "head": (head.embedding_size, len(head.fc3_bias)) == (own.embedding_size, len(own.fc3_bias)),
+        "head": head.input_size in (size, size + SPECTRUM_SIZE)
+        and len(head.fc3_bias) == len(bundle.head.fc3_bias),
         "statistics": profile.statistics.mean.shape == bundle.statistics.mean.shape,
-        "reference": not profile.reference or len(profile.reference.mean) == 2 + own.embedding_size,
+        "reference": not profile.reference or len(profile.reference.mean) == 2 + size,
     }
     wrong = [what for what, fit in fits.items() if not fit]
     if wrong:

@@ -29,6 +29,7 @@ from edge.features import FeatureStream
 from edge.frontend import Array
 from edge.history import History
 from edge.labels import EMOTIONS, UNSURE
+from edge.long_term_spectrum import BANDS, band_powers, long_term_spectrum
 from edge.normaliser import DECIBEL
 from edge.profile import Profile, load_profile, require_applicable
 from edge.provider import open_engine
@@ -149,6 +150,7 @@ class Recognizer:
         self._decision.reset()
         self._features = History(np.zeros((0, self.engine.graphs.feature_size), np.float32))
         self._dbfs = History(np.zeros(0, np.float32))
+        self._bands = History(np.zeros((0, BANDS), np.float32))
         self._speech = History(np.zeros(0, bool))
         self._samples = 0
         self._skipped = 0
@@ -189,6 +191,7 @@ class Recognizer:
         """Take the head, the level, the statistics and the reference of a speaker, or the bundle's."""
         self.profile = profile
         self._head = profile.head if profile else self.bundle.head
+        self._reads_spectrum = self._head.input_size > self.engine.graphs.embedding_size
         levels = profile.levels if profile else self.bundle.manifest.levels
         statistics = profile.statistics if profile else self.bundle.statistics
         self._stream = FeatureStream(self.engine, self.front_end, levels, statistics, clock=self._clock)
@@ -249,6 +252,8 @@ class Recognizer:
         first_frame = self._speech.end
         self._features.append(progress.features)
         self._dbfs.append(self._in_dbfs(progress.levels))
+        if self._reads_spectrum:
+            self._bands.append(band_powers(progress.power, self.front_end))
         began_speech = self._clock()
         self._speech.append(self._detector.feed(samples))
         self._spent["speech"] += self._clock() - began_speech
@@ -330,7 +335,15 @@ class Recognizer:
         spans = [self._features[max(0, end - full) : end] for end in windows]
         batch = spans[0][None] if len(spans) == 1 else np.stack(spans)
         embeddings = self.engine.classify(batch)
-        return embeddings, self._head.probs(embeddings)
+        return embeddings, self._head.probs(self._with_spectra(embeddings, windows))
+
+    def _with_spectra(self, embeddings: Array, windows: list[int]) -> Array:
+        """Put the spectra of windows behind their (n, D) embeddings, where the head reads them."""
+        if not self._reads_spectrum:
+            return embeddings
+        frames = [slice(*self.engine.graphs.frames_of(end)) for end in windows]
+        spectra = [long_term_spectrum(self._bands[span], self._dbfs[span]) for span in frames]
+        return np.concatenate([embeddings, np.stack(spectra)], axis=1)
 
     def _changes(self, first_frame: int) -> Iterator[int]:
         """Yield the number of frames after which speech has just begun or ended."""
@@ -425,6 +438,7 @@ class Recognizer:
         first = max(0, self._features.end - graphs.window_features)
         self._features.forget(first)
         self._dbfs.forget(first * graphs.frames_per_feature)
+        self._bands.forget(first * graphs.frames_per_feature)
         self._speech.forget(first * graphs.frames_per_feature)
 
 

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibrate.adapter import (
+    DEVIATION_SCALE,
     EMBEDDING_SCALE,
     HIDDEN_SCALE,
+    MEAN_SCALE,
     PULL,
+    Scaling,
     adapter_objective,
     fit_adapter,
     with_adapter,
@@ -23,26 +26,51 @@ from edge.frontend import Array
 from edge.head import Head, softmax
 from tests.calibrate.toys import HIDDEN, SIZE, heard, knowing_head, loss, takes_of, toy_examples, toy_head
 
-INPUTS = SIZE + HIDDEN + 1
+BANDS = 3
+
+INPUTS = SIZE + 2 * BANDS + HIDDEN + 1
 
 
-def inputs(head: Head, embeddings: Array) -> Floats:
+def toy_data(seed: int = 1) -> Examples:
+    """Windows of chance with a spectrum behind the embedding."""
+    data = toy_examples(seed)
+    spectra = np.random.default_rng(seed).normal(-2.0, 0.3, (len(data.inputs), 2 * BANDS))
+    return replace(data, inputs=np.concatenate([data.inputs, spectra], axis=1).astype(np.float32))
+
+
+def inputs(head: Head, heard: Array, centre: Floats) -> Floats:
     """x as the module's docstring has it."""
+    embeddings, spectra = heard[:, :SIZE], heard[:, SIZE:] - centre
     hidden = np.maximum(embeddings @ head.fc1_weight.T + head.fc1_bias, 0.0)
-    parts = [embeddings / EMBEDDING_SCALE, hidden / HIDDEN_SCALE, np.ones((len(hidden), 1))]
-    return np.concatenate(parts, axis=1).astype(np.float64)
+    parts = [
+        embeddings / EMBEDDING_SCALE,
+        spectra[:, :BANDS] / MEAN_SCALE,
+        spectra[:, BANDS:] / DEVIATION_SCALE,
+    ]
+    return np.concatenate([*parts, hidden / HIDDEN_SCALE, np.ones((len(hidden), 1))], axis=1).astype(
+        np.float64
+    )
+
+
+def centre_of(data: Examples) -> Floats:
+    """The weighted mean of the spectra."""
+    return np.average(data.inputs[:, SIZE:].astype(np.float64), axis=0, weights=data.weights)
+
+
+def x_of(head: Head, data: Examples) -> Floats:
+    return inputs(head, data.inputs, centre_of(data))
 
 
 def minimum(pull: float) -> Floats:
     """The layer's weights in a row."""
-    head, data = toy_head(), toy_examples()
-    objective = adapter_objective(inputs(head, data.embeddings), head, data, pull)
+    head, data = toy_head(), toy_data()
+    objective = adapter_objective(x_of(head, data), head, data, pull)
     return descend(objective, np.zeros(4 * INPUTS))
 
 
 def test_its_gradient_is_that_of_finite_differences() -> None:
-    head, data = toy_head(), toy_examples()
-    objective = adapter_objective(inputs(head, data.embeddings), head, data, 0.07)
+    head, data = toy_head(), toy_data()
+    objective = adapter_objective(x_of(head, data), head, data, 0.07)
     point = 0.1 * np.random.default_rng(4).standard_normal(4 * INPUTS)
     numeric = [
         (objective(point + step)[0] - objective(point - step)[0]) / 2e-5 for step in 1e-5 * np.eye(len(point))
@@ -60,52 +88,53 @@ def test_the_folded_head_is_the_generic_one_plus_the_layer(
     seed: int, temperature: float, size: float, windows: int
 ) -> None:
     draw = np.random.default_rng(seed)
-    head = toy_head(seed, temperature)
+    head, session = toy_head(seed, temperature), toy_data(seed)
     layer = size * draw.standard_normal((4, INPUTS))
-    embeddings = draw.standard_normal((windows, SIZE)).astype(np.float32)
-    expected = head.logits(embeddings) / temperature + inputs(head, embeddings) @ layer.T
-    folded = with_adapter(head, layer)
-    reach = 1.0 + float(np.abs(expected).max())
-    np.testing.assert_allclose(folded.logits(embeddings) / temperature, expected, atol=1e-4 * reach)
+    heard = draw.standard_normal((windows, SIZE + 2 * BANDS)).astype(np.float32)
+    x = inputs(head, heard, centre_of(session))
+    expected = head.logits(heard) / temperature + x @ layer.T
+    folded = with_adapter(head, layer, Scaling.of(head, session))
+    reach = 1.0 + float(np.abs(x).max() * np.abs(layer).sum())
+    np.testing.assert_allclose(folded.logits(heard) / temperature, expected, atol=1e-5 * reach)
 
 
 @given(seed=st.integers(0, 10_000))
 def test_a_layer_of_nothing_is_the_generic_head(seed: int) -> None:
-    head = toy_head(seed)
-    embeddings = np.random.default_rng(seed).standard_normal((5, SIZE)).astype(np.float32)
-    folded = with_adapter(head, np.zeros((4, INPUTS)))
-    np.testing.assert_allclose(folded.logits(embeddings), head.logits(embeddings), rtol=1e-5, atol=1e-5)
+    head, data = toy_head(seed), toy_data(seed)
+    folded = with_adapter(head, np.zeros((4, INPUTS)), Scaling.of(head, data))
+    np.testing.assert_allclose(folded.logits(data.inputs), head.logits(data.inputs), rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_fitted_is_the_minimum_folded_into_a_head() -> None:
-    head, data = toy_head(), toy_examples()
-    expected = with_adapter(head, minimum(PULL).reshape(4, INPUTS)).tensors()
+    head, data = toy_head(), toy_data()
+    scaling = Scaling.of(head, data)
+    expected = with_adapter(head, minimum(PULL).reshape(4, INPUTS), scaling).tensors()
     for name, array in fit_adapter(head, data).tensors().items():
         np.testing.assert_allclose(array, expected[name], atol=1e-6)
 
 
 def test_a_very_hard_pull_leaves_one_step_along_the_gradient() -> None:
     """Closed form: where lambda |A|^2 rules, A = -grad L(0) / (2 lambda)."""
-    head, data, pull = toy_head(), toy_examples(), 1e5
-    x = inputs(head, data.embeddings)
-    errors = softmax(head.logits(data.embeddings) / np.float32(head.temperature)) - np.eye(4)[data.emotions]
+    head, data, pull = toy_head(), toy_data(), 1e5
+    x = x_of(head, data)
+    errors = softmax(head.logits(data.inputs) / np.float32(head.temperature)) - np.eye(4)[data.emotions]
     gradient = (data.weights[:, None] * errors).T @ x
     np.testing.assert_allclose(2.0 * pull * minimum(pull), -gradient.ravel(), rtol=2e-3, atol=2e-3)
 
 
 def test_a_harder_pull_stays_closer_to_the_generic_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    head, data = toy_head(), toy_examples()
-    generic = head.probs(data.embeddings)
+    head, data = toy_head(), toy_data()
+    generic = head.probs(data.inputs)
     moved = []
     for pull in (0.1, 10.0, 1e6):
         monkeypatch.setattr("calibrate.adapter.PULL", pull)
-        moved.append(float(np.abs(fit_adapter(head, data).probs(data.embeddings) - generic).max()))
+        moved.append(float(np.abs(fit_adapter(head, data).probs(data.inputs) - generic).max()))
     assert moved[0] > 2.0 * moved[1] > 4.0 * moved[2]
     assert moved[2] < 1e-4
 
 
 def test_it_fits_its_examples_as_far_as_the_pull_allows() -> None:
-    head, data = toy_head(), toy_examples()
+    head, data = toy_head(), toy_data()
     fitted = loss(fit_adapter(head, data), data) + PULL * float(minimum(PULL) @ minimum(PULL))
     assert fitted < loss(head, data)
 
@@ -117,7 +146,7 @@ def test_it_learns_what_the_generic_head_does_not_look_at() -> None:
     blind = replace(head, fc1_weight=np.zeros_like(head.fc1_weight))
 
     def answers(fitted: Head, data: Examples) -> Array:
-        labels: Array = fitted.probs(data.embeddings).argmax(axis=1) == data.emotions
+        labels: Array = fitted.probs(data.inputs).argmax(axis=1) == data.emotions
         return labels
 
     to_fit, others = (examples(heard(emotions, seed, noise=0.1), takes_of(emotions)) for seed in (0, 1))
@@ -125,11 +154,31 @@ def test_it_learns_what_the_generic_head_does_not_look_at() -> None:
     assert answers(fit_adapter(blind, to_fit), others).all()
 
 
+def test_it_learns_what_only_the_spectrum_shows() -> None:
+    """Each emotion but one raises a band, and all else is of chance."""
+    emotions = [0, 1, 2, 3] * 4
+    blind = replace(knowing_head(), fc1_weight=np.zeros((SIZE, SIZE), np.float32))
+
+    def session(seed: int) -> Examples:
+        windows = 0.1 * np.random.default_rng(seed).standard_normal((16, 1, SIZE + 2 * BANDS))
+        windows[:, 0, SIZE : SIZE + BANDS] += np.eye(4, BANDS)[emotions]
+        return examples(list(windows.astype(np.float32)), takes_of(emotions))
+
+    def deaf(data: Examples) -> Examples:
+        return replace(data, inputs=data.inputs[:, :SIZE])
+
+    to_fit, others = session(0), session(1)
+    answers = fit_adapter(blind, to_fit).probs(others.inputs).argmax(axis=1)
+    guesses = fit_adapter(blind, deaf(to_fit)).probs(others.inputs).argmax(axis=1)
+    assert (answers == others.emotions).all()
+    assert (guesses == others.emotions).mean() < 0.6
+
+
 def test_the_folded_head_is_one_like_any_other() -> None:
     head = toy_head()
-    fitted = fit_adapter(head, toy_examples())
+    fitted = fit_adapter(head, toy_data())
     assert {array.dtype for array in fitted.tensors().values()} == {np.dtype(np.float32)}
     assert fitted.temperature == head.temperature
     again = Head.from_tensors(fitted.tensors())
-    embeddings = toy_examples(5).embeddings
-    np.testing.assert_allclose(again.probs(embeddings), fitted.probs(embeddings), rtol=1e-5)
+    heard = toy_data(5).inputs
+    np.testing.assert_allclose(again.probs(heard), fitted.probs(heard), rtol=1e-5)

@@ -52,7 +52,7 @@ def test_more_steps_are_never_worse(seed: int, sharpness: float, steps: int) -> 
 
 
 def test_it_survives_a_start_as_steep_as_it_may_be() -> None:
-    scaled = 300.0 * toy_head().logits(toy_examples().embeddings).astype(np.float64)
+    scaled = 300.0 * toy_head().logits(toy_examples().inputs).astype(np.float64)
     objective = bias_objective(scaled, toy_examples(), 0.1)
     reached = objective(descend(objective, np.zeros(5)))[0]
     assert np.isfinite(reached)

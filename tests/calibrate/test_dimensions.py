@@ -25,7 +25,7 @@ def doubled(head: Head, *names: str) -> list[Floats]:
 
 def auxiliary_logits(theta: list[Floats], data: Examples) -> Floats:
     fc1_weight, fc1_bias, fc2_weight, fc2_bias = theta
-    hidden = np.maximum(data.embeddings.astype(np.float64) @ fc1_weight.T + fc1_bias, 0.0)
+    hidden = np.maximum(data.inputs.astype(np.float64) @ fc1_weight.T + fc1_bias, 0.0)
     logits: Floats = hidden @ fc2_weight.T + fc2_bias
     return logits
 
@@ -67,7 +67,7 @@ def numeric_gradients(
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
     data, theta = toy_examples(), doubled(toy_head(), *META)
-    loss, slopes = dimensions_gradient(theta, data.embeddings.astype(np.float64), data)
+    loss, slopes = dimensions_gradient(theta, data.inputs.astype(np.float64), data)
     assert loss == pytest.approx(mean_auxiliary_loss(theta, data))
     numeric = numeric_gradients(lambda weights: mean_auxiliary_loss(weights, data), theta)
     for slope, expected in zip(slopes, numeric, strict=True):

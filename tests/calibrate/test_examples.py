@@ -23,7 +23,7 @@ def test_each_window_has_the_labels_of_its_take() -> None:
     windows = [np.full((count, SIZE), count, np.float32) for count in (2, 1, 3)]
     takes = [take(1), take(0, ratings=(1.0, 2.0, 5.0)), take(3)]
     data = examples(windows, takes)
-    assert data.embeddings[:, 0].tolist() == [2, 2, 1, 3, 3, 3]
+    assert data.inputs[:, 0].tolist() == [2, 2, 1, 3, 3, 3]
     assert data.emotions.tolist() == [1, 1, 0, 3, 3, 3]
     assert data.dimensions[2].tolist() == [0, 1, 3]
     assert (data.dimensions[0] == data.dimensions[1]).all()

@@ -31,7 +31,7 @@ BINS = 5
 
 def test_the_gradient_of_the_bias_is_that_of_finite_differences() -> None:
     data = toy_examples()
-    scaled = toy_head().logits(data.embeddings).astype(np.float64)
+    scaled = toy_head().logits(data.inputs).astype(np.float64)
     objective = bias_objective(scaled, data, 0.07)
     point = np.random.default_rng(2).standard_normal(5)
     np.testing.assert_allclose(objective(point)[1], numeric_gradient(objective, point), atol=1e-6)
@@ -49,11 +49,11 @@ def test_a_bias_without_pull_gives_each_emotion_its_share() -> None:
 def test_a_fitted_bias_is_what_the_head_applies() -> None:
     generic, data = toy_head(), toy_examples()
     fitted = fit_bias(generic, data)
-    scaled = generic.logits(data.embeddings).astype(np.float64) / generic.temperature
+    scaled = generic.logits(data.inputs).astype(np.float64) / generic.temperature
     s = np.log(generic.temperature / fitted.temperature)
     b = (fitted.fc3_bias - generic.fc3_bias) / fitted.temperature
     np.testing.assert_allclose(
-        fitted.probs(data.embeddings), softmax((np.exp(s) * scaled + b).astype(np.float32)), atol=1e-5
+        fitted.probs(data.inputs), softmax((np.exp(s) * scaled + b).astype(np.float32)), atol=1e-5
     )
     assert loss(fitted, data) < loss(generic, data)
 
@@ -61,13 +61,13 @@ def test_a_fitted_bias_is_what_the_head_applies() -> None:
 def skewed_examples(head: Head) -> tuple[Head, Examples]:
     """A head with a bias of 6 towards happy, and forty takes that the head without it answers rightly."""
     data = toy_examples(takes=40)
-    right = head.probs(data.embeddings).argmax(axis=1)
+    right = head.probs(data.inputs).argmax(axis=1)
     data = replace(data, emotions=right, weights=np.full(len(right), 1.0 / len(right)))
     return replace(head, fc3_bias=head.fc3_bias + np.array([0, 6, 0, 0], np.float32)), data
 
 
 def share_right(head: Head, data: Examples) -> float:
-    return float((head.probs(data.embeddings).argmax(axis=1) == data.emotions).mean())
+    return float((head.probs(data.inputs).argmax(axis=1) == data.emotions).mean())
 
 
 def test_a_consistent_bias_is_undone_where_the_pull_is_light(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def test_no_take_is_judged_by_a_head_that_was_fitted_on_it() -> None:
     fitted_on: list[set[float]] = []
 
     def spy(generic: Head, examples: Examples) -> Head:
-        fitted_on.append(set(examples.embeddings[:, 0].tolist()))
+        fitted_on.append(set(examples.inputs[:, 0].tolist()))
         return generic
 
     held_out_answers(

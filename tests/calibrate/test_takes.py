@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from edge.errors import SourceError, UsageError
 from edge.events import Window
 from edge.frontend import Array
 from edge.labels import EMOTIONS
+from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.recogniser import Recognizer
 
 needs_bundle = pytest.mark.skipif(
@@ -148,6 +150,10 @@ def test_a_file_that_is_not_sound_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", [0.52, 1.7, 3.0, 4.4])
 def test_a_take_is_heard_exactly_as_the_recogniser_hears_it(seconds: float) -> None:
     bundle = load_bundle(default_bundle())
+    embedding_size = bundle.head.input_size
+    spectrum = np.random.default_rng(2).standard_normal((64, SPECTRUM_SIZE)).astype(np.float32)
+    all_of_it = np.concatenate([bundle.head.fc1_weight, spectrum], axis=1)
+    bundle = replace(bundle, head=replace(bundle.head, fc1_weight=all_of_it))
     recogniser = Recognizer(bundle, provider="cpu")
     sound = noise(seconds)
     events = [*recogniser.feed(sound), *recogniser.flush()]
@@ -155,7 +161,7 @@ def test_a_take_is_heard_exactly_as_the_recogniser_hears_it(seconds: float) -> N
     generic = Normalisation(bundle.manifest.levels, bundle.statistics)
     # The take comes after another, of which nothing may remain.
     _, heard = listen(recogniser.engine, bundle.manifest.front_end, generic, [noise(1.0, seed=1), sound])
-    assert heard.shape == (len(shown), bundle.manifest.graphs.embedding_size)
+    assert heard.shape == (len(shown), embedding_size + SPECTRUM_SIZE)
     np.testing.assert_allclose(bundle.head.probs(heard), shown, atol=1e-4)
 
 

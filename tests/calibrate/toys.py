@@ -72,7 +72,7 @@ def heard(emotions: Sequence[int], seed: int, noise: float = 0.35) -> list[Array
 
 def loss(head: Head, data: Examples) -> float:
     """Cross entropy of the emotions, as the recogniser would answer."""
-    probs = head.probs(data.embeddings)[np.arange(len(data.emotions)), data.emotions]
+    probs = head.probs(data.inputs)[np.arange(len(data.emotions)), data.emotions]
     return float(data.weights @ -np.log(probs))
 
 

@@ -50,7 +50,7 @@ def refused(folder: Path, *said: str) -> None:
 
 def test_the_shipped_bundle_is_whole() -> None:
     bundle = load_bundle(default_bundle())
-    assert bundle.manifest.graphs.embedding_size == bundle.head.embedding_size
+    assert bundle.manifest.graphs.embedding_size == bundle.head.input_size
     assert set(bundle.manifest.files) == set(REQUIRED)
 
 

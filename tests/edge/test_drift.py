@@ -238,7 +238,7 @@ def test_a_session_is_heard_as_the_recogniser_hears(
     assert calibrated.profile is not None
     made = calibrated.profile.reference
     assert made is not None
-    assert len(made.mean) == 2 + bundle.head.embedding_size
+    assert len(made.mean) == 2 + bundle.head.input_size
     assert -40.0 < made.mean[0] < -20.0
     watch = calibrated.watch
     again = session_reference(calibrated, takes)

@@ -36,6 +36,11 @@ def test_the_probabilities_sum_to_one(head: Head) -> None:
     assert head.probs(EMBEDDINGS[:0]).shape == (0, 4)
 
 
+def test_what_lies_behind_its_input_is_not_read(head: Head) -> None:
+    longer = np.concatenate([EMBEDDINGS, np.full((6, 3), np.nan, np.float32)], axis=1)
+    np.testing.assert_array_equal(head.probs(longer), head.probs(EMBEDDINGS))
+
+
 def test_the_temperature_changes_the_confidence_but_not_the_label(head: Head) -> None:
     sure, unsure = (
         replace(head, temperature=0.5).probs(EMBEDDINGS),
@@ -56,7 +61,7 @@ def test_it_is_read_back_as_it_was_stored(head: Head) -> None:
     for field in fields(Head):
         if field.name != "temperature":
             assert (getattr(again, field.name) == getattr(head, field.name)).all()
-    assert again.embedding_size == 256
+    assert again.input_size == 256
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Head)])

@@ -224,7 +224,7 @@ def test_there_is_nothing_in_it_but_weights_and_metadata(profile: Profile, bundl
 
 def test_the_reference_of_the_session_is_kept_and_checked(profile: Profile, bundle: Bundle) -> None:
     path = profile_path("anna")
-    size = 2 + bundle.head.embedding_size
+    size = 2 + bundle.head.input_size
     reference = Reference(np.arange(size, dtype=np.float32), np.ones(size, np.float32))
     save_profile(path, replace(profile, reference=reference))
     again = load_profile(path, bundle).reference

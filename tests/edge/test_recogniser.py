@@ -18,7 +18,9 @@ from edge.engine import WindowEngine
 from edge.errors import ProfileError, UsageError
 from edge.events import Event, Overrun, Speech, Utterance, Window
 from edge.frontend import Array, power_spectrogram
+from edge.head import Head
 from edge.labels import EMOTIONS, UNSURE
+from edge.long_term_spectrum import SPECTRUM_SIZE, band_powers, long_term_spectrum
 from edge.normaliser import BinStatistics, Normaliser
 from edge.profile import Profile
 from edge.recogniser import MOST_AT_ONCE_S, QUIETEST_DBFS, Recognizer, Settings
@@ -95,14 +97,17 @@ def offline(bundle: Bundle, sound: Array, step_ms: int = 240) -> Array:
     """The posteriors of all windows, and of the tail, by the whole-window graph."""
     manifest = bundle.manifest
     normaliser = Normaliser(manifest.levels, bundle.statistics)
-    frames = normaliser(power_spectrogram(sound, manifest.front_end))
+    power = power_spectrogram(sound, manifest.front_end)
+    frames, levels_db = normaliser(power), 10.0 * np.log10(power.mean(axis=1) + 1e-12)
     features = (len(frames) - 49) // 8 + 1
     ends = list(range(32, features + 1, step_ms // 80))
     if features not in ends:
         ends.append(features)
-    whole = WindowEngine(bundle)
-    embeddings = [whole(frames[None, max(0, (end - 32) * 8) : (end - 1) * 8 + 49])[0] for end in ends]
-    return bundle.head.probs(np.concatenate(embeddings))
+    whole, bands = WindowEngine(bundle), band_powers(power, manifest.front_end)
+    spans = [slice(max(0, (end - 32) * 8), (end - 1) * 8 + 49) for end in ends]
+    embeddings = np.concatenate([whole(frames[None, span])[0] for span in spans])
+    spectra = np.stack([long_term_spectrum(bands[span], levels_db[span]) for span in spans])
+    return bundle.head.probs(np.concatenate([embeddings, spectra], axis=1))
 
 
 @pytest.mark.parametrize("step_ms", [80, 160, 240])
@@ -470,8 +475,20 @@ def profile(bundle: Bundle) -> Profile:
     """A speaker for whom everything is different."""
     levels = replace(bundle.manifest.levels, reference=-3.0)
     statistics = replace(bundle.statistics, mean=bundle.statistics.mean + 0.5)
-    head = replace(bundle.head, fc3_bias=np.array([0, 3, 0, 0], np.float32))
-    return Profile("anna", bundle.fingerprint, head, levels, statistics, "adopted")
+    head = replace(reads_the_spectrum(bundle), fc3_bias=np.array([0, 3, 0, 0], np.float32))
+    return replace(speaker(bundle, head), levels=levels, statistics=statistics)
+
+
+def speaker(bundle: Bundle, head: Head) -> Profile:
+    """The profile of somebody whose head alone is their own."""
+    return Profile("anna", bundle.fingerprint, head, bundle.manifest.levels, bundle.statistics, "adopted")
+
+
+def reads_the_spectrum(bundle: Bundle) -> Head:
+    """The bundle's head, and weights on the long-term spectrum."""
+    draw = np.random.default_rng(3).standard_normal((len(bundle.head.fc1_bias), SPECTRUM_SIZE))
+    wider = np.concatenate([bundle.head.fc1_weight, 0.2 * draw.astype(np.float32)], axis=1)
+    return replace(bundle.head, fc1_weight=wider)
 
 
 def test_a_profile_replaces_head_level_and_statistics(bundle: Bundle, profile: Profile, sound: Array) -> None:
@@ -480,6 +497,20 @@ def test_a_profile_replaces_head_level_and_statistics(bundle: Bundle, profile: P
     profiled = Recognizer(bundle, profile=profile, provider="cpu")
     assert untimed(heard(profiled, sound)) == untimed(heard(Recognizer(spoken, provider="cpu"), sound))
     assert not np.allclose(probs(heard(profiled, sound)), offline(bundle, sound), atol=0.01)
+
+
+@examples(max_examples=8, deadline=None)
+@given(sizes=st.lists(st.integers(200, 40_000), min_size=1, max_size=6))
+def test_streaming_equals_offline_for_a_head_that_reads_the_spectrum(
+    bundle: Bundle, sound: Array, sizes: list[int]
+) -> None:
+    head = reads_the_spectrum(bundle)
+    spoken = replace(bundle, head=head)
+    recogniser = Recognizer(bundle, profile=speaker(bundle, head), provider="cpu")
+    streamed, expected = probs(heard(recogniser, sound, *sizes)), offline(spoken, sound)
+    np.testing.assert_allclose(streamed, expected, atol=TOLERANCE)
+    deaf = replace(head, fc1_weight=head.fc1_weight * (np.arange(head.input_size) < 256))
+    assert not np.allclose(expected, offline(replace(bundle, head=deaf), sound), atol=100 * TOLERANCE)
 
 
 @pytest.mark.parametrize("back", [False, True])
