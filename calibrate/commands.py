@@ -176,12 +176,12 @@ class Order:
     def fit(self, takes: Sequence[Take], model: Bundle) -> Outcome:
         """Tune and fit; write the bundle if it helps, and the profile unless it would cost one in use."""
         from calibrate.outcome import Outcome
-        from edge.profile import save_profile
+        from edge.profile import ADOPTED, save_profile
 
         tuned = _tune(self.tuning, self.name, takes, model)
         fitted, profile, doubtful = _calibrate(self.name, takes, model)
         _require_free(self.name, self.path, replace=self.replace)  # a session takes minutes
-        stays = _in_use(self.path, model) if profile.verdict != "adopted" else None
+        stays = _in_use(self.path, model) if profile.verdict != ADOPTED else None
         if stays is None:
             save_profile(self.path, profile)
         return Outcome(fitted, tuned, [(index + 1, takes[index]) for index in doubtful], stays)
@@ -305,10 +305,11 @@ def _calibrate(name: str, takes: Sequence[Take], bundle: Bundle) -> tuple[Fitted
 
 def _watched(profile: Profile, bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Profile:
     """Let a profile that will be applied say how the session sounded, for the watch for drift."""
+    from edge.profile import ADOPTED
     from edge.recogniser import Recognizer
     from edge.session_reference import session_reference
 
-    if profile.verdict != "adopted":
+    if profile.verdict != ADOPTED:
         return profile
     recogniser = Recognizer(bundle, profile=profile, engine=engine)
     return dataclasses.replace(profile, reference=session_reference(recogniser, sounds))

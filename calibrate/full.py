@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from calibrate.fit import CANDIDATES, Candidate
-from calibrate.judge import ADOPTED, Judgement, judge
+from calibrate.judge import Judgement, judge
 from calibrate.scores import Answers, Scores
 from calibrate.takes import Take
 from edge.bundle import Bundle
 from edge.errors import UsageError
 from edge.frontend import Array
+from edge.profile import ADOPTED
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -19,15 +19,13 @@ from edge.bundle import Bundle
 from edge.frontend import Array, power_spectrogram
 from edge.head import Head
 from edge.labels import EMOTIONS
+from edge.profile import ADOPTED, REJECTED
 
 if TYPE_CHECKING:
     from edge.engine import Engine
 
 LEAST_GAIN: Final = 0.02
 """Nats of held-out log loss; less is not worth a profile."""
-
-ADOPTED: Final = "adopted"
-REJECTED: Final = "rejected"
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Judgement:
 
     chosen: Candidate
     verdict: str
-    """"adopted" or "rejected"."""
+    """`ADOPTED` or `REJECTED`."""
     reason: str
     scores: Mapping[str, Scores]
     """Of each candidate, on held-out takes."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibrate.judge import ADOPTED, Fitted, Judgement
+from calibrate.judge import Fitted, Judgement
 from calibrate.takes import Take
-from edge.profile import Profile
+from edge.profile import ADOPTED, Profile
 
 if TYPE_CHECKING:
     from rich.console import Console

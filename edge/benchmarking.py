@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,9 @@ from edge.bundle import Bundle
 from edge.engine import WindowEngine
 from edge.events import Window
 from edge.frontend import Array, power_spectrogram
+from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.normaliser import Normaliser
+from edge.profile import ADOPTED, Profile
 from edge.recogniser import STAGES, Recognizer, Settings
 from edge.sources import demo_clip
 from edge.speech import SpeechDetector, SpeechGate
@@ -90,6 +92,8 @@ class Benchmark:
     """Sound in a step; each step completes a window."""
     step: Percentiles
     """CPU time of a step, all of it."""
+    step_with_profile: Percentiles
+    """CPU time of a step where a speaker's head reads the long-term spectrum too."""
     recognition: Percentiles
     """CPU time of a step without voice activity."""
     stages: dict[str, Percentiles]
@@ -177,6 +181,7 @@ def benchmark(
         seconds=spent.heard_s,
         step_ms=STEP_MS,
         step=Percentiles.of(spent.steps_ms),
+        step_with_profile=Percentiles.of(spent.steps_with_profile_ms),
         recognition=Percentiles.of(spent.recognition_ms),
         stages={stage: Percentiles.of(values) for stage, values in spent.stages_ms.items() if values},
         window=Percentiles.of(spent.windows_ms),
@@ -196,12 +201,14 @@ def _take_turns(bundle: Bundle, seconds: float, progress: Callable[[float], None
     """Run steps with a window each, steps at the default pace, and whole windows, by turns."""
     often = Recognizer(bundle, settings=Settings(step_ms=STEP_MS), provider="cpu", clock=time.process_time)
     usual = Recognizer(bundle, provider="cpu")
+    own = Recognizer(bundle, profile=somebody(bundle), settings=often.settings, provider="cpu")
     window, sound, spent = whole_window(bundle), read_clip(demo_clip()), _Spent()
     blocks = _blocks(sound, seconds + WARM_UP_S, often.front_end.sample_rate)
     warm = round(1000.0 * WARM_UP_S / STEP_MS)
     for block in blocks[:warm]:
         often.feed(block)
         usual.feed(block)
+        own.feed(block)
     window(sound)
     spent.memory_loaded_mb = resident_mb()
     spent.heard_s = (len(blocks) - warm) * STEP_MS / 1000.0
@@ -211,6 +218,7 @@ def _take_turns(bundle: Bundle, seconds: float, progress: Callable[[float], None
             spent.step(often, block)
         for block in turn:
             spent.usual_s += cpu_s(usual.feed, block)
+        spent.steps_with_profile_ms += [1000.0 * cpu_s(own.feed, block) for block in turn]
         for _ in range(ROUND_WINDOWS):
             spent.window(window, sound[: often.front_end.sample_rate * often.front_end.window_ms // 1000])
         progress(start / len(blocks))
@@ -223,6 +231,7 @@ def table(figures: Benchmark) -> str:
     timed = {f"step of {step} ms, all of it": figures.step}
     timed |= {f"  {stage}": spent for stage, spent in figures.stages.items()}
     timed |= {
+        "step with a speaker's profile": figures.step_with_profile,
         "step without voice activity": figures.recognition,
         "whole window": figures.window,
         "whole window with voice activity": figures.window_with_speech,
@@ -259,6 +268,7 @@ class _Spent:
 
     def __init__(self) -> None:
         self.steps_ms: list[float] = []
+        self.steps_with_profile_ms: list[float] = []
         self.recognition_ms: list[float] = []
         self.stages_ms: dict[str, list[float]] = {stage: [] for stage in STAGES}
         self.windows_ms: list[float] = []
@@ -300,6 +310,14 @@ def whole_window(bundle: Bundle) -> Callable[[Array], object]:
         return bundle.head.probs(engine(frames[None])[0])
 
     return compute
+
+
+def somebody(bundle: Bundle) -> Profile:
+    """Return a profile that costs what a speaker's does, and changes nothing."""
+    head = bundle.head
+    wide = replace(head, fc1_weight=np.pad(head.fc1_weight, ((0, 0), (0, SPECTRUM_SIZE))))
+    levels, statistics = bundle.manifest.levels, bundle.statistics
+    return Profile("somebody", bundle.fingerprint, wide, levels, statistics, ADOPTED)
 
 
 def cpu_s(work: Callable[[Array], object], sound: Array) -> float:

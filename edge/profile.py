@@ -31,7 +31,8 @@ from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.normaliser import BinStatistics, Levels
 
 PROFILE_VERSION: Final = 1
-VERDICTS: Final = ("adopted", "rejected")
+ADOPTED: Final = "adopted"
+REJECTED: Final = "rejected"
 LARGEST_BYTES: Final = 2**24
 """No profile is larger: 16 MiB."""
 PROFILE_SUFFIX: Final = ".safetensors"
@@ -49,7 +50,7 @@ class Profile:
     levels: Levels
     statistics: BinStatistics
     verdict: str
-    """"adopted", or "rejected": kept to be looked at, never applied."""
+    """`ADOPTED`, or `REJECTED`: kept to be looked at, never applied."""
     report: dict[str, Any] = field(default_factory=dict)
     """Clip counts and scores before and after, on held-out takes."""
     reference: Reference | None = None
@@ -209,7 +210,7 @@ def require_applicable(profile: Profile, bundle: Bundle) -> None:
         ProfileError: it belongs to another bundle, or was rejected.
     """
     require_fit(profile, bundle)
-    if profile.verdict != "adopted":
+    if profile.verdict != ADOPTED:
         raise ProfileError(
             f"the profile {profile.name} was rejected because it did not help: go on without it, "
             "or run mmtl calibrate with more takes"
@@ -254,7 +255,7 @@ def require_bundle(profile: Profile, bundle: Bundle) -> None:
 def _profile(name: str, described: Mapping[str, Any], tensors: dict[str, Array]) -> Profile:
     """Build a profile; a ModelError, KeyError, TypeError or ValueError says what is wrong with it."""
     bundle, verdict, report = described["bundle"], described["verdict"], described["report"]
-    if verdict not in VERDICTS or not isinstance(bundle, str) or not isinstance(report, dict):
+    if verdict not in (ADOPTED, REJECTED) or not isinstance(bundle, str) or not isinstance(report, dict):
         raise ValueError("its bundle, verdict or report is none")
     made = described.get("made")
     return Profile(

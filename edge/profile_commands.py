@@ -76,10 +76,11 @@ def import_profile(
     bundle: BundleFolder = None,
 ) -> None:
     """Keep the profile in a file on this device; refused if it was made for another model."""
+    from edge.profile import ADOPTED
     from edge.profile_files import import_profile as take_in
 
     kept = take_in(file, _model(bundle), name=name, overwrite=overwrite)
-    if kept.verdict == "adopted":
+    if kept.verdict == ADOPTED:
         typer.echo(f"Imported the profile {kept.name}: mmtl monitor --profile {kept.name}")
     else:
         typer.echo(f"Imported the profile {kept.name}, which did not help: it can be looked at, not applied.")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from calibrate.descent import Floats
 from calibrate.folds import Folds, hold_out
 from calibrate.full import judge_tuned
-from calibrate.judge import ADOPTED, Judgement
+from calibrate.judge import Judgement
 from calibrate.scores import Answers
 from calibrate.takes import Take, count_ratings, count_takes
 from edge.bundle import WEIGHTS, Bundle
@@ -23,6 +23,7 @@ from edge.files import require_writable
 from edge.frontend import Array, power_spectrogram
 from edge.labels import DIMENSIONS, EMOTIONS
 from edge.normaliser import Normaliser
+from edge.profile import ADOPTED
 from export.bundling import export_bundle, require_free
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.console import ConsoleProgress

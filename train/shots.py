@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrate.judge import ADOPTED, fit_and_judge
+from calibrate.judge import fit_and_judge
 from calibrate.takes import FEWEST_TAKES, Normalisation, Take, listen
 from edge.audio import read_clip
 from edge.bundle import Bundle
@@ -20,6 +20,7 @@ from edge.engine import Engine
 from edge.frontend import Array
 from edge.head import Head
 from edge.labels import EMOTIONS
+from edge.profile import ADOPTED
 from train.corpora import Clip
 from train.metrics import score
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from calibrate.fit import CANDIDATES
-from calibrate.judge import ADOPTED, REJECTED, Judgement
+from calibrate.judge import Judgement
 from calibrate.scores import Gain, Scores
+from edge.profile import ADOPTED, REJECTED
 
 GENERIC, BIAS, *_ = CANDIDATES
 

@@ -12,10 +12,11 @@ from rich.console import Console
 from calibrate import full
 from calibrate.fit import CANDIDATES, Candidate
 from calibrate.full import full_conclusion, full_table, full_tuning, judge_tuned
-from calibrate.judge import ADOPTED, REJECTED, Judgement, judge
+from calibrate.judge import Judgement, judge
 from calibrate.scores import Answers
 from edge.bundle import default_bundle, load_bundle
 from edge.errors import UsageError
+from edge.profile import ADOPTED, REJECTED
 
 TRUTH = np.array([0, 1, 2, 3] * 2)
 

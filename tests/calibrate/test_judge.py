@@ -14,17 +14,7 @@ import pytest
 from calibrate.examples import Examples
 from calibrate.fit import CANDIDATES, Candidate, speaker_normalisation
 from calibrate.folds import Folds, hold_out
-from calibrate.judge import (
-    ADOPTED,
-    LEAST_GAIN,
-    REJECTED,
-    Fitted,
-    Hearing,
-    Judgement,
-    fit_and_judge,
-    held_out_answers,
-    judge,
-)
+from calibrate.judge import LEAST_GAIN, Fitted, Hearing, Judgement, fit_and_judge, held_out_answers, judge
 from calibrate.scores import Answers
 from calibrate.takes import Normalisation, listen
 from edge.bundle import Bundle, Graphs, Manifest
@@ -33,6 +23,7 @@ from edge.frontend import Array, FrontEnd
 from edge.head import Head
 from edge.labels import EMOTIONS
 from edge.normaliser import BinStatistics, Levels
+from edge.profile import ADOPTED, REJECTED
 from tests.calibrate.toys import EIGHT, PLAIN, SIXTEEN, SIZE, heard, knowing_head, takes_of
 
 ON_HEAD = [candidate for candidate in CANDIDATES if not candidate.own_statistics]

@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 
 from edge import benchmarking, cli
-from edge.benchmarking import Benchmark, Percentiles, benchmark, resident_mb, table, this_machine
+from edge.audio import read_clip
+from edge.benchmarking import Benchmark, Percentiles, benchmark, resident_mb, somebody, table, this_machine
 from edge.bundle import Bundle
-from edge.recogniser import STAGES
+from edge.events import Window
+from edge.long_term_spectrum import SPECTRUM_SIZE
+from edge.profile import Profile, require_applicable
+from edge.recogniser import STAGES, Recognizer
+from edge.sources import demo_clip
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +28,8 @@ def figures(bundle: Bundle) -> Benchmark:
 
 def test_every_figure_is_measured(figures: Benchmark) -> None:
     assert set(figures.stages) == set(STAGES)
-    measured = (figures.step, figures.recognition, figures.window, figures.window_with_speech)
-    for spent in (*measured, *figures.stages.values()):
+    steps = (figures.step, figures.step_with_profile, figures.recognition)
+    for spent in (*steps, figures.window, figures.window_with_speech, *figures.stages.values()):
         assert 0.0 < spent.p50 <= spent.p95 <= spent.p99
     assert figures.seconds == pytest.approx(1.0, abs=0.08)
     assert min(figures.help_s, figures.first_window_s, figures.cpu_per_second) > 0.0
@@ -49,6 +54,20 @@ def test_what_is_derived_follows_from_what_is_measured(figures: Benchmark) -> No
     assert (known.ratio, known.ratio_with_speech, known.ratio_of_all_to_window) == (20.0, 20.0, 12.5)
     assert known.real_time_factor == 0.01
     assert (known.streams_per_core, known.streams_per_core_every_step) == (100, 50)
+
+
+def test_the_profile_it_measures_reads_the_spectrum_and_changes_nothing(bundle: Bundle) -> None:
+    profile, sound = somebody(bundle), read_clip(demo_clip())
+    assert profile.head.input_size == bundle.head.input_size + SPECTRUM_SIZE
+    require_applicable(profile, bundle)
+
+    def windows(of: Profile | None) -> list[dict[str, float]]:
+        events = Recognizer(bundle, profile=of, provider="cpu").feed(sound)
+        return [event.probs for event in events if isinstance(event, Window)]
+
+    own = windows(profile)
+    assert own
+    assert own == [pytest.approx(probs, abs=1e-5) for probs in windows(None)]
 
 
 def test_percentiles_are_those_of_the_values() -> None:

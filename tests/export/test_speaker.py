@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from calibrate.judge import ADOPTED, REJECTED
 from calibrate.takes import Take
 from edge.bundle import WEIGHTS, Bundle, load_bundle, read_manifest
 from edge.cli import main
@@ -19,7 +18,7 @@ from edge.errors import BundleError, ModelError, UsageError
 from edge.events import Window
 from edge.frontend import Array
 from edge.labels import EMOTIONS
-from edge.profile import find_profile, load_profile, profile_path, read_profile
+from edge.profile import ADOPTED, REJECTED, find_profile, load_profile, profile_path, read_profile
 from edge.recogniser import Recognizer
 from export import bundling, speaker
 from export.bundling import export_bundle
