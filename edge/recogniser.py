@@ -62,8 +62,8 @@ class Settings:
 class Recognizer:
     """Recognises one stream of sound.
 
-    Remembers the feature stream's state, the features and the speech flags of one window, and the
-    current utterance. `flush` ends the stream: it emits the window that ends with the last feature,
+    Remembers the feature stream's state; the features, levels, bands and speech flags of one window;
+    and the current utterance. `flush` ends the stream: it emits the window that ends with the last feature,
     and the utterance under way. `reset` returns to the initial state exactly. `use` changes the
     speaker, and costs no reload.
     """

@@ -41,7 +41,7 @@ class Tuning:
         inner_lr 0.01    81.7, 0.52   75.5, 0.57   68.0, 0.71   67.4, 0.90
 
     The generic network: 68.5, 0.78; 3 steps of equation 4 alone: 69.5, 0.77; the profile's adapter, fitted
-    to the same clips: 79.4, 0.60. Thus equation 5 does nearly all of it, and more of equation 4 does harm, at
+    to the same clips: 81.6, 0.52. Thus equation 5 does nearly all of it, and more of equation 4 does harm, at
     least with ratings derived from the emotions, as these are. 1 step and 3 do not differ by what these
     draws can tell; 30 `transfer_steps` after 3: 79.8, 0.55.
     """

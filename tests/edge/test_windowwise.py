@@ -15,9 +15,12 @@ from edge.engine import EncoderState, Engine, WindowEngine
 from edge.errors import EngineError
 from edge.events import EngineChange, Event, Window
 from edge.frontend import Array
+from edge.long_term_spectrum import SPECTRUM_SIZE
+from edge.profile import ADOPTED, Profile
 from edge.recogniser import Recognizer
 from edge.tensorrt_session import TensorrtSession
 from edge.windowwise import WindowwiseEngine
+from tests.edge.conftest import random_head
 from tests.edge.fake_runtime import FakeTensorrt
 
 TOLERANCE = 1e-4
@@ -100,6 +103,17 @@ def test_whole_windows_say_what_the_stream_says_whatever_the_blocks(
     if max(sizes) < 160:
         sizes = [*sizes, 1_600]
     assert_same(heard(windowwise, sound, *sizes), heard(streaming, sound))
+
+
+def test_a_speaker_s_head_reads_the_same_spectrum_from_both(bundle: Bundle, sound: Array) -> None:
+    size = bundle.head.input_size + SPECTRUM_SIZE
+    levels, statistics = bundle.manifest.levels, bundle.statistics
+    profile = Profile("anna", bundle.fingerprint, random_head(size=size), levels, statistics, ADOPTED)
+    engines = WindowwiseEngine(bundle, Counted(bundle), provider="tensorrt"), Engine(bundle, "cpu")
+    whole, streamed = (
+        heard(Recognizer(bundle, profile=profile, engine=engine), sound, 1_280) for engine in engines
+    )
+    assert_same(whole, streamed)
 
 
 def test_there_are_short_windows_and_full_ones_in_what_is_compared(bundle: Bundle, sound: Array) -> None:
