@@ -258,9 +258,11 @@ def test_progress_runs_through_all_candidates_once(desk: Desk, exported: Bundle,
 
 def test_ctrl_c_leaves_the_timings_and_nothing_else(desk: Desk, exported: Bundle, engines: Path) -> None:
     def interrupt_the_second_build(step: int) -> None:
-        if len(desk.sessions) == 1 and step == 1:
+        if not desk.sessions:
+            return
+        if step == 1:
             os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.001)
+        time.sleep(0.001)  # the signal comes while it builds, not after
 
     desk.trt._during, desk.trt._steps = interrupt_the_second_build, 50_000
     with pytest.raises(KeyboardInterrupt):
