@@ -4,9 +4,9 @@
 
 Half of a validation speaker's clips, ten of each emotion at most, are the session: a profile is fitted
 to it and its reference taken. The other half, joined with pauses and repeated to two minutes, is the
-stream; so is what becomes of it by other pauses, levels and noise, and so are the other validation
-speakers' halves. Printed are the largest departures of the watch's averages from the session, and how
-many streams raised an event.
+stream; so is what becomes of it by other pauses, levels, noise and microphones, and so are the other
+validation speakers' halves. Printed are the largest departures of the watch's averages from the session,
+and how many streams raised an event.
 """
 
 from __future__ import annotations
@@ -37,20 +37,23 @@ from train.corpora import Clip, four_emotions, read_corpus
 
 RATE: Final = 16_000
 LEAST_S: Final = 120.0
+FIGURES: Final = ("level", "features", "spectrum", "entropy")
 MOST_TAKES: Final = 10
 """Of an emotion, in a session."""
 PAUSE_S: Final = 0.3
 QUIET: Final = 1e-4
 TWELVE_DB: Final = 4.0
 SNR_DB: Final = 10.0
+CURVE_DB: Final = 6.0
+CURVE_HZ: Final = (0, 100, 200, 400, 800, 1600, 2800, 4000, 8000)
 
 
 @dataclass
 class Found:
     """What the streams of one kind came to."""
 
-    departures: list[tuple[float, float, float]] = field(default_factory=list)
-    """Of level, features and entropy: the largest, in spreads."""
+    departures: list[tuple[float, ...]] = field(default_factory=list)
+    """Of `FIGURES`: the largest, in spreads."""
     events: Counter[str] = field(default_factory=Counter)
     """Streams that raised an event, by what it was about first."""
 
@@ -61,15 +64,16 @@ class Record(DriftWatch):
     def reset(self) -> None:
         """Forget the stream."""
         super().reset()
-        self.largest = (0.0, 0.0, 0.0)
+        self.largest = (0.0,) * len(FIGURES)
 
     def feed(self, time_s: float, seen: Array) -> Drift | None:
         """Take the figures of a window."""
         drift = super().feed(time_s, seen)
         away = self.departures()
-        now = (away["level"], away["features"], away["entropy"])
-        level, features, entropy = zip(self.largest, now, strict=True)
-        self.largest = (max(level, key=abs), max(features), max(entropy))
+        self.largest = tuple(
+            max(largest, away[name], key=abs if name == "level" else float)
+            for name, largest in zip(FIGURES, self.largest, strict=True)
+        )
         return drift
 
 
@@ -85,7 +89,7 @@ def main() -> None:
     for speaker, (session, _) in halves.items():
         measure(calibrated(bundle, speaker, session), streams(speaker, halves), found)
     print("largest departures in spreads of the session: lowest, median, highest; streams with an event")
-    print(f"{'stream':22} number {'level':>19} {'features':>17} {'entropy':>17}   events")
+    print(f"{'stream':22} number {''.join(f'{name:>19}' for name in FIGURES)}   events")
     for kind, item in found.items():
         print(f"{kind:22}{len(item.departures):7d} {row(item)}")
 
@@ -97,14 +101,15 @@ def row(item: Found) -> str:
     cells = [" ".join(f"{value:5.2f}" for value in three) for three in ranges]
     about = ", ".join(f"{count} {what}" for what, count in item.events.most_common())
     total = f"{item.events.total()} ({about})" if about else "0"
-    return f" {cells[0]:>19} {cells[1]:>17} {cells[2]:>17}   {total}"
+    return f" {''.join(f'{cell:>19}' for cell in cells)}   {total}"
 
 
 def measure(recogniser: Recognizer, sounds: Iterator[tuple[str, Array]], found: dict[str, Found]) -> None:
     """Let a calibrated recogniser hear sounds, each a new stream."""
     reference = recogniser.profile and recogniser.profile.reference
     assert reference, "a session of this length has one"
-    recogniser.watch = record = Record(reference, recogniser.settings.step_ms / 1000.0)
+    spectrum = len(reference.mean) - 2 - recogniser.engine.graphs.embedding_size
+    recogniser.watch = record = Record(reference, recogniser.settings.step_ms / 1000.0, spectrum=spectrum)
     for kind, sound in sounds:
         recogniser.reset()
         events = [event for event in recogniser.feed(sound) if isinstance(event, Drift)]
@@ -137,6 +142,8 @@ def streams(speaker: str, halves: dict[str, tuple[list[Clip], list[Clip]]]) -> I
     yield "12 dB louder", np.clip(TWELVE_DB * plain, -1.0, 1.0)
     yield "12 dB softer", plain / np.float32(TWELVE_DB)
     yield "noise at 10 dB", noisy(plain)
+    for seed in range(3):
+        yield "another microphone", coloured(plain, seed)
     for other, (_, clips) in halves.items():
         if other != speaker:
             yield "another speaker", joined(clips)
@@ -157,6 +164,14 @@ def noisy(sound: Array) -> Array:
     noise = amplitude * np.random.default_rng(1).standard_normal(len(sound), np.float32)
     mixed: Array = np.clip(sound + noise, -1.0, 1.0).astype(np.float32)
     return mixed
+
+
+def coloured(sound: Array, seed: int) -> Array:
+    """Pass a sound through a microphone's curve: smooth, of chance, within 6 dB."""
+    curve = 10.0 ** (np.random.default_rng(seed).uniform(-CURVE_DB, CURVE_DB, len(CURVE_HZ)) / 20.0)
+    hz = np.fft.rfftfreq(len(sound), 1.0 / RATE)
+    gain = np.interp(np.log(hz + 1.0), np.log(np.array(CURVE_HZ) + 1.0), curve)
+    return np.fft.irfft(np.fft.rfft(sound) * gain, len(sound)).astype(np.float32)
 
 
 def halved(clips: Sequence[Clip], bundle: Bundle) -> dict[str, tuple[list[Clip], list[Clip]]]:

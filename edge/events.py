@@ -114,9 +114,9 @@ class Drift(Event):
     type = "drift"
     time_s: float
     what: str
-    """"level", "features" (what the network hears) or "entropy" (of its answers)."""
+    """"level", "features" (of the network), "spectrum" (the long-term one) or "entropy" (of answers)."""
     change: float
-    """From the session to a slow average of now, in `unit`; features have no direction."""
+    """From the session to a slow average of now, in `unit`; features and spectrum have no direction."""
     bound: float
     """How far is too far, > 0."""
     unit: str

@@ -229,7 +229,7 @@ def require_fit(profile: Profile, bundle: Bundle) -> None:
         "head": head.input_size in (size, size + SPECTRUM_SIZE)
         and len(head.fc3_bias) == len(bundle.head.fc3_bias),
         "statistics": profile.statistics.mean.shape == bundle.statistics.mean.shape,
-        "reference": not profile.reference or len(profile.reference.mean) == 2 + size,
+        "reference": not profile.reference or len(profile.reference.mean) == 2 + head.input_size,
     }
     wrong = [what for what, fit in fits.items() if not fit]
     if wrong:

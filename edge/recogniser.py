@@ -29,7 +29,7 @@ from edge.features import FeatureStream
 from edge.frontend import Array
 from edge.history import History
 from edge.labels import EMOTIONS, UNSURE
-from edge.long_term_spectrum import BANDS, band_powers, long_term_spectrum
+from edge.long_term_spectrum import BANDS, SPECTRUM_SIZE, band_powers, long_term_spectrum
 from edge.normaliser import DECIBEL
 from edge.profile import Profile, load_profile, require_applicable
 from edge.provider import open_engine
@@ -196,7 +196,8 @@ class Recognizer:
         statistics = profile.statistics if profile else self.bundle.statistics
         self._stream = FeatureStream(self.engine, self.front_end, levels, statistics, clock=self._clock)
         reference = profile.reference if profile else None
-        self.watch = DriftWatch(reference, self.settings.step_ms / 1000.0) if reference else None
+        step_s, spectrum = self.settings.step_ms / 1000.0, SPECTRUM_SIZE if self._reads_spectrum else 0
+        self.watch = DriftWatch(reference, step_s, spectrum=spectrum) if reference else None
 
     def __enter__(self) -> Recognizer:
         """Begin a stream; leaving the context forgets it."""
@@ -306,7 +307,7 @@ class Recognizer:
     def _in_order(self, first_frame: int, windows: list[int], began: float) -> list[Event]:
         """Turn windows, and changes of the speech flag since a frame, into events in order of time."""
         started = self._clock()
-        embeddings, probs = self._judged(windows)
+        inputs, probs = self._judged(windows)
         self._spent["classifier"] += self._clock() - started
         happenings = [(frame, False, 0) for frame in self._changes(first_frame)]
         graphs = self.engine.graphs
@@ -317,7 +318,7 @@ class Recognizer:
                 window = self._window(windows[index], probs[index], began, len(windows))
                 events += [
                     window,
-                    *self._drift(windows[index], window.end_s, embeddings[index], probs[index]),
+                    *self._drift(windows[index], window.end_s, inputs[index], probs[index]),
                 ]
             else:
                 events += self._turn(frame, began)
@@ -328,14 +329,14 @@ class Recognizer:
         return events
 
     def _judged(self, windows: list[int]) -> tuple[Array, Array]:
-        """Classify windows, those of the same length together: their (n, D) embeddings and (n, C) probs."""
-        full, size = self.engine.graphs.window_features, self.engine.graphs.embedding_size
+        """Classify windows of one length: what the head reads of them, (n, X), and their (n, C) probs."""
+        full = self.engine.graphs.window_features
         if not windows:
-            return np.zeros((0, size), np.float32), np.zeros((0, len(EMOTIONS)), np.float32)
+            return np.zeros((0, self._head.input_size), np.float32), np.zeros((0, len(EMOTIONS)), np.float32)
         spans = [self._features[max(0, end - full) : end] for end in windows]
         batch = spans[0][None] if len(spans) == 1 else np.stack(spans)
-        embeddings = self.engine.classify(batch)
-        return embeddings, self._head.probs(self._with_spectra(embeddings, windows))
+        inputs = self._with_spectra(self.engine.classify(batch), windows)
+        return inputs, self._head.probs(inputs)
 
     def _with_spectra(self, embeddings: Array, windows: list[int]) -> Array:
         """Put the spectra of windows behind their (n, D) embeddings, where the head reads them."""
@@ -413,14 +414,14 @@ class Recognizer:
             lag_ms=1000.0 * (now - began),
         )
 
-    def _drift(self, end: int, time_s: float, embedding: Array, probs: Array) -> list[Event]:
+    def _drift(self, end: int, time_s: float, inputs: Array, probs: Array) -> list[Event]:
         """Show a window to the watch, if there is one, where it is full and enough of it is speech."""
         if self.watch is None or end < self.engine.graphs.window_features:
             return []
         first, last = self.engine.graphs.frames_of(end)
         if np.count_nonzero(self._speech[first:last]) < LEAST_SPEECH * (last - first):
             return []
-        seen = figures(spoken_level(self._dbfs[first:last]), embedding, probs)
+        seen = figures(spoken_level(self._dbfs[first:last]), inputs, probs)
         drift = self.watch.feed(time_s, seen)
         return [drift] if drift else []
 

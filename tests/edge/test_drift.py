@@ -23,10 +23,12 @@ from edge.drift import (
 from edge.errors import ModelError
 from edge.events import Drift, Event
 from edge.frontend import Array
+from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.profile import Profile
 from edge.recogniser import Recognizer
 from edge.session_reference import session_reference
 from edge.sinks import describe
+from tests.edge.conftest import random_head
 from tests.edge.schema import checked_event
 
 STEP_S = 0.25
@@ -91,6 +93,24 @@ def test_what_is_within_its_bound_is_no_drift(watch: DriftWatch, seen: Array) ->
     assert events(watch, minutes(10.0, seen)) == []
 
 
+@pytest.mark.parametrize(("by", "drifts"), [(1.4, False), (2.0, True)])
+def test_the_long_term_spectrum_has_a_bound_of_its_own(by: float, drifts: bool) -> None:
+    def away(embedding: float, spectrum: float) -> Array:
+        inputs = np.repeat(np.array([embedding, spectrum], np.float32), [SIZE, 4])
+        return figures(-20.0, inputs, EVEN)
+
+    session = Reference(away(0.0, 0.0), np.array([4.0, 0.3, *[0.5] * (SIZE + 4)], np.float32))
+    watch = DriftWatch(session, STEP_S, spectrum=4)
+    found = events(watch, minutes(5.0, away(0.0, -0.5 * by)))
+    assert all(checked_event(event) is event for event in found)
+    assert [(event.what, event.unit) for event in found] == [("spectrum", "spreads")] * drifts
+    assert watch.departures()["features"] == 0.0
+    assert watch.departures()["spectrum"] == pytest.approx(by, rel=1e-2)
+    watch.reset()
+    (event,) = events(watch, minutes(5.0, away(1.0, 0.0)))
+    assert event.what == "features"
+
+
 def test_what_comes_and_goes_is_no_drift(watch: DriftWatch) -> None:
     shout = minutes(0.25, moved(level_db=20.0))
     assert events(watch, [*shout, *minutes(1.0, AT)] * 5) == []
@@ -152,7 +172,7 @@ def test_it_does_not_change_the_reference(watch: DriftWatch) -> None:
     assert (SESSION.mean == figures(-20.0, np.zeros(SIZE, np.float32), EVEN)).all()
 
 
-def test_figures_are_level_entropy_and_embedding() -> None:
+def test_figures_are_level_entropy_and_what_the_head_reads() -> None:
     embedding = np.arange(3, dtype=np.float32)
     seen = figures(-30.0, embedding, EVEN)
     assert seen.dtype == np.float32
@@ -246,6 +266,26 @@ def test_a_session_is_heard_as_the_recogniser_hears(
     assert (again.mean == made.mean).all()
     assert calibrated.watch is watch
     assert calibrated.heard_s == 0.0
+
+
+def test_a_session_of_a_head_that_reads_the_spectrum_is_remembered_with_it(
+    bundle: Bundle, takes: list[Array]
+) -> None:
+    size = bundle.head.input_size + SPECTRUM_SIZE
+    levels, statistics = bundle.manifest.levels, bundle.statistics
+    profile = Profile("anna", bundle.fingerprint, random_head(size=size), levels, statistics, "adopted")
+    recogniser = Recognizer(bundle, profile=profile, provider="cpu")
+    reference = session_reference(recogniser, takes)
+    assert reference is not None
+    assert len(reference.mean) == 2 + size
+    recogniser.use(replace(profile, reference=reference))
+    recogniser.feed(np.concatenate(takes * 2))
+    assert isinstance(recogniser.watch, DriftWatch)
+    near = recogniser.watch.departures()["spectrum"]
+    recogniser.reset()
+    noise = 0.05 * np.random.default_rng(0).standard_normal(30 * 16_000, np.float32)
+    recogniser.feed(np.resize(np.concatenate(takes), len(noise)) + noise)
+    assert 0.0 < near < 1.0 < recogniser.watch.departures()["spectrum"]
 
 
 def test_a_session_without_enough_speech_has_no_reference(calibrated: Recognizer) -> None:

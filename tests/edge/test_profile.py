@@ -18,6 +18,7 @@ from edge import profile as profile_module
 from edge.bundle import Bundle
 from edge.drift import Reference
 from edge.errors import ProfileError
+from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.normaliser import BinStatistics
 from edge.profile import (
     LARGEST_BYTES,
@@ -29,6 +30,7 @@ from edge.profile import (
     read_profile,
     save_profile,
 )
+from tests.edge.conftest import random_head
 
 
 @pytest.fixture(autouse=True)
@@ -235,6 +237,27 @@ def test_the_reference_of_the_session_is_kept_and_checked(profile: Profile, bund
     assert "calibration session are not usable" in refused(path, bundle)
     save_profile(path, replace(profile, reference=Reference(reference.mean[:9], reference.spread[:9])))
     assert "(reference)" in refused(path, bundle)
+
+
+@pytest.mark.parametrize(
+    ("head_size", "reference_size", "said"),
+    [
+        (256 + SPECTRUM_SIZE, 2 + 256 + SPECTRUM_SIZE, ""),
+        (256 + SPECTRUM_SIZE, 2 + 256, "(reference)"),
+        (256, 2 + 256 + SPECTRUM_SIZE, "(reference)"),
+        (257, 2 + 257, "(head)"),
+    ],
+)
+def test_a_head_reads_the_embedding_and_may_read_the_spectrum(
+    profile: Profile, bundle: Bundle, head_size: int, reference_size: int, said: str
+) -> None:
+    path = profile_path("anna")
+    reference = Reference(*np.ones((2, reference_size), np.float32))
+    save_profile(path, replace(profile, head=random_head(size=head_size), reference=reference))
+    if said:
+        assert said in refused(path, bundle)
+    else:
+        assert load_profile(path, bundle).head.input_size == head_size
 
 
 def test_a_profile_of_an_older_program_has_neither_reference_nor_date(
