@@ -106,10 +106,12 @@ def row(item: Found) -> str:
 
 def measure(recogniser: Recognizer, sounds: Iterator[tuple[str, Array]], found: dict[str, Found]) -> None:
     """Let a calibrated recogniser hear sounds, each a new stream."""
-    reference = recogniser.profile and recogniser.profile.reference
-    assert reference, "a session of this length has one"
-    spectrum = len(reference.mean) - 2 - recogniser.engine.graphs.embedding_size
-    recogniser.watch = record = Record(reference, recogniser.settings.step_ms / 1000.0, spectrum=spectrum)
+    profile = recogniser.profile
+    assert profile
+    assert profile.reference, "a session of this length has one"
+    spectrum = profile.head.input_size - recogniser.engine.graphs.embedding_size
+    step_s = recogniser.settings.step_ms / 1000.0
+    recogniser.watch = record = Record(profile.reference, step_s, spectrum=spectrum)
     for kind, sound in sounds:
         recogniser.reset()
         events = [event for event in recogniser.feed(sound) if isinstance(event, Drift)]

@@ -21,6 +21,7 @@ import numpy as np
 
 from edge.audio import read_clip
 from edge.bundle import Bundle
+from edge.drift import Reference
 from edge.engine import WindowEngine
 from edge.events import Window
 from edge.frontend import Array, power_spectrogram
@@ -313,11 +314,19 @@ def whole_window(bundle: Bundle) -> Callable[[Array], object]:
 
 
 def somebody(bundle: Bundle) -> Profile:
-    """Return a profile that costs what a speaker's does, and changes nothing."""
+    """Return a profile that costs what a speaker's does, watch for drift and all, and changes nothing."""
     head = bundle.head
     wide = replace(head, fc1_weight=np.pad(head.fc1_weight, ((0, 0), (0, SPECTRUM_SIZE))))
-    levels, statistics = bundle.manifest.levels, bundle.statistics
-    return Profile("somebody", bundle.fingerprint, wide, levels, statistics, ADOPTED)
+    figures = np.ones(2 + wide.input_size, np.float32)
+    return Profile(
+        name="somebody",
+        bundle=bundle.fingerprint,
+        head=wide,
+        levels=bundle.manifest.levels,
+        statistics=bundle.statistics,
+        verdict=ADOPTED,
+        reference=Reference(mean=0.0 * figures, spread=1e6 * figures),
+    )
 
 
 def cpu_s(work: Callable[[Array], object], sound: Array) -> float:

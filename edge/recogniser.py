@@ -29,7 +29,7 @@ from edge.features import FeatureStream
 from edge.frontend import Array
 from edge.history import History
 from edge.labels import EMOTIONS, UNSURE
-from edge.long_term_spectrum import BANDS, SPECTRUM_SIZE, band_powers, long_term_spectrum
+from edge.long_term_spectrum import BANDS, band_powers, long_term_spectrum
 from edge.normaliser import DECIBEL
 from edge.profile import Profile, load_profile, require_applicable
 from edge.provider import open_engine
@@ -191,13 +191,13 @@ class Recognizer:
         """Take the head, the level, the statistics and the reference of a speaker, or the bundle's."""
         self.profile = profile
         self._head = profile.head if profile else self.bundle.head
-        self._reads_spectrum = self._head.input_size > self.engine.graphs.embedding_size
+        self._spectrum_size = self._head.input_size - self.engine.graphs.embedding_size
         levels = profile.levels if profile else self.bundle.manifest.levels
         statistics = profile.statistics if profile else self.bundle.statistics
         self._stream = FeatureStream(self.engine, self.front_end, levels, statistics, clock=self._clock)
         reference = profile.reference if profile else None
-        step_s, spectrum = self.settings.step_ms / 1000.0, SPECTRUM_SIZE if self._reads_spectrum else 0
-        self.watch = DriftWatch(reference, step_s, spectrum=spectrum) if reference else None
+        step_s = self.settings.step_ms / 1000.0
+        self.watch = DriftWatch(reference, step_s, spectrum=self._spectrum_size) if reference else None
 
     def __enter__(self) -> Recognizer:
         """Begin a stream; leaving the context forgets it."""
@@ -253,7 +253,7 @@ class Recognizer:
         first_frame = self._speech.end
         self._features.append(progress.features)
         self._dbfs.append(self._in_dbfs(progress.levels))
-        if self._reads_spectrum:
+        if self._spectrum_size:
             self._bands.append(band_powers(progress.power, self.front_end))
         began_speech = self._clock()
         self._speech.append(self._detector.feed(samples))
@@ -340,7 +340,7 @@ class Recognizer:
 
     def _with_spectra(self, embeddings: Array, windows: list[int]) -> Array:
         """Put the spectra of windows behind their (n, D) embeddings, where the head reads them."""
-        if not self._reads_spectrum:
+        if not self._spectrum_size:
             return embeddings
         frames = [slice(*self.engine.graphs.frames_of(end)) for end in windows]
         spectra = [long_term_spectrum(self._bands[span], self._dbfs[span]) for span in frames]
