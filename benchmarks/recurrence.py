@@ -14,6 +14,9 @@ import argparse
 import platform
 import time
 
+import edge  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off
+
+# isort: split
 import numpy as np
 import onnxruntime
 import torch

@@ -1,5 +1,6 @@
 """Fit the recogniser to one speaker, judge whether it helps, and write a profile. NumPy only."""
 
+import edge  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off
 from calibrate.examples import Examples
 from calibrate.fit import CANDIDATES, Candidate
 from calibrate.folds import Folds

@@ -6,10 +6,15 @@ recogniser = Recognizer.load()
 for event in recogniser.feed(samples):  # float32, mono, 16 kHz, any number of them
     print(event)
 print(recogniser.flush())
+
+Importing this package turns ONNX Runtime's telemetry off, for this process and those it starts: whatever
+ORT_DISABLE_TELEMETRY was, an empty or unknown value would leave the telemetry on. ONNX Runtime reads the
+variable when it is imported, so a program that imports both imports this package first.
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +38,8 @@ __all__ = [
     "load_bundle",
     "load_profile",
 ]
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _HOMES = {
     "EMOTIONS": "labels",

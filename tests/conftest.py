@@ -6,6 +6,8 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
+import edge  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off
+
 # The same examples in each run, and no clock: a busy machine is no failure.
 # pytest --hypothesis-profile=default draws others.
 settings.register_profile(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import edge  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off
+
 if TYPE_CHECKING:
     from train.checkpoint import Checkpoint, load_checkpoint
     from train.corpora import Clip, read_corpus
