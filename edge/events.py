@@ -138,6 +138,18 @@ class EngineChange(Event):
 
 
 @dataclass(frozen=True)
+class StreamWarning(Event):
+    """The stream goes on, but its sound or its timing is probably not what the user expects."""
+
+    type = "warning"
+    time_s: float
+    what: str
+    """The subject, one word: "length", "format", "channels", "lag"."""
+    message: str
+    """One line: what was observed, and what to do."""
+
+
+@dataclass(frozen=True)
 class Error(Event):
     """Why the server ends a client's stream early."""
 

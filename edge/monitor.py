@@ -7,6 +7,7 @@ repeats what a letter, a word or a length already says.
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -28,7 +29,7 @@ from edge.drawing import (
     most_important,
     placed,
 )
-from edge.events import Device, Drift, Event, Session
+from edge.events import Device, Drift, Event, Session, StreamWarning
 from edge.labels import EMOTIONS, UNSURE
 from edge.monitor_state import CLIP_DBFS, MINUTE_S, MonitorState, timeline_cells
 from edge.sinks import Sink, clock_time, describe_drift, describe_summary, printable
@@ -84,6 +85,9 @@ def frame(state: MonitorState, width: int, height: int) -> Text:
     ]
     if state.advice:
         rows.append((0, Text(printable(describe_drift(state.advice)), WARN)))
+    if state.recent_warning:
+        lines = textwrap.wrap(printable(f"warning: {state.recent_warning.message}"), inner)
+        rows += [(0, Text(line, WARN)) for line in lines]
     if state.notice:
         rows.append((0, Text(printable(state.notice), f"bold {BAD}")))
     return Text("\n").join(placed(row, inner, width) for row in most_important(rows, height))
@@ -262,7 +266,7 @@ class LiveMonitor(Sink):
     def emit(self, event: Event) -> None:
         """Take an event, and show at once what may be the last for a while."""
         self.state = self.state.after(event)
-        self._draw(at_once=isinstance(event, Session | Device | Drift))
+        self._draw(at_once=isinstance(event, Session | Device | Drift | StreamWarning))
 
     def progress(self, heard_s: float, level_dbfs: float) -> None:
         """Show how much was heard, and how loud it was."""

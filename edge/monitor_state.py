@@ -14,6 +14,7 @@ from edge.events import (
     Overrun,
     Session,
     Speech,
+    StreamWarning,
     Summary,
     Utterance,
     Window,
@@ -61,12 +62,21 @@ class MonitorState:
     """What is wrong now."""
     drift: Drift | None = None
     """The newest."""
+    warning: StreamWarning | None = None
+    """The newest."""
 
     @property
     def advice(self) -> Drift | None:
-        """What the speaker should know of the last minute."""
-        recent = self.drift is not None and self.heard_s - self.drift.time_s < MINUTE_S
-        return self.drift if recent else None
+        """The newest drift, if it is from the last minute."""
+        return self.drift if self.drift and self._is_recent(self.drift.time_s) else None
+
+    @property
+    def recent_warning(self) -> StreamWarning | None:
+        """The newest warning, if it is from the last minute."""
+        return self.warning if self.warning and self._is_recent(self.warning.time_s) else None
+
+    def _is_recent(self, time_s: float) -> bool:
+        return self.heard_s - time_s < MINUTE_S
 
     @property
     def step_ms(self) -> float:
@@ -100,13 +110,16 @@ class MonitorState:
             case Device():
                 notice = f"{event.name} is {event.state} since {clock_time(event.time_s)}"
                 state = replace(self, notice="" if event.state == "back" else notice)
-            case Drift():
-                state = replace(self, drift=event)
+            case Drift() | StreamWarning():
+                state = self._after_advice(event)
             case EngineChange():
                 state = replace(self, session=_after_change(self.session, event))
             case Summary():
                 state = replace(self, summary=event)
         return state
+
+    def _after_advice(self, event: Drift | StreamWarning) -> MonitorState:
+        return replace(self, drift=event) if isinstance(event, Drift) else replace(self, warning=event)
 
     def _after_window(self, window: Window) -> MonitorState:
         moment = Moment(window.end_s, window.label if window.speech else "")

@@ -22,6 +22,7 @@ from edge.events import (
     Event,
     Overrun,
     Session,
+    StreamWarning,
     Summary,
     Utterance,
     Window,
@@ -191,6 +192,8 @@ def describe(event: Event, percentages: bool) -> str:
             text = f"{clock_time(event.time_s)}  {describe_drift(event)}"
         case EngineChange():
             text = f"{clock_time(event.time_s)}  engine: {event.provider} from here on ({event.reason})"
+        case StreamWarning():
+            text = f"{clock_time(event.time_s)}  warning: {event.message}"
         case Summary():
             text = f"{clock_time(event.duration_s)}  end: {describe_summary(event)}"
         case _:

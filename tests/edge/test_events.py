@@ -18,6 +18,7 @@ from edge.events import (
     Overrun,
     Session,
     Speech,
+    StreamWarning,
     Summary,
     Utterance,
     Window,
@@ -35,6 +36,7 @@ EVERY = [
     Device(2.0, "USB microphone", "lost"),
     Drift(2.0, "level", -12.5, 8.0, "dB", "speak closer to the microphone"),
     EngineChange(2.5, "cpu", "the GPU is gone"),
+    StreamWarning(2.75, "lag", "events come 2.5 s late: use a longer step"),
     Error("16 clients are connected: try again later"),
     Summary(10.0, 30, 2, 1, {"p50": 1.0}, 0.01),
 ]

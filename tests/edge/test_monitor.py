@@ -18,6 +18,7 @@ from edge.events import (
     Overrun,
     Session,
     Speech,
+    StreamWarning,
     Summary,
     Utterance,
     Window,
@@ -85,6 +86,7 @@ events = st.one_of(
     st.builds(Overrun, times, times),
     st.builds(Device, times, names, st.sampled_from(["lost", "back"])),
     st.builds(Drift, times, st.sampled_from(["level", "features"]), levels, levels, st.just("dB"), names),
+    st.builds(StreamWarning, times, st.just("lag"), names),
     st.builds(Summary, times, st.just(1), st.just(1), st.just(0), st.just({}), times),
 )
 states = st.builds(
@@ -234,6 +236,14 @@ def test_a_lost_device_is_said_until_it_is_back() -> None:
     assert "USB mic" not in text(lost.after(Device(9.0, "USB mic", "back")))
 
 
+def test_a_warning_is_shown_whole_for_a_minute() -> None:
+    message = "the channels cancel each other: channel 0 is used alone; name another with --channel " * 2
+    warned = after(SESSION, window(9.0), StreamWarning(9.0, "channels", message))
+    assert message.strip() in " ".join(text(warned).split())
+    assert message.strip() in " ".join(text(warned.after(window(60.0))).split())
+    assert "warning" not in text(warned.after(window(69.1)))
+
+
 def test_a_drift_is_advice_for_a_minute() -> None:
     drift = Drift(9.0, "level", -12.1, 8.0, "dB", "speak closer to the microphone, or calibrate again")
     drifted = after(SESSION, window(9.0), drift)
@@ -288,6 +298,7 @@ def test_frames_are_at_most_eight_a_second() -> None:
     [
         (Device(3.1, "USB mic", "lost"), "USB mic is lost"),
         (Drift(3.1, "level", 12.0, 8.0, "dB", "move away"), "level +12.0 dB: move away"),
+        (StreamWarning(3.1, "lag", "events are late"), "warning: events are late"),
     ],
 )
 def test_what_may_be_the_last_for_a_while_is_drawn_at_once(event: Event, said: str) -> None:

@@ -21,6 +21,7 @@ from edge.events import (
     Overrun,
     Session,
     Speech,
+    StreamWarning,
     Summary,
     Utterance,
     to_json,
@@ -42,6 +43,7 @@ EVERY: list[Event] = [
     Device(2.0, "USB microphone", "lost"),
     Drift(2.0, "level", -12.5, 8.0, "dB", "speak closer to the microphone"),
     EngineChange(2.5, "cpu", "the GPU is gone"),
+    StreamWarning(2.75, "lag", "events come 2.5 s late: use a longer step"),
     Error("try again later"),
     Summary(10.0, 30, 2, 1, TIMES, 0.01, TIMES),
 ]

@@ -23,6 +23,7 @@ from edge.events import (
     Overrun,
     Session,
     Speech,
+    StreamWarning,
     Summary,
     Utterance,
     Window,
@@ -260,13 +261,15 @@ def test_every_kind_of_news_has_its_line_and_the_rest_has_none() -> None:
     device = Device(9.0, "USB microphone", "lost")
     drift = Drift(42.0, "level", -12.14, 8.0, "dB", "speak closer")
     engine = EngineChange(9.5, "cpu", "the GPU is gone")
-    lines = plain(session(), Speech(1.0, True), OVERRUN, device, drift, engine, summary)
+    warning = StreamWarning(9.75, "lag", "events are late")
+    lines = plain(session(), Speech(1.0, True), OVERRUN, device, drift, engine, warning, summary)
     assert lines == [
         "listening to demo: base, no profile, cpu",
         "0:01.0  overrun: 0.25 s of sound lost",
         "0:09.0  device USB microphone: lost",
         "0:42.0  drift: level -12.1 dB: speak closer",
         "0:09.5  engine: cpu from here on (the GPU is gone)",
+        "0:09.8  warning: events are late",
         "1:01.0  end: 1 window, 2 utterances, step p50 2.5 ms, p95 3.0 ms, p99 4.0 ms, "
         "real-time factor 0.012, sound lost 1 time",
     ]
