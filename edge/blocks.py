@@ -41,7 +41,7 @@ class Source(Protocol):
 
     @property
     def live(self) -> bool:
-        """True where sound arrives in real time: a microphone or a paced file."""
+        """True where sound arrives in real time: a microphone, a pipe or a paced file."""
 
     def __enter__(self) -> Source:
         """Open it.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edge.audio import CONTAINERS, Intake, RawSound
 from edge.errors import ProfileError, SourceError
 from edge.events import Event
+from edge.lag import LagMeter
 from edge.pipeline import Ledger, last_events, session_of, with_queue
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Ear:
         self._raw = RawSound()
         self._intake: Intake | None = None
         self._ledger = Ledger()
+        self._meter = LagMeter(live=True)
 
     def begin(self) -> list[Event]:
         """Describe the session."""
@@ -57,14 +59,17 @@ class Ear:
     def finish(self) -> list[Event]:
         """End the stream: the tail, and the summary."""
         events = self._hear(self._intake.flush(), self._intake.arrived_s) if self._intake else []
-        last, summary = last_events(self._recogniser, self._ledger)
+        last, summary = last_events(self._recogniser, self._ledger, self._meter)
         return [*events, *last, summary]
 
     def _hear(self, samples: Array, arrived_s: float) -> list[Event]:
+        if not len(samples):
+            return []
         began = time.perf_counter()
+        self._meter.arrived(arrived_s, self._recogniser.heard_s)
         fed = self._recogniser.feed(samples)
         compute_s = time.perf_counter() - began
-        events = [with_queue(event, 1000.0 * (began - arrived_s)) for event in fed]
+        events = self._meter.stamped([with_queue(event, 1000.0 * (began - arrived_s)) for event in fed])
         self._ledger.spent(compute_s, events)
         return events
 

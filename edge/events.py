@@ -63,7 +63,8 @@ class Window(Event):
     """Compute time since the window before, by stage; `queue` is waiting (for its turn, and in the
     resampler), not compute."""
     lag_ms: float
-    """From the arrival of the window's last sound to this event."""
+    """Time since the window's last sound was due: see `edge.lag.LagMeter`. For a file that is read as fast
+    as possible, and from a `Recognizer` that is fed directly: since that sound was handed over."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ class Summary(Event):
     real_time_factor: float
     """Compute time divided by the duration of the sound; below 1 keeps up."""
     lag_ms: dict[str, float] = field(default_factory=dict)
-    """p50, p95 and p99 of the windows' lag, of the most recent ones; empty without windows."""
+    """p50, p95 and p99 of the windows' lag, of the most recent ones, and the longest of all (max); empty
+    without windows."""
 
 
 def to_json(event: Event) -> str:

@@ -19,6 +19,7 @@ from edge.blocks import Block, Source
 from edge.errors import RealTimeError
 from edge.events import Device, Event, Session, Summary, Utterance, Window
 from edge.labels import EMOTIONS
+from edge.lag import LagMeter
 from edge.recogniser import QUIETEST_DBFS, Recognizer
 from edge.sinks import Sink
 
@@ -73,6 +74,7 @@ class Ledger:
         """Times that it was."""
         self._compute_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
         self._lag_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
+        self._longest_lag_ms = 0.0
         self._compute_s = 0.0
         self._windows = 0
         self._utterances = 0
@@ -88,6 +90,7 @@ class Ledger:
         windows = [event for event in events if isinstance(event, Window)]
         self._compute_ms += [_compute_ms(window) for window in windows]
         self._lag_ms += [window.lag_ms for window in windows]
+        self._longest_lag_ms = max([self._longest_lag_ms, *(window.lag_ms for window in windows)])
         self._windows += len(windows)
         self._utterances += sum(isinstance(event, Utterance) for event in events)
 
@@ -100,7 +103,7 @@ class Ledger:
             dropped=self.dropped,
             latency_ms=_percentiles(list(self._compute_ms)),
             real_time_factor=self._compute_s / duration_s if duration_s > 0 else 0.0,
-            lag_ms=_percentiles(list(self._lag_ms)),
+            lag_ms=_percentiles(list(self._lag_ms)) | ({"max": self._longest_lag_ms} if self._lag_ms else {}),
         )
 
 
@@ -134,16 +137,16 @@ def listen(source: Source, recogniser: Recognizer, sinks: Sequence[Sink], *, str
         RealTimeError: sound was lost, after the summary; only if `strict`.
         SourceError: the sound could not be had, or broke off; what came before is flushed first.
     """
-    ledger = Ledger()
+    ledger, meter = Ledger(), LagMeter(live=source.live)
     with Stopper().listening() as stopper, source:
         _emit(sinks, [session_of(source.name, recogniser)])
         try:
             for block in stopper.blocks(source):
-                _hear(block, recogniser, sinks, ledger)
+                _hear(block, recogniser, sinks, ledger, meter)
                 if strict and ledger.dropped:
                     break
         finally:
-            events, summary = last_events(recogniser, ledger)
+            events, summary = last_events(recogniser, ledger, meter)
             _emit(sinks, [*events, summary])
     if strict and ledger.dropped:
         raise RealTimeError(
@@ -153,10 +156,11 @@ def listen(source: Source, recogniser: Recognizer, sinks: Sequence[Sink], *, str
     return summary
 
 
-def last_events(recogniser: Recognizer, ledger: Ledger) -> tuple[list[Event], Summary]:
+def last_events(recogniser: Recognizer, ledger: Ledger, meter: LagMeter) -> tuple[list[Event], Summary]:
     """End a stream: its tail, which has waited for nothing but the end, and the summary."""
     began = time.perf_counter()
-    events = [with_queue(event, 0.0) for event in recogniser.flush()]
+    meter.ended()
+    events = meter.stamped([with_queue(event, 0.0) for event in recogniser.flush()])
     ledger.spent(time.perf_counter() - began, events)
     return events, ledger.summary(recogniser.heard_s)
 
@@ -165,7 +169,9 @@ def _amount(lost_s: float) -> str:
     return f"{lost_s:.2f} s of" if lost_s > 0 else "the"
 
 
-def _hear(block: Block, recogniser: Recognizer, sinks: Sequence[Sink], ledger: Ledger) -> None:
+def _hear(
+    block: Block, recogniser: Recognizer, sinks: Sequence[Sink], ledger: Ledger, meter: LagMeter
+) -> None:
     began = time.perf_counter()
     queued_ms = 1000.0 * (began - block.arrived_s)
     events: list[Event] = []
@@ -176,9 +182,11 @@ def _hear(block: Block, recogniser: Recognizer, sinks: Sequence[Sink], ledger: L
         events += recogniser.lose(block.lost)
     if block.news:
         events.append(Device(time_s=recogniser.heard_s, name=block.news.name, state=block.news.state))
+    if len(block.samples):
+        meter.arrived(block.arrived_s, recogniser.heard_s)
     events += recogniser.feed(block.samples)
     compute_s = time.perf_counter() - began
-    events = [with_queue(event, queued_ms) for event in events]
+    events = meter.stamped([with_queue(event, queued_ms) for event in events])
     ledger.spent(compute_s, events)
     _emit(sinks, events)
     level = _dbfs(block)
@@ -193,14 +201,10 @@ def _emit(sinks: Sequence[Sink], events: Sequence[Event]) -> None:
 
 
 def with_queue(event: Event, queued_ms: float) -> Event:
-    """Add the time that the sound waited for its turn to a window's latency and lag."""
+    """Add the time that the sound waited for its turn to a window's latency."""
     if not isinstance(event, Window):
         return event
-    return replace(
-        event,
-        latency_ms={"queue": queued_ms, **event.latency_ms},
-        lag_ms=event.lag_ms + queued_ms,
-    )
+    return replace(event, latency_ms={"queue": queued_ms, **event.latency_ms})
 
 
 def _compute_ms(window: Window) -> float:

@@ -28,6 +28,7 @@ from edge.events import (
     Window,
     to_json,
 )
+from edge.lag import LATE_S
 
 
 class ReaderGone(Exception):  # noqa: N818 - news, not an error
@@ -213,6 +214,8 @@ def describe_summary(summary: Summary) -> str:
     if summary.latency_ms:
         parts.append("step " + ", ".join(f"{key} {ms:.1f} ms" for key, ms in summary.latency_ms.items()))
     parts.append(f"real-time factor {summary.real_time_factor:.3f}")
+    if summary.lag_ms.get("max", 0.0) > 1000.0 * LATE_S:
+        parts.append(f"events up to {summary.lag_ms['max'] / 1000.0:.1f} s late")
     parts.append(f"sound lost {_count(summary.dropped, 'time')}" if summary.dropped else "no sound lost")
     return ", ".join(parts)
 

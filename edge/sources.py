@@ -145,7 +145,7 @@ class StdinSource:
     """
 
     name = "stdin"
-    live = False
+    live = True
 
     def __init__(self, rate: int = SAMPLE_RATE, stream: BinaryIO | None = None) -> None:
         """Prepare to read.

@@ -262,7 +262,8 @@ def test_every_kind_of_news_has_its_line_and_the_rest_has_none() -> None:
     drift = Drift(42.0, "level", -12.14, 8.0, "dB", "speak closer")
     engine = EngineChange(9.5, "cpu", "the GPU is gone")
     warning = StreamWarning(9.75, "lag", "events are late")
-    lines = plain(session(), Speech(1.0, True), OVERRUN, device, drift, engine, warning, summary)
+    late = replace(summary, lag_ms={"p50": 5.0, "max": 7_940.0})
+    lines = plain(session(), Speech(1.0, True), OVERRUN, device, drift, engine, warning, summary, late)
     assert lines == [
         "listening to demo: base, no profile, cpu",
         "0:01.0  overrun: 0.25 s of sound lost",
@@ -272,6 +273,8 @@ def test_every_kind_of_news_has_its_line_and_the_rest_has_none() -> None:
         "0:09.8  warning: events are late",
         "1:01.0  end: 1 window, 2 utterances, step p50 2.5 ms, p95 3.0 ms, p99 4.0 ms, "
         "real-time factor 0.012, sound lost 1 time",
+        "1:01.0  end: 1 window, 2 utterances, step p50 2.5 ms, p95 3.0 ms, p99 4.0 ms, "
+        "real-time factor 0.012, events up to 7.9 s late, sound lost 1 time",
     ]
 
 

@@ -72,11 +72,12 @@ def test_each_word_means_its_source(tmp_path: Path) -> None:
     assert (open_source("-").name, open_source("demo").name) == ("stdin", "demo")
 
 
-def test_only_a_microphone_and_paced_files_are_live(tmp_path: Path) -> None:
+def test_all_but_files_read_as_fast_as_possible_are_live(tmp_path: Path) -> None:
     path = str(sound_file(tmp_path))
     live = {spec: open_source(spec, paced=True).live for spec in ("mic", path, "demo", "-")}
-    assert live == {"mic": True, path: True, "demo": True, "-": False}
+    assert live == {"mic": True, path: True, "demo": True, "-": True}
     assert not open_source("demo").live
+    assert not open_source(path).live
 
 
 def test_a_file_called_demo_is_reached_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

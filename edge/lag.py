@@ -1,0 +1,93 @@
+"""Lag: how late an event is, by the time at which its sound was due."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from edge.events import Event, StreamWarning, Window
+
+LATE_S: Final = 2.0
+"""A longer lag is a `warning` event, once an episode."""
+RECOVERED_S: Final = 1.0
+"""A shorter lag ends the episode."""
+FORGETTING: Final = 1e-3
+"""Seconds per second by which the estimate of the stream's start rises. Sound cards and system clocks
+differ by less (200 ppm is much), so clock drift is not taken for lag; an hour of it hides 3.6 s."""
+
+
+class LagMeter:
+    """Measures the lag of a stream's events.
+
+    Sound at stream time p is due at start + p, where start is the minimum over all pieces of sound of
+    (arrival - stream time of its first sample), raised by `FORGETTING`: the piece that was delayed
+    least shows when the stream began. The lag of an event is the time since its sound was due. So it
+    includes delays before the sound arrived, such as a pipe or a socket that was not read. Lost sound
+    advances the stream time and is not late.
+
+    Where the sound is not live, it is due when it arrives: the lag is then the time from reading to
+    the event, and no lag is warned of.
+
+    Remembers the stream's start, the newest piece and whether a late episode is under way.
+    """
+
+    def __init__(self, *, live: bool, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Begin a stream.
+
+        Args:
+            live: whether the sound comes in real time.
+            clock: seconds, never going back; arrivals are in its terms.
+        """
+        self._live = live
+        self._clock = clock
+        self._start_s = self._position_s = self._waiting_since_s = 0.0
+        self._arrived_s = float("-inf")
+        self._late = False
+
+    def arrived(self, arrived_s: float, position_s: float) -> None:
+        """Note a piece of sound.
+
+        Args:
+            arrived_s: when its last sample arrived.
+            position_s: stream time of its first sample, lost sound included.
+        """
+        start_s, passed_s = arrived_s - position_s, arrived_s - self._arrived_s
+        if passed_s <= 0.0:  # the resampler held it back until the end of the stream
+            self.ended()
+        else:
+            known = self._live and self._arrived_s > float("-inf")
+            self._start_s = min(start_s, self._start_s + FORGETTING * passed_s) if known else start_s
+            self._arrived_s = self._waiting_since_s = arrived_s
+        self._position_s = position_s
+
+    def ended(self) -> None:
+        """Note that no more sound comes: the last events waited for the end, which is not lag."""
+        self._waiting_since_s = self._clock()
+
+    def stamped(self, events: Sequence[Event]) -> list[Event]:
+        """Set the lag of the windows that the newest piece completed, after a warning if it is late."""
+        now_s = self._clock()
+        stamped = [
+            replace(event, lag_ms=1000.0 * self._lag_s(event.end_s, now_s))
+            if isinstance(event, Window)
+            else event
+            for event in events
+        ]
+        return [*self._warning(self._lag_s(self._position_s, now_s)), *stamped]
+
+    def _lag_s(self, position_s: float, now_s: float) -> float:
+        """Return the lag at a stream time; sound before the newest piece was lost, and is not late."""
+        due_s = self._start_s + max(position_s, self._position_s)
+        return max(0.0, self._arrived_s - due_s) + now_s - self._waiting_since_s
+
+    def _warning(self, lag_s: float) -> list[Event]:
+        if not self._live:
+            return []
+        was_late = self._late
+        self._late = lag_s > (RECOVERED_S if was_late else LATE_S)
+        if was_late or not self._late:
+            return []
+        message = f"events come {lag_s:.1f} s late: stop other programs, or use a longer --step-ms"
+        return [StreamWarning(self._position_s, "lag", message)]
