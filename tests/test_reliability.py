@@ -1,0 +1,51 @@
+"""The tests that docs/reliability.md names exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def rows_in(text: str) -> list[list[str]]:
+    """Return the cells of the rows of the first table, without its two lines of header."""
+    rows = [line.strip().strip("|").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return rows[1:]
+
+
+def missing(cell: str) -> list[str]:
+    """List what a cell names that does not exist: files, or tests that none of its files defines."""
+    paths = re.findall(r"`(tests/[\w/]+\.py)`", cell)
+    lost = [path for path in paths if not (ROOT / path).is_file()]
+    code = "\n".join((ROOT / path).read_text("utf-8") for path in paths if path not in lost)
+    return [*lost, *(name for name in re.findall(r"`(test_\w+)`", cell) if f"def {name}(" not in code)]
+
+
+ROWS = rows_in((ROOT / "docs" / "reliability.md").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0].strip()}: {row[1][:40]}")
+def test_a_row_names_tests_that_exist(row: list[str]) -> None:
+    assert len(row) == 5
+    assert "`tests/" in row[-1]
+    assert missing(row[-1]) == []
+
+
+def test_the_table_covers_every_area() -> None:
+    areas = {row[0].strip() for row in ROWS}
+    assert areas >= {"delay", "losses", "stream", "sound files", "pipe", "server", "model files", "ends"}
+
+
+@pytest.mark.parametrize(
+    ("cell", "lost"),
+    [
+        ("`tests/test_gone.py`", ["tests/test_gone.py"]),
+        ("`tests/test_reliability.py`: `test_gone`", ["test_gone"]),
+        ("`tests/test_reliability.py`: `test_a_name_that_is_missing_is_found`", []),
+    ],
+)
+def test_a_name_that_is_missing_is_found(cell: str, lost: list[str]) -> None:
+    assert missing(cell) == lost
