@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from calibrate.figures import blank_figure
 from calibrate.folds import Folds
 from calibrate.judge import Judgement
 from calibrate.scores import Scores
@@ -49,8 +50,7 @@ def require_picture(path: Path, *, overwrite: bool) -> None:
         ModuleNotFoundError: matplotlib is not installed.
         UsageError: the name is no PNG file's, it is taken, or its folder cannot be written to.
     """
-    import matplotlib  # noqa: F401 - only to know that it is there
-
+    blank_figure(1.0, 1.0)
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path} cannot be a picture: give a name that ends with .png")
     if path.is_dir() or (os.path.lexists(path) and not overwrite):
@@ -76,12 +76,8 @@ def draw_judgement(name: str, judgement: Judgement, folds: Folds, path: Path) ->
 
 
 def _figure(name: str, judgement: Judgement, folds: Folds) -> Figure:
-    """Lay the parts out, outside pyplot, which would keep the figure and may want a screen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.6, 7.6), facecolor="white")
-    FigureCanvasAgg(figure)
+    """Lay the parts out."""
+    figure = blank_figure(9.6, 7.6)
     _write_verdict(figure, name, judgement, folds)
     above = figure.add_gridspec(1, 2, left=0.1, right=0.97, top=0.815, bottom=0.445, wspace=0.3)
     below = figure.add_gridspec(

@@ -63,7 +63,7 @@ class System:
     def ask(self, question: str, *arguments: str) -> Answer:
         """Put one of `QUESTIONS` to it, in a process of its own."""
         path = json.dumps([str(entry) for entry in sys.path])
-        said = _run((sys.executable, "-I", "-c", _CHILD, path, question, *arguments), self.patience_s)
+        said = _run((sys.executable, "-I", "-B", "-c", _CHILD, path, question, *arguments), self.patience_s)
         return _understood(said, self.patience_s)
 
     def package_version(self, package: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from calibrate.figures import blank_figure
 from edge.files import replacing
 from edge.labels import EMOTIONS
 
@@ -36,7 +37,7 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
             other keys are ignored.
         path: the PNG file, written whole or not at all.
     """
-    figure = _figure(7.2, 6.0)
+    figure = blank_figure(7.2, 6.0, layout="constrained")
     loss_axes, uar_axes = figure.subplots(2, 1, sharex=True)
     losses, auxiliary, uars = (_curve(records, key) for key in ("loss", "auxiliary_loss", "validation_uar"))
     _style(loss_axes, "training loss")
@@ -66,7 +67,7 @@ def plot_shots(scores: Sequence[ShotScores], path: Path) -> None:
         scores: of any corpora and numbers of shots.
         path: the PNG file, written whole or not at all.
     """
-    figure = _figure(7.2, 4.4)
+    figure = blank_figure(7.2, 4.4, layout="constrained")
     axes = figure.subplots()
     _style(axes, "UAR on the speaker's other clips, %")
     corpora = sorted({item.corpus for item in scores})
@@ -99,7 +100,7 @@ def plot_confusion(matrix: ArrayLike, path: Path, title: str, *, labels: Sequenc
         raise ValueError(f"{len(labels)} labels need a square matrix of that size, not {counts.shape}")
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
-    figure = _figure(1.6 + 1.15 * len(labels), 1.6 + 1.0 * len(labels))
+    figure = blank_figure(1.6 + 1.15 * len(labels), 1.6 + 1.0 * len(labels), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
@@ -117,17 +118,6 @@ def plot_confusion(matrix: ArrayLike, path: Path, title: str, *, labels: Sequenc
     axes.tick_params(which="both", length=0, colors=INK)
     axes.spines[:].set_visible(False)
     _save(figure, path)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """Make an empty figure of so many inches, outside pyplot, which would keep it and may want a screen."""
-    # Slow to load, and whoever only trains or scores should not wait for it.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _curve(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
