@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.errors import EngineError, MmtlError
+from edge.futures import interruptible_result
 from edge.plan import write_whole
 from edge.tensorrt_errors import error_log, explained
 
@@ -67,7 +68,7 @@ def build_plan(
     with ThreadPoolExecutor(1, "tensorrt") as pool:
         pool.submit(lambda: None)  # starts the thread, for Ctrl-C while it starts would leave it unknown
         try:
-            return pool.submit(_Build(trt, recipe, watch)).result()
+            return interruptible_result(pool.submit(_Build(trt, recipe, watch)))
         except KeyboardInterrupt:
             watch.stopped.set()
             say("stopping at TensorRT's next step; what it learned so far is kept")

@@ -28,6 +28,7 @@ import numpy as np
 from edge.cuda import Cuda, PycudaCuda
 from edge.errors import EngineError
 from edge.frontend import Array
+from edge.futures import interruptible_result
 from edge.tensorrt_errors import error_log, explained, tensorrt_module
 from edge.tensorrt_runner import Answer, PlanRunner
 
@@ -73,7 +74,7 @@ class TensorrtSession:
         self._end = weakref.finalize(self, _end, self._requests, thread)
         thread.start()
         try:
-            self.largest_batch, self.frames, self.bins = owner.started.result()
+            self.largest_batch, self.frames, self.bins = interruptible_result(owner.started)
         except BaseException:
             self.close()
             raise

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import enum
 import functools
+import signal
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -161,6 +164,21 @@ class FakeTensorrt:
 
     def OnnxParser(self, network: INetworkDefinition, logger: Any) -> OnnxParser:  # noqa: N802
         return OnnxParser(network, logger)
+
+
+def interrupt_at(moment: int) -> Callable[[int], None]:
+    """Return what to call before each step so that Ctrl-C comes at one of them, unheard by a lock.
+
+    The signal is the building thread's own, sent while the main thread waits: it interrupts no system
+    call there, as if it had come just before.
+    """
+
+    def during(step: int) -> None:
+        time.sleep(0.2 if step == moment else 0.001)  # as TensorRT does, lets the main thread run
+        if step == moment:
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    return during
 
 
 class OnnxParser:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +13,7 @@ from hypothesis import strategies as st
 from edge.bundle import WINDOW, Bundle
 from edge.engine_build import Phases, Recipe, build_plan
 from edge.errors import EngineError
-from tests.edge.fake_tensorrt import CACHE_HEADER, MAGIC, FakeTensorrt
+from tests.edge.fake_tensorrt import CACHE_HEADER, MAGIC, FakeTensorrt, interrupt_at
 
 
 @pytest.fixture
@@ -128,14 +125,13 @@ def test_ctrl_c_ends_the_build_at_its_next_step_and_keeps_the_timings(
     trt: FakeTensorrt, recipe: Recipe
 ) -> None:
     done: list[int] = []
+    interrupt = interrupt_at(1)
 
-    def interrupt_at_the_second(step: int) -> None:
+    def note(step: int) -> None:
         done.append(step)
-        if step == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.001)  # as TensorRT does, lets the main thread run
+        interrupt(step)
 
-    trt._steps, trt._during = 50_000, interrupt_at_the_second
+    trt._steps, trt._during = 50_000, note
     with pytest.raises(KeyboardInterrupt):
         build_plan(trt, recipe)
     assert 2 <= len(done) < 100_000

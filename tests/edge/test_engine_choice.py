@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +24,7 @@ from edge.engine_choice import Machine, build_engine, this_machine
 from edge.errors import BundleError, EngineError, UsageError, VerificationError
 from edge.frontend import Array
 from edge.plan import Plan, Wanted, open_plan, plan_path
-from tests.edge.fake_tensorrt import MAGIC, FakeSession, FakeTensorrt
+from tests.edge.fake_tensorrt import MAGIC, FakeSession, FakeTensorrt, interrupt_at
 
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6")
 LIMITS = {"fp32": 1e-4, "fp16": 2e-2}
@@ -257,16 +254,12 @@ def test_progress_runs_through_all_candidates_once(desk: Desk, exported: Bundle,
 
 
 def test_ctrl_c_leaves_the_timings_and_nothing_else(desk: Desk, exported: Bundle, engines: Path) -> None:
-    def interrupt_the_second_build(step: int) -> None:
-        if not desk.sessions:
-            return
-        if step == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.001)  # the signal comes while it builds, not after
-
-    desk.trt._during, desk.trt._steps = interrupt_the_second_build, 50_000
+    interrupt = interrupt_at(1)
+    desk.trt._during = lambda step: interrupt(step) if desk.sessions else None  # the second build
+    desk.trt._steps = 50_000
     with pytest.raises(KeyboardInterrupt):
         desk.build(exported, engines)
+    assert len(desk.trt._built) == 1
     assert [path.name for path in engines.iterdir()] == ["timing-10.3.0-sm8.7.cache"]
     desk.trt._during, desk.trt._steps = (lambda step: None), 2
     assert desk.build(exported, engines).path.is_file()
@@ -398,10 +391,9 @@ def test_the_command_says_what_it_built_and_where(run: Run, exported: Bundle, en
 
 
 def test_the_command_stopped_by_ctrl_c_says_so(run: Run, desk: Desk, exported: Bundle, engines: Path) -> None:
-    desk.trt._steps = 50_000
-    desk.trt._during = lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 0 else time.sleep(0.001)
+    desk.trt._steps, desk.trt._during = 50_000, interrupt_at(0)
     code, out, err = run(str(exported.folder), "--out", str(engines))
-    assert (code, out) == (1, "")
+    assert (code, out, desk.trt._built) == (1, "", [])
     assert err.splitlines()[-2:] == [
         "mmtl: stopping at TensorRT's next step; what it learned so far is kept",
         "mmtl: stopped before it was done",
