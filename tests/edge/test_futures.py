@@ -14,7 +14,7 @@ from edge.futures import interruptible_result
 
 def test_it_is_the_result() -> None:
     with ThreadPoolExecutor(1) as pool:
-        assert interruptible_result(pool.submit(lambda: (time.sleep(0.25), 7))) == (None, 7)
+        assert interruptible_result(pool.submit(_slow)) == 7
 
 
 def test_a_failure_is_raised_even_a_time_out_of_its_own() -> None:
@@ -33,6 +33,11 @@ def test_a_signal_that_interrupts_no_system_call_ends_the_wait() -> None:
     with pytest.raises(KeyboardInterrupt):
         interruptible_result(never)
     thread.join()
+
+
+def _slow() -> int:
+    time.sleep(0.25)
+    return 7
 
 
 def _fail() -> None:
