@@ -1,12 +1,17 @@
-"""One client's line: TCP or WebSocket, sound in and events out."""
+"""The transport between the server and one client, and its TCP form: sound in, events out.
+
+`edge.websocket_channel` holds the WebSocket form.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
-from urllib.parse import parse_qs, urlsplit
 
+from edge.access import Access, Address
 from edge.errors import UsageError
 
 HEADER: Final = (
@@ -16,26 +21,61 @@ HEADER: Final = (
 READ_AT_ONCE: Final = 2**15
 """Bytes read from TCP at once: 1 s at 16 kHz."""
 LONGEST_HEADER: Final = 1_024
-"""Bytes of the line of JSON with which a TCP client may begin."""
+"""Bytes of a line of JSON with which a TCP client may begin."""
+LINGER_S: Final = 1.0
+"""After the last event, for a client that neither sends nor hangs up."""
+HANDSHAKE_S: Final = 5.0
+"""For TLS and WebSocket handshakes."""
+HTTP_REQUESTS: Final = (
+    *(b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PATC", b"CONN", b"TRAC", b"PRI "),
+)
+"""How HTTP requests begin: any web page can make a browser send one to any port."""
 
 
 class GoneError(Exception):
-    """The client has left, or no longer reads: there is nobody to tell."""
+    """The client has left, or no longer reads: there is nobody to tell. The message says more, if known."""
+
+
+class RefusedError(Exception):
+    """The client is not served.
+
+    Args:
+        kind: names the trouble for `edge.rate_limits.QuietLog`.
+        line: says it to whoever runs the server.
+        answer: says it to the client; empty: hang up at once.
+    """
+
+    def __init__(self, kind: str, line: str, answer: str = "") -> None:
+        super().__init__(line)
+        self.kind = kind
+        self.answer = answer
+
+
+@dataclass(frozen=True)
+class Listener:
+    """An open port."""
+
+    port: int
+    close: Callable[[], None]
+    """Accept no more clients; those that are connected stay."""
 
 
 class Channel(Protocol):
-    """One client's line."""
+    """The transport of one client."""
 
     name: str
     rate: str | None
     """Hz that the client asked for in connecting, if it did; not checked."""
+    token: str | None
+    """What the client presented in connecting, if it did; not checked."""
 
     async def receive(self) -> bytes | str | None:
         """Return the next sound, or a line of JSON about it; None when the client has ended the stream.
 
         Raises:
             GoneError: the client has left.
-            MmtlError: what came cannot be meant.
+            RefusedError: what came is not from a client of ours.
+            MmtlError: what came cannot be used.
         """
 
     async def send(self, line: str) -> None:
@@ -45,8 +85,8 @@ class Channel(Protocol):
             GoneError: the client has left.
         """
 
-    async def close(self) -> None:
-        """Hang up; never fails."""
+    async def close(self, within_s: float) -> None:
+        """Hang up once the client has what was sent, at the latest after some seconds; never fails."""
 
 
 class TcpChannel:
@@ -54,24 +94,29 @@ class TcpChannel:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self._begun = False
-        self.name = f"tcp {_peer(writer.get_extra_info('peername'))}"
+        self._sound = False
+        self.name = f"tcp {peer_name(writer.get_extra_info('peername'))}"
         self.rate: str | None = None
+        self.token: str | None = None
 
     async def receive(self) -> bytes | str | None:
-        """Return sound, or the line of JSON that the stream may begin with."""
+        """Return sound, or one of the lines of JSON that the stream may begin with."""
         try:
-            if self._begun:
+            if self._sound:
                 return await self._reader.read(READ_AT_ONCE) or None
             return await self._first()
         except OSError as error:
             raise GoneError from error
 
     async def _first(self) -> bytes | str | None:
-        """Return the header, told from sound by its first two bytes, or else the first sound."""
+        """Return a line of the header, told from sound by its first two bytes, or else the first sound."""
         start = await self._start()
-        self._begun = True
+        if start.startswith(HTTP_REQUESTS):
+            raise RefusedError(
+                "http", f"{self.name}: an HTTP request was refused: a web page, or a wrong port?"
+            )
         if not start.startswith(b'{"'):
+            self._sound = True
             return start or None
         try:
             rest = await self._reader.readuntil(b"\n")
@@ -82,7 +127,7 @@ class TcpChannel:
         return (start + rest).decode("utf-8", "replace")
 
     async def _start(self) -> bytes:
-        """Return as many bytes as tell a header or a sound file from sound."""
+        """Return as many bytes as tell a header, a request or a sound file from sound."""
         try:
             return await self._reader.readexactly(4)
         except asyncio.IncompleteReadError as error:
@@ -96,48 +141,50 @@ class TcpChannel:
         except OSError as error:
             raise GoneError from error
 
-    async def close(self) -> None:
-        """Hang up; what is written but not yet taken has a moment to leave."""
-        with contextlib.suppress(OSError, asyncio.TimeoutError):
-            self._writer.close()
-            await asyncio.wait_for(self._writer.wait_closed(), 1.0)
-        self._writer.transport.abort()
-
-
-class WebSocketChannel:
-    """Binary messages of raw sound in, an event a message out. `{"end": true}` ends the stream."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self.name = f"websocket {_peer(connection.remote_address)}"
-        query = parse_qs(urlsplit(connection.request.path).query)
-        self.rate = query["rate"][-1] if "rate" in query else None
-
-    async def receive(self) -> bytes | str | None:
-        """Return a message."""
-        from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
-
-        try:
-            message: bytes | str = await self._connection.recv()
-        except ConnectionClosedOK:
-            return None
-        except ConnectionClosed as error:
-            raise GoneError from error
-        return message
-
-    async def send(self, line: str) -> None:
-        """Send a message."""
-        from websockets.exceptions import ConnectionClosed
-
-        try:
-            await self._connection.send(line)
-        except ConnectionClosed as error:
-            raise GoneError from error
-
-    async def close(self) -> None:
+    async def close(self, within_s: float) -> None:
         """Hang up."""
-        await self._connection.close()
+        try:
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._hang_up(), within_s)
+        finally:
+            self._writer.transport.abort()
+
+    async def _hang_up(self) -> None:
+        """End the stream of events, and read what still comes: unread bytes would become a reset.
+
+        A reset destroys what the client has not read yet.
+        """
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+            with contextlib.suppress(asyncio.TimeoutError):
+                while await asyncio.wait_for(self._reader.read(READ_AT_ONCE), LINGER_S):
+                    pass
+        self._writer.close()
+        await self._writer.wait_closed()
 
 
-def _peer(address: Any) -> str:
-    return f"{address[0]}:{address[1]}" if address else "somebody who has left"
+async def listen_tcp(
+    address: Address, access: Access, attend: Callable[[Channel], Awaitable[None]]
+) -> Listener:
+    """Accept TCP clients.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await attend(TcpChannel(reader, writer))
+
+    server = await asyncio.start_server(
+        accepted,
+        address.host,
+        address.port,
+        ssl=access.tls,
+        ssl_handshake_timeout=HANDSHAKE_S if access.tls else None,
+    )
+    return Listener(server.sockets[0].getsockname()[1], server.close)
+
+
+def peer_name(address: Any) -> str:
+    """Return the address of a client as text."""
+    return f"{address[0]}:{address[1]}" if address else "a client that has left"

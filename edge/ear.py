@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edge.audio import CONTAINERS, Intake, RawSound
+from edge.audio import CONTAINERS, SAMPLE_RATE, Intake, RawSound
 from edge.errors import ProfileError, SourceError
-from edge.events import Event
+from edge.events import Event, to_json
 from edge.lag import LagMeter
 from edge.pipeline import Ledger, last_events, session_of, with_queue
 
@@ -104,6 +104,20 @@ def shared_engines(
     if isinstance(first, WindowwiseEngine):
         everywhere.append(first)
     return make
+
+
+def warm_up(make: Callable[[], Recognizer]) -> None:
+    """Load what a client needs in this thread, and run all of it once on silence, resampling included.
+
+    Raises:
+        MmtlError: no recogniser can be made or run.
+    """
+    recogniser = make()
+    rate = 3 * SAMPLE_RATE
+    ear = Ear(recogniser, "warm-up")
+    silence = bytes(2 * round(rate * recogniser.window_s) + rate)
+    for event in [*ear.begin(), *ear.hear(silence, rate, time.perf_counter()), *ear.finish()]:
+        to_json(event)
 
 
 def kept_for_clients(bundle: Bundle) -> Callable[[str], Profile]:

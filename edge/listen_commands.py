@@ -102,36 +102,61 @@ def serve(
     client_profiles: Annotated[
         bool, typer.Option("--client-profiles", help="Let clients name a profile kept on this device.")
     ] = False,
-    idle_s: Annotated[float, typer.Option("--idle-s", help="Without sound, then let go.", min=1)] = 30.0,
+    idle_s: Annotated[
+        float, typer.Option("--idle-s", help="That a client may send no sound; it is then let go.", min=1)
+    ] = 30.0,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="Require the token in this file of every client.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve other machines without a token.")
+    ] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", help="Certificate chain (PEM): encrypt both kinds of port.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its key (PEM).")] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option("--origin", help="Let web pages of this origin connect, too; may be repeated."),
+    ] = None,
 ) -> None:
     """Recognise s16le mono sound from TCP or WebSocket clients; only this machine's, unless HOST is given.
 
     A client may first send {"rate": HZ}, or ask for /?rate=HZ; it gets the events as JSON. Ctrl-C ends it.
-    With --client-profiles it may first send {"profile": "NAME"} too.
+    With --client-profiles it may first send {"profile": "NAME"} too. With --token-file it must first send
+    {"token": "..."}, or ask for /?token=..., or send the header "Authorization: Bearer ...".
     """
+    from edge.access import load_access, parse_address, require_protected
     from edge.bundle import default_bundle, load_bundle
+    from edge.client_session import Service
     from edge.ear import kept_for_clients, shared_engines
     from edge.profile import find_profile, load_profile
+    from edge.rate_limits import Limits
     from edge.recogniser import Settings
-    from edge.server import Limits, parse_address
     from edge.server import serve as serve_clients
     from edge.sinks import say
 
     addresses = {"tcp": tcp, "websocket": websocket}
     listen = {kind: parse_address(text) for kind, text in addresses.items() if text is not None}
+    access = load_access(token_file=token_file, certificate=tls_cert, key=tls_key, origins=origin or ())
+    require_protected(listen.values(), access, insecure=insecure)
     model = load_bundle(bundle or default_bundle())
     speaker = load_profile(find_profile(profile), model) if profile else None
     make = shared_engines(model, profile=speaker, settings=Settings(step_ms=step_ms), provider=provider)
-    find = kept_for_clients(model) if client_profiles else None
     engine = make().engine
+    service = Service(
+        make,
+        find=kept_for_clients(model) if client_profiles else None,
+        limits=Limits(connections=clients, idle_s=idle_s),
+        access=access,
+    )
 
     def ready(ports: dict[str, int]) -> None:
         if provider == "auto":
             say(f"runs on {engine.provider}: {engine.reason}")
 
     with contextlib.closing(engine):
-        limits = Limits(connections=clients, idle_s=idle_s)
-        serve_clients(make, **listen, find=find, limits=limits, say=say, ready=ready)
+        serve_clients(service, **listen, say=say, ready=ready)
 
 
 def convert(

@@ -1,10 +1,12 @@
 """Recognise sound that arrives over TCP or WebSocket: one recogniser for each connection.
 
-    bytes -> Channel -> Ear (in a Worker's thread: Intake -> Recognizer) -> events as JSON -> Channel
+    bytes -> Channel -> ClientSession -> Ear (in a Worker's thread: Intake -> Recognizer) -> events as JSON
 
 Raw s16le mono comes in, at 16 kHz unless the client first sends {"rate": HZ} on a line (TCP) or in a
 text message or the query ?rate=HZ (WebSocket); events go out as they arise, the session at once.
 Where the server allows it, {"profile": "NAME"} there applies a profile: the session is said again.
+Where a token is required, {"token": "..."} comes first, or the query ?token=... or the header
+"Authorization: Bearer ..."; nothing is said or computed before.
 A client that is too fast is not read from until it is its turn: nothing is dropped, its own sending
 waits. So the memory that a client can take is bounded, and none can starve another.
 """
@@ -13,146 +15,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import json
-import logging
 import os
-import re
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
 
-from edge.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE
-from edge.channels import HEADER, Channel, GoneError, TcpChannel, WebSocketChannel
-from edge.ear import Ear
-from edge.errors import MmtlError, SourceError, UsageError
-from edge.events import Error, Event, to_json
+from edge.access import Address
+from edge.channels import Channel, GoneError, Listener, RefusedError, listen_tcp
+from edge.client_session import ClientSession, Service, Worker
+from edge.ear import warm_up
+from edge.errors import MmtlError, UsageError
+from edge.events import Error, to_json
+from edge.rate_limits import MOST_WAITING, QuietLog, require_descriptors
+from edge.sinks import printable
 
-if TYPE_CHECKING:
-    from edge.profile import Profile
-    from edge.recogniser import Recognizer
-
-T = TypeVar("T")
-
-HOST: Final = "127.0.0.1"
-LARGEST_MESSAGE: Final = 2**18
-"""Bytes of a WebSocket message: 8 s at 16 kHz."""
-COMPLAINT_S: Final = 60.0
-"""Between two lines about the same trouble."""
-LOCAL_PAGES: Final = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
-"""Web pages that may connect; a stranger's page in the user's browser may not."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the server allows."""
-
-    connections: int = 16
-    """At a time; one more is told so and closed."""
-    speed: float = 10.0
-    """Times real time that one client's sound is taken at."""
-    idle_s: float = 30.0
-    """Without sound, or without reading events, until a client is let go."""
-    goodbye_s: float = 5.0
-    """For the last words to all clients when the server stops."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where to listen."""
-
-    host: str
-    port: int
-
-
-def parse_address(text: str) -> Address:
-    """Read [HOST:]PORT; without a host, only programs on this machine can connect.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    host, colon, port = text.rpartition(":")
-    if not (port.isascii() and port.isdigit()) or int(port) > 65_535 or (colon and not host):
-        raise UsageError(f"{text!r} is no address, expected [HOST:]PORT: for example 8765 or 0.0.0.0:8765")
-    return Address(host.strip("[]") or HOST, int(port))
-
-
-class Worker:
-    """A thread for some of the clients. A recogniser is made and used in one thread only."""
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "recogniser")
-        self.clients = 0
-
-    async def do(self, work: Callable[[], T]) -> T:
-        """Run something in the thread, after what was asked of it before."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    def close(self) -> None:
-        """Let the work under way end, and no more begin."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
-
-
-class Throttle:
-    """Says how long to wait so that sound is not taken faster than a multiple of real time."""
-
-    def __init__(self, speed: float) -> None:
-        self._speed = speed
-        self._due_s = 0.0
-
-    def wait_s(self, duration_s: float, now_s: float) -> float:
-        """Account for a piece of sound; return the time until the next may be taken, >= 0."""
-        self._due_s = max(self._due_s, now_s) + duration_s / self._speed
-        return self._due_s - now_s
-
-
-class Complaints:
-    """Says what asyncio itself cannot cope with, such as too many open files, in a line.
-
-    Remembers the line said last: it may come a hundred times a second, and is not repeated for a minute.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._last = ""
-        self._quiet_until_s = 0.0
-
-    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Take a complaint, as the exception handler of a loop."""
-        error = context.get("exception")
-        line = f"trouble: {context['message']}" + (f" ({type(error).__name__}: {error})" if error else "")
-        if line != self._last or loop.time() >= self._quiet_until_s:
-            self._last, self._quiet_until_s = line, loop.time() + COMPLAINT_S
-            self._say(line)
+REFUSAL_S: Final = 1.0
+"""For a client that is refused to read why."""
 
 
 class Server:
     """Serves clients until it is told to stop. None of them can harm another."""
 
-    def __init__(
-        self,
-        make: Callable[[], Recognizer],
-        *,
-        find: Callable[[str], Profile] | None = None,
-        limits: Limits | None = None,
-        say: Callable[[str], None] = lambda line: None,
-    ) -> None:
+    def __init__(self, service: Service, say: Callable[[str], None] = lambda line: None) -> None:
         """Prepare; nothing listens yet.
 
         Args:
-            make: gives a connection its recogniser; called in the thread that will use it.
-            find: gives a client the profile it names, in that thread; None: clients may name none.
-            limits: what is allowed.
+            service: what clients get, and under which rules.
             say: takes a line for whoever runs the server.
         """
-        self._make = make
-        self._find = find
-        self._limits = limits or Limits()
-        self._say = say
+        self._service = service
+        self._say: Callable[[str], None] = lambda line: say(printable(line))
+        self._log = QuietLog(self._say, time.monotonic)
         self._clients: set[asyncio.Task[Any]] = set()
+        self._waiting: set[asyncio.Task[Any]] = set()
         self._workers = [Worker() for _ in range(os.cpu_count() or 1)]
         self._stopping = asyncio.Event()
 
@@ -175,56 +71,56 @@ class Server:
             ready: learns the ports by "tcp" and "websocket": port 0 means any that is free.
 
         Raises:
-            UsageError: an address cannot be listened on.
+            UsageError: an address cannot be listened on, or so many clients cannot be served.
+            MmtlError: no recogniser can be made or run.
         """
-        asyncio.get_running_loop().set_exception_handler(Complaints(self._say))
+        asyncio.get_running_loop().set_exception_handler(self._complain)
         listen = {"tcp": (tcp, self._listen_tcp), "websocket": (websocket, self._listen_websocket)}
         ports = {}
         try:
-            async with contextlib.AsyncExitStack() as stack:
+            if tcp or websocket:
+                await self._warm_up()
+            with contextlib.ExitStack() as open_ports:
                 for kind, (address, open_port) in listen.items():
                     if address:
-                        server = await _opened(open_port, address)
-                        stack.callback(server.close)
-                        ports[kind] = server.sockets[0].getsockname()[1]
-                        self._say(f"listening for {kind} on {address.host}:{ports[kind]}")
+                        listener = await _opened(open_port, address)
+                        open_ports.callback(listener.close)
+                        ports[kind] = listener.port
+                        self._say(f"listening for {kind} on {Address(address.host, listener.port)}")
                 ready(ports)
                 await self._stopping.wait()
-                await self._part()
+            await self._part()
         finally:
             for worker in self._workers:
                 worker.close()
 
-    async def _listen_tcp(self, address: Address) -> Any:
-        async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._attend(TcpChannel(reader, writer))
+    async def _warm_up(self) -> None:
+        """Load and run in each thread what clients will need there, so that none of them waits for it."""
+        require_descriptors(self._service.limits.connections)
+        await asyncio.gather(*(worker.do(lambda: warm_up(self._service.make)) for worker in self._workers))
 
-        return await asyncio.start_server(attend, address.host, address.port)
+    async def _listen_tcp(self, address: Address) -> Listener:
+        return await listen_tcp(address, self._service.access, self._attend)
 
-    async def _listen_websocket(self, address: Address) -> Any:
-        from websockets.asyncio.server import serve as serve_websocket
+    async def _listen_websocket(self, address: Address) -> Listener:
+        from edge.websocket_channel import listen_websocket
 
-        async def attend(connection: Any) -> None:
-            await self._attend(WebSocketChannel(connection))
-
-        return await serve_websocket(
-            attend,
-            address.host,
-            address.port,
-            origins=[None, LOCAL_PAGES],
-            compression=None,
-            max_size=LARGEST_MESSAGE,
-            max_queue=2,
-            ping_timeout=self._limits.idle_s,
-            close_timeout=1.0,
-            logger=_silent_logger(),
+        return await listen_websocket(
+            address, self._service.access, self._attend, self._service.limits, self._log
         )
+
+    def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Say what asyncio itself cannot cope with, such as too many open files, as its exception handler."""
+        error = context.get("exception")
+        line = f"trouble: {context['message']}" + (f" ({type(error).__name__}: {error})" if error else "")
+        self._log.note(context["message"], line)
 
     async def _part(self) -> None:
         """Give the clients time for their last events, then hang up on those who take longer."""
-        if self._clients:
-            await asyncio.wait(self._clients, timeout=self._limits.goodbye_s)
-        late = list(self._clients)
+        connected = self._clients | self._waiting
+        if connected:
+            await asyncio.wait(connected, timeout=self._service.limits.goodbye_s)
+        late = list(self._clients | self._waiting)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
@@ -233,92 +129,59 @@ class Server:
         """See one client through, whatever it does."""
         task = asyncio.current_task()
         assert task is not None
+        self._waiting.add(task)
         try:
-            if len(self._clients) < self._limits.connections:
-                self._clients.add(task)
-                await self._converse(channel)
-            else:
-                self._say(f"{channel.name}: refused, there are {len(self._clients)} clients")
-                await self._send(channel, [Error(f"there are {len(self._clients)} clients: try again later")])
-        except (GoneError, asyncio.TimeoutError):
-            self._say(f"{channel.name}: gone")
+            await channel.close(await self._answer(channel, task))
+        finally:
+            self._waiting.discard(task)
+            self._clients.discard(task)
+
+    async def _answer(self, channel: Channel, task: asyncio.Task[Any]) -> float:
+        """Serve a client; return for how many seconds it may go on reading what was sent."""
+        try:
+            await self._serve(channel, task)
+        except RefusedError as refusal:
+            self._log.note(refusal.kind, str(refusal))
+            return await self._tell(channel, refusal.answer)
+        except (GoneError, asyncio.TimeoutError) as error:
+            self._say(f"{channel.name}: {str(error) or 'gone'}")
+            return 0.0
         except asyncio.CancelledError:  # asyncio's own callback would print where
             self._say(f"{channel.name}: cut off")
+            return 0.0
+        except MmtlError as error:
+            self._say(f"{channel.name}: {error}")
+            return await self._tell(channel, str(error))
         except Exception as error:  # noqa: BLE001 - one client's trouble is not the others'
-            self._say(f"{channel.name}: unexpected: {type(error).__name__}: {error}")
-        finally:
-            try:
-                await channel.close()
-            finally:
-                self._clients.discard(task)
+            name = type(error).__name__
+            self._say(f"{channel.name}: unexpected: {name}: {error}")
+            return await self._tell(channel, f"the server failed ({name}): connect again, or ask who runs it")
+        return self._service.limits.goodbye_s
 
-    async def _converse(self, channel: Channel) -> None:
+    async def _serve(self, channel: Channel, task: asyncio.Task[Any]) -> None:
+        """Admit a client and hear it to its end."""
+        if len(self._waiting) > MOST_WAITING:
+            line = f"refused, {MOST_WAITING} connections have not presented their token yet"
+            raise RefusedError("waiting", f"{channel.name}: {line}", "too many connections: try again later")
+        session = ClientSession(channel, self._service, self._stopping)
+        await session.present_token()
+        if len(self._clients) >= self._service.limits.connections:
+            line = f"there are {len(self._clients)} clients"
+            raise RefusedError("full", f"{channel.name}: refused, {line}", f"{line}: try again later")
+        self._clients.add(task)
+        self._waiting.discard(task)
         self._say(f"{channel.name}: connected")
         with self._least_busy() as worker:
-            ear = await worker.do(lambda: Ear(self._make(), channel.name))
-            await self._send(channel, ear.begin())
-            try:
-                await self._listen(channel, ear, worker)
-            except MmtlError as error:
-                self._say(f"{channel.name}: {error}")
-                await self._send(channel, [Error(str(error))])
-            await self._send(channel, await worker.do(ear.finish))
+            await session.run(worker, lambda line: self._say(f"{channel.name}: {line}"))
         self._say(f"{channel.name}: done")
 
-    async def _listen(self, channel: Channel, ear: Ear, worker: Worker) -> None:
-        """Hear a client's sound to its end."""
-        throttle = Throttle(self._limits.speed)
-        order, message = await self._header(channel)
-        rate = checked_rate(order.get("rate", channel.rate))
-        if "profile" in order:
-            await self._send(channel, await worker.do(lambda: ear.use(self._profile(order["profile"]))))
-        while isinstance(message, bytes):
-            arrived_s = time.perf_counter()
-            work = functools.partial(ear.hear, message, rate, arrived_s)
-            await self._send(channel, await worker.do(work))
-            await self._pause(throttle.wait_s(len(message) / 2.0 / rate, arrived_s))
-            message = await self._next(channel)
-        if isinstance(message, str) and _order(message) != {"end": True}:
-            raise UsageError(f"{message[:80]!r} arrived amid the sound, expected {json.dumps({'end': True})}")
-
-    async def _header(self, channel: Channel) -> tuple[dict[str, Any], bytes | str | None]:
-        """Return what the client asks for before any sound, and what it sent next."""
-        message = await self._next(channel)
-        if isinstance(message, str) and {"rate", "profile"} & set(order := _order(message)):
-            return order, await self._next(channel)
-        return {}, message
-
-    def _profile(self, name: object) -> Profile:
-        if self._find is None:
-            raise UsageError("a profile was asked for: leave it out, for this server lets clients name none")
-        if not isinstance(name, str):
-            raise UsageError(f"a profile of {str(name)[:80]} arrived, expected its name in quotes")
-        return self._find(name)
-
-    async def _next(self, channel: Channel) -> bytes | str | None:
-        """Wait for a message; None at the end of the stream, and when the server is to stop."""
-        receiving = asyncio.ensure_future(_received(channel))
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait(
-                {receiving, stopping}, timeout=self._limits.idle_s, return_when="FIRST_COMPLETED"
-            )
-            if receiving.done():
-                return receiving.result()
-        finally:
-            receiving.cancel()
-            stopping.cancel()
-        if self._stopping.is_set():
-            return None
-        raise SourceError(f"no sound came for {self._limits.idle_s:g} s: send silence, or connect again")
-
-    async def _send(self, channel: Channel, events: Sequence[Event]) -> None:
-        for event in events:
-            await asyncio.wait_for(channel.send(to_json(event)), self._limits.idle_s)
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+    async def _tell(self, channel: Channel, message: str) -> float:
+        """Say why a client is not served, if there is a message; return for how long it may be read."""
+        if not message:
+            return 0.0
+        with contextlib.suppress(GoneError, asyncio.TimeoutError):
+            await asyncio.wait_for(channel.send(to_json(Error(message))), REFUSAL_S)
+        return REFUSAL_S
 
     @contextlib.contextmanager
     def _least_busy(self) -> Iterator[Worker]:
@@ -331,25 +194,24 @@ class Server:
 
 
 def serve(
-    make: Callable[[], Recognizer],
+    service: Service,
     *,
     tcp: Address | None = None,
     websocket: Address | None = None,
-    find: Callable[[str], Profile] | None = None,
-    limits: Limits | None = None,
     say: Callable[[str], None] = lambda line: None,
     ready: Callable[[dict[str, int]], None] = lambda ports: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; see `Server`, and its `run`, for the arguments.
 
     Raises:
-        UsageError: there is nowhere to listen, or an address cannot be listened on.
+        UsageError: there is nowhere to listen, an address cannot be listened on, or so many clients cannot
+            be served.
     """
     if tcp is None and websocket is None:
         raise UsageError("there is nowhere to listen: give --tcp PORT, --websocket PORT or both")
 
     async def run() -> None:
-        server = Server(make, find=find, limits=limits, say=say)
+        server = Server(service, say)
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, server.stop)
         await server.run(tcp=tcp, websocket=websocket, ready=ready)
@@ -357,51 +219,9 @@ def serve(
     asyncio.run(run())
 
 
-def checked_rate(asked: object) -> int:
-    """Return the Hz that a client means; None means 16 kHz.
-
-    Raises:
-        UsageError: nobody records speech at this rate, or it is no number.
-    """
-    if asked is None:
-        return SAMPLE_RATE
-    text = str(asked)
-    if text.isascii() and text.isdigit() and len(text) < 9 and LOWEST_RATE <= int(text) <= HIGHEST_RATE:
-        return int(text)
-    raise UsageError(f"a rate of {text[:80]} arrived, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
-
-
-def _order(text: str) -> dict[str, Any]:
-    """Read a client's line of JSON."""
-    try:
-        order = json.loads(text)
-    except (ValueError, RecursionError):
-        order = None
-    if not isinstance(order, dict) or set(order) - {"rate", "profile", "end"}:
-        raise UsageError(f"{text[:80]!r} arrived, expected sound or {HEADER}")
-    return order
-
-
-async def _received(channel: Channel) -> bytes | str | None:
-    """Return a client's next message. An empty one is no sound, so it keeps nobody's place."""
-    while (message := await channel.receive()) == b"":
-        await asyncio.sleep(0)  # the others' turn, for empty ones may come without end
-    return message
-
-
-async def _opened(open_port: Callable[[Address], Awaitable[Any]], address: Address) -> Any:
+async def _opened(open_port: Callable[[Address], Awaitable[Listener]], address: Address) -> Listener:
     try:
         return await open_port(address)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise UsageError(
-            f"cannot listen on {address.host}:{address.port} ({reason}): choose another address or port"
-        ) from error
-
-
-def _silent_logger() -> logging.Logger:
-    """Return a logger that writes nothing: strangers' broken handshakes are no news."""
-    logger = logging.getLogger("edge.server.websockets")
-    logger.propagate = False
-    logger.disabled = True
-    return logger
+        raise UsageError(f"cannot listen on {address} ({reason}): choose another address or port") from error

@@ -42,7 +42,10 @@ NETWORK = {
     *("requests", "httpx", "aiohttp", "websockets", "urllib3", "asyncio", "paho"),
 }
 
-NETWORK_EXCEPTIONS = {"edge/server.py", "edge/channels.py", "edge/mqtt.py", "edge/readiness.py"}
+NETWORK_EXCEPTIONS = {
+    *("edge/server.py", "edge/client_session.py", "edge/channels.py", "edge/websocket_channel.py"),
+    *("edge/access.py", "edge/mqtt.py", "edge/readiness.py"),
+}
 """Files, from the root, that may use the network: when a person asks for it, and not before.
 
 `readiness` only has a socket of this machine, systemd's; `test_readiness.py` holds it to that.
@@ -52,7 +55,10 @@ SLOW_TO_IMPORT = (
     *("torch", "numpy", "onnxruntime", "sounddevice", "websockets", "paho", "jsonschema", "matplotlib"),
 )
 
-OPTIONAL = ("edge.server", "edge.channels", "edge.mqtt", "edge.readiness", "websockets", "paho")
+OPTIONAL = (
+    *(path.removesuffix(".py").replace("/", ".") for path in sorted(NETWORK_EXCEPTIONS)),
+    *("websockets", "paho"),
+)
 """What no run on this device loads unless it was asked for a network."""
 
 # Imports every module below a folder, and prints the names under "torch" and "matplotlib" that any of

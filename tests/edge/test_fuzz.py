@@ -24,11 +24,13 @@ from hypothesis import strategies as st
 from edge.audio import read_clip
 from edge.bundle import Bundle
 from edge.channels import TcpChannel
+from edge.client_session import Service
 from edge.ear import Ear, shared_engines
 from edge.errors import MmtlError
 from edge.frontend import Array
+from edge.rate_limits import Limits
 from edge.recogniser import Recognizer
-from edge.server import Limits, Server
+from edge.server import Server
 from edge.sources import FileSource, StdinSource
 from tests.edge.schema import checked, checked_event
 
@@ -207,6 +209,9 @@ class Written:
     async def drain(self) -> None:
         pass
 
+    def can_write_eof(self) -> bool:
+        return False
+
     def close(self) -> None:
         pass
 
@@ -238,7 +243,8 @@ def test_whatever_a_client_sends_it_gets_a_session_and_a_summary(
 ) -> None:
     async def converse() -> tuple[bytes, list[str]]:
         said: list[str] = []
-        server = Server(make, limits=Limits(speed=1e6, idle_s=10.0), say=said.append)
+        service = Service(make, limits=Limits(speed=1e6, idle_s=10.0))
+        server = Server(service, said.append)
         reader, written = asyncio.StreamReader(), Written()
         for piece in (beginning, *pieces):
             reader.feed_data(piece)

@@ -24,24 +24,18 @@ import numpy as np
 import pytest
 
 from edge import profile as profile_module
+from edge.access import Access, Address, parse_address
 from edge.bundle import Bundle
+from edge.client_session import Service, checked_rate
 from edge.ear import Ear, kept_for_clients, shared_engines
 from edge.errors import SourceError, UsageError
 from edge.events import Device, Event, to_json
 from edge.frontend import Array
 from edge.profile import Profile, save_profile
+from edge.rate_limits import QUIET_S, Limits, QuietLog, Throttle
 from edge.recogniser import Recognizer
-from edge.server import (
-    LARGEST_MESSAGE,
-    Address,
-    Complaints,
-    Limits,
-    Server,
-    Throttle,
-    checked_rate,
-    parse_address,
-    serve,
-)
+from edge.server import Server, serve
+from edge.websocket_channel import LARGEST_MESSAGE
 from tests.edge.schema import checked
 
 ROOT = Path(__file__).parents[2]
@@ -79,12 +73,13 @@ def serving(make: Callable[[], Recognizer]) -> Serving:
         limits: Limits = FAST,
         maker: Callable[[], Recognizer] = make,
         find: Callable[[str], Profile] | None = None,
+        access: Access = Access(),  # noqa: B008 - frozen
     ) -> Iterator[Running]:
         running, ready = Running({}), threading.Event()
         handle: dict[str, Any] = {}
 
         async def main() -> None:
-            server = Server(maker, find=find, limits=limits, say=running.said.append)
+            server = Server(Service(maker, find, limits, access), running.said.append)
             handle.update(server=server, loop=asyncio.get_running_loop())
             anywhere = Address("127.0.0.1", 0)
 
@@ -111,6 +106,22 @@ def serving(make: Callable[[], Recognizer]) -> Serving:
 def sound(talk: Talk) -> bytes:
     """Four seconds, three of them speech."""
     return raw(talk((0.5, 0.0), (3.0, 0.3), (0.5, 0.0)))
+
+
+class Late:
+    """Makes recognisers, but not for clients until it is told to: the server makes some before it opens."""
+
+    def __init__(self, make: Callable[[], Recognizer]) -> None:
+        self._make = make
+        self._clients = False
+        self.told = threading.Event()
+
+    def hold_back(self) -> None:
+        self._clients = True
+
+    def __call__(self) -> Recognizer:
+        assert not self._clients or self.told.wait(SOON_S)
+        return self._make()
 
 
 def raw(samples: Array) -> bytes:
@@ -418,16 +429,12 @@ def test_one_client_too_many_is_told_so(serving: Serving) -> None:
 def test_an_idle_client_is_let_go_with_its_tail(
     serving: Serving, make: Callable[[], Recognizer], sound: bytes
 ) -> None:
-    sent = threading.Event()
-
-    def late() -> Recognizer:
-        assert sent.wait(SOON_S)
-        return make()
-
+    late = Late(make)
     with serving(Limits(speed=1e6, idle_s=0.3), late) as running:
+        late.hold_back()
         with connected(running) as client:
             client.sendall(sound)
-            sent.set()
+            late.told.set()
             events = rest(client)
         with websocket(running) as other:
             assert types(messages(other)) == ["session", "error", "summary"]
@@ -454,17 +461,15 @@ def test_a_client_that_does_not_read_is_let_go_and_harms_nobody(bundle: Bundle, 
         def feed(self, samples: Array) -> list[Event]:
             return [*super().feed(samples), *(Device(0.0, 60_000 * "a", "lost") for _ in range(200))]
 
-    sent = threading.Event()
-
-    def late() -> Recognizer:
-        assert sent.wait(SOON_S)
-        return Talkative(bundle, provider="cpu")
-
-    with serving(Limits(speed=1e6, idle_s=0.5), late) as running, connected(running) as client:
+    late = Late(functools.partial(Talkative, bundle, provider="cpu"))
+    with serving(Limits(speed=1e6, idle_s=0.5), late) as running:
+        late.hold_back()
+        client = connected(running)
         client.sendall(bytes(3_200))
-        sent.set()
+        late.told.set()
         wait_for(lambda: any(line.endswith("gone") for line in running.said))
         assert types(said_to(running))[0] == "session"
+        client.close()
 
 
 def test_a_client_that_is_too_fast_is_held_back_and_loses_nothing(serving: Serving) -> None:
@@ -490,16 +495,19 @@ def test_a_held_back_client_cannot_fill_the_memory(serving: Serving) -> None:
 def test_trouble_with_one_client_is_said_and_leaves_the_others_alone(
     bundle: Bundle, serving: Serving
 ) -> None:
-    made = []
+    trouble = threading.Event()
 
     def maker() -> Recognizer:
-        made.append(1)
-        if len(made) == 1:
+        if trouble.is_set():
+            trouble.clear()
             raise RuntimeError("bad luck")
         return Recognizer(bundle, provider="cpu")
 
     with serving(FAST, maker) as running:
-        assert said_to(running) == []
+        trouble.set()
+        (error,) = said_to(running)
+        assert (error["type"], "bad luck" in error["message"]) == ("error", False)
+        assert "the server failed (RuntimeError)" in error["message"]
         assert types(said_to(running, bytes(3_200))) == ["session", "summary"]
     assert any("unexpected: RuntimeError: bad luck" in line for line in running.said)
 
@@ -540,14 +548,20 @@ def test_clients_that_are_cut_off_at_the_end_are_no_error(
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_same_trouble_is_said_once_a_minute() -> None:
-    loop = asyncio.new_event_loop()
+def test_the_same_trouble_is_said_once_a_minute_with_how_often_it_happened() -> None:
     said: list[str] = []
-    complain = Complaints(said.append)
-    for message in ["out of files", "out of files", "torn", "torn"]:
-        complain(loop, {"message": message, "exception": OSError("no")})
-    loop.close()
-    assert said == ["trouble: out of files (OSError: no)", "trouble: torn (OSError: no)"]
+    now_s = 0.0
+    log = QuietLog(said.append, lambda: now_s)
+    for kind in ["files", "files", "torn", "files", "torn"]:
+        log.note(kind, f"trouble: {kind}")
+    assert said == ["trouble: files", "trouble: torn"]
+    now_s = QUIET_S
+    log.note("files", "trouble: files")
+    log.note("torn", "trouble: torn")
+    assert said[2:] == [
+        "trouble: files (2 more since the last such line)",
+        "trouble: torn (1 more since the last such line)",
+    ]
 
 
 def process(*arguments: str) -> subprocess.Popen[str]:
@@ -577,12 +591,12 @@ def test_a_port_in_use_is_a_usage_error(make: Callable[[], Recognizer]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = Address("127.0.0.1", taken.getsockname()[1])
         with pytest.raises(UsageError, match=r"cannot listen on 127.0.0.1:\d+ \(.*choose another"):
-            asyncio.run(Server(make).run(tcp=address))
+            asyncio.run(Server(Service(make)).run(tcp=address))
 
 
 def test_nowhere_to_listen_is_a_usage_error(make: Callable[[], Recognizer]) -> None:
     with pytest.raises(UsageError, match="nowhere to listen"):
-        serve(make)
+        serve(Service(make))
 
 
 # Its parts

@@ -1,0 +1,271 @@
+"""One client of the server from its first message to its summary: token, header, sound, last events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from edge.access import Access
+from edge.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE
+from edge.channels import HEADER, Channel, RefusedError
+from edge.ear import Ear
+from edge.errors import MmtlError, SourceError, UsageError
+from edge.events import Error, Event, to_json
+from edge.rate_limits import MESSAGE_S, IdleAllowance, Limits, Throttle
+
+if TYPE_CHECKING:
+    from edge.profile import Profile
+    from edge.recogniser import Recognizer
+
+T = TypeVar("T")
+
+PIECE_S: Final = 0.5
+"""Longest sound that is recognised at once: then it is the other clients' turn, or time to stop."""
+HEADER_KEYS: Final = frozenset({"token", "rate", "profile"})
+_WHOLE_HZ: Final = re.compile(r"(\d{1,8})(\.0+)?", re.ASCII)
+
+
+class StoppingError(SourceError):
+    """The server stops before the client's sound has ended."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the server stops: the summary says how much it has heard, send the rest again later"
+        )
+
+
+class Worker:
+    """A thread for some of the clients. A recogniser is made and used in one thread only."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "recogniser")
+        self.clients = 0
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """Run something in the thread, after what was asked of it before."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def close(self) -> None:
+        """Let the work under way end, and no more begin."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the server gives each client, and under which rules."""
+
+    make: Callable[[], Recognizer]
+    """Gives a client its recogniser; called in the thread that will use it."""
+    find: Callable[[str], Profile] | None = None
+    """Gives a client the profile it names, in that thread; None: clients may name none."""
+    limits: Limits = field(default_factory=Limits)
+    access: Access = field(default_factory=Access)
+
+
+class ClientSession:
+    """Serves one client. Remembers what it asked for and how long it has kept the server waiting."""
+
+    def __init__(self, channel: Channel, service: Service, stopping: asyncio.Event) -> None:
+        """Prepare.
+
+        Args:
+            channel: the client's.
+            service: what it gets.
+            stopping: set when the server is to stop.
+        """
+        self._channel = channel
+        self._service = service
+        self._stopping = stopping
+        self._header: dict[str, Any] = {}
+        self._allowance = IdleAllowance(service.limits.idle_s)
+
+    async def present_token(self) -> None:
+        """Wait for the token where one is required and the client did not give it in connecting.
+
+        Raises:
+            RefusedError: it is missing or wrong, or came too late.
+            GoneError: the client has left.
+        """
+        access = self._service.access
+        if access.admits(self._channel.token):
+            return
+        receiving = self._channel.receive()
+        try:
+            message = await asyncio.wait_for(receiving, self._service.limits.token_s)
+            self._header = _read_json(message) if isinstance(message, str) else {}
+        except (asyncio.TimeoutError, UsageError) as error:
+            raise self._without_token() from error
+        if not access.admits(_text(self._header.get("token"))):
+            raise self._without_token()
+
+    def _without_token(self) -> RefusedError:
+        return RefusedError(
+            "token",
+            f"{self._channel.name}: refused, it presented no valid token",
+            'this server requires a token: send {"token": "..."} first, before any sound',
+        )
+
+    async def run(self, worker: Worker, report: Callable[[str], None]) -> None:
+        """Serve the client to the end of its sound, or until the server stops.
+
+        Args:
+            worker: computes.
+            report: takes why the stream was ended early, if it was.
+
+        Raises:
+            GoneError: the client has left.
+            RefusedError: it is not a client of ours.
+            MmtlError: there is no recogniser for it.
+            asyncio.TimeoutError: it does not read.
+        """
+        ear = await worker.do(lambda: Ear(self._service.make(), self._channel.name))
+        await self._send(ear.begin())
+        try:
+            await self._hear(ear, worker)
+        except MmtlError as error:
+            if not isinstance(error, StoppingError):
+                report(str(error))
+            await self._send_last([Error(str(error))])
+        await self._send_last(await worker.do(ear.finish))
+
+    async def _hear(self, ear: Ear, worker: Worker) -> None:
+        """Recognise the client's sound to its end."""
+        message = await self._read_header()
+        rate = checked_rate(self._header.get("rate", self._channel.rate))
+        if "profile" in self._header:
+            name = self._header["profile"]
+            await self._send(await worker.do(lambda: ear.use(self._profile(name))))
+        throttle = Throttle(self._service.limits.speed)
+        while isinstance(message, bytes):
+            arrived_s = time.perf_counter()
+            for piece in _pieces(message, rate):
+                duration_s = len(piece) / 2.0 / rate
+                self._allowance.earn(duration_s)
+                await self._send(await worker.do(functools.partial(ear.hear, piece, rate, arrived_s)))
+                await self._pause(max(MESSAGE_S, throttle.wait_s(duration_s, time.perf_counter())))
+            message = await self._next()
+        if isinstance(message, str) and _read_json(message) != {"end": True}:
+            raise UsageError(f"{message[:80]!r} arrived amid the sound, expected {json.dumps({'end': True})}")
+
+    async def _read_header(self) -> bytes | str | None:
+        """Take what the client asks for before any sound; return what came after it."""
+        message = await self._next()
+        while isinstance(message, str) and (order := _read_json(message)) and HEADER_KEYS.issuperset(order):
+            if repeated := order.keys() & self._header.keys():
+                raise UsageError(f"{message[:80]!r} arrived: {', '.join(repeated)} is said already")
+            self._header |= order
+            message = await self._next()
+        return message
+
+    def _profile(self, name: object) -> Profile:
+        if self._service.find is None:
+            raise UsageError("a profile was asked for: leave it out, for this server lets clients name none")
+        if not isinstance(name, str):
+            raise UsageError(f"a profile of {str(name)[:80]} arrived, expected its name in quotes")
+        return self._service.find(name)
+
+    async def _next(self) -> bytes | str | None:
+        """Wait for a message; None at the end of the stream.
+
+        Raises:
+            StoppingError: the server stops; what is there already is not taken any more.
+            SourceError: too little sound came for too long.
+        """
+        receiving = asyncio.ensure_future(_received(self._channel))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        began_s = time.perf_counter()
+        try:
+            await asyncio.wait(
+                {receiving, stopping}, timeout=self._allowance.left_s, return_when="FIRST_COMPLETED"
+            )
+        finally:
+            self._allowance.spend(time.perf_counter() - began_s)
+            receiving.cancel()
+            stopping.cancel()
+        message = receiving.result() if receiving.done() else b""
+        if message is None:
+            return None
+        self._require_time()
+        if message:
+            return message
+        raise SourceError(
+            f"no sound came for {self._service.limits.idle_s:g} s, or less than half of real time: "
+            "send silence, or connect again"
+        )
+
+    def _require_time(self) -> None:
+        if self._stopping.is_set():
+            raise StoppingError
+
+    async def _send(self, events: Sequence[Event]) -> None:
+        """Send events for as long as the client may keep the server waiting."""
+        for event in events:
+            began_s = time.perf_counter()
+            await asyncio.wait_for(self._channel.send(to_json(event)), self._allowance.left_s)
+            self._allowance.spend(time.perf_counter() - began_s)
+
+    async def _send_last(self, events: Sequence[Event]) -> None:
+        """Send events that end the stream, whatever the client has done before."""
+        for event in events:
+            await asyncio.wait_for(self._channel.send(to_json(event)), self._service.limits.goodbye_s)
+
+    async def _pause(self, seconds: float) -> None:
+        """Let others have their turn.
+
+        Raises:
+            StoppingError: the server stops.
+        """
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        self._require_time()
+        self._allowance.spend(seconds)
+
+
+def checked_rate(asked: object) -> int:
+    """Return the Hz that a client means; None means 16 kHz.
+
+    Raises:
+        UsageError: nobody records speech at this rate, or it is no whole number.
+    """
+    if asked is None:
+        return SAMPLE_RATE
+    text = "" if isinstance(asked, bool) else str(asked)
+    whole = _WHOLE_HZ.fullmatch(text)
+    if whole and LOWEST_RATE <= int(whole[1]) <= HIGHEST_RATE:
+        return int(whole[1])
+    raise UsageError(f"a rate of {str(asked)[:80]} arrived, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+
+
+def _pieces(data: bytes, rate: int) -> Iterator[bytes]:
+    size = 2 * round(PIECE_S * rate)
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+def _read_json(text: str) -> dict[str, Any]:
+    """Read a client's line of JSON."""
+    try:
+        order = json.loads(text)
+    except (ValueError, RecursionError):
+        order = None
+    if not isinstance(order, dict) or set(order) - HEADER_KEYS - {"end"}:
+        raise UsageError(f"{text[:80]!r} arrived, expected sound or {HEADER}")
+    return order
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+async def _received(channel: Channel) -> bytes | str | None:
+    """Return a client's next message. An empty one is no sound, so it keeps nobody's place."""
+    while (message := await channel.receive()) == b"":
+        await asyncio.sleep(0)  # the others' turn, for empty ones may come without end
+    return message
