@@ -13,13 +13,16 @@ import typer
 
 from edge.errors import UsageError
 from edge.files import require_writable
-from edge.labels import DIMENSIONS, Dimension
+from edge.labels import DIMENSIONS, EMOTIONS, Dimension
 
 if TYPE_CHECKING:
     import torch
 
     from edge.bundle import Bundle
+    from train.console import ConsoleProgress
     from train.corpora import Clip
+    from train.evaluation import CorpusScores
+    from train.label_check import LabelCheck
     from train.splits import Split
 
 LICENCES = {
@@ -92,7 +95,7 @@ def train(
     from train.mmtl import Loss, MetaRates
     from train.model import Architecture
     from train.run import Plan, run
-    from train.run_folder import RunFolder
+    from train.run_folder import RunFolder, write_json
     from train.training import Options
 
     if threads:
@@ -127,7 +130,11 @@ def train(
         resume=resume,
         provenance=_provenance([*sides.train, *sides.validation, *sides.test], start),
     )
-    scores = run(sides, arch, options, plan, ConsoleProgress())
+    progress = ConsoleProgress()
+    checked = _check_labels(clips, progress)
+    scores = run(sides, arch, options, plan, progress)
+    if checked:
+        write_json(plan.folder.label_check, checked.to_dict())
     typer.echo(
         f"UAR {100 * scores.uar:.1f}  accuracy {100 * scores.accuracy:.1f}  ({scores.clips} clips)  {out}"
     )
@@ -158,6 +165,7 @@ def evaluate(
 ) -> None:
     """Score a bundle on a corpus, speaker by speaker, with the runtime that is deployed."""
     from edge.bundle import load_bundle
+    from train.console import ConsoleProgress
 
     if heard and record:
         raise UsageError("--record keeps scores of speakers the bundle was not trained on: leave out --heard")
@@ -168,6 +176,7 @@ def evaluate(
         require_writable(picture.parent)
     model = load_bundle(bundle)
     clips = _clips(corpora, [], improvised_only=True, excited_as_happy=False)
+    _check_labels(clips, ConsoleProgress())
     if speakers:
         clips = _of_speakers(clips, speakers.split(","))
     if not heard:
@@ -200,6 +209,7 @@ def _unadapted(model: Bundle, clips: list[Clip], *, as_json: bool) -> dict[str, 
     progress = ConsoleProgress()
     probs = recognise_clips(model, progress(clips, "recognising", len(clips)))
     scores = score_by_corpus(clips, probs)
+    _check_confusion(scores, progress)
     together = answers_by_threshold(clips, probs)
     if as_json:
         typer.echo(json.dumps(described(scores), indent=2))
@@ -207,6 +217,32 @@ def _unadapted(model: Bundle, clips: list[Clip], *, as_json: bool) -> dict[str, 
         progress.show(score_table(scores))
         progress.show(answer_table(scores, together))
     return {"corpora": described(scores), "answers": [asdict(item) for item in together]}
+
+
+def _check_labels(clips: list[Clip], progress: ConsoleProgress) -> LabelCheck | None:
+    """Compare what the labels of each corpus sound like with the other corpora; warn of exchanged classes."""
+    from train.label_check import check_labels
+
+    checked = check_labels(clips, lambda chosen: progress(chosen, "checking labels", len(chosen)))
+    for exchange in checked.exchanges if checked else ():
+        progress.say(f"warning: {exchange}")
+    return checked
+
+
+def _check_confusion(scores: dict[str, CorpusScores], progress: ConsoleProgress) -> None:
+    """Warn of a corpus in which the bundle itself takes two classes for each other."""
+    from train.label_check import WIDE_MARGIN, exchanged_pair
+
+    for corpus, item in scores.items():
+        table = [[100 * count / max(1, sum(row)) for count in row] for row in item.confusion]
+        gain, (a, b) = exchanged_pair(table)
+        if gain >= WIDE_MARGIN:
+            first, second = EMOTIONS[a], EMOTIONS[b]
+            progress.say(
+                f"warning: of {corpus} the bundle takes {table[a][b]:.0f} % of {first} for {second} and "
+                f"{table[b][a]:.0f} % of {second} for {first}: the two look exchanged, in these labels or in "
+                "those that the bundle learned from"
+            )
 
 
 def _calibrated(

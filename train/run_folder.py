@@ -47,6 +47,11 @@ class RunFolder:
         """Scores of the best epoch on the validation and test speakers."""
         return self.path / "scores.json"
 
+    @property
+    def label_check(self) -> Path:
+        """What the labels of each corpus sound like, compared with the others."""
+        return self.path / "label_check.json"
+
     def require_usable(self, config: dict[str, Any], *, resume: bool) -> None:
         """Check that the folder holds no run, or one of the same configuration to go on with.
 
