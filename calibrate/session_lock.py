@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.errors import UsageError
+from edge.files import is_at, lock
 from edge.profile import session_folder
 
 
@@ -36,17 +37,15 @@ def alone(name: str) -> Iterator[None]:
 
 
 def _locked(path: Path, name: str) -> int:
-    """Open and lock a file; return its descriptor."""
+    """Open a file, lock it where the system has locks, and return its descriptor."""
     while True:
         descriptor = _opened(path)
-        try:
-            _lock(descriptor)
-        except BlockingIOError as error:
+        if lock(descriptor) is False:
             os.close(descriptor)
             raise UsageError(
                 f"a session of {name} is under way already, perhaps in another window: go on or end it there"
-            ) from error
-        if _is_at(path, descriptor):
+            )
+        if is_at(path, descriptor):
             return descriptor
         os.close(descriptor)  # deleted by who had it, between our opening and our locking it
 
@@ -59,29 +58,3 @@ def _opened(path: Path) -> int:
         raise UsageError(
             f"cannot write to {path.parent}: {error.strerror}; XDG_DATA_HOME names another folder"
         ) from error
-
-
-def _lock(descriptor: int) -> None:
-    """Lock a file where the system has such locks.
-
-    Raises:
-        BlockingIOError: another program has locked it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no POSIX system: the terminal will be refused
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # a file system without locks: better a session than none
-        return
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Tell whether an open file is still the one of that name."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

@@ -6,6 +6,7 @@ row for each window. All but `lines_of` are pure: lines in, text out.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from edge.errors import UsageError
 from edge.events import EVENT_VERSION, Session, Summary, Utterance, Window, to_json
+from edge.files import encoding_of
 
 Fields = Mapping[str, Any]
 
@@ -55,39 +57,98 @@ class Log:
     segments: list[Segment] = field(default_factory=list)
 
 
-def read_log(lines: Iterable[str], name: str) -> Log:
-    """Read a log; types of events and fields that are not known are ignored, as are empty lines.
+def read_log(
+    lines: Iterable[str],
+    name: str,
+    *,
+    session: int | None = None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Log:
+    """Read a session of a log; types of events and fields that are not known are ignored, as are empty lines.
+
+    A line that breaks off at the end of a session was cut off with the program that wrote it: left out.
 
     Args:
         lines: of JSON.
         name: what messages call the log.
+        session: which one, >= 1; None where the log holds only one.
+        warn: takes a line about what was left out.
 
     Raises:
-        UsageError: a line is not an event that this version knows; the message has its number.
+        UsageError: a line is not an event that this version knows; the message has its number. Or there is
+            no such session, or no choice between several.
     """
-    log = Log()
+    reader = _Reader(name, warn)
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+        if line.strip():
+            reader.take(number, line)
+    reader.leave_out_torn()
+    choice = f"choose one with --session 1 to {len(reader.logs)}"
+    if session is None and len(reader.logs) > 1:
+        raise UsageError(f"{name} holds {len(reader.logs)} sessions: {choice}")
+    if session is not None and session > len(reader.logs):
+        raise UsageError(f"{name} has no session {session}: {choice}")
+    return reader.logs[(session or 1) - 1]
+
+
+class _Reader:
+    """Reads events into a log for each session.
+
+    Remembers a line that may have been cut off, until it is known whether it was the last of its session.
+    """
+
+    def __init__(self, name: str, warn: Callable[[str], None]) -> None:
+        self.logs = [Log()]
+        self._name, self._warn = name, warn
+        self._begun = False
+        self._torn: tuple[int, UsageError] | None = None
+
+    def take(self, number: int, line: str) -> None:
+        """Take a line that is not empty."""
         try:
-            _note(log, _event(line))
+            self._take(line)
         except _BadLineError as error:
-            raise UsageError(
-                f"{name}, line {number}: {error}; expected one log as mmtl run --jsonl writes it: "
+            bad = UsageError(
+                f"{self._name}, line {number}: {error}; expected one log as mmtl run --jsonl writes it: "
                 "mend or remove the line"
-            ) from error
-    return log
+            )
+            if self._torn or not self._begun or not isinstance(error, _TornLineError):
+                raise self._torn[1] if self._torn else bad from error
+            self._torn = number, bad
+
+    def leave_out_torn(self) -> None:
+        """Say that the line that was cut off is left out, if there is one."""
+        if self._torn:
+            number, _ = self._torn
+            self._warn(f"{self._name}, line {number} was cut off while it was written: it is left out")
+            self._torn = None
+
+    def _take(self, line: str) -> None:
+        event = _event(line)
+        if event["type"] == Session.type:
+            self.leave_out_torn()
+            if self.logs[-1].source:
+                self.logs.append(Log())
+        if self._torn:
+            raise self._torn[1]
+        _note(self.logs[-1], event)
+        self._begun = True
 
 
 class _BadLineError(Exception):
     """What is wrong with a line."""
 
 
+class _TornLineError(_BadLineError):
+    """It is the beginning of an object, or nothing but zeros, as a power loss leaves them."""
+
+
 def _event(line: str) -> Fields:
     try:
         event = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise _BadLineError("it is not JSON") from error
+        start = line.strip("\0 \r\n")[:1]
+        raise (_TornLineError if start in ("", "{") else _BadLineError)("it is not JSON") from error
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
         raise _BadLineError("it is not an event")
     if event.get("v") != EVENT_VERSION:
@@ -97,8 +158,6 @@ def _event(line: str) -> Fields:
 
 def _note(log: Log, event: Fields) -> None:
     if event["type"] == Session.type:
-        if log.source:
-            raise _BadLineError("a second session begins")
         log.source = _text(event, "source")
         log.emotions = _texts(event, "emotions")
     elif event["type"] == Window.type:
@@ -260,34 +319,41 @@ FORMATS: Final[dict[str, Callable[[Log], str]]] = {
 }
 
 
-def converted(lines: Iterable[str], name: str, form: str) -> str:
-    """Convert a log to one of `FORMATS`.
+def converted(
+    lines: Iterable[str],
+    name: str,
+    form: str,
+    *,
+    session: int | None = None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> str:
+    """Convert a session of a log to one of `FORMATS`; see `read_log` for the arguments.
 
     Raises:
-        UsageError: there is no such format, or a line is bad.
+        UsageError: there is no such format or session, or a line is bad.
     """
     if form not in FORMATS:
         raise UsageError(f"there is no format {form!r}: choose {', '.join(FORMATS)}")
-    return FORMATS[form](read_log(lines, name))
+    return FORMATS[form](read_log(lines, name, session=session, warn=warn))
 
 
-def lines_of(path: str) -> Iterator[str]:
-    """Read the lines of a log, "-" for stdin.
+def lines_of(path: str) -> Iterable[str]:
+    """Read the lines of a log, "-" for stdin: in UTF-8, or in what a byte order mark says.
+
+    A character that was cut off at the end is left out.
 
     Raises:
         UsageError: it cannot be read, or is not text.
     """
+    if path == "-" and sys.stdin is None:
+        raise UsageError("stdin is closed: pipe a log into it, or name one")
     try:
-        if path == "-":
-            if sys.stdin is None:
-                raise UsageError("stdin is closed: pipe a log into it, or name one")
-            yield from sys.stdin
-            return
-        with Path(path).open(encoding="utf-8") as file:
-            yield from file
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        text = codecs.getincrementaldecoder(encoding_of(data))().decode(data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise UsageError(f"cannot read {path} ({reason}): name a log that mmtl run --jsonl wrote") from error
+    return io.StringIO(text, newline=None)
 
 
 def _tier(log: Log) -> Iterator[Segment]:

@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,20 +15,25 @@ import typer
 
 from edge.errors import UsageError
 from edge.options import (
+    Anonymous,
+    Append,
     BundleFolder,
     CsvTarget,
     JsonlTarget,
     MqttAuthority,
+    MqttNames,
     MqttTarget,
     ProfileName,
     Provider,
     Rate,
+    Replace,
     SourceName,
     Step,
     Strict,
 )
 
 if TYPE_CHECKING:
+    from edge.outputs import Existing
     from edge.recogniser import Recognizer
     from edge.sinks import Sink
 
@@ -41,19 +47,27 @@ def monitor(
     rate: Rate = 16_000,
     strict: Strict = False,
     jsonl: JsonlTarget = None,
+    replace: Replace = False,
+    append: Append = False,
+    anonymous: Anonymous = False,
 ) -> None:
     """Watch a microphone, a file or the demo live in the terminal. Ctrl-C ends it."""
     from edge.monitor import LiveMonitor
+    from edge.outputs import existing_by
     from edge.pipeline import listen
     from edge.sinks import JsonLines, PlainLines
     from edge.sources import open_source
 
+    existing = existing_by(replace=replace, append=append)
     sound = open_source(source, rate=rate, paced=True)
+    _require_apart({"--jsonl": jsonl}, source, bundle, profile)
     recogniser = _recogniser(bundle, profile, provider, step_ms)
     sinks = _provider_note(provider)
     sinks.append(LiveMonitor() if sys.stderr.isatty() else PlainLines(sys.stderr))
     if jsonl:
-        sinks.append(JsonLines(jsonl))
+        sinks.append(JsonLines(jsonl, existing))
+    if anonymous:
+        sinks = [_without_names(sink, recogniser) for sink in sinks]
     with contextlib.closing(recogniser.engine), _closed_after(sinks):
         listen(sound, recogniser, sinks, strict=strict)
 
@@ -71,14 +85,22 @@ def run(
     csv: CsvTarget = None,
     mqtt: MqttTarget = None,
     mqtt_ca: MqttAuthority = None,
+    replace: Replace = False,
+    append: Append = False,
+    anonymous: Anonymous = False,
+    mqtt_names: MqttNames = False,
 ) -> None:
     """Recognise without a screen: events as JSON Lines, rows or messages, or a readable line each."""
+    from edge.outputs import existing_by
     from edge.pipeline import listen
     from edge.sources import open_source
 
+    existing = existing_by(replace=replace, append=append)
+    targets = _Targets(jsonl, csv, mqtt, mqtt_ca, existing, anonymous, mqtt_names)
     sound = open_source(source, rate=rate, paced=paced)
+    _require_apart(targets.files(), source, bundle, profile, mqtt_ca)
     recogniser = _recogniser(bundle, profile, provider, step_ms)
-    opened = itertools.chain(_provider_note(provider), _headless_sinks(jsonl, csv, mqtt, mqtt_ca))
+    opened = itertools.chain(_provider_note(provider), targets.sinks(recogniser))
     with contextlib.closing(recogniser.engine), _closed_after(opened) as sinks:
         if "NOTIFY_SOCKET" in os.environ:  # a service: systemd waits until the engine is warm
             from edge.readiness import ServiceManager, warm
@@ -163,18 +185,23 @@ def convert(
     events: Annotated[str, typer.Argument(metavar="EVENTS", help="A log that --jsonl wrote, or -.")],
     to: Annotated[str, typer.Option("--to", help="csv (windows); rttm, textgrid or srt (utterances).")],
     out: Annotated[Path | None, typer.Option("--out", help="File to write, not stdout.")] = None,
+    replace: Replace = False,
+    session: Annotated[
+        int | None, typer.Option("--session", help="Of a log with several: 1, 2, ...", min=1)
+    ] = None,
 ) -> None:
     """Turn a log of events into a table, segments or subtitles."""
     from edge.convert import converted, lines_of
-    from edge.files import replacing
-    from edge.sinks import write_text
+    from edge.outputs import require_apart, write_whole
+    from edge.sinks import say, write_text
 
-    text = converted(lines_of(events), "stdin" if events == "-" else events, to)
+    require_apart({"--out" if out else "stdout": out or "-"}, [events])
+    name = "stdin" if events == "-" else events
+    text = converted(lines_of(events), name, to, session=session, warn=say)
     if out is None:
         write_text(text)
-        return
-    with replacing(out.resolve()) as partial:  # /dev/stdout is a link, and stays one
-        partial.write_bytes(text.encode())
+    else:
+        write_whole(out, text, replace=replace)
 
 
 def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms: int) -> Recognizer:
@@ -196,27 +223,85 @@ def _provider_note(asked: str) -> list[Sink]:
     return [ProviderNote(say)] if asked == "auto" else []
 
 
-def _headless_sinks(
-    jsonl: str | None, csv: str | None, mqtt: str | None, authority: Path | None
-) -> Iterator[Sink]:
-    """Open what a run writes to; readable lines take stdout where nothing else does."""
-    from edge.sinks import CsvRows, JsonLines, PlainLines, standard_output
+@dataclass(frozen=True)
+class _Targets:
+    """What a run writes to."""
 
-    if jsonl and csv and (jsonl == csv or Path(jsonl).resolve() == Path(csv).resolve()):
-        raise UsageError(f"--jsonl and --csv both name {jsonl}: give each its own file, or one of them -")
-    if authority and not mqtt:
-        raise UsageError("--mqtt-ca is there without --mqtt: say where to publish to, HOST[:PORT]/TOPIC")
-    if jsonl:
-        yield JsonLines(jsonl)
-    if csv:
-        yield CsvRows(csv)
-    if "-" not in (jsonl, csv):
-        yield PlainLines(standard_output())
-    if mqtt:
+    jsonl: str | None
+    csv: str | None
+    mqtt: str | None
+    mqtt_ca: Path | None
+    existing: Existing
+    anonymous: bool
+    mqtt_names: bool
+
+    def __post_init__(self) -> None:
+        if self.mqtt_ca and not self.mqtt:
+            raise UsageError("--mqtt-ca is there without --mqtt: say where to publish to, HOST[:PORT]/TOPIC")
+        if self.mqtt_names and (self.anonymous or not self.mqtt):
+            raise UsageError("--mqtt-names goes with --mqtt and without --anonymous: leave it out")
+
+    def files(self) -> dict[str, str | None]:
+        """List the outputs by option."""
+        files = {"--jsonl": self.jsonl, "--csv": self.csv}
+        return {**files, "stdout": "-"} if self._readable() else files
+
+    def sinks(self, recogniser: Recognizer) -> Iterator[Sink]:
+        """Open them one by one."""
+        from edge.sinks import CsvRows, JsonLines, PlainLines, standard_output
+
+        def shown(sink: Sink) -> Sink:
+            return _without_names(sink, recogniser) if self.anonymous else sink
+
+        if self.jsonl:
+            yield shown(JsonLines(self.jsonl, self.existing))
+        if self.csv:
+            yield shown(CsvRows(self.csv, self.existing))
+        if self._readable():
+            yield shown(PlainLines(standard_output()))
+        if self.mqtt:
+            yield self._publisher(self.mqtt, recogniser)
+
+    def _readable(self) -> bool:
+        """Whether readable lines go to stdout: if nothing else does, and if somebody can get them."""
+        from edge.outputs import is_stdout
+
+        if is_stdout(self.jsonl) or is_stdout(self.csv):
+            return False
+        return sys.stdout is not None or not (self.jsonl or self.csv or self.mqtt)
+
+    def _publisher(self, address: str, recogniser: Recognizer) -> Sink:
         from edge.mqtt import Mqtt, parse_target
         from edge.sinks import say
 
-        yield Mqtt(parse_target(mqtt, authority=authority, environment=os.environ), report=say)
+        target = parse_target(address, authority=self.mqtt_ca, environment=os.environ)
+        publisher = Mqtt(target, report=say)
+        return publisher if self.mqtt_names else _without_names(publisher, recogniser)
+
+
+def _require_apart(
+    outputs: dict[str, str | None],
+    source: str,
+    bundle: Path | None,
+    profile: str | None,
+    authority: Path | None = None,
+) -> None:
+    """Refuse outputs that would overwrite what a run reads, or each other."""
+    from edge.bundle import default_bundle
+    from edge.outputs import require_apart
+    from edge.profile import find_profile
+    from edge.sources import demo_clip
+
+    device = source.partition(":")[0] == "mic"
+    sound = None if device else demo_clip() if source == "demo" else source
+    speaker = find_profile(profile) if profile else None
+    require_apart(outputs, [sound, bundle or default_bundle(), speaker, authority])
+
+
+def _without_names(sink: Sink, recogniser: Recognizer) -> Sink:
+    from edge.anonymous import AnonymousSink
+
+    return AnonymousSink(sink, speaker_bundle="speaker" in recogniser.bundle.manifest.training)
 
 
 @contextlib.contextmanager

@@ -40,3 +40,12 @@ MqttAuthority = Annotated[
     Path | None,
     typer.Option("--mqtt-ca", help="Certificates (PEM) to trust, not the system's; asks for TLS."),
 ]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite files that are there.")]
+Append = Annotated[bool, typer.Option("--append", help="Add to files that are there.")]
+Anonymous = Annotated[
+    bool, typer.Option("--anonymous", help="Leave out the names of file, microphone and profile.")
+]
+MqttNames = Annotated[
+    bool,
+    typer.Option("--mqtt-names", help="Publish the names of file, microphone and profile to the broker too."),
+]

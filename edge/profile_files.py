@@ -84,10 +84,10 @@ def delete_profile(name: str) -> Deleted:
         find_profile(name)  # says what there is
     if found.recordings:
         with _deleting(recordings):
-            _remove_folder(recordings)
+            _remove(recordings)
     for file in files:
         with _deleting(file):
-            file.unlink()
+            _remove(file)
     return found
 
 
@@ -101,12 +101,12 @@ def _deleting(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _remove_folder(path: Path) -> None:
-    """Delete a folder and what is in it; of a link, only the link."""
-    if path.is_symlink():
-        path.unlink()
-    else:
+def _remove(path: Path) -> None:
+    """Delete a file, or a folder and what is in it; of a link, only the link."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _copy(source: Path, target: Path, *, overwrite: bool) -> Profile:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
@@ -29,6 +28,7 @@ from edge.events import (
     to_json,
 )
 from edge.lag import LATE_S
+from edge.outputs import Existing, OutputFile
 
 
 class ReaderGone(Exception):  # noqa: N818 - news, not an error
@@ -67,36 +67,43 @@ class _Lines(Sink):
     """Writes lines to a file or stdout, each one flushed: readers follow along while it grows.
 
     Args:
-        target: "-" for stdout, else the path of a file. Its old content goes with the first line, so
-            a source that cannot be opened costs nothing.
+        target: "-" for stdout, else the path of a file.
+        existing: what may become of a file that is not empty. What is to be replaced goes with the first
+            line, so a source that cannot be opened costs nothing.
 
     Raises:
-        UsageError: the target cannot be opened.
+        UsageError: the target cannot be opened, is in use, or is not empty and may not be changed.
         MmtlError: while emitting, the target cannot be written to.
         ReaderGone: while emitting, the reader of a pipe went away.
     """
 
-    def __init__(self, target: str) -> None:
-        self._name = "stdout" if target == "-" else printable(target)
-        self._owned = target != "-"
-        self._stream = _open(target) if self._owned else standard_output()
-        self._stale = self._owned and Path(target).is_file()
+    def __init__(self, target: str, existing: Existing = "refuse") -> None:
+        self.name = "stdout" if target == "-" else printable(target)
+        self._file = None if target == "-" else OutputFile(target, existing)
+        self._stream = self._file.stream if self._file else standard_output()
+
+    @property
+    def first_line(self) -> str:
+        """Of the file's content that is kept; empty where there is none."""
+        return self._file.first_line if self._file else ""
 
     def write(self, line: str) -> None:
         """Write a line."""
-        if self._stale:
-            self._stream.truncate(0)
-            self._stale = False
-        _write_line(self._stream, line, self._name)
+        try:
+            if self._file:
+                self._file.begin()
+        except OSError as error:
+            raise _unwritable(self.name, error) from error
+        _write_line(self._stream, line, self.name)
 
     def close(self) -> None:
         """Close the file; stdout stays open."""
-        if not self._owned:
+        if not self._file:
             return
         try:
             self._stream.close()
         except OSError as error:
-            raise _unwritable(self._name, error) from error
+            raise _unwritable(self.name, error) from error
 
 
 class JsonLines(_Lines):
@@ -110,20 +117,26 @@ class JsonLines(_Lines):
 class CsvRows(_Lines):
     """Writes each window as a row, to a file or to stdout ("-"): what `mmtl convert` makes of the events.
 
-    The session brings the header. Remembers its emotions, which are the columns.
+    The session brings the header, unless it is there already. Remembers its emotions, which are the columns.
     """
 
-    def __init__(self, target: str) -> None:
-        super().__init__(target)
+    def __init__(self, target: str, existing: Existing = "refuse") -> None:
+        super().__init__(target, existing)
         self._emotions: tuple[str, ...] = ()
 
     def emit(self, event: Event) -> None:
         """Write the header or a row, if the event brings one."""
         if isinstance(event, Session):
             self._emotions = event.emotions
-            self.write(csv_header(self._emotions))
+            self._write_header(csv_header(self._emotions))
         if isinstance(event, Window):
             self.write(csv_line(row_of(event), self._emotions))
+
+    def _write_header(self, header: str) -> None:
+        if not self.first_line:
+            self.write(header)
+        elif self.first_line != header:
+            raise UsageError(f"{self.name} begins with other columns, expected {header}: name another file")
 
 
 class PlainLines(Sink):
@@ -259,16 +272,6 @@ def _claim(label: str, probs: dict[str, float], percentages: bool) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _open(path: str) -> TextIO:
-    try:
-        return Path(path).open("a", encoding="utf-8", newline="\n")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(
-            f"cannot write events to {printable(path)} ({reason}): name a file in a folder you may write to"
-        ) from error
 
 
 def standard_output() -> TextIO:

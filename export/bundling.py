@@ -21,10 +21,10 @@ from edge.bundle import (
     write_manifest,
 )
 from edge.errors import UsageError
+from edge.files import replacing_folder
 from edge.head import Head
 from edge.labels import EMOTIONS
 from export.draft import write_graph
-from export.folders import replacing_folder
 from export.golden import write_golden
 from export.graphs import (
     Variant,

@@ -18,8 +18,8 @@ import onnx
 
 from edge.bundle import MANIFEST, Bundle, engine_graph
 from edge.errors import UsageError
+from edge.files import replacing_folder
 from edge.labels import EMOTIONS
-from export.folders import replacing_folder
 
 ONNX_MODEL: Final = "mmtl_window_onnx"
 PLAN_MODEL: Final = "mmtl_window_plan"

@@ -20,7 +20,9 @@ from edge import cli
 from edge import profile as profile_module
 from edge.audio import read_clip
 from edge.bundle import ENCODER, MANIFEST, Bundle
+from edge.events import Event, to_json
 from edge.profile import Profile, save_profile
+from edge.sinks import Sink
 from edge.sources import demo_clip
 from tests.edge.schema import checked
 
@@ -224,6 +226,8 @@ def test_a_folder_is_one_line_and_code_3(mmtl: Mmtl, tmp_path: Path) -> None:
         (["run", "demo", "--mqtt", "anna:secret@localhost/mmtl"], "environment as MMTL_MQTT_PASSWORD"),
         (["run", "demo", "--mqtt", "localhost/mmtl", "--mqtt-ca", "gone.pem"], "certificate from gone.pem"),
         (["run", "demo", "--mqtt-ca", "own.pem"], "without --mqtt"),
+        (["run", "demo", "--mqtt-names"], "--mqtt-names goes with --mqtt"),
+        (["run", "demo", "--jsonl", "/dev/stdout", "--csv", "-"], "--jsonl and --csv both name /dev/stdout"),
         (["run", "demo", "--jsonl", "-", "--csv", "-"], "--jsonl and --csv both name -"),
         (["run", "demo", "--jsonl", "both", "--csv", "./both"], "--jsonl and --csv both name both"),
         (["serve"], "give --tcp PORT"),
@@ -258,7 +262,10 @@ def test_a_log_is_converted_to_where_a_link_leads_which_stays(mmtl: Mmtl, tmp_pa
     log.write_text("", "utf-8")
     (tmp_path / "real").write_text("old")
     link.symlink_to("real")
-    assert mmtl("convert", str(log), "--to", "csv", "--out", str(link)).code == 0
+    refused = mmtl("convert", str(log), "--to", "csv", "--out", str(link))
+    assert_one_line(refused, 2, "give --replace to overwrite it")
+    assert (tmp_path / "real").read_text() == "old"
+    assert mmtl("convert", str(log), "--to", "csv", "--out", str(link), "--replace").code == 0
     assert link.is_symlink()
     assert (tmp_path / "real").read_text().startswith("start_s,")
 
@@ -307,9 +314,146 @@ def test_a_broker_that_is_not_there_is_said_and_the_run_goes_well(mmtl: Mmtl, tm
     ]
 
 
+@pytest.mark.parametrize(("options", "source"), [([], "unnamed"), (["--mqtt-names"], "short.wav")])
+def test_a_broker_is_told_names_only_where_that_is_asked_for(
+    mmtl: Mmtl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], source: str
+) -> None:
+    published: list[dict[str, object]] = []
+
+    class Broker(Sink):
+        def __init__(self, target: object, report: object) -> None:
+            """Take what the publisher takes."""
+
+        def emit(self, event: Event) -> None:
+            published.append(checked(to_json(event)))
+
+    monkeypatch.setattr("edge.mqtt.Mqtt", Broker)
+    path = tmp_path / "short.wav"
+    soundfile.write(path, np.full(1_000, 0.1), 16_000)
+    outcome = mmtl("run", str(path), "--mqtt", "127.0.0.1:1/mmtl", "--jsonl", "-", *options)
+    assert outcome.code == 0
+    assert assert_whole(outcome.out)[0]["source"] == "short.wav"
+    assert [event["type"] for event in published] == ["session", "summary"]
+    assert published[0]["source"] == source
+
+
 def test_a_closed_stdout_is_one_line_and_code_2(mmtl: Mmtl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     assert_one_line(mmtl("run", "demo", "--provider", "cpu"), 2, "stdout is closed")
+
+
+def test_a_closed_stdout_is_no_loss_where_the_events_go_to_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    arguments = ["run", "demo", "--jsonl", str(path), "--provider", "cpu"]
+    closing = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-c", PROGRAM, *arguments]
+    done = subprocess.run(closing, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_whole(path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--csv"])
+@pytest.mark.parametrize("by", ["name", "symbolic link", "hard link"])
+def test_a_recording_named_as_output_is_refused_and_stays_as_it_was(
+    mmtl: Mmtl, tmp_path: Path, option: str, by: str
+) -> None:
+    path, other = tmp_path / "mine.wav", tmp_path / "other"
+    soundfile.write(path, np.full(1_000, 0.1), 16_000)
+    before = path.read_bytes()
+    if by == "symbolic link":
+        other.symlink_to(path)
+    if by == "hard link":
+        other.hardlink_to(path)
+    out = str(path if by == "name" else other)
+    for command in ["run", "monitor"] if option == "--jsonl" else ["run"]:
+        for existing in ([], ["--replace"], ["--append"]):
+            outcome = mmtl(command, str(path), option, out, *existing)
+            assert_one_line(outcome, 2, f"{option} would overwrite {path}, which is an input")
+    assert path.read_bytes() == before
+
+
+def test_what_else_a_run_reads_is_no_output_either(mmtl: Mmtl, bundle_folder: Path, bundle: Bundle) -> None:
+    profile = keep(bundle, "anna", fingerprint=bundle.fingerprint)
+    ours = ["--bundle", str(bundle_folder), "--profile", "anna", "--replace"]
+    for path in (bundle_folder / MANIFEST, bundle_folder / ENCODER, profile, demo_clip()):
+        before = path.read_bytes()
+        assert_one_line(mmtl("run", "demo", "--jsonl", str(path), *ours), 2, "--jsonl would overwrite")
+        assert path.read_bytes() == before
+
+
+def test_a_log_is_not_converted_over_itself(mmtl: Mmtl, tmp_path: Path) -> None:
+    log, link = tmp_path / "events.jsonl", tmp_path / "link"
+    log.write_text('{"v": 1, "type": "device"}\n', "utf-8")
+    link.hardlink_to(log)
+    for out in (log, link):
+        outcome = mmtl("convert", str(log), "--to", "srt", "--out", str(out), "--replace")
+        assert_one_line(outcome, 2, "--out would overwrite")
+    with log.open("ab") as appended:
+        command = [sys.executable, "-c", PROGRAM, "convert", str(log), "--to", "csv"]
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=appended, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 2
+    assert "stdout would overwrite" in done.stderr
+    assert log.read_text("utf-8") == '{"v": 1, "type": "device"}\n'
+
+
+def test_a_log_in_use_is_refused_to_a_second_run_and_the_first_goes_on(mmtl: Mmtl, tmp_path: Path) -> None:
+    sound, log = tmp_path / "long.wav", tmp_path / "events.jsonl"
+    soundfile.write(sound, np.tile(read_clip(demo_clip()), 30), 16_000)
+    running = process("run", str(sound), "--paced", "--jsonl", str(log), "--provider", "cpu")
+    assert running.stdout
+    running.stdout.readline()
+    for option in ([], ["--replace"], ["--append"]):
+        outcome = mmtl("run", "demo", "--jsonl", str(log), *option, "--provider", "cpu")
+        assert_one_line(outcome, 2, "another program writes to")
+    running.send_signal(signal.SIGTERM)
+    assert finished(running).code == 0
+    assert assert_whole(log.read_text("utf-8"))[0]["source"] == "long.wav"
+
+
+def test_a_log_that_is_there_is_kept_unless_told_what_to_do(mmtl: Mmtl, tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    run = ["run", "demo", "--jsonl", str(log), "--provider", "cpu"]
+    assert mmtl(*run).code == 0
+    assert log.stat().st_mode & 0o777 == 0o600
+    first = log.read_text("utf-8")
+    assert_one_line(mmtl(*run), 2, "--replace to overwrite it, --append to add to it")
+    assert_one_line(mmtl(*run, "--replace", "--append"), 2, "do not go together")
+    assert log.read_text("utf-8") == first
+    assert mmtl(*run, "--append").code == 0
+    assert log.read_text("utf-8").startswith(first)
+    assert_one_line(
+        mmtl("convert", str(log), "--to", "srt"), 2, "2 sessions: choose one with --session 1 to 2"
+    )
+    assert mmtl("convert", str(log), "--to", "srt", "--session", "2").code == 0
+    assert mmtl(*run, "--replace").code == 0
+    assert_whole(log.read_text("utf-8"))
+
+
+def test_a_log_that_was_cut_off_is_converted_with_a_warning(mmtl: Mmtl, tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    assert mmtl("run", "demo", "--jsonl", str(log), "--provider", "cpu").code == 0
+    whole = mmtl("convert", str(log), "--to", "srt")
+    lines = log.read_text("utf-8").count("\n")
+    log.write_bytes(log.read_bytes()[:-30])
+    cut = mmtl("convert", str(log), "--to", "srt")
+    assert (cut.code, cut.out) == (0, whole.out)
+    assert cut.err == f"mmtl: {log}, line {lines} was cut off while it was written: it is left out\n"
+
+
+def test_an_anonymous_run_names_neither_file_nor_profile(mmtl: Mmtl, tmp_path: Path, bundle: Bundle) -> None:
+    keep(bundle, "anna", fingerprint=bundle.fingerprint)
+    sound, log = tmp_path / "Anna Schmidt.wav", tmp_path / "events.jsonl"
+    soundfile.write(sound, np.full(1_000, 0.1), 16_000)
+    run = ["run", str(sound), "--jsonl", str(log), "--profile", "anna", "--provider", "cpu"]
+    assert mmtl(*run).code == 0
+    named = assert_whole(log.read_text("utf-8"))[0]
+    assert (named["source"], named["profile"]) == ("Anna Schmidt.wav", "anna")
+    hidden = mmtl(*run, "--anonymous", "--replace")
+    assert hidden.code == 0
+    assert not re.search(r"\b[Aa]nna\b|Schmidt", log.read_text("utf-8") + hidden.out + hidden.err)
+    unnamed = assert_whole(log.read_text("utf-8"))[0]
+    assert (unnamed["source"], unnamed["profile"]) == ("unnamed", "unnamed")
 
 
 def test_events_that_cannot_be_written_are_one_line_and_code_2(mmtl: Mmtl, tmp_path: Path) -> None:

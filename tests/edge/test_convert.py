@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -135,13 +136,66 @@ def test_types_and_fields_to_come_and_empty_lines_change_nothing(form: str) -> N
         (window(smoothed={"happy": "much"}), "happy is not a number"),
         (window(speech=1), "speech is not true or false"),
         ('{"v": 1, "type": "summary"}', "duration_s is not a number"),
-        (LOG[0], "second session"),
     ],
 )
 def test_a_bad_line_is_one_error_with_its_number(line: str, said: str) -> None:
     with pytest.raises(UsageError, match=rf"^log, line 2: .*{said}.*mend or remove") as raised:
         read_log([LOG[0], line, "worse"], "log")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "end", [LOG[3][:1], LOG[3][:20], LOG[3][:-1], LOG[3][:20] + "\n", "\0" * 64, "\n\n{"]
+)
+def test_a_last_line_that_was_cut_off_is_left_out_with_a_warning(end: str) -> None:
+    warnings: list[str] = []
+    lines = io.StringIO("".join(f"{line}\n" for line in LOG) + end)
+    assert converted(lines, "log", "srt", warn=warnings.append) == GOLDEN["srt"]
+    (warning,) = warnings
+    assert re.match(r"log, line (9|11) was cut off", warning)
+
+
+def test_what_is_no_log_at_all_is_not_one_that_was_cut_off() -> None:
+    with pytest.raises(UsageError, match="line 1: it is not JSON"):
+        read_log(["{Dear diary"], "log")
+
+
+@pytest.mark.parametrize("line", ["nonsense", "nonsense\n", "[1, 2", '"text'])
+def test_a_last_line_that_no_event_begins_with_is_an_error(line: str) -> None:
+    with pytest.raises(UsageError, match="line 9: it is not JSON"):
+        read_log([*LOG, line], "log")
+
+
+def test_two_bad_lines_at_the_end_are_an_error_in_the_first() -> None:
+    with pytest.raises(UsageError, match="line 9: it is not JSON"):
+        read_log([*LOG, LOG[3][:20], LOG[3][:20]], "log")
+
+
+@pytest.mark.parametrize("torn", [[], [LOG[3][:20]]])
+def test_a_log_of_several_sessions_is_read_one_by_one(torn: list[str]) -> None:
+    warnings: list[str] = []
+    lines = [LOG[0].replace("my clip.wav", "other.wav"), LOG[3], *torn, *LOG]
+    with pytest.raises(UsageError, match="log holds 2 sessions: choose one with --session 1 to 2"):
+        read_log(lines, "log")
+    first = read_log(lines, "log", session=1, warn=warnings.append)
+    assert (first.source, len(first.segments), len(first.rows)) == ("other.wav", 1, 0)
+    assert len(warnings) == len(torn)
+    assert converted(lines, "log", "textgrid", session=2) == GOLDEN["textgrid"]
+    with pytest.raises(UsageError, match="log has no session 3: choose one with --session 1 to 2"):
+        read_log(lines, "log", session=3)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes("\r\n".join(LOG).encode(encoding))
+    assert converted(lines_of(str(path)), "log", "csv") == GOLDEN["csv"]
+
+
+def test_a_character_that_was_cut_off_is_no_reason_to_refuse_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes("\n".join([*LOG, '{"v": 1, "type": "device", "name": "Jürgen']).encode()[:-5])
+    assert converted(lines_of(str(path)), "log", "csv") == GOLDEN["csv"]
 
 
 def test_a_session_whose_emotions_are_no_texts_is_a_bad_line() -> None:
@@ -204,12 +258,12 @@ def test_a_log_is_read_from_a_file_or_stdin(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "events.jsonl"
     path.write_text("\n".join(LOG), "utf-8")
     assert converted(lines_of(str(path)), "log", "srt") == GOLDEN["srt"]
-    monkeypatch.setattr(sys, "stdin", io.StringIO(path.read_text("utf-8")))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
     assert converted(lines_of("-"), "log", "srt") == GOLDEN["srt"]
 
 
 def test_a_log_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
-    (tmp_path / "sound").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "sound").write_bytes(b"RIFF\xa4\xbc\x01\x00WAVE")
     reasons = {"gone": "No such file", ".": "directory", "sound": "not text", "a\0b": "not text"}
     for name, said in reasons.items():
         with pytest.raises(UsageError, match=said):

@@ -2,12 +2,26 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edge.errors import UsageError
-from edge.files import half_written, may_write, replacing, require_writable
+from edge.files import (
+    half_written,
+    may_write,
+    read_text,
+    remove_leftovers,
+    replacing,
+    replacing_folder,
+    require_writable,
+)
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_file_appears_whole_with_its_permissions(tmp_path: Path) -> None:
@@ -15,7 +29,7 @@ def test_the_file_appears_whole_with_its_permissions(tmp_path: Path) -> None:
     with replacing(path, mode=0o600) as partial:
         partial.write_text("all of it")
         assert not path.exists()
-        assert partial.parent == path.parent
+        assert partial.parent.parent == path.parent
     assert path.read_text() == "all of it"
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(path.parent.iterdir()) == [path]
@@ -80,13 +94,15 @@ def test_a_folder_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> Non
 def test_what_a_killed_program_has_left_is_found_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # as if there were no time for it
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if there were no time for it
     for name in ("anna.bin", "anna.bin.x.bin", "ann.bin"):
         with pytest.raises(ZeroDivisionError), replacing(tmp_path / name) as partial:
             partial.write_text(str(1 / 0))
-        assert half_written(tmp_path / name) == [partial]
+        assert half_written(tmp_path / name) == [partial.parent]
     (tmp_path / ".anna.bin").write_text("")
     assert len(half_written(tmp_path / "anna.bin")) == 1
+    (tmp_path / ".anna.bin.k3_x9a2b.bin").write_text("of an older version")
+    assert len(half_written(tmp_path / "anna.bin")) == 2
     assert half_written(tmp_path / "nowhere" / "anna.bin") == []
 
 
@@ -114,3 +130,87 @@ def test_a_disk_without_room_is_said_and_leaves_the_old_file(tmp_path: Path) -> 
 def test_another_failure_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError), replacing(tmp_path / "copy"):
         tmp_path.read_bytes()
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from edge.files import replacing, replacing_folder
+target, kind = Path(sys.argv[1]), sys.argv[2]
+with (replacing if kind == "file" else replacing_folder)(target) as partial:
+    if kind != "file":
+        partial.mkdir()
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+def killed_while_writing(target: Path, kind: str) -> None:
+    """Leave what a program leaves that is killed while it writes."""
+    command = [sys.executable, "-c", WRITER, str(target), kind]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"writing\n"
+        remove_leftovers(target.parent)  # which is no leftover yet
+        assert len(list(target.parent.iterdir())) == 1
+        process.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_program_has_left_goes_with_the_next_write_beside_it(tmp_path: Path, kind: str) -> None:
+    killed_while_writing(tmp_path / "model", kind)
+    (leftover,) = tmp_path.iterdir()
+    assert leftover.stat().st_mode & 0o777 == 0o700
+    with replacing(tmp_path / "other") as partial:
+        partial.write_text("new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "other"]
+
+
+def test_what_looks_like_a_leftover_and_is_not_ours_stays(tmp_path: Path) -> None:
+    (tmp_path / ".notes.mmtl-12345678").write_text("a file")
+    (tmp_path / ".notes.txt.k3_x9a2b.txt").write_text("mine")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / ".photos.mmtl-12345678").symlink_to("photos")
+    (tmp_path / ".mmtl-12345678").mkdir()
+    (tmp_path / ".photos.mmtl-1234567").mkdir()
+    before = sorted(tmp_path.iterdir())
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_whose_replacement_was_interrupted_between_its_two_moves_is_replaced(tmp_path: Path) -> None:
+    work = tmp_path / ".model.mmtl-abcd1234"
+    for name in ("old", "new"):
+        (work / name).mkdir(parents=True)
+        (work / name / "version").write_text(name)
+    remove_leftovers(tmp_path)
+    assert [item.name for item in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "version").read_text() == "new"
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "model"
+    for text in ("old", "new"):
+        with replacing_folder(folder, mode=0o700) as staged:
+            staged.mkdir()
+            (staged / "version").write_text(text)
+    assert (folder / "version").read_text() == "new"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(ZeroDivisionError), replacing_folder(folder) as staged:
+        staged.mkdir(1 // 0)
+    assert (folder / "version").read_text() == "new"
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_name_of_any_length_that_the_system_allows_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("민" * 83 + ".srt")
+    with replacing(path) as partial:
+        partial.write_text("all of it")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_text_is_read_in_the_encoding_that_its_mark_names(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "split.json"
+    path.write_bytes('{"test": ["Jürgen"]}'.encode(encoding))
+    assert read_text(path) == '{"test": ["Jürgen"]}'

@@ -161,6 +161,9 @@ def test_what_a_power_loss_left_of_a_profile_goes_with_it(anna: Path) -> None:
     other = anna.with_name(".anna.safetensors.b.safetensors.k3_x9a2b.safetensors")
     for path in (left, other):
         path.write_bytes(anna.read_bytes())
+    workspace = anna.with_name(".anna.safetensors.mmtl-k3_x9a2b")
+    workspace.mkdir()
+    (workspace / anna.name).write_bytes(b"half")
     assert delete_profile("anna").profile
     assert list(anna.parent.iterdir()) == [other]
     left.write_bytes(b"half")

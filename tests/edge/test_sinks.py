@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.convert import converted
+from edge.convert import converted, read_log
 from edge.errors import MmtlError, UsageError
 from edge.events import (
     Device,
@@ -103,13 +104,60 @@ def test_a_plain_sink_takes_everything_and_closes_at_the_end_of_the_block() -> N
 def test_an_old_file_is_kept_until_there_is_an_event(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text("an old session\n", "utf-8")
-    with JsonLines(str(path)):
+    path.chmod(0o644)
+    with JsonLines(str(path), "replace"):
         pass
     assert path.read_text("utf-8") == "an old session\n"
-    with JsonLines(str(path)) as sink:
+    assert path.stat().st_mode & 0o777 == 0o644
+    with JsonLines(str(path), "replace") as sink:
         sink.emit(Overrun(1.0, 0.1))
         sink.emit(Overrun(2.0, 0.1))
     assert [checked(line)["start_s"] for line in path.read_text("utf-8").splitlines()] == [1.0, 2.0]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("kind", [JsonLines, CsvRows])
+def test_an_old_file_is_refused_unless_told_what_to_do(
+    tmp_path: Path, kind: type[JsonLines] | type[CsvRows]
+) -> None:
+    path = tmp_path / "old"
+    path.write_text("an old session\n", "utf-8")
+    with pytest.raises(UsageError, match=r"old already.* --replace to overwrite it, --append to add to it"):
+        kind(str(path))
+    assert path.read_text("utf-8") == "an old session\n"
+    path.write_text("", "utf-8")
+    kind(str(path)).close()
+
+
+def test_events_are_added_to_a_log_below_a_line_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    for _ in range(2):
+        with JsonLines(str(path), "append") as sink:
+            sink.emit(session())
+            sink.emit(OVERRUN)
+        path.write_bytes(path.read_bytes() + b'{"v": 1, "ty')
+    types = [json.loads(line)["type"] for line in path.read_text("utf-8").splitlines() if line[-1] == "}"]
+    assert types == ["session", "overrun"] * 2
+    assert read_log(path.read_text("utf-8").splitlines(), "log", session=2).source == "demo"
+
+
+def test_rows_are_added_to_a_table_of_the_same_columns_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "windows.csv"
+    for _ in range(2):
+        with CsvRows(str(path), "append") as sink:
+            sink.emit(session())
+            sink.emit(window(3.0, "happy"))
+    header, *rows = path.read_text("utf-8").splitlines()
+    assert header.startswith("start_s,")
+    assert rows[0] == rows[1]
+    assert len(rows) == 2
+    path.write_text("time,mood\n", "utf-8")
+    with (
+        CsvRows(str(path), "append") as sink,
+        pytest.raises(UsageError, match="other columns, expected start_s,"),
+    ):
+        sink.emit(session())
+    assert path.read_text("utf-8") == "time,mood\n"
 
 
 def test_each_event_is_a_line_that_can_be_read_before_the_file_is_closed(tmp_path: Path) -> None:
@@ -155,10 +203,10 @@ def test_rows_are_those_that_convert_makes_of_the_log(found: list[tuple[Any, ...
 def test_an_old_table_is_kept_until_there_is_an_event(tmp_path: Path) -> None:
     path = tmp_path / "windows.csv"
     path.write_text("an old table\n", "utf-8")
-    with CsvRows(str(path)):
+    with CsvRows(str(path), "replace"):
         pass
     assert path.read_text("utf-8") == "an old table\n"
-    with CsvRows(str(path)) as sink:
+    with CsvRows(str(path), "replace") as sink:
         sink.emit(session())
     assert path.read_text("utf-8").startswith("start_s,")
     assert "old" not in path.read_text("utf-8")

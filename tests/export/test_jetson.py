@@ -421,6 +421,7 @@ def test_settings_become_options(service: Path) -> None:
     }
     words = run([service, "listen"], settings).out.splitlines()
     assert words[:6] == ["run", "mic:USB PnP", "--bundle", "/opt/mmtl/bundle", "--provider", "tensorrt"]
+    words.remove("--append")
     options = dict(zip(words[6::2], words[7::2], strict=True))
     assert re.fullmatch(r"/var/lib/mmtl/20\d\d\.jsonl", options.pop("--jsonl"))
     assert options == {"--profile": "anna", "--mqtt": "localhost/mmtl"}

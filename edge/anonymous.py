@@ -1,0 +1,73 @@
+"""Events without the names of people, files and devices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Final
+
+from edge.events import Device, EngineChange, Event, Session, StreamWarning
+from edge.sinks import Sink
+
+UNNAMED: Final = "unnamed"
+"""Stands for the name of a file, microphone, profile or speaker's bundle."""
+_PATH: Final = re.compile(r"\S*[/\\]\S*")
+
+
+def anonymous(event: Event, names: Collection[str] = (), *, speaker_bundle: bool = False) -> Event:
+    """Return an event that names neither source, device, profile nor path.
+
+    Args:
+        event: any event.
+        names: to be left out of messages too.
+        speaker_bundle: whether the bundle was tuned to a speaker, whose name it then has.
+    """
+    match event:
+        case Session():
+            return replace(
+                event,
+                source=UNNAMED,
+                profile=UNNAMED if event.profile else None,
+                bundle=UNNAMED if speaker_bundle else event.bundle,
+                provider_reason=without_names(event.provider_reason, names),
+            )
+        case Device():
+            return replace(event, name=UNNAMED)
+        case EngineChange():
+            return replace(event, reason=without_names(event.reason, names))
+        case StreamWarning():
+            return replace(event, message=without_names(event.message, names))
+    return event
+
+
+def without_names(text: str, names: Collection[str] = ()) -> str:
+    """Replace names, where they stand as words, and all that looks like a path in a message."""
+    for name in sorted(filter(None, names), key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", UNNAMED, text)
+    return _PATH.sub(UNNAMED, text)
+
+
+class AnonymousSink(Sink):
+    """Passes events on to another sink without names. Remembers the names, which messages may repeat."""
+
+    def __init__(self, sink: Sink, *, speaker_bundle: bool = False) -> None:
+        self._sink = sink
+        self._speaker_bundle = speaker_bundle
+        self._names: set[str] = set()
+
+    def emit(self, event: Event) -> None:
+        """Pass the event on without names."""
+        if isinstance(event, Session):
+            self._names |= {event.source, event.profile or ""}
+        if isinstance(event, Device):
+            self._names.add(event.name)
+        self._sink.emit(anonymous(event, self._names, speaker_bundle=self._speaker_bundle))
+
+    def progress(self, heard_s: float, level_dbfs: float) -> None:
+        """Pass it on."""
+        self._sink.progress(heard_s, level_dbfs)
+
+    def close(self) -> None:
+        """Close the other sink."""
+        self._sink.close()

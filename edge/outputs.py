@@ -1,0 +1,251 @@
+"""Where output may go: never over an input or another output, and never over a file without being told to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, Literal, TextIO
+
+from edge.errors import MmtlError, UsageError
+from edge.files import PRIVATE, lock, replacing
+
+Existing = Literal["refuse", "replace", "append"]
+"""What to do with a file that exists and is not empty."""
+
+_DESCRIPTOR: Final = re.compile(
+    r"/dev/(?P<name>stdin|stdout|stderr)|(/dev|/proc/self)/fd/(?P<number>[0-9]{1,9})"
+)
+_STANDARD: Final = {"stdin": 0, "stdout": 1, "stderr": 2}
+
+
+def require_apart(outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path | None]) -> None:
+    """Check that no output is an input or another output, by whatever name or link.
+
+    Devices and pipes may be named more than once.
+
+    Args:
+        outputs: path by option; "-" is stdout, and None is not written. A folder stands for all in it.
+        inputs: paths; "-" is stdin, and None is not read.
+
+    Raises:
+        UsageError: two of them are the same file.
+    """
+    options: dict[Hashable, str] = {}
+    folders: dict[Path, str] = {}
+    for option, output in outputs.items():
+        key = None if output is None else _identity(output, dash=1)
+        if key is None:
+            continue
+        if key in options:
+            first = options[key]
+            raise UsageError(f"{first} and {option} both name {outputs[first]}: give each its own file")
+        options[key] = option
+        if _is_folder(output):
+            folders[_resolved(output)] = option
+    for path in _files_of(inputs):
+        above = [folders[folder] for folder in _resolved(path).parents if folder in folders]
+        key = _identity(path, dash=0)
+        if key in options or above:
+            option = options.get(key) or above[0]
+            raise UsageError(
+                f"{option} would overwrite {path}, which is an input: name another file or folder"
+            )
+
+
+def require_free(path: Path, *, replace: bool) -> None:
+    """Check that there is no file to lose at a path.
+
+    Raises:
+        UsageError: there is a file that is not empty, a folder or a link to nowhere, and `replace` is off;
+            or a folder in any case.
+    """
+    if _is_folder(path) or (os.path.lexists(path) and not replace and not _is_empty(path)):
+        raise UsageError(f"there is {path} already: give --replace to overwrite it, or another name")
+
+
+def write_whole(path: Path, text: str, *, replace: bool) -> None:
+    """Write a text in one piece, to a file for its owner only; to a device or pipe as it is.
+
+    Args:
+        path: where; a link stays, and the file it leads to is replaced.
+        text: in UTF-8.
+        replace: whether a file that is not empty may go.
+
+    Raises:
+        UsageError: there is such a file, or the path cannot be written to.
+        MmtlError: the device or the pipe takes no more.
+    """
+    found = _found(path)
+    if _descriptor(path) is not None or (found and not stat.S_ISREG(found.st_mode) and not _is_folder(path)):
+        _write_through(path, text)
+        return
+    target = _resolved(path)
+    require_free(target, replace=replace)
+    with replacing(target, PRIVATE) as partial:
+        partial.write_text(text, "utf-8", newline="\n")
+
+
+def is_stdout(path: str | None) -> bool:
+    """Tell whether an output is stdout, by "-" or by its name in /dev or /proc."""
+    return path is not None and (path == "-" or _descriptor(path) == _STANDARD["stdout"])
+
+
+def existing_by(*, replace: bool, append: bool) -> Existing:
+    """Read the options --replace and --append.
+
+    Raises:
+        UsageError: both are given.
+    """
+    if replace and append:
+        raise UsageError("--replace and --append do not go together: leave one of them out")
+    return "replace" if replace else "append" if append else "refuse"
+
+
+class OutputFile:
+    """A file that lines are written to as they come, in UTF-8, by this program alone.
+
+    A new file is for its owner only. An old one keeps its content until `begin`. Devices and pipes are
+    opened as they are; so are /dev/stdout and the like, even where they are files.
+    """
+
+    def __init__(self, path: str, existing: Existing = "refuse") -> None:
+        """Open a file.
+
+        Args:
+            path: where.
+            existing: what may become of a file that is there and not empty.
+
+        Raises:
+            UsageError: it cannot be opened, is in use, or is not empty and may not be changed.
+        """
+        self.first_line = ""
+        """Of the content that is appended to, without its end; empty where there is none."""
+        self._existing = existing
+        self._unfinished = False
+        try:
+            descriptor = _open(path)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(
+                f"cannot write events to {path} ({reason}): name a file in a folder you may write to"
+            ) from error
+        self.stream: TextIO = os.fdopen(descriptor, "w", encoding="utf-8", newline="\n")
+        self._old = _descriptor(path) is None and stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if self._old:
+            self._claim(path)
+
+    def begin(self) -> None:
+        """Make way for the first line: truncate what is to be replaced, end a line that was cut off."""
+        if not self._old:
+            return
+        self._old = False
+        if self._existing == "replace":
+            self.stream.truncate(0)
+            with contextlib.suppress(PermissionError):  # another user's, who lets us write to it
+                os.fchmod(self.stream.fileno(), PRIVATE)
+        if self._unfinished:
+            self.stream.write("\n")
+
+    def _claim(self, path: str) -> None:
+        """Lock the file, and refuse it if content would be lost."""
+        descriptor = self.stream.fileno()
+        refusal = ""
+        if lock(descriptor) is False:
+            refusal = f"another program writes to {path}: end that one first, or name another file"
+        elif os.fstat(descriptor).st_size and self._existing == "refuse":
+            refusal = (
+                f"there is {path} already, and it is not empty: give --replace to overwrite it, --append to "
+                "add to it, or another name"
+            )
+        elif os.fstat(descriptor).st_size and self._existing == "append":
+            self._read_ends(path)
+        if refusal:
+            self.stream.close()
+            raise UsageError(refusal)
+
+    def _read_ends(self, path: str) -> None:
+        with Path(path).open("rb") as file:
+            self.first_line = file.readline().decode("utf-8", "replace").rstrip("\r\n")
+            file.seek(-1, os.SEEK_END)
+            self._unfinished = file.read() != b"\n"
+
+
+def _write_through(path: Path, text: str) -> None:
+    output = OutputFile(str(path))
+    try:
+        with output.stream:
+            output.stream.write(text)
+    except OSError as error:
+        raise MmtlError(f"cannot write to {path} ({error.strerror or error}): write elsewhere") from error
+
+
+def _open(path: str) -> int:
+    number = _descriptor(path)
+    if number is not None:
+        return os.dup(number)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
+
+
+def _files_of(inputs: Iterable[str | Path | None]) -> Iterator[str | Path]:
+    """Yield the inputs; for a folder the files in it and in its subfolders."""
+    for path in inputs:
+        if _is_folder(path):
+            yield from (*Path(str(path)).glob("*"), *Path(str(path)).glob("*/*"))
+        elif path is not None:
+            yield path
+
+
+def _is_folder(path: object) -> bool:
+    found = _found(str(path))
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def _found(path: str | Path) -> os.stat_result | None:
+    """Return what there is at a path; None if there is nothing, or the path cannot be."""
+    try:
+        return Path(path).stat()
+    except (OSError, ValueError):
+        return None
+
+
+def _identity(path: str | Path, dash: int) -> Hashable:
+    """Return what tells a file from others, whatever leads to it; None for a device or pipe.
+
+    Args:
+        path: may name a file that is not there yet.
+        dash: the descriptor that "-" means.
+    """
+    number = dash if str(path) == "-" else _descriptor(path)
+    if number is None:
+        found = _found(path)
+        if found is None:
+            return _resolved(path)
+    else:
+        try:
+            found = os.fstat(number)
+        except OSError:  # it is closed
+            return number
+    if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+        return found.st_dev, found.st_ino
+    return number
+
+
+def _resolved(path: object) -> Path:
+    return Path(os.path.realpath(str(path)))  # Path.resolve fails on a circle of links
+
+
+def _descriptor(path: str | Path) -> int | None:
+    """Return the descriptor that a path such as /dev/stdout means, None for other paths."""
+    found = _DESCRIPTOR.fullmatch(str(path))
+    if not found:
+        return None
+    return _STANDARD[found["name"]] if found["name"] else int(found["number"])
+
+
+def _is_empty(path: Path) -> bool:
+    found = _found(path)
+    return found is not None and stat.S_ISREG(found.st_mode) and not found.st_size
