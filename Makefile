@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BINDINGS := $(CURDIR)/build/tensorrt-bindings
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
 .PHONY: demo test check bench clean
@@ -15,6 +16,11 @@ demo: $(VENV)/.base
 	@$(BIN)/mmtl monitor demo
 
 test: $(VENV)/.dev
+	@if tests/tensorrt/fetch_bindings.sh $(BIN)/python $(BINDINGS); then \
+	  export MMTL_TENSORRT_BINDINGS=$(BINDINGS); \
+	else \
+	  echo "TensorRT's Python API is not checked: its wheels cannot be fetched here" >&2; \
+	fi; \
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev

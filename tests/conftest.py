@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 import edge  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off
+from tests.system_packages import packages_for
 
 # The same examples in each run, and no clock: a busy machine is no failure.
 # pytest --hypothesis-profile=default draws others.
@@ -19,3 +21,12 @@ settings.load_profile("steady")
 def pytest_configure() -> None:
     """Take Ctrl-C: a shell's background job starts with it ignored, and so would what the tests start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End with the system packages that would enable skipped tests."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = [report.longrepr[2] for report in terminal.stats.get("skipped", ())] if terminal else []
+    if packages := packages_for(skipped):
+        count = sum(bool(packages_for([reason])) for reason in skipped)
+        terminal.write_line(f"{count} of the skipped tests would run with: apt install {' '.join(packages)}")

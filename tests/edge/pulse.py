@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -92,6 +93,7 @@ def virtual_microphone() -> Iterator[VirtualMicrophone]:
         server = _start_server(environment, Path(folder) / "server.log")
         try:
             _wait_for(server, environment, Path(folder) / "server.log")
+            _require_portaudio(environment)
             yield VirtualMicrophone(environment)
         finally:
             _stop(server)
@@ -124,6 +126,16 @@ def _wait_for(server: subprocess.Popen[bytes], environment: dict[str, str], log:
         time.sleep(0.05)
     said = " / ".join(log.read_text(errors="replace").split("\n")[-4:])
     raise PulseUnavailableError(f"pulseaudio does not answer: {said}")
+
+
+def _require_portaudio(environment: dict[str, str]) -> None:
+    listed = "import sounddevice; print(len(sounddevice.query_devices()))"
+    command = [sys.executable, "-c", listed]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if "OSError" in done.stderr:
+        raise PulseUnavailableError("libportaudio2 is not installed")
+    if done.stdout == "0\n":
+        raise PulseUnavailableError("ALSA does not find PulseAudio: libasound2-plugins is not installed")
 
 
 def _answers(environment: dict[str, str]) -> bool:
