@@ -26,7 +26,9 @@ def pytest_configure() -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End with the system packages that would enable skipped tests."""
     terminal = config.pluginmanager.get_plugin("terminalreporter")
-    skipped = [report.longrepr[2] for report in terminal.stats.get("skipped", ())] if terminal else []
+    if terminal is None:
+        return
+    skipped = [report.longrepr[2] for report in terminal.stats.get("skipped", ())]
     if packages := packages_for(skipped):
         count = sum(bool(packages_for([reason])) for reason in skipped)
         terminal.write_line(f"{count} of the skipped tests would run with: apt install {' '.join(packages)}")
