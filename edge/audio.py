@@ -24,10 +24,6 @@ LOWEST_RATE: Final = 4_000
 """Hz; below this there is too little speech left to judge."""
 HIGHEST_RATE: Final = 192_000
 """Hz."""
-FULL_SCALE: Final = 32_768.0
-"""The magnitude of s16le that is 1.0."""
-CONTAINERS: Final = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM")
-"""How sound files begin that somebody may send where raw sound is expected."""
 BLOCK_S: Final = 0.08
 """Duration of the blocks that files are read in: the shortest step of the recogniser."""
 
@@ -128,23 +124,6 @@ def _mix_down(sound: Array) -> Array:
         return sound
     mono: Array = sound.mean(axis=1, dtype=np.float32)
     return mono
-
-
-class RawSound:
-    """Decode a stream of raw 16-bit little-endian mono sound.
-
-    Remembers the odd byte of a sample that is still on its way.
-    """
-
-    def __init__(self) -> None:
-        self._odd = b""
-
-    def feed(self, data: bytes) -> Array:
-        """Take any number of bytes and return the (N,) float32 samples they complete, in [-1, 1]."""
-        data = self._odd + data
-        whole = len(data) // 2 * 2
-        self._odd = data[whole:]
-        return np.frombuffer(data[:whole], "<i2").astype(np.float32) / np.float32(FULL_SCALE)
 
 
 class SoundFile:

@@ -19,6 +19,17 @@ class DeviceNews:
 
 
 @dataclass(frozen=True)
+class Caution:
+    """The sound is probably not what the user expects; the stream goes on."""
+
+    what: str
+    """The subject, as in `edge.events.StreamWarning`."""
+    message: str
+    lost_s: float = 0.0
+    """Sound that should be there and is not."""
+
+
+@dataclass(frozen=True)
 class Block:
     """A piece of the stream: of any length above 0, or 0 where it only brings news."""
 
@@ -30,6 +41,8 @@ class Block:
     """Samples at 16 kHz lost just before this block."""
     news: DeviceNews | None = None
     """What happened to the device after the loss and before the samples."""
+    caution: Caution | None = None
+    """What was noticed about the sound so far."""
 
 
 class Source(Protocol):

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edge.audio import CONTAINERS, SAMPLE_RATE, Intake, RawSound
-from edge.errors import ProfileError, SourceError
-from edge.events import Event, to_json
+from edge.audio import SAMPLE_RATE, Intake
+from edge.errors import ProfileError
+from edge.events import Event, StreamWarning, to_json
 from edge.lag import LagMeter
 from edge.pipeline import Ledger, last_events, session_of, with_queue
+from edge.raw_sound import RawSound
 
 if TYPE_CHECKING:
     from edge.bundle import Bundle
@@ -49,12 +50,16 @@ class Ear:
             arrived_s: `time.perf_counter()` when it arrived.
 
         Raises:
-            SourceError: it is the beginning of a sound file, which would be heard as noise.
+            SourceError: the stream began as a file or a protocol does, which would be heard as noise.
         """
         if self._intake is None:
-            _refuse_container(data)
             self._intake = Intake(rate)
-        return self._hear(self._intake.feed(self._raw.feed(data), arrived_s), self._intake.arrived_s)
+        samples = self._intake.feed(self._raw.feed(data), arrived_s)
+        events = self._hear(samples, self._intake.arrived_s)
+        if caution := self._raw.take_caution():
+            self._ledger.warned(caution)
+            events.append(StreamWarning(self._recogniser.heard_s, caution.what, caution.message))
+        return events
 
     def finish(self) -> list[Event]:
         """End the stream: the tail, and the summary."""
@@ -136,11 +141,3 @@ def kept_for_clients(bundle: Bundle) -> Callable[[str], Profile]:
             ) from error
 
     return find
-
-
-def _refuse_container(data: bytes) -> None:
-    if data.startswith(CONTAINERS):
-        raise SourceError(
-            f"a sound file arrived (it begins with {data[:4].decode()}), expected raw s16le mono: "
-            "convert it first"
-        )

@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 
 from edge.audio import SAMPLE_RATE
-from edge.blocks import Block, Source
+from edge.blocks import Block, Caution, Source
 from edge.errors import RealTimeError
-from edge.events import Device, Event, Session, Summary, Utterance, Window
+from edge.events import Device, Event, Session, StreamWarning, Summary, Utterance, Window
 from edge.labels import EMOTIONS
 from edge.lag import LagMeter
 from edge.recogniser import QUIETEST_DBFS, Recognizer
@@ -83,6 +83,11 @@ class Ledger:
         """Note that sound was lost. A device that goes is one time, and how much is known when it is back."""
         self.dropped += times
         self.lost_s += lost_s
+
+    def warned(self, caution: Caution) -> None:
+        """Note a warning: it may be about sound that is missing."""
+        if caution.lost_s:
+            self.lost(caution.lost_s)
 
     def spent(self, compute_s: float, events: Sequence[Event]) -> None:
         """Note what a block cost and brought."""
@@ -185,6 +190,9 @@ def _hear(
     if len(block.samples):
         meter.arrived(block.arrived_s, recogniser.heard_s)
     events += recogniser.feed(block.samples)
+    if block.caution:
+        ledger.warned(block.caution)
+        events.append(StreamWarning(recogniser.heard_s, block.caution.what, block.caution.message))
     compute_s = time.perf_counter() - began
     events = meter.stamped([with_queue(event, queued_ms) for event in events])
     ledger.spent(compute_s, events)

@@ -12,18 +12,18 @@ from typing import BinaryIO
 
 from edge.audio import (
     BLOCK_S,
-    CONTAINERS,
     HIGHEST_RATE,
     LOWEST_RATE,
     SAMPLE_RATE,
     Intake,
-    RawSound,
     SoundFile,
 )
-from edge.blocks import Block, Source
+from edge.blocks import Block, Caution, Source
 from edge.errors import SourceError, UsageError
 from edge.frontend import Array
 from edge.microphone import Microphone
+from edge.raw_sound import RawSound
+from edge.signatures import READABLE
 
 
 def open_source(spec: str, *, rate: int = SAMPLE_RATE, paced: bool = False) -> Source:
@@ -181,25 +181,18 @@ class StdinSource:
         """Yield what has arrived, until the pipe is closed.
 
         Raises:
-            SourceError: no sound came, a sound file came instead, or reading failed.
+            SourceError: no sound came, something else than raw sound came, or reading failed.
         """
         intake, heard = Intake(self._rate), False
-        for sound in self._pieces():
-            heard = True
-            samples = intake.feed(sound, time.perf_counter())
-            yield from _block(samples, intake.arrived_s)
+        raw = RawSound(" on standard input", {READABLE: "give the file's name instead of -"})
+        while data := self._read():
+            if len(sound := raw.feed(data)):
+                heard = True
+                samples = intake.feed(sound, time.perf_counter())
+                yield from _block(samples, intake.arrived_s, raw.take_caution())
         if not heard:
             raise SourceError(f"standard input ended before any sound came: {_recording(self._rate)}")
         yield from _block(intake.flush(), intake.arrived_s)
-
-    def _pieces(self) -> Iterator[Array]:
-        """Read (N,) float32 samples at the pipe's own rate, each as soon as it is complete."""
-        raw, data = RawSound(), self._read()
-        _refuse_header(data)
-        while data:
-            if len(sound := raw.feed(data)):
-                yield sound
-            data = self._read()
 
     def _read(self) -> bytes:
         try:
@@ -219,21 +212,11 @@ def _piped_stdin(rate: int) -> BinaryIO:
     return sys.stdin.buffer
 
 
-def _refuse_header(data: bytes) -> None:
-    """Raise for the beginning of a sound file, which would be heard as a click and noise."""
-    if data.startswith(CONTAINERS):
-        kind = data[:4].decode()
-        raise SourceError(
-            f"a sound file arrived on standard input (it begins with {kind}), expected raw s16le: "
-            "give the file's name instead of -"
-        )
-
-
 def _recording(rate: int) -> str:
     return f"pipe raw s16le mono into it, for example arecord -t raw -f S16_LE -c 1 -r {rate} | mmtl run -"
 
 
-def _block(samples: Array, arrived_s: float) -> Iterator[Block]:
-    """Yield a block unless the resampler has nothing ready."""
-    if len(samples):
-        yield Block(samples, arrived_s)
+def _block(samples: Array, arrived_s: float, caution: Caution | None = None) -> Iterator[Block]:
+    """Yield a block unless the resampler has nothing ready and there is nothing to say."""
+    if len(samples) or caution:
+        yield Block(samples, arrived_s, caution=caution)

@@ -327,6 +327,9 @@ def test_a_client_without_sound_gets_a_session_and_a_summary(serving: Serving) -
         (b'{"' + 2_000 * b"a" + b"\n", "the first line has"),
         (b'{"' + 2_000_000 * b"a", "not complete"),
         (b"RIFF\0\0\0\0WAVEfmt ", "a sound file arrived"),
+        (b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81", "compressed sound arrived (WebM or Matroska)"),
+        (b"POST /asr HTTP/1.1\r\nHost: localhost\r\n\r\n", "a network protocol arrived (HTTP)"),
+        (bytes.fromhex("16030102000100") + bytes(64), "a network protocol arrived (TLS)"),
     ],
 )
 def test_a_beginning_that_cannot_be_meant_is_an_error_event(
@@ -646,6 +649,6 @@ def test_streams_made_in_one_thread_share_an_engine(make: Callable[[], Recognize
 
 def test_an_ear_refuses_a_sound_file_and_ends_all_the_same(make: Callable[[], Recognizer]) -> None:
     ear = Ear(make(), "client")
-    with pytest.raises(SourceError, match="begins with fLaC"):
+    with pytest.raises(SourceError, match=r"a sound file arrived \(FLAC\)"):
         ear.hear(b"fLaC\0\0", 16_000, 0.0)
     assert [event.type for event in ear.finish()] == ["summary"]

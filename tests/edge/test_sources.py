@@ -259,7 +259,7 @@ def test_a_pipe_without_a_sample_is_an_error(data: bytes) -> None:
 
 
 def test_a_sound_file_on_a_pipe_is_recognised(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"begins with RIFF.*instead of -"):
+    with pytest.raises(SourceError, match=r"a sound file arrived on standard input \(WAV\).*instead of -"):
         drain(StdinSource(stream=io.BytesIO(sound_file(tmp_path).read_bytes())))
 
 
