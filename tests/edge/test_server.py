@@ -328,7 +328,6 @@ def test_a_client_without_sound_gets_a_session_and_a_summary(serving: Serving) -
         (b'{"' + 2_000_000 * b"a", "not complete"),
         (b"RIFF\0\0\0\0WAVEfmt ", "a sound file arrived"),
         (b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81", "compressed sound arrived (WebM or Matroska)"),
-        (b"POST /asr HTTP/1.1\r\nHost: localhost\r\n\r\n", "a network protocol arrived (HTTP)"),
         (bytes.fromhex("16030102000100") + bytes(64), "a network protocol arrived (TLS)"),
     ],
 )
