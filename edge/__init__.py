@@ -15,10 +15,11 @@ variable when it is imported, so a program that imports both imports this packag
 from __future__ import annotations
 
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing's constant: loading that module takes longer than all else that is done here
 if TYPE_CHECKING:
+    from typing import Any
+
     from edge.bundle import Bundle, load_bundle
     from edge.errors import MmtlError
     from edge.events import Event
@@ -59,4 +60,6 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `mmtl --help` loads no NumPy."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

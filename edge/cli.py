@@ -1,32 +1,15 @@
-"""The `mmtl` command: what runs on the device, and the door to train, calibrate and export.
+"""The `mmtl` program, from its first moment to its exit code.
 
-Everything slow is imported inside the commands, so that help appears at once.
+Nothing slow is imported at the top, so that Ctrl-C is handled before the rest is loaded.
 """
 
 from __future__ import annotations
 
 import os
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
-from typing import Annotated, Any, NoReturn
-
-import typer
-from typer.core import TyperCommand, TyperGroup
+import signal
+import sys
 
 from edge.errors import MmtlError, UsageError
-from edge.listen_commands import convert, monitor, run, serve
-from edge.machine_commands import benchmark, build_engine, devices, doctor, verify
-from edge.profile_commands import profiles
-
-COMMAND_GROUP = "mmtl.commands"
-"""Entry points of commands that live outside `edge`; each names a function for typer."""
-
-SUMMARIES = {
-    "train": "Train a model and score it on speakers it has not heard.",
-    "evaluate": "Score a bundle on a corpus, speaker by speaker.",
-    "calibrate": "Fit the recogniser to one person: a guided session, or labelled clips.",
-    "export": "Turn a checkpoint into what a device runs, and check that the two agree.",
-}
-"""Help of the commands that are not loaded to be listed."""
 
 EXTRAS = {
     "torch": "train",
@@ -39,130 +22,110 @@ EXTRAS = {
 }
 """Which extra brings a package that the base installation lacks."""
 
-
-class LazyCommand(TyperCommand):
-    """A command of another package: loaded when it is called, not when it is listed."""
-
-    def __init__(self, entry: EntryPoint) -> None:
-        super().__init__(entry.name, callback=None, help=SUMMARIES.get(entry.name, ""))
-        self._entry = entry
-
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Load the command and let it read its arguments."""
-        loaded = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        loaded.command(self.name)(self._entry.load())
-        return typer.main.get_command(loaded).make_context(info_name, args, parent, **extra)
-
-
-class Commands(TyperGroup):
-    """The commands of this module, and those of the entry points."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return all names, ours first."""
-        return [*super().list_commands(ctx), *_entries()]
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Find a command by name."""
-        entry = _entries().get(cmd_name)
-        return LazyCommand(entry) if entry else super().get_command(ctx, cmd_name)
-
-
-app = typer.Typer(
-    cls=Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Hear how somebody speaks: neutral, happy, sad or angry, several times a second, on this device.",
-)
-for command in (monitor, run, verify, convert, serve, build_engine, benchmark, devices, doctor):
-    app.command()(command)
-app.add_typer(profiles, name="profile")
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    *,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="With --version: the model's licence too.")
-    ] = False,
-) -> None:
-    if show_version:
-        typer.echo(f"mmtl {_version()}")
-        if verbose:
-            _describe_default_bundle()
-        raise typer.Exit
+ENDLESS = ("monitor", "run", "serve")
+"""Commands whose ordinary end is Ctrl-C; any other that it stops has not done what it was asked for."""
 
 
 def main() -> None:
-    """Run the command line and leave with the design's exit code."""
-    from edge.sinks import ReaderGone
-
-    try:
-        code = app(prog_name="mmtl", standalone_mode=False)
-    except ReaderGone:
-        return
-    except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # typer ends with 1 when `| head` has enough
-            return
-        raise
-    except MmtlError as error:
-        _fail(str(error), error.exit_code)
-    except _Misuse as error:
-        if not str(error):  # no arguments: the help is on the screen
-            raise SystemExit(UsageError.exit_code) from error
-        _fail(_described_misuse(error), UsageError.exit_code)
-    except typer.Abort:
-        _fail("stopped before it was done", MmtlError.exit_code)
-    except Exception as error:  # noqa: BLE001 - the last resort, which says so
-        _fail_unexpectedly(error)
-    if code:
-        raise SystemExit(code)
-
-
-_Misuse: type[Exception] = typer.BadParameter.__mro__[1]
-"""What typer raises for a command line it cannot read; its versions keep it in different places."""
-
-
-def _described_misuse(error: Any) -> str:
-    command = error.ctx.command_path if error.ctx else "mmtl"
-    return f"{error.format_message().rstrip('.')}: see {command} --help"
-
-
-def _fail_unexpectedly(error: Exception) -> NoReturn:
-    """Say what extra brings a missing package, or else that something unforeseen happened.
+    """Run the command line and leave with the design's exit code.
 
     Raises:
         SystemExit: always.
     """
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(_code_if_stopped()))
+    from edge import signals, standard_streams
+
+    standard_streams.secure()
+    code = _run()
+    signals.leave_with(code)
+    raise SystemExit(code or _flush())
+
+
+def _run() -> int:
+    """Run the command; return its exit code, after one line that says why it failed."""
+    from edge.standard_streams import STDOUT
+
+    try:
+        return _dispatch()
+    except KeyboardInterrupt:
+        return _stopped()
+    except MmtlError as error:
+        return _failed(str(error), error.exit_code)
+    except OSError as error:
+        failed = _stdout_failed if error.filename == STDOUT else _failed_unexpectedly
+        return failed(error)
+    except Exception as error:  # noqa: BLE001 - the last resort, which says so
+        return _failed_unexpectedly(error)
+
+
+def _dispatch() -> int:
+    from edge import signals
+    from edge.commands import dispatch
+    from edge.sinks import ReaderGone
+
+    try:
+        signals.handle(signals.interrupt)
+        return dispatch(sys.argv[1:])
+    except ReaderGone:
+        return 0
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # rich ends so when `| head` has enough
+            return 0
+        raise
+
+
+def _stopped() -> int:
+    from edge import signals
+
+    code = _code_if_stopped()
+    signals.leave_with(code)
+    return _failed("stopped before it was done", code) if code else 0
+
+
+def _code_if_stopped() -> int:
+    """Return the exit code after Ctrl-C, by the command that the user has typed."""
+    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    return 0 if command in ENDLESS or command.startswith("-") else MmtlError.exit_code
+
+
+def _flush() -> int:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        return _stdout_failed(error)
+    return 0
+
+
+def _stdout_failed(error: OSError) -> int:
+    """Say why stdout cannot be written to; nothing where its reader has gone (`| head`), as is usual."""
+    from edge.sinks import silence, unwritable
+
+    silence(sys.stdout)
+    if isinstance(error, BrokenPipeError):
+        return 0
+    failure = unwritable("stdout", error)
+    return _failed(str(failure), failure.exit_code)
+
+
+def _failed_unexpectedly(error: Exception) -> int:
+    """Say which extra brings a missing package, or else that something unforeseen happened.
+
+    Raises:
+        Exception: the error itself, for who asked to see where it comes from.
+    """
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing in EXTRAS:
-        _fail(f"this command needs {missing}: pip install 'mmtl[{EXTRAS[missing]}]'", UsageError.exit_code)
+        needed = f"this command needs {missing}: pip install 'mmtl[{EXTRAS[missing]}]'"
+        return _failed(needed, UsageError.exit_code)
     if os.environ.get("MMTL_DEBUG"):
         raise error
-    _fail(f"unexpected: {type(error).__name__}: {error} (MMTL_DEBUG=1 shows where)", MmtlError.exit_code)
+    said = f"unexpected: {type(error).__name__}: {error} (MMTL_DEBUG=1 shows where)"
+    return _failed(said, MmtlError.exit_code)
 
 
-def _describe_default_bundle() -> None:
-    from edge.bundle import default_bundle, read_manifest
+def _failed(message: str, exit_code: int) -> int:
+    from edge.sinks import say
 
-    manifest = read_manifest(default_bundle())
-    typer.echo(f"model {manifest.name}: weights under {manifest.licence}")
-    for corpus in manifest.training.get("corpora", []):
-        typer.echo(f"  trained on {corpus['name']}, {corpus['licence']}")
-
-
-def _entries() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=COMMAND_GROUP)}
-
-
-def _version() -> str:
-    try:
-        return version("mmtl")
-    except PackageNotFoundError:
-        return "(a copy that was not installed)"
-
-
-def _fail(message: str, exit_code: int) -> NoReturn:
-    typer.echo(f"mmtl: {' '.join(message.split())}", err=True)
-    raise SystemExit(exit_code)
+    say(message)
+    return exit_code

@@ -6,14 +6,16 @@ PortAudio is loaded when it is first needed, so that files can be heard on a mac
 
 from __future__ import annotations
 
-import os
+import functools
+import itertools
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from edge.errors import DeviceError
+from edge.portaudio_thread import call
+from edge.standard_streams import quiet
 
 TRIED_RATES: Final = (8_000, 16_000, 32_000, 44_100, 48_000, 96_000)
 """Hz."""
@@ -46,15 +48,16 @@ def input_devices(portaudio: Any = None) -> list[InputDevice]:
     """List the inputs, each tried at the usual rates; an empty list where there are none.
 
     Raises:
-        DeviceError: PortAudio is not installed.
+        DeviceError: PortAudio is not installed, or the sound server does not answer.
     """
     portaudio = portaudio or load_portaudio()
     with quiet():
-        return [_describe(portaudio, entry) for entry in _inputs(portaudio)]
+        default = call(lambda: _default_index(portaudio))
+        return [_describe(portaudio, entry, default) for entry in call(lambda: _inputs(portaudio))]
 
 
 def choose(portaudio: Any, device: int | str | None) -> dict[str, Any]:
-    """Find the one input that is meant, as PortAudio describes it.
+    """Find the one input that is meant, as PortAudio describes it; on PortAudio's thread.
 
     Args:
         portaudio: what to ask.
@@ -80,7 +83,7 @@ def choose(portaudio: Any, device: int | str | None) -> dict[str, Any]:
 
 
 def find_again(portaudio: Any, entry: dict[str, Any]) -> dict[str, Any] | None:
-    """Find an input that was there before, by its name; None while it is away.
+    """Find an input that was there before, by its name; None while it is away; on PortAudio's thread.
 
     Its index may have changed, and with ALSA the card's number at the end of its name. Where there
     are several of that name, the one that differs least is taken.
@@ -97,7 +100,7 @@ def find_again(portaudio: Any, entry: dict[str, Any]) -> dict[str, Any] | None:
 def look_again(portaudio: Any) -> None:
     """Let PortAudio see what was plugged in or out: it lists the devices only when it starts.
 
-    Ends every stream of this process.
+    Ends every stream of this process. On PortAudio's thread.
 
     Raises:
         PortAudioError: it does not start; later it may.
@@ -110,44 +113,26 @@ def look_again(portaudio: Any) -> None:
 
 
 def load_portaudio() -> Any:
-    """Import sounddevice.
+    """Import sounddevice, which starts PortAudio.
 
     Raises:
-        DeviceError: it, or PortAudio, is not installed.
+        DeviceError: it, or PortAudio, is not installed, or the sound server does not answer.
     """
     try:
-        import sounddevice
+        with quiet():
+            return call(_import_sounddevice)
     except OSError as error:
         message = "a microphone needs the PortAudio library, which is missing: apt install libportaudio2"
         raise DeviceError(message) from error
     except ImportError as error:
         message = "a microphone needs sounddevice, which is missing: pip install sounddevice"
         raise DeviceError(message) from error
+
+
+def _import_sounddevice() -> Any:
+    import sounddevice
+
     return sounddevice
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the C libraries' remarks on each refused setting off the terminal.
-
-    They write to file descriptor 2 themselves; what matters of it comes back as an exception.
-    """
-    kept, nowhere = _duplicate_of_stderr(), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
-
-
-def _duplicate_of_stderr() -> int:
-    try:
-        return os.dup(2)
-    except OSError:
-        # It was closed when the program started.
-        return os.open(os.devnull, os.O_WRONLY)
 
 
 def _matching(portaudio: Any, inputs: list[dict[str, Any]], device: int | str | None) -> list[dict[str, Any]]:
@@ -162,7 +147,25 @@ def _matching(portaudio: Any, inputs: list[dict[str, Any]], device: int | str | 
 
 
 def _inputs(portaudio: Any) -> list[dict[str, Any]]:
-    return [dict(entry) for entry in portaudio.query_devices() if entry["max_input_channels"] > 0]
+    entries: list[dict[str, Any]] = []
+    with suppress(portaudio.PortAudioError):  # there is no device of the next index
+        entries.extend(_entry(portaudio, index) for index in itertools.count())
+    return [entry for entry in entries if entry["max_input_channels"] > 0]
+
+
+def _entry(portaudio: Any, index: int) -> dict[str, Any]:
+    """Return PortAudio's description of a device, also where its name is not UTF-8, which ALSA allows."""
+    try:
+        return dict(portaudio.query_devices(index))
+    except UnicodeDecodeError as error:
+        info = portaudio._lib.Pa_GetDeviceInfo(index)
+        return {
+            "index": index,
+            "name": error.object.decode("utf-8", "replace"),
+            "hostapi": info.hostApi,
+            "max_input_channels": info.maxInputChannels,
+            "default_samplerate": info.defaultSampleRate,
+        }
 
 
 def _bare_name(entry: dict[str, Any]) -> str:
@@ -173,25 +176,29 @@ def _default_index(portaudio: Any) -> int:
     """Return the index of the system's default input, -1 where there is none."""
     try:
         return int(portaudio.query_devices(kind="input")["index"])
-    except portaudio.PortAudioError:
+    except UnicodeDecodeError:
+        return int(portaudio.default.device["input"])
+    except (portaudio.PortAudioError, ValueError):  # there is none, or it has no input
         return -1
 
 
-def _describe(portaudio: Any, entry: dict[str, Any]) -> InputDevice:
+def _describe(portaudio: Any, entry: dict[str, Any], default: int) -> InputDevice:
     return InputDevice(
         index=entry["index"],
         name=entry["name"],
-        host_api=portaudio.query_hostapis(entry["hostapi"])["name"],
+        host_api=call(lambda: portaudio.query_hostapis(entry["hostapi"])["name"]),
         channels=entry["max_input_channels"],
         default_rate=round(entry["default_samplerate"]),
-        rates=tuple(rate for rate in TRIED_RATES if _opens(portaudio, entry["index"], rate)),
-        default=entry["index"] == _default_index(portaudio),
+        rates=tuple(
+            rate for rate in TRIED_RATES if call(functools.partial(_opens, portaudio, entry["index"], rate))
+        ),
+        default=entry["index"] == default,
     )
 
 
 def _opens(portaudio: Any, index: int, rate: int) -> bool:
     try:
         portaudio.check_input_settings(device=index, channels=1, dtype="float32", samplerate=rate)
-    except portaudio.PortAudioError:
+    except (portaudio.PortAudioError, UnicodeDecodeError):  # sounddevice decodes its name
         return False
     return True

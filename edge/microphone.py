@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from typing import Any, Final
 
 import numpy as np
 
 from edge.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, Intake
 from edge.blocks import Block, DeviceNews
-from edge.devices import choose, find_again, load_portaudio, look_again, quiet
+from edge.devices import choose, find_again, load_portaudio, look_again
 from edge.errors import DeviceError
 from edge.frontend import Array
 from edge.inbox import Inbox, Piece, elapsed_s
+from edge.portaudio_thread import ENDING_S, call, submit
+from edge.standard_streams import quiet
 
 DRIVER_BLOCK_S: Final = 0.02
 """Duration of what the driver is asked to deliver at once."""
 RETRY_S: Final = 1.0
 """From one look for a lost device to the next."""
-HANG_S: Final = 5.0
-"""A driver that takes longer to open a device does not keep the program from ending."""
 NOTHING: Final = np.zeros(0, np.float32)
 """The samples of a block that is only news."""
 
@@ -67,23 +67,33 @@ class Microphone:
         self._reconnect = reconnect
         self._given = portaudio
         self._clock = clock
+        self._stream: Any = None
         self.name = "mic" if device is None else f"mic:{device}"
 
     def __enter__(self) -> Microphone:
         """Find the device and start recording.
 
         Raises:
-            DeviceError: PortAudio is not installed; the device is unknown, ambiguous, or does not open.
+            DeviceError: PortAudio is not installed; the device is unknown, ambiguous, or does not open;
+                the sound server does not answer.
         """
         self._portaudio = self._given or load_portaudio()
-        self._entry = choose(self._portaudio, self._device)
-        self.name = str(self._entry["name"])
-        with quiet():
-            self._stream, self._inbox = self._open(self._entry)
+        try:
+            with quiet():
+                self._entry = call(lambda: choose(self._portaudio, self._device))
+                self.name = str(self._entry["name"])
+                call(lambda: self._open(self._entry))
+        except BaseException:
+            submit(self._free)  # a call that was given up may still open the device
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Stop recording and free the device; an iteration ends after what had arrived."""
+        """Stop recording and free the device; an iteration ends after what had arrived.
+
+        Raises:
+            DeviceError: the sound server does not answer.
+        """
         self._inbox.end()
         self._close()
 
@@ -118,52 +128,57 @@ class Microphone:
 
     def _open_again(self) -> bool:
         """Wait until the device opens; False if `__exit__` came first."""
-        self._close()
         lost = self._inbox
+        with quiet():
+            wait([submit(self._free)], ENDING_S)
         while not lost.ended_within(RETRY_S):
-            opened: list[tuple[Any, Inbox]] = []
-            attempt = threading.Thread(target=self._attempt, args=[opened], name="reopening", daemon=True)
-            attempt.start()
-            try:
-                attempt.join()
-            finally:
-                attempt.join(HANG_S)
-                if opened:
-                    self._stream, self._inbox = opened[0]
-            if opened and not lost.ended_within(0.0):
+            attempt = submit(self._attempt)
+            with quiet():
+                while not (attempt.done() or lost.ended_within(0.0)):
+                    wait([attempt], RETRY_S)
+            if attempt.done() and attempt.result() and not lost.ended_within(0.0):
                 return True
         self._inbox.end()
         self._close()
         return False
 
-    def _attempt(self, opened: list[tuple[Any, Inbox]]) -> None:
-        """Look for the device once, and open it if it is there.
-
-        On a thread of its own: the signal that ends the program would cut PortAudio's calls in two.
-        """
+    def _attempt(self) -> bool:
+        """Look for the device once, and open it if it is there; on PortAudio's thread."""
         try:
             look_again(self._portaudio)
-            with quiet():
-                if entry := find_again(self._portaudio, self._entry):
-                    opened.append(self._open(entry))
+            if entry := find_again(self._portaudio, self._entry):
+                self._open(entry)
+                return True
         except (DeviceError, self._portaudio.PortAudioError):
-            return
+            pass
+        return False
 
     def _close(self) -> None:
+        with quiet():
+            call(self._free, ENDING_S)
+
+    def _free(self) -> None:
+        """Close the stream; on PortAudio's thread."""
         stream, self._stream = self._stream, None
         if stream is not None:
             # A driver that has lost its device may fail here, where there is nothing left to save.
             stream.close(ignore_errors=True)
 
-    def _open(self, entry: dict[str, Any]) -> tuple[Any, Inbox]:
-        """Start the device in the first way it can be, preferring what needs no conversion."""
+    def _open(self, entry: dict[str, Any]) -> None:
+        """Start the device in the first way it can be, preferring what needs no conversion.
+
+        On PortAudio's thread, where the stream is kept: it is closed there even if whoever waited gave up.
+        """
         refusal = "it offers no rate that speech can be heard at"
         for rate, channels in _ways_to_open(entry):
             inbox = Inbox(rate, channels, self._buffer_s, self._clock)
             try:
-                return _start(self._portaudio, entry["index"], inbox), inbox
-            except self._portaudio.PortAudioError as error:
+                self._stream = _start(self._portaudio, entry["index"], inbox)
+            except (self._portaudio.PortAudioError, UnicodeDecodeError) as error:
                 refusal = " ".join(str(error).split())
+            else:
+                self._inbox = inbox
+                return
         raise DeviceError(
             f"{self.name} does not open ({refusal}): close other programs that record from it, "
             "or choose another input (mmtl devices lists them)"

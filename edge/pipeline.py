@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,21 +13,22 @@ from typing import Final
 
 import numpy as np
 
+from edge import signals
 from edge.audio import SAMPLE_RATE
 from edge.blocks import Block, Caution, Source
-from edge.errors import RealTimeError
+from edge.errors import MmtlError, RealTimeError
 from edge.events import Device, Event, Session, StreamWarning, Summary, Utterance, Window
 from edge.labels import EMOTIONS
 from edge.lag import LagMeter
 from edge.recogniser import QUIETEST_DBFS, Recognizer
-from edge.sinks import Sink
+from edge.sinks import ReaderGone, Sink
 
 RECENT_WINDOWS: Final = 20_000
 """Windows whose compute times and lags the summary is about: 80 minutes at the default step."""
 
 
 class Stopper:
-    """Turns Ctrl-C and SIGTERM into a clean end: after the block under way, not in the middle of it."""
+    """Turns Ctrl-C, SIGTERM and SIGHUP into a clean end: after the block under way, not amid it."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -37,31 +37,34 @@ class Stopper:
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stopper]:
         """Handle the signals inside; put the old handlers back after."""
-        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with signals.handling(self._handle):
             yield self
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let a signal interrupt what is done inside."""
+        try:
+            self._waiting = True
+            yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self._waiting = False
 
     def blocks(self, source: Source) -> Iterator[Block]:
         """Pass on the blocks of a source until it ends or a signal came."""
         blocks = iter(source)
         while not self._asked:
             try:
-                self._waiting = True
-                block = next(blocks)
+                with self.waiting():
+                    block = next(blocks)
             except (StopIteration, KeyboardInterrupt):
                 return
-            finally:
-                self._waiting = False
             yield block
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         impatient = self._asked
         self._asked = True
         if self._waiting or impatient:
-            raise KeyboardInterrupt
+            signals.interrupt(number, frame)
 
 
 class Ledger:
@@ -130,7 +133,9 @@ def session_of(source: str, recogniser: Recognizer) -> Session:
 
 
 def listen(source: Source, recogniser: Recognizer, sinks: Sequence[Sink], *, strict: bool = False) -> Summary:
-    """Recognise a source to its end, or until Ctrl-C or SIGTERM, and close with a summary.
+    """Recognise a source to its end, or until Ctrl-C, SIGTERM or SIGHUP, and close with a summary.
+
+    After the session each sink gets every event, also where another one fails.
 
     Args:
         source: the sound.
@@ -139,12 +144,17 @@ def listen(source: Source, recogniser: Recognizer, sinks: Sequence[Sink], *, str
         strict: end as soon as sound was lost.
 
     Raises:
+        KeyboardInterrupt: a signal came before the source was open, or a second one.
         RealTimeError: sound was lost, after the summary; only if `strict`.
         SourceError: the sound could not be had, or broke off; what came before is flushed first.
     """
     ledger, meter = Ledger(), LagMeter(live=source.live)
-    with Stopper().listening() as stopper, source:
-        _emit(sinks, [session_of(source.name, recogniser)])
+    with Stopper().listening() as stopper, contextlib.ExitStack() as opened:
+        with stopper.waiting():
+            opened.enter_context(source)
+        session = session_of(source.name, recogniser)
+        for sink in sinks:
+            sink.emit(session)
         try:
             for block in stopper.blocks(source):
                 _hear(block, recogniser, sinks, ledger, meter)
@@ -203,9 +213,18 @@ def _hear(
 
 
 def _emit(sinks: Sequence[Sink], events: Sequence[Event]) -> None:
-    for event in events:
-        for sink in sinks:
-            sink.emit(event)
+    """Give all sinks all events; raise the first failure after that."""
+    failures = [_failure(sink, event) for event in events for sink in sinks]
+    for failure in filter(None, failures):
+        raise failure
+
+
+def _failure(sink: Sink, event: Event) -> Exception | None:
+    try:
+        sink.emit(event)
+    except (MmtlError, ReaderGone) as failure:
+        return failure
+    return None
 
 
 def with_queue(event: Event, queued_ms: float) -> Event:

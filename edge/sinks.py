@@ -93,7 +93,7 @@ class _Lines(Sink):
             if self._file:
                 self._file.begin()
         except OSError as error:
-            raise _unwritable(self.name, error) from error
+            raise unwritable(self.name, error) from error
         _write_line(self._stream, line, self.name)
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class _Lines(Sink):
         try:
             self._stream.close()
         except OSError as error:
-            raise _unwritable(self.name, error) from error
+            raise unwritable(self.name, error) from error
 
 
 class JsonLines(_Lines):
@@ -260,7 +260,8 @@ def write_text(text: str) -> None:
 
 def say(message: str) -> None:
     """Write a line for people to stderr."""
-    sys.stderr.write(f"mmtl: {' '.join(message.split())}\n")  # which a progress bar keeps above itself
+    line = printable(" ".join(message.split()))
+    sys.stderr.write(f"mmtl: {line}\n")  # which a progress bar keeps above itself
     sys.stderr.flush()
 
 
@@ -293,18 +294,19 @@ def _write_line(stream: TextIO, line: str, name: str) -> None:
         stream.write(line.encode(encoding, "replace").decode(encoding) + "\n")
         stream.flush()
     except OSError as error:
-        _silence(stream)
+        silence(stream)
         if isinstance(error, BrokenPipeError):
             raise ReaderGone(f"nobody reads {name} any more") from error
-        raise _unwritable(name, error) from error
+        raise unwritable(name, error) from error
 
 
-def _unwritable(name: str, error: OSError) -> MmtlError:
+def unwritable(name: str, error: OSError) -> MmtlError:
+    """Return what to say when a file or stream that was open cannot be written to."""
     reason = error.strerror or error
     return MmtlError(f"cannot go on writing to {name} ({reason}): make room there, or write elsewhere")
 
 
-def _silence(stream: TextIO) -> None:
+def silence(stream: TextIO) -> None:
     """Point the stream's descriptor at nothing: what its buffer still holds would fail again."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         descriptor = stream.fileno()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,3 +33,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if packages := packages_for(skipped):
         count = sum(bool(packages_for([reason])) for reason in skipped)
         terminal.write_line(f"{count} of the skipped tests would run with: apt install {' '.join(packages)}")
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """Keep the command line's handlers from the next test: it takes the signals for as long as it lives."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)

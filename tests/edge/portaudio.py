@@ -84,12 +84,11 @@ class FakePortAudio:
             self.plan(self)
         self.running = True
 
-    def query_devices(self, kind: str | None = None) -> Any:
-        if kind is None:
-            return tuple(self.devices)
-        if self.default < 0:
-            raise FakeError("Error querying device -1")
-        return self.devices[self.default]
+    def query_devices(self, device: int | None = None, kind: str | None = None) -> dict[str, Any]:
+        index = self.default if device is None else device
+        if not 0 <= index < len(self.devices):
+            raise FakeError(f"Error querying device {index}")
+        return self.devices[index]
 
     def query_hostapis(self, index: int) -> dict[str, Any]:
         return {"name": ("ALSA", "JACK")[index]}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from edge import cli
+from edge import cli, commands
 from edge import profile as profile_module
 from edge.audio import read_clip
 from edge.bundle import ENCODER, MANIFEST, Bundle
@@ -578,9 +578,9 @@ def test_a_missing_package_of_no_extra_is_unexpected(
 def test_help_lists_every_command(mmtl: Mmtl) -> None:
     outcome = mmtl("--help")
     assert (outcome.code, outcome.err) == (0, "")
-    commands = {"monitor", "run", "verify", "benchmark", "devices", "profile"}
-    commands |= {entry.name for entry in entry_points(group=cli.COMMAND_GROUP)}
-    assert all(re.search(rf"\b{name}\b", outcome.out) for name in commands)
+    names = {"monitor", "run", "verify", "benchmark", "devices", "profile"}
+    names |= {entry.name for entry in entry_points(group=commands.COMMAND_GROUP)}
+    assert all(re.search(rf"\b{name}\b", outcome.out) for name in names)
 
 
 @pytest.mark.parametrize("command", ["monitor", "run", "verify", "benchmark", "devices", "profile"])
@@ -608,12 +608,12 @@ def test_a_copy_that_was_not_installed_still_has_a_version(
     def fail(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(cli, "version", fail)
+    monkeypatch.setattr(commands, "version", fail)
     assert mmtl("--version").out == "mmtl (a copy that was not installed)\n"
 
 
 def test_a_missing_extra_is_one_line_that_says_what_to_install() -> None:
-    if "train" not in {entry.name for entry in entry_points(group=cli.COMMAND_GROUP)}:
+    if "train" not in {entry.name for entry in entry_points(group=commands.COMMAND_GROUP)}:
         pytest.skip("mmtl is not installed here, so it has no train command")
     outcome = finished(process("train", "corpus", "--out", "nowhere", program=TORCHLESS))
     assert_one_line(outcome, 2, "pip install 'mmtl[train]'")

@@ -1,0 +1,133 @@
+"""All commands of `mmtl` as one application: those of `edge`, and the door to train, calibrate and export.
+
+Everything slow is imported inside the commands, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from edge.errors import MmtlError, UsageError
+from edge.listen_commands import convert, monitor, run, serve
+from edge.machine_commands import benchmark, build_engine, devices, doctor, verify
+from edge.profile_commands import profiles
+
+COMMAND_GROUP = "mmtl.commands"
+"""Entry points of commands that live outside `edge`; each names a function for typer."""
+
+SUMMARIES = {
+    "train": "Train a model and score it on speakers it has not heard.",
+    "evaluate": "Score a bundle on a corpus, speaker by speaker.",
+    "calibrate": "Fit the recogniser to one person: a guided session, or labelled clips.",
+    "export": "Turn a checkpoint into what a device runs, and check that the two agree.",
+}
+"""Help of the commands that are not loaded to be listed."""
+
+
+class LazyCommand(TyperCommand):
+    """A command of another package: loaded when it is called, not when it is listed."""
+
+    def __init__(self, entry: EntryPoint) -> None:
+        super().__init__(entry.name, callback=None, help=SUMMARIES.get(entry.name, ""))
+        self._entry = entry
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Load the command and let it read its arguments."""
+        loaded = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        loaded.command(self.name)(self._entry.load())
+        return typer.main.get_command(loaded).make_context(info_name, args, parent, **extra)
+
+
+class Commands(TyperGroup):
+    """The commands of this module, and those of the entry points."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return all names, ours first."""
+        return [*super().list_commands(ctx), *_entries()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Find a command by name."""
+        entry = _entries().get(cmd_name)
+        return LazyCommand(entry) if entry else super().get_command(ctx, cmd_name)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Hear how somebody speaks: neutral, happy, sad or angry, several times a second, on this device.",
+)
+for command in (monitor, run, verify, convert, serve, build_engine, benchmark, devices, doctor):
+    app.command()(command)
+app.add_typer(profiles, name="profile")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="With --version: the model's licence too.")
+    ] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"mmtl {_version()}")
+        if verbose:
+            _describe_default_bundle()
+        raise typer.Exit
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code.
+
+    Raises:
+        UsageError: the arguments cannot be read.
+        MmtlError: the command failed, or was stopped at a question that it asked.
+    """
+    try:
+        with typer.main.get_command(app).make_context("mmtl", [*arguments]) as context:
+            context.command.invoke(context)
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    except typer.Abort as error:
+        raise MmtlError("stopped before it was done") from error
+    except _Misuse as error:
+        if not str(error):  # no arguments: the help is on the screen
+            return UsageError.exit_code
+        raise UsageError(_described_misuse(error)) from error
+    return 0
+
+
+_Misuse: type[Exception] = typer.BadParameter.__mro__[1]
+"""What typer raises for a command line it cannot read; its versions keep it in different places."""
+
+
+def _described_misuse(error: Any) -> str:
+    command = error.ctx.command_path if error.ctx else "mmtl"
+    return f"{error.format_message().rstrip('.')}: see {command} --help"
+
+
+def _describe_default_bundle() -> None:
+    from edge.bundle import default_bundle, read_manifest
+
+    manifest = read_manifest(default_bundle())
+    typer.echo(f"model {manifest.name}: weights under {manifest.licence}")
+    for corpus in manifest.training.get("corpora", []):
+        typer.echo(f"  trained on {corpus['name']}, {corpus['licence']}")
+
+
+def _entries() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=COMMAND_GROUP)}
+
+
+def _version() -> str:
+    try:
+        return version("mmtl")
+    except PackageNotFoundError:
+        return "(a copy that was not installed)"
