@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from edge.audio import SAMPLE_RATE
-from edge.devices import load_portaudio, quiet
+from edge.devices import load_portaudio
 from edge.errors import DeviceError
 from edge.frontend import Array
+from edge.portaudio_thread import ENDING_S, call
+from edge.standard_streams import quiet
 
 
 class Loudspeaker:
@@ -25,28 +28,30 @@ class Loudspeaker:
         """Begin to play (N,) samples at 16 kHz; return why it cannot be done, empty if it can."""
         try:
             portaudio = self._given or load_portaudio()
+            with quiet():
+                reason = call(lambda: _play(portaudio, sound))
         except DeviceError as error:
             return f"It cannot be played: {error}"
-        if not _refusal(portaudio, sound, SAMPLE_RATE):
-            return ""
-        reason = _refusal(portaudio, sound, _own_rate(portaudio))
         return f"It cannot be played: the loudspeaker does not open ({reason})." if reason else ""
 
     def stop(self) -> None:
         """Stop what is playing."""
-        try:
+        with contextlib.suppress(DeviceError), quiet():
             portaudio = self._given or load_portaudio()
-            with quiet():
-                portaudio.stop(ignore_errors=True)
-        except DeviceError:
-            return
+            call(lambda: portaudio.stop(ignore_errors=True), ENDING_S)
+
+
+def _play(portaudio: Any, sound: Array) -> str:
+    """Begin to play at 16 kHz, or at the rate that the loudspeaker takes; return why it refuses both."""
+    if not _refusal(portaudio, sound, SAMPLE_RATE):
+        return ""
+    return _refusal(portaudio, sound, _own_rate(portaudio))
 
 
 def _refusal(portaudio: Any, sound: Array, rate: int) -> str:
     """Begin to play at a rate (Hz); return why it is refused, empty if it is not."""
     try:
-        with quiet():
-            portaudio.play(_at(sound, rate), rate)
+        portaudio.play(_at(sound, rate), rate)
     except (portaudio.PortAudioError, ValueError) as error:
         return " ".join(str(error).split()) or "no reason given"
     return ""

@@ -248,7 +248,7 @@ class _Targets:
 
     def sinks(self, recogniser: Recognizer) -> Iterator[Sink]:
         """Open them one by one."""
-        from edge.sinks import CsvRows, JsonLines, PlainLines, standard_output
+        from edge.sinks import CsvRows, JsonLines, PlainLines, say, standard_output
 
         def shown(sink: Sink) -> Sink:
             return _without_names(sink, recogniser) if self.anonymous else sink
@@ -258,7 +258,7 @@ class _Targets:
         if self.csv:
             yield shown(CsvRows(self.csv, self.existing))
         if self._readable():
-            yield shown(PlainLines(standard_output()))
+            yield shown(PlainLines(standard_output(), say if self._others() else None))
         if self.mqtt:
             yield self._publisher(self.mqtt, recogniser)
 
@@ -268,7 +268,11 @@ class _Targets:
 
         if is_stdout(self.jsonl) or is_stdout(self.csv):
             return False
-        return sys.stdout is not None or not (self.jsonl or self.csv or self.mqtt)
+        return sys.stdout is not None or not self._others()
+
+    def _others(self) -> bool:
+        """Whether anything but readable lines is written."""
+        return bool(self.jsonl or self.csv or self.mqtt)
 
     def _publisher(self, address: str, recogniser: Recognizer) -> Sink:
         from edge.mqtt import Mqtt, parse_target

@@ -146,10 +146,13 @@ class PlainLines(Sink):
 
     Args:
         stream: where the lines go; it is flushed after each and never closed.
+        report: takes the reason why the stream cannot be written to, where events go elsewhere too and
+            nothing ends for that; None: it is an error.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, report: Callable[[str], None] | None = None) -> None:
         self._stream = stream
+        self._report = report
         self._name = printable(str(getattr(stream, "name", "output"))).strip("<>")
         self._label = ""
         self._percentages = False
@@ -162,7 +165,12 @@ class PlainLines(Sink):
             if not event.speech or event.label == self._label:
                 return
             self._label = event.label
-        _write_line(self._stream, describe(event, self._percentages), self._name)
+        try:
+            _write_line(self._stream, describe(event, self._percentages), self._name)
+        except MmtlError as error:  # the stream leads nowhere from here on
+            if self._report is None:
+                raise
+            self._report(str(error))
 
 
 class ProviderNote(Sink):

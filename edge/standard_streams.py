@@ -8,11 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TextIO
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
+from typing import Any, Final, TextIO
 
 STDOUT: Final = "<stdout>"
 """The `filename` of an OSError that writing to standard output has raised."""
@@ -81,7 +77,7 @@ _STDERR = _StderrDescriptor()
 class _Stdout(io.FileIO):
     """Standard output, which marks the errors that are its own."""
 
-    def write(self, data: ReadableBuffer, /) -> int | None:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -92,9 +88,9 @@ class _Stdout(io.FileIO):
 class _Stderr(io.FileIO):
     """Standard error, which loses what cannot be written."""
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: Any, /) -> int:
         try:
-            return super().write(data) or 0
+            return super().write(data)
         except OSError:
             return memoryview(data).nbytes
 

@@ -32,8 +32,10 @@ _entry = {"index": 0, "name": "USB", "hostapi": 0, "max_input_channels": 1, "def
 def get_portaudio_version():
     return 1, "PortAudio V19.7.0"
 
-def query_devices(kind=None):
-    return _entry if kind else (_entry,)
+def query_devices(device=0, kind=None):
+    if device:
+        raise PortAudioError
+    return _entry
 
 def query_hostapis(index):
     return {"name": "ALSA"}
