@@ -124,7 +124,9 @@ def calibrate(
     At least two takes of each emotion; three to five are better, and the same sentences in each.
     """
     from edge.profile import profile_path, require_place
+    from edge.profile_names import profile_name
 
+    name = profile_name(name)
     path = profile_path(name)
     _require_free(name, path, replace=replace)
     require_place(path)

@@ -34,6 +34,28 @@ def blank_figure(width: float, height: float, *, layout: Literal["constrained"] 
     return figure
 
 
+def drawable(text: str) -> tuple[str, list[str]]:
+    """Return a bold text as it can be drawn here, and the font families to draw it with.
+
+    Where the default font lacks characters, installed fonts that have them are added; a character that
+    none has becomes a question mark.
+    """
+    with _temporary_caches():
+        from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+
+    default = FontProperties().get_name()
+    families, missing = [default], set(text)
+    for family in (default, *sorted({font.name for font in fontManager.ttflist})):
+        if not missing:
+            break
+        font = get_font(findfont(FontProperties(family=family, weight="bold")))
+        found = {character for character in missing if font.get_char_index(ord(character))}
+        if found:
+            missing -= found
+            families.append(family)
+    return "".join("?" if character in missing else character for character in text), families
+
+
 @contextmanager
 def _temporary_caches() -> Iterator[None]:
     """Keep matplotlib's settings and list of fonts, and fontconfig's caches, out of the user's folders.

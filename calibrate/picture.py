@@ -5,21 +5,21 @@ Whatever a colour says, a number, a place or a hatching says too: it may be prin
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from calibrate.figures import blank_figure
+from calibrate.figures import blank_figure, drawable
 from calibrate.folds import Folds
 from calibrate.judge import Judgement
 from calibrate.scores import Scores
 from calibrate.summary import change_of, how_it_was_judged
 from edge.errors import UsageError
-from edge.files import replacing, require_writable
+from edge.files import PRIVATE, replacing, require_writable
 from edge.labels import EMOTIONS
+from edge.outputs import require_free
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,8 +53,7 @@ def require_picture(path: Path, *, overwrite: bool) -> None:
     blank_figure(1.0, 1.0)
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path} cannot be a picture: give a name that ends with .png")
-    if path.is_dir() or (os.path.lexists(path) and not overwrite):
-        raise UsageError(f"there is {path} already: give --replace to overwrite a picture, or another name")
+    require_free(path, replace=overwrite)
     require_writable(path.parent)
 
 
@@ -65,13 +64,13 @@ def draw_judgement(name: str, judgement: Judgement, folds: Folds, path: Path) ->
         name: of the profile.
         judgement: of its session.
         folds: how the takes were held out.
-        path: the PNG file, written whole or not at all.
+        path: the PNG file, written whole or not at all, for its owner only.
 
     Raises:
         UsageError: the file cannot be written.
     """
     figure = _figure(name, judgement, folds)
-    with replacing(path) as partial:
+    with replacing(path, PRIVATE) as partial:
         figure.savefig(partial, format="png", dpi=DOTS_PER_INCH)
 
 
@@ -93,9 +92,10 @@ def _figure(name: str, judgement: Judgement, folds: Folds) -> Figure:
 
 
 def _write_verdict(figure: Figure, name: str, judgement: Judgement, folds: Folds) -> None:
-    title, reason = f"{name}: {judgement.verdict}", judgement.reason
+    reason = judgement.reason
+    title, fonts = drawable(f"{name}: {judgement.verdict}")
     size = min(17.0, 620.0 / len(title))  # a name may have 64 letters
-    figure.text(0.03, 0.945, title, fontsize=size, fontweight="bold", color=INK)
+    figure.text(0.03, 0.945, title, fontsize=size, fontweight="bold", fontfamily=fonts, color=INK)
     figure.text(0.03, 0.91, f"{reason[:1].upper()}{reason[1:]}.", fontsize=11, color=INK)
     figure.text(0.03, 0.878, how_it_was_judged(folds), fontsize=9, color=PALE_INK)
 

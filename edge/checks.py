@@ -20,6 +20,7 @@ from edge.bundle import Bundle, load_bundle
 from edge.errors import BundleError, ModelError, ProfileError
 from edge.plan import plan_folder
 from edge.profile import find_profile, kept_profiles, load_profile, profiles_folder, read_profile
+from edge.profile_names import name_of
 from edge.symptoms import Answer, System, explained
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def voice(patient: Patient) -> Check:
 def profiles(patient: Patient) -> Check:
     """In which state are the profiles that are kept?"""
     try:
-        states = {path.stem: _state(path, patient.bundle) for path in kept_profiles()}
+        states = {name_of(path): _state(path, patient.bundle) for path in kept_profiles()}
     except ProfileError as error:
         return failed("profiles", "problem", explained(error))
     listed = tuple(f"{name}: {state}" for name, state in states.items())

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -29,14 +28,13 @@ from edge.frontend import Array
 from edge.head import Head
 from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.normaliser import BinStatistics, Levels
+from edge.profile_names import PROFILE_SUFFIX, is_name, is_portable, name_of, profile_name
 
 PROFILE_VERSION: Final = 1
 ADOPTED: Final = "adopted"
 REJECTED: Final = "rejected"
 LARGEST_BYTES: Final = 2**24
 """No profile is larger: 16 MiB."""
-PROFILE_SUFFIX: Final = ".safetensors"
-_NAME: Final = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -67,16 +65,20 @@ def profiles_folder() -> Path:
 
 
 def profile_path(name: str) -> Path:
-    """Return where the profile of a name is kept.
+    """Return where the profile of a name is kept: of the file, where one is there, in its own spelling.
 
     Raises:
         ProfileError: the name could not be a file's name.
     """
-    if not _NAME.fullmatch(name) or name.endswith(PROFILE_SUFFIX):
-        raise ProfileError(
-            f"{name!r} cannot name a profile: use up to 64 letters, digits, dots, dashes and underscores"
-        )
-    return profiles_folder() / f"{name}{PROFILE_SUFFIX}"
+    name = profile_name(name)
+    path = profiles_folder() / f"{name}{PROFILE_SUFFIX}"
+    if os.path.lexists(path):
+        return path
+    if not is_portable(name):
+        raise ProfileError(f"{name!r} cannot name a profile: other systems cannot have such a file")
+    with contextlib.suppress(ProfileError):  # some systems decompose the characters of a file's name
+        return next((item for item in kept_profiles() if name_of(item) == name), path)
+    return path
 
 
 def session_folder(name: str) -> Path:
@@ -85,7 +87,7 @@ def session_folder(name: str) -> Path:
     Raises:
         ProfileError: the name could not be a file's name.
     """
-    return profiles_folder().parent / "sessions" / profile_path(name).stem
+    return profiles_folder().parent / "sessions" / name_of(profile_path(name))
 
 
 def kept_profiles() -> list[Path]:
@@ -103,7 +105,7 @@ def kept_profiles() -> list[Path]:
         raise ProfileError(
             f"cannot read the profiles in {folder} ({error.strerror}): see that it is a folder of this user's"
         ) from error
-    return sorted(path for path in paths if path.suffix == PROFILE_SUFFIX and _NAME.fullmatch(path.stem))
+    return sorted(path for path in paths if path.suffix == PROFILE_SUFFIX and is_name(name_of(path)))
 
 
 def find_profile(name_or_path: str) -> Path:
@@ -114,7 +116,7 @@ def find_profile(name_or_path: str) -> Path:
     """
     path = Path(name_or_path) if name_or_path.endswith(PROFILE_SUFFIX) else profile_path(name_or_path)
     if not _is_file(path):
-        known = ", ".join(item.stem for item in kept_profiles()) or "none"
+        known = ", ".join(map(name_of, kept_profiles())) or "none"
         raise ProfileError(f"there is no profile {name_or_path} (there is: {known}): run mmtl calibrate")
     return path
 
@@ -187,7 +189,7 @@ def read_profile(path: Path) -> Profile:
             f"{PROFILE_VERSION}: run mmtl calibrate again"
         )
     try:
-        return _profile(path.stem, described, tensors)
+        return _profile(name_of(path), described, tensors)
     except (ModelError, KeyError, TypeError, ValueError) as error:
         raise ProfileError(f"{path} is not a whole profile ({error}): run mmtl calibrate again") from error
 

@@ -13,7 +13,6 @@ from edge.bundle import Bundle
 from edge.errors import ProfileError, UsageError
 from edge.files import half_written
 from edge.profile import (
-    PROFILE_SUFFIX,
     Profile,
     find_profile,
     profile_path,
@@ -22,6 +21,7 @@ from edge.profile import (
     session_folder,
     writing,
 )
+from edge.profile_names import PROFILE_SUFFIX, name_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def import_profile(source: Path, bundle: Bundle, *, name: str = "", overwrite: b
         ProfileError: the file is not such a profile, the name is none, or it cannot be written.
     """
     target = profile_path(name or source.name.removesuffix(PROFILE_SUFFIX))
-    require_fit(replace(read_profile(source), name=target.stem), bundle)
+    require_fit(replace(read_profile(source), name=name_of(target)), bundle)
     return _copy(source, target, overwrite=overwrite)
 
 
@@ -116,4 +116,4 @@ def _copy(source: Path, target: Path, *, overwrite: bool) -> Profile:
         raise UsageError(f"there is {target} already: give --replace to overwrite it, or another name")
     with writing(target) as partial:
         partial.write_bytes(source.read_bytes())
-        return replace(read_profile(partial), name=target.stem)
+        return replace(read_profile(partial), name=name_of(target))

@@ -12,6 +12,7 @@ from typing import Any
 from edge.bundle import Bundle
 from edge.errors import ProfileError
 from edge.profile import Profile, read_profile
+from edge.profile_names import name_of
 from edge.sinks import printable
 
 
@@ -51,8 +52,8 @@ def _row(path: Path, bundle: Bundle) -> tuple[str, str, str, str]:
     try:
         profile = read_profile(path)
     except ProfileError:
-        return path.stem, "damaged", "", ""
-    return path.stem, profile.verdict, _made(profile), f"for {_model(profile, bundle)}"
+        return name_of(path), "damaged", "", ""
+    return name_of(path), profile.verdict, _made(profile), f"for {_model(profile, bundle)}"
 
 
 def _made(profile: Profile) -> str:

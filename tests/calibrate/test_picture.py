@@ -68,6 +68,17 @@ def test_it_shows_the_answers_the_scores_and_what_was_tried(tmp_path: Path, save
     assert widths(tried) == [1.125, 0.5]
 
 
+@pytest.mark.parametrize("name", ["Jürgen", "Ольга", "민수", "美咲", "प्रिया", "محمد"])
+def test_a_name_of_any_script_is_drawn_as_far_as_there_are_fonts(
+    tmp_path: Path, saved: list[Figure], name: str
+) -> None:
+    path = tmp_path / f"{name}.png"
+    draw_judgement(name, HELPED, BY_SENTENCE, path)  # a warning of a missing glyph would be an error
+    drawn = words(saved[0])
+    assert f"{name}: adopted" in drawn or f"{'?' * len(name)}: adopted" in drawn
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_it_says_the_verdict_the_reason_and_how_it_was_judged(tmp_path: Path, saved: list[Figure]) -> None:
     draw_judgement("anna", HELPED, BY_SENTENCE, tmp_path / "anna.png")
     draw_judgement("bob", UNCHANGED, ONE_SENTENCE, tmp_path / "bob.png")

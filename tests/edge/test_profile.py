@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from unicodedata import is_normalized, normalize
 
 import numpy as np
 import pytest
@@ -29,8 +32,11 @@ from edge.profile import (
     profile_path,
     read_profile,
     save_profile,
+    session_folder,
 )
 from tests.edge.conftest import random_head
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +98,10 @@ def test_only_its_owner_may_read_it(profile: Profile, folder: Path) -> None:
     assert list(folder.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", ["anna", "Anna_2", "a.b-c", "7", "x" * 64])
+SCRIPTS = ["Jürgen", "Zoë", "Łukasz", "Ольга", "민수", "美咲", "प्रिया", "محمد", "Ngọc_2"]
+
+
+@pytest.mark.parametrize("name", ["anna", "Anna_2", "a.b-c", "7", "x" * 64, "console", "민" * 64, *SCRIPTS])
 def test_a_name_becomes_a_file_in_the_folder(name: str, folder: Path) -> None:
     path = profile_path(name)
     assert path.parent == folder
@@ -103,12 +112,56 @@ def test_a_name_becomes_a_file_in_the_folder(name: str, folder: Path) -> None:
     "name",
     [
         *("", ".", "..", "../x", "/etc/x", "a/b", "a\\b", ".hidden", "-x", "x" * 65),
-        *("a b", "a\n", "a\0", "Zoë", "~", "$HOME", "x.safetensors"),
+        *(
+            "a b",
+            "a\n",
+            "a\0",
+            "~",
+            "$HOME",
+            "x.safetensors",
+            "x.SafeTensors",
+            "a\u202eb",
+            "a\u200b",
+            "\udc80",
+        ),
+        *("민" * 65, "𐐷" * 49, "\u0301a", "a😀", "a\uff0fb", "CON", "nul.anna", "lpt1", "anna."),
     ],
 )
 def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
     with pytest.raises(ProfileError, match="cannot name a profile"):
         profile_path(name)
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if not is_normalized("NFD", name)])
+def test_a_name_is_the_same_however_its_letters_are_composed(
+    profile: Profile, folder: Path, name: str
+) -> None:
+    decomposed = normalize("NFD", name)
+    assert decomposed != name
+    for kept_as, asked_as in ((name, decomposed), (decomposed, name)):
+        save_profile(folder / f"{kept_as}.safetensors", profile)  # as another system may have spelt it
+        path = find_profile(asked_as)
+        assert path.is_file()
+        assert read_profile(path).name == name
+        assert session_folder(asked_as) == folder.parent / "sessions" / name
+        assert [path] == kept_profiles()
+        path.unlink()
+
+
+def test_a_name_of_an_older_program_is_found_where_it_would_be_refused_today(
+    profile: Profile, folder: Path
+) -> None:
+    for name in ("con", "anna."):
+        save_profile(folder / f"{name}.safetensors", profile)
+        assert find_profile(name) == folder / f"{name}.safetensors"
+
+
+def test_a_system_that_cannot_spell_a_name_says_so() -> None:
+    body = "from edge.profile import profile_path\nprofile_path('\\ubbfc')"
+    environment = {"PATH": "", "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", body]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert "ProfileError: '\\ubbfc' cannot name a file where names are in ascii: set a locale" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", ""])
