@@ -15,23 +15,28 @@ UNNAMED: Final = "unnamed"
 _PATH: Final = re.compile(r"\S*[/\\]\S*")
 
 
-def anonymous(event: Event, names: Collection[str] = (), *, speaker_bundle: bool = False) -> Event:
-    """Return an event that names neither source, device, profile nor path.
+def anonymous_session(
+    session: Session, names: Collection[str] = (), *, speaker_bundle: bool = False
+) -> Session:
+    """Return a session that names neither source, profile nor path.
 
     Args:
-        event: any event.
-        names: to be left out of messages too.
+        session: the session.
+        names: to be left out of its reason too.
         speaker_bundle: whether the bundle was tuned to a speaker, whose name it then has.
     """
+    return replace(
+        session,
+        source=UNNAMED,
+        profile=UNNAMED if session.profile else None,
+        bundle=UNNAMED if speaker_bundle else session.bundle,
+        provider_reason=without_names(session.provider_reason, names),
+    )
+
+
+def anonymous(event: Event, names: Collection[str] = ()) -> Event:
+    """Return an event other than a session without names of devices, and those given, and without paths."""
     match event:
-        case Session():
-            return replace(
-                event,
-                source=UNNAMED,
-                profile=UNNAMED if event.profile else None,
-                bundle=UNNAMED if speaker_bundle else event.bundle,
-                provider_reason=without_names(event.provider_reason, names),
-            )
         case Device():
             return replace(event, name=UNNAMED)
         case EngineChange():
@@ -60,9 +65,11 @@ class AnonymousSink(Sink):
         """Pass the event on without names."""
         if isinstance(event, Session):
             self._names |= {event.source, event.profile or ""}
+            self._sink.emit(anonymous_session(event, self._names, speaker_bundle=self._speaker_bundle))
+            return
         if isinstance(event, Device):
             self._names.add(event.name)
-        self._sink.emit(anonymous(event, self._names, speaker_bundle=self._speaker_bundle))
+        self._sink.emit(anonymous(event, self._names))
 
     def progress(self, heard_s: float, level_dbfs: float) -> None:
         """Pass it on."""

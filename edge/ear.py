@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edge.anonymous import anonymous, anonymous_session
 from edge.audio import SAMPLE_RATE, Intake
 from edge.errors import ProfileError
-from edge.events import Event, StreamWarning, to_json
+from edge.events import EngineChange, Event, StreamWarning, to_json
 from edge.lag import LagMeter
 from edge.pipeline import Ledger, last_events, session_of, with_queue
 from edge.raw_sound import RawSound
@@ -32,13 +34,18 @@ class Ear:
         self._intake: Intake | None = None
         self._ledger = Ledger()
         self._meter = LagMeter(live=True)
+        self._asked_for: str | None = None
 
     def begin(self) -> list[Event]:
-        """Describe the session."""
-        return [session_of(self._name, self._recogniser)]
+        """Describe the session. Of the server's own choice it says nothing that names people or paths."""
+        session = session_of(self._name, self._recogniser)
+        tuned = "speaker" in self._recogniser.bundle.manifest.training
+        unnamed = anonymous_session(session, speaker_bundle=tuned)
+        return [replace(unnamed, source=session.source, profile=self._asked_for or unnamed.profile)]
 
     def use(self, profile: Profile) -> list[Event]:
-        """Go on with a speaker's profile: the last events without it, and the session anew."""
+        """Go on with the profile that the client named: the last events without it, and the session again."""
+        self._asked_for = profile.name
         return [*self._recogniser.use(profile), *self.begin()]
 
     def hear(self, data: bytes, rate: int, arrived_s: float) -> list[Event]:
@@ -72,11 +79,16 @@ class Ear:
             return []
         began = time.perf_counter()
         self._meter.arrived(arrived_s, self._recogniser.heard_s)
-        fed = self._recogniser.feed(samples)
+        fed = [_without_paths(event) for event in self._recogniser.feed(samples)]
         compute_s = time.perf_counter() - began
         events = self._meter.stamped([with_queue(event, 1000.0 * (began - arrived_s)) for event in fed])
         self._ledger.spent(compute_s, events)
         return events
+
+
+def _without_paths(event: Event) -> Event:
+    """Leave out of the news of a lost engine where this machine keeps its files."""
+    return anonymous(event) if isinstance(event, EngineChange) else event
 
 
 def shared_engines(

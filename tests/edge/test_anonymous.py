@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge.anonymous import UNNAMED, AnonymousSink, anonymous, without_names
+from edge.anonymous import UNNAMED, AnonymousSink, anonymous, anonymous_session, without_names
 from edge.events import Device, EngineChange, Error, Event, Overrun, Session, Speech, StreamWarning, to_json
 from edge.sinks import Sink
 from tests.edge.schema import checked_event
@@ -65,17 +65,11 @@ def test_what_passes_an_anonymous_sink_names_nobody_and_nothing() -> None:
     assert kept.events[1:3] == EVENTS[1:3]
 
 
-def unnamed(session: Session) -> Session:
-    found = anonymous(session)
-    assert isinstance(found, Session)
-    return found
-
-
 def test_that_there_is_a_profile_and_which_model_stays_known() -> None:
-    found = unnamed(replace(SESSION, bundle="default"))
+    found = anonymous_session(replace(SESSION, bundle="default"))
     assert (found.source, found.bundle, found.profile) == (UNNAMED, "default", UNNAMED)
-    assert unnamed(replace(SESSION, profile=None)).profile is None
-    assert unnamed(replace(SESSION, provider_reason="asked for")).provider_reason == "asked for"
+    assert anonymous_session(replace(SESSION, profile=None)).profile is None
+    assert anonymous_session(replace(SESSION, provider_reason="asked for")).provider_reason == "asked for"
 
 
 @pytest.mark.parametrize("event", [Speech(0.5, True), Overrun(1.0, 0.1), Error("there are 16 clients")])

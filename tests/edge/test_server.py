@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -31,7 +32,7 @@ from edge.ear import Ear, kept_for_clients, shared_engines
 from edge.errors import SourceError, UsageError
 from edge.events import Device, Event, to_json
 from edge.frontend import Array
-from edge.profile import Profile, save_profile
+from edge.profile import Profile, profile_path, save_profile
 from edge.rate_limits import QUIET_S, Limits, QuietLog, Throttle
 from edge.recogniser import Recognizer
 from edge.server import Server, serve
@@ -254,8 +255,38 @@ def test_a_client_may_name_a_profile_where_the_server_lets_it(
         assert "profile" not in str(running.said)
         assert told(said_to(running, sound)) == told(offline(make, sound)), "the next client has none"
     assert (events[0]["type"], events[0]["profile"]) == ("session", None)
-    assert events[1:] == expected
-    assert expected[0]["profile"] == "anna"
+    assert events[1]["profile"] == "anna"
+    assert events[1:] == [expected[0] | {"profile": "anna"}, *expected[1:]]
+
+
+@pytest.mark.parametrize("name", ["J\u00fcrgen", "Ju\u0308rgen"])
+def test_a_client_names_a_profile_in_any_script_however_it_composes_it(
+    serving: Serving, bundle: Bundle, anna: Profile, name: str
+) -> None:
+    save_profile(profile_path("Jürgen"), anna)
+    order = json.dumps({"profile": name}, ensure_ascii=False)
+    with serving(find=kept_for_clients(bundle)) as running:
+        events = said_to(running, order.encode() + b"\n")
+    assert events[1]["profile"] == "Jürgen"
+
+
+def test_a_client_is_told_no_name_but_the_one_it_gave(
+    serving: Serving, bundle: Bundle, anna: Profile
+) -> None:
+    speakers = replace(bundle.manifest, name="Bob", training={"speaker": {"name": "Bob"}})
+    engines = shared_engines(replace(bundle, manifest=speakers), profile=anna, provider="cpu")
+
+    def make() -> Recognizer:
+        recogniser = engines()
+        recogniser.engine.reason = "/home/carla/.cache/mmtl/1.plan cannot be read"
+        return recogniser
+
+    save_profile(profile_path("dora"), anna)
+    with serving(maker=make, find=kept_for_clients(bundle)) as running:
+        (session, *_), named = said_to(running), said_to(running, b'{"profile": "dora"}\n')
+    assert (session["profile"], session["bundle"]) == ("unnamed", "unnamed")
+    assert named[1]["profile"] == "dora"
+    assert not re.search("anna|bob|carla", str([session, *named]), re.IGNORECASE)
 
 
 @pytest.mark.parametrize("name", ["bob", "../anna", "/etc/passwd", "anna.safetensors", "", "a\0", "x" * 500])
