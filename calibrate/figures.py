@@ -26,6 +26,7 @@ def blank_figure(width: float, height: float, *, layout: Literal["constrained"] 
         ModuleNotFoundError: matplotlib is not installed.
     """
     with _temporary_caches():
+        import matplotlib  # noqa: F401 - the name in the error if it is missing
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 

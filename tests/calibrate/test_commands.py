@@ -265,7 +265,7 @@ def test_the_judgement_is_drawn_where_that_is_asked_for(run: Run, telling: Path,
     assert drawn.startswith(b"\x89PNG")
     code, _, err = run("anne", "--from", telling, "--picture", picture)
     assert (code, picture.read_bytes(), profile_path("anne").exists()) == (2, drawn, False)
-    assert "give --replace to overwrite a picture" in err
+    assert "anna.png already: give --replace to overwrite it" in err
     assert run("anna", "--from", telling, "--picture", picture, "--replace")[0] == 0
     assert picture.read_bytes() == drawn
 
