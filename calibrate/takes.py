@@ -15,10 +15,11 @@ from edge.audio import read_clip
 from edge.bundle import Bundle, Graphs
 from edge.errors import UsageError
 from edge.features import FeatureStream, Progress
+from edge.files import is_file
 from edge.frontend import Array, FrontEnd, power_spectrogram
 from edge.labels import DIMENSIONS, EMOTIONS
 from edge.long_term_spectrum import band_powers, long_term_spectrum
-from edge.manifest import manifest_rows, rating_in
+from edge.manifest import emotion_in, manifest_rows, rating_in, recording_in, why_missing
 from edge.normaliser import DECIBEL, BinStatistics, Levels
 from edge.recogniser import Settings
 
@@ -62,7 +63,7 @@ class Normalisation:
 
 
 def read_takes(manifest: Path) -> list[Take]:
-    """Read a session's manifest: a CSV file in UTF-8 with a header, one take a row.
+    """Read a session's manifest: a CSV file with a header, one take a row; see `edge.manifest`.
 
     The columns path and emotion are required; valence, arousal, dominance, text and speaker are
     read where present; others are ignored. Paths are relative to the manifest's folder.
@@ -166,13 +167,11 @@ def _spectra(progress: Progress, front_end: FrontEnd, ends: Sequence[int], graph
 
 
 def _from_row(row: dict[str, str], folder: Path, where: str) -> Take:
-    if row["emotion"] not in EMOTIONS:
-        raise UsageError(f"{where}: unknown emotion {row['emotion']!r}: use one of {', '.join(EMOTIONS)}")
-    path = folder / row["path"]
-    if not _is_file(path):
-        raise UsageError(f"{where}: no sound file {path}: paths are relative to the manifest's folder")
+    emotion, path = emotion_in(row, EMOTIONS, where), recording_in(row, folder)
+    if not is_file(path):
+        raise UsageError(f"{where}: no sound file {path}: {why_missing(path)}")
     valence, arousal, dominance = (rating_in(row, name, where) for name in DIMENSIONS)
-    return Take(path, EMOTIONS.index(row["emotion"]), row.get("text", ""), (valence, arousal, dominance))
+    return Take(path, EMOTIONS.index(emotion), row.get("text", ""), (valence, arousal, dominance))
 
 
 def _require_one_speaker(speakers: dict[str, int], path: Path) -> None:
@@ -235,10 +234,3 @@ def _require_different(takes: Sequence[Take], sounds: Sequence[Array]) -> None:
         raise UsageError(
             f"{same.path} and {take.path} are the same recording, labelled {labels}: remove one of the rows"
         )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, with a NUL, or in a folder that may not be entered
-        return False

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from edge.errors import BundleError, ModelError
-from edge.files import replacing
+from edge.files import read_text, replacing
 from edge.frontend import Array, FrontEnd
 from edge.head import Head
 from edge.labels import EMOTIONS
@@ -162,7 +162,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} is not a bundle (it has no {MANIFEST}): name a folder that mmtl export wrote"
         )
     try:
-        described = json.loads(path.read_text("utf-8"))
+        described = json.loads(read_text(path))
         version = described.pop("schema_version")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{path} is damaged: copy it again or export the model again") from error

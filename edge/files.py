@@ -167,6 +167,14 @@ def may_write(folder: Path) -> bool:
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
+def is_file(path: Path) -> bool:
+    """Tell whether a file is there; a path that cannot be, or be looked at, is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, with a NUL, or in a folder that may not be entered
+        return False
+
+
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8, or in what its byte order mark says.
 

@@ -1,51 +1,74 @@
-"""Manifests: CSV files that list recordings, one a row, with what is known of each."""
+"""Manifests: CSV files that list recordings, one a row, with what is known of each.
+
+They are written by hand and by spreadsheets, so all that can be meant only one way is read.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
+from unicodedata import normalize
 
 from edge.errors import UsageError
+from edge.files import is_file, read_text
 from edge.labels import SCALE
+
+SEPARATORS: Final = ",;\t"
+"""Between cells; which of them, the header tells. Spreadsheets write semicolons where a comma is decimal."""
+_SEPARATOR_LINE: Final = re.compile(r'"?sep=.?"?', re.IGNORECASE)
+"""What spreadsheets may write above the header."""
+_SPACE_AFTER_QUOTE: Final = re.compile(rf'" +(?=[{SEPARATORS}\n]|\Z)')
+_OF_WINDOWS: Final = re.compile(r"(^|/)([A-Za-z]:[\\/]|\\\\)")
+"""Where a path begins on a drive or at a server."""
 
 
 def manifest_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line number and the cells by column of each row.
+    """Yield the line number and the cells by column of each row that is not empty.
+
+    Names of columns are in lower case, cells without spaces around them, and letters composed (NFC), except
+    in paths.
 
     Args:
-        path: a CSV file in UTF-8 with a header.
+        path: a CSV file with a header, in UTF-8 or with a byte order mark.
         required: columns that must be there, with something in each cell.
 
     Raises:
         UsageError: the file is missing, is not such a file, or a required column or cell is missing.
     """
+    text = _SPACE_AFTER_QUOTE.sub('"', _text(path, required))
+    columns: list[str] = []
+    read = 0
+    separator = _separator(text, required)
     # Strict: a quote left open would otherwise swallow the rows below it.
-    reader = csv.DictReader(io.StringIO(_text(path, required)), restkey="", restval="", strict=True)
+    rows = csv.reader(
+        io.StringIO(text, newline=None), delimiter=separator, skipinitialspace=True, strict=True
+    )
     try:
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        _check_columns(columns, path, required)
-        _check_twice(columns, path)
-        reader.fieldnames = columns
-        for row in reader:
-            if isinstance(row.get(""), list):
-                raise UsageError(
-                    f"{path}, line {reader.line_num}: more cells than the header has columns: "
-                    "put texts that hold a comma in double quotes"
-                )
-            cells = {name: cell.strip() for name, cell in row.items()}
-            _check_cells(cells, required, f"{path}, line {reader.line_num}")
-            yield reader.line_num, cells
+        for line in rows:
+            read = rows.line_num
+            cells = [cell.strip() for cell in line]
+            if not any(cells) or (not columns and _SEPARATOR_LINE.fullmatch("".join(cells))):
+                continue
+            if columns:
+                yield read, _row(columns, cells, required, f"{path}, line {read}")
+            else:
+                columns = [cell.lower() for cell in cells]
+                _check_columns(columns, f"{path}, line {read}", required)
     except csv.Error as error:
         raise UsageError(
-            f"{path}, line {reader.line_num + 1}: not a CSV row ({error}): check its double quotes"
+            f"{path}, line {read + 1}: not a CSV row ({error}): check its double quotes"
         ) from error
+    if not columns:
+        _check_columns(columns, f"{path}, line 1", required)
 
 
 def rating_in(row: Mapping[str, str], name: str, where: str) -> float | None:
-    """Read a rating in [1, 5]; None where the column or the cell is empty.
+    """Read a rating in [1, 5], with a decimal point or comma; None where the column or the cell is empty.
 
     Raises:
         UsageError: it is something else.
@@ -55,7 +78,7 @@ def rating_in(row: Mapping[str, str], name: str, where: str) -> float | None:
         return None
     low, high = SCALE
     try:
-        rating = float(cell)
+        rating = float(cell.replace(",", "."))
     except ValueError:
         rating = float("nan")
     if not low <= rating <= high:
@@ -65,9 +88,41 @@ def rating_in(row: Mapping[str, str], name: str, where: str) -> float | None:
     return rating
 
 
+def emotion_in(row: Mapping[str, str], known: Collection[str], where: str) -> str:
+    """Read an emotion, in upper or lower case.
+
+    Raises:
+        UsageError: it is not known.
+    """
+    emotion = row["emotion"].lower()
+    if emotion not in known:
+        raise UsageError(f"{where}: unknown emotion {row['emotion']!r}: use one of {', '.join(known)}")
+    return emotion
+
+
+def recording_in(row: Mapping[str, str], folder: Path) -> Path:
+    """Return where a row's recording is, relative to the manifest's folder: as written, if it is nowhere.
+
+    Separators of Windows, and letters composed otherwise than in the file's name, are understood.
+    """
+    written = row["path"]
+    for name in dict.fromkeys((written, written.replace("\\", "/"))):
+        for spelt in dict.fromkeys((name, normalize("NFC", name), normalize("NFD", name))):
+            if is_file(folder / spelt):
+                return folder / spelt
+    return folder / written
+
+
+def why_missing(recording: Path) -> str:
+    """Say what to do about a recording that is not where a row says it is."""
+    if _OF_WINDOWS.search(str(recording)):
+        return "that is a path of Windows: write paths relative to the manifest's folder"
+    return "paths are relative to the manifest's folder"
+
+
 def _text(path: Path, required: Sequence[str]) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError as error:
         raise UsageError(
             f"there is no manifest {path}: write one with the columns {', '.join(required)}"
@@ -76,28 +131,55 @@ def _text(path: Path, required: Sequence[str]) -> str:
         raise UsageError(f"cannot read {path}: {error.strerror}: name a manifest .csv file") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}, line {line}: not UTF-8 text: save the manifest as CSV in UTF-8") from error
+        raise _no_utf8(path, line) from error
+    if "\0" in text:  # UTF-16 without its mark
+        raise _no_utf8(path, text.count("\n", 0, text.index("\0")) + 1)
+    return text
 
 
-def _check_columns(columns: list[str], path: Path, required: Sequence[str]) -> None:
-    missing = [name for name in required if name not in columns]
-    if missing:
-        found = ", ".join(columns) or "nothing"
+def _no_utf8(path: Path, line: int) -> UsageError:
+    return UsageError(
+        f"{path}, line {line}: not UTF-8 text: save the manifest as CSV in UTF-8 (a spreadsheet's "
+        '"CSV UTF-8")'
+    )
+
+
+def _separator(text: str, required: Sequence[str]) -> str:
+    """Return what separates the most of the required columns in the header."""
+    lines = (line for line in io.StringIO(text, newline=None) if line.strip())
+    header = next((line for line in lines if not _SEPARATOR_LINE.fullmatch(line.strip())), "")
+
+    def found(separator: str) -> int:
+        cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+        return len(set(required) & {cell.strip().lower() for cell in cells})
+
+    return max(SEPARATORS, key=found)
+
+
+def _row(columns: Sequence[str], cells: list[str], required: Sequence[str], where: str) -> dict[str, str]:
+    if any(cells[len(columns) :]):
         raise UsageError(
-            f"{path}, line 1: no column {' or '.join(missing)}; the header has {found}: "
-            f"name the columns {', '.join(required)}, separated by commas"
+            f"{where}: more cells than the header has columns: put texts that hold a comma in double quotes"
         )
-
-
-def _check_twice(columns: list[str], path: Path) -> None:
-    twice = [name for name, count in Counter(columns).items() if name and count > 1]
-    if twice:
-        raise UsageError(
-            f"{path}, line 1: more than one column {' and '.join(twice)}: keep the one that counts"
-        )
-
-
-def _check_cells(row: Mapping[str, str], required: Sequence[str], where: str) -> None:
+    cells = cells[: len(columns)] + [""] * (len(columns) - len(cells))
+    row = {
+        name: cell if name == "path" else normalize("NFC", cell)
+        for name, cell in zip(columns, cells, strict=True)
+    }
     empty = [name for name in required if not row[name]]
     if empty:
         raise UsageError(f"{where}: no {' and no '.join(empty)}: fill the cell or remove the row")
+    return row
+
+
+def _check_columns(columns: Sequence[str], where: str, required: Sequence[str]) -> None:
+    missing = [name for name in required if name not in columns]
+    if missing:
+        found = ", ".join(filter(None, columns)) or "nothing"
+        raise UsageError(
+            f"{where}: no column {' or '.join(missing)}; the header has {found}: "
+            f"name the columns {', '.join(required)}, separated by commas"
+        )
+    twice = [name for name, count in Counter(columns).items() if name and count > 1]
+    if twice:
+        raise UsageError(f"{where}: more than one column {' and '.join(twice)}: keep the one that counts")

@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from edge.bundle import Bundle
 from edge.drift import Reference
 from edge.errors import ModelError, ProfileError, UsageError
-from edge.files import may_write, replacing
+from edge.files import is_file, may_write, replacing
 from edge.frontend import Array
 from edge.head import Head
 from edge.long_term_spectrum import SPECTRUM_SIZE
@@ -115,7 +115,7 @@ def find_profile(name_or_path: str) -> Path:
         ProfileError: there is none.
     """
     path = Path(name_or_path) if name_or_path.endswith(PROFILE_SUFFIX) else profile_path(name_or_path)
-    if not _is_file(path):
+    if not is_file(path):
         known = ", ".join(map(name_of, kept_profiles())) or "none"
         raise ProfileError(f"there is no profile {name_or_path} (there is: {known}): run mmtl calibrate")
     return path
@@ -281,15 +281,8 @@ def _levels(described: Mapping[str, Any]) -> Levels:
     return levels
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, or in a folder that may not be entered
-        return False
-
-
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    if not _is_file(path):
+    if not is_file(path):
         raise ProfileError(f"there is no profile {path}: run mmtl calibrate")
     if not os.access(path, os.R_OK):
         raise ProfileError(f"cannot read the profile {path}: see that this user may")

@@ -11,7 +11,7 @@ import numpy as np
 from edge.audio import SAMPLE_RATE, read_clip
 from edge.errors import UsageError
 from edge.frontend import Array, FrontEnd, power_spectrogram
-from edge.manifest import manifest_rows
+from edge.manifest import manifest_rows, recording_in
 from edge.normaliser import Normaliser
 from edge.sources import demo_clip
 
@@ -76,7 +76,7 @@ def windows_of(samples: Array, front_end: FrontEnd, normaliser: Normaliser) -> A
 
 def _listed(manifest: Path) -> list[Path]:
     rows = manifest_rows(manifest, ("path",))
-    return list(dict.fromkeys(manifest.parent / row["path"] for _, row in rows))
+    return list(dict.fromkeys(recording_in(row, manifest.parent) for _, row in rows))
 
 
 def _recordings(folder: Path) -> list[Path]:

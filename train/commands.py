@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from unicodedata import normalize
 
 import typer
 
@@ -178,7 +179,7 @@ def evaluate(
     clips = _clips(corpora, [], improvised_only=True, excited_as_happy=False)
     _check_labels(clips, ConsoleProgress())
     if speakers:
-        clips = _of_speakers(clips, speakers.split(","))
+        clips = _of_speakers(clips, normalize("NFC", speakers).split(","))
     if not heard:
         clips = _unheard(clips, model.manifest.training)
     if counts:

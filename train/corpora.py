@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from edge.errors import UsageError
+from edge.files import is_file
 from edge.labels import DIMENSIONS, EMOTIONS, derived_ratings
-from edge.manifest import manifest_rows, rating_in
+from edge.manifest import emotion_in, manifest_rows, rating_in, recording_in, why_missing
 from train import iemocap
 
 MANIFEST_NAME: Final = "manifest.csv"
@@ -88,7 +89,7 @@ def read_corpus(path: Path, *, improvised_only: bool = True, excited_as_happy: b
 
 
 def read_manifest(path: Path) -> list[Clip]:
-    """Read a manifest: a CSV file in UTF-8 with a header, one recording a row.
+    """Read a manifest: a CSV file with a header, one recording a row; see `edge.manifest`.
 
     The columns path, corpus, speaker and emotion are required; gender, language, intensity, text,
     valence, arousal and dominance are read where present; others are ignored. Paths are relative
@@ -112,7 +113,7 @@ def read_manifest(path: Path) -> list[Clip]:
         clips.append(clip)
     if not clips:
         raise UsageError(f"{path} has no rows: list one recording a row below the header")
-    _require_sound(clips, path, "paths are relative to the manifest's folder", lines)
+    _require_sound(clips, path, lines=lines)
     return clips
 
 
@@ -142,16 +143,13 @@ def _derive(clip: Clip) -> Clip:
 
 
 def _from_row(row: dict[str, str], folder: Path, where: str) -> Clip:
-    if row["emotion"] not in EMOTIONS + OTHER_EMOTIONS:
-        raise UsageError(
-            f"{where}: unknown emotion {row['emotion']!r}: use one of {', '.join(EMOTIONS + OTHER_EMOTIONS)}"
-        )
+    emotion = emotion_in(row, EMOTIONS + OTHER_EMOTIONS, where)
     valence, arousal, dominance = (rating_in(row, name, where) for name in DIMENSIONS)
     return Clip(
-        path=folder / row["path"],
+        path=recording_in(row, folder),
         corpus=row["corpus"],
         speaker=row["speaker"],
-        emotion=row["emotion"],
+        emotion=emotion,
         gender=row.get("gender", ""),
         language=row.get("language", ""),
         intensity=row.get("intensity", ""),
@@ -176,17 +174,13 @@ def _from_turn(turn: iemocap.Turn) -> Clip:
     )
 
 
-def _require_sound(clips: list[Clip], path: Path, remedy: str, lines: dict[Path, int] | None = None) -> None:
-    missing = [clip.path for clip in clips if not _is_file(clip.path)]
+def _require_sound(
+    clips: list[Clip], path: Path, remedy: str = "", lines: dict[Path, int] | None = None
+) -> None:
+    missing = [clip.path for clip in clips if not is_file(clip.path)]
     if missing:
         where = f"{path}, line {lines[missing[0]]}" if lines else f"{path}"
         raise UsageError(
-            f"{where}: no sound file {missing[0]} ({len(missing)} of {len(clips)} are missing): {remedy}"
+            f"{where}: no sound file {missing[0]} ({len(missing)} of {len(clips)} are missing): "
+            f"{remedy or why_missing(missing[0])}"
         )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name too long, or a folder that may not be entered
-        return False

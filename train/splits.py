@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Final, TypedDict
+from unicodedata import normalize
 
 from edge.errors import UsageError
+from edge.files import read_text
 from train.corpora import Clip
 
 HELD_OUT_SHARE: Final = 0.2
@@ -85,14 +87,15 @@ def split_by_speaker(clips: Sequence[Clip], *, validation: Collection[str], test
 def read_split(path: Path) -> SplitFile:
     """Read a split file: JSON, {"validation": [...], "test": [...], "exclude_corpora": [...]}.
 
-    `exclude_corpora` may be left out. Names are not compared with any clips here.
+    `exclude_corpora` may be left out. Letters are composed (NFC), as in clips.
+    Names are not compared with any clips here.
 
     Raises:
         UsageError: the file is missing or is not of that form.
     """
     form = '{"validation": [speakers], "test": [speakers], "exclude_corpora": [corpora]}'
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except FileNotFoundError as error:
         raise UsageError(f"there is no split file {path}: write {form}") from error
     except (OSError, ValueError) as error:
@@ -100,8 +103,9 @@ def read_split(path: Path) -> SplitFile:
     lists = {"exclude_corpora": [], **content} if isinstance(content, dict) else {}
     if set(lists) != set(SplitFile.__annotations__) or not all(map(_is_names, lists.values())):
         raise UsageError(f"{path} is not a split: write {form}, and nothing else")
+    named = {side: [normalize("NFC", name) for name in names] for side, names in lists.items()}
     return SplitFile(
-        validation=lists["validation"], test=lists["test"], exclude_corpora=lists["exclude_corpora"]
+        validation=named["validation"], test=named["test"], exclude_corpora=named["exclude_corpora"]
     )
 
 

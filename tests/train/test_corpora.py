@@ -115,8 +115,15 @@ def test_missing_columns_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_other_separators_are_refused_by_what_the_header_has(tmp_path: Path) -> None:
-    path = write_manifest(tmp_path, "a/1.flac;c;s;sad", header="path;corpus;speaker;emotion")
-    assert "the header has path;corpus;speaker;emotion" in refusal(path)
+    path = write_manifest(tmp_path, "a/1.flac|c|s|sad", header="path|corpus|speaker|emotion")
+    assert "the header has path|corpus|speaker|emotion" in refusal(path)
+
+
+def test_a_speaker_is_one_person_however_the_name_is_composed_and_the_emotion_written(tmp_path: Path) -> None:
+    rows = ("a/1.flac;c;J\u00fcrgen;Sad", "a/2.flac;c;Ju\u0308rgen;HAPPY;")
+    clips = read_manifest(write_manifest(tmp_path, *rows, header="Path;Corpus;Speaker;Emotion"))
+    assert {clip.speaker for clip in clips} == {"J\u00fcrgen"}
+    assert [clip.emotion for clip in clips] == ["sad", "happy"]
 
 
 @pytest.mark.parametrize(("content", "reason"), [("", "the header has nothing"), (HEADER, "has no rows")])

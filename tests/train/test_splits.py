@@ -210,6 +210,12 @@ def test_a_split_file_of_another_form_is_refused_with_the_form(
     assert '"exclude_corpora": [corpora]' in str(caught.value)
 
 
+def test_a_split_file_may_have_a_byte_order_mark_and_decomposed_letters(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    path.write_bytes('{"validation": [], "test": ["Ju\u0308rgen"]}'.encode("utf-8-sig"))
+    assert read_split(path)["test"] == ["J\u00fcrgen"]
+
+
 def test_a_missing_split_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no split file"):
         read_split(tmp_path / "absent.json")
