@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 
 from edge.access import Access, Address
 from edge.errors import UsageError
+from edge.raw_sound import EXPECTED, REMEDIES
+from edge.signatures import NETWORK
 
 HEADER: Final = (
     '{"rate": HZ, "profile": "NAME"} or one of the two before any sound, or {"end": true} after it'
@@ -42,10 +44,10 @@ class RefusedError(Exception):
     Args:
         kind: names the trouble for `edge.rate_limits.QuietLog`.
         line: says it to whoever runs the server.
-        answer: says it to the client; empty: hang up at once.
+        answer: says it to the client.
     """
 
-    def __init__(self, kind: str, line: str, answer: str = "") -> None:
+    def __init__(self, kind: str, line: str, answer: str) -> None:
         super().__init__(line)
         self.kind = kind
         self.answer = answer
@@ -112,9 +114,9 @@ class TcpChannel:
         """Return a line of the header, told from sound by its first two bytes, or else the first sound."""
         start = await self._start()
         if start.startswith(HTTP_REQUESTS):
-            raise RefusedError(
-                "http", f"{self.name}: an HTTP request was refused: a web page, or a wrong port?"
-            )
+            line = f"{self.name}: an HTTP request was refused: a web page, or a wrong port?"
+            answer = f"a network protocol arrived (HTTP), expected {EXPECTED}: {REMEDIES[NETWORK]}"
+            raise RefusedError("http", line, answer)
         if not start.startswith(b'{"'):
             self._sound = True
             return start or None

@@ -87,23 +87,20 @@ class ClientSession:
         self._header: dict[str, Any] = {}
         self._allowance = IdleAllowance(service.limits.idle_s)
 
-    async def present_token(self) -> None:
-        """Wait for the token where one is required and the client did not give it in connecting.
+    async def receive_token(self) -> None:
+        """Wait for the token in the first line or message.
 
         Raises:
             RefusedError: it is missing or wrong, or came too late.
+            StoppingError: the server stops.
             GoneError: the client has left.
         """
-        access = self._service.access
-        if access.admits(self._channel.token):
-            return
-        receiving = self._channel.receive()
         try:
-            message = await asyncio.wait_for(receiving, self._service.limits.token_s)
+            message = await self._message(self._service.limits.token_s)
             self._header = _read_json(message) if isinstance(message, str) else {}
         except (asyncio.TimeoutError, UsageError) as error:
             raise self._without_token() from error
-        if not access.admits(_text(self._header.get("token"))):
+        if not self._service.access.admits(_text(self._header.get("token"))):
             raise self._without_token()
 
     def _without_token(self) -> RefusedError:
@@ -173,33 +170,45 @@ class ClientSession:
         return self._service.find(name)
 
     async def _next(self) -> bytes | str | None:
-        """Wait for a message; None at the end of the stream.
+        """Wait for a message for as long as the client may keep the server waiting; None at the end.
 
         Raises:
-            StoppingError: the server stops; what is there already is not taken any more.
+            StoppingError: the server stops.
             SourceError: too little sound came for too long.
         """
-        receiving = asyncio.ensure_future(_received(self._channel))
-        stopping = asyncio.ensure_future(self._stopping.wait())
         began_s = time.perf_counter()
         try:
-            await asyncio.wait(
-                {receiving, stopping}, timeout=self._allowance.left_s, return_when="FIRST_COMPLETED"
-            )
+            if self._allowance.left_s > 0.0:
+                return await self._message(self._allowance.left_s)
+        except asyncio.TimeoutError:
+            pass
         finally:
             self._allowance.spend(time.perf_counter() - began_s)
-            receiving.cancel()
-            stopping.cancel()
-        message = receiving.result() if receiving.done() else b""
-        if message is None:
-            return None
-        self._require_time()
-        if message:
-            return message
         raise SourceError(
             f"no sound came for {self._service.limits.idle_s:g} s, or less than half of real time: "
             "send silence, or connect again"
         )
+
+    async def _message(self, within_s: float) -> bytes | str | None:
+        """Wait for a message; None at the end of the stream.
+
+        Raises:
+            StoppingError: the server stops; what is there already is not taken any more.
+            asyncio.TimeoutError: none came in time.
+        """
+        receiving = asyncio.ensure_future(_received(self._channel))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({receiving, stopping}, timeout=within_s, return_when="FIRST_COMPLETED")
+        finally:
+            receiving.cancel()
+            stopping.cancel()
+        message = receiving.result() if receiving.done() else b""
+        if message is not None:
+            self._require_time()
+        if message == b"":
+            raise asyncio.TimeoutError
+        return message
 
     def _require_time(self) -> None:
         if self._stopping.is_set():

@@ -30,8 +30,8 @@ from edge.events import Error, to_json
 from edge.rate_limits import MOST_WAITING, QuietLog, require_descriptors
 from edge.sinks import printable
 
-REFUSAL_S: Final = 1.0
-"""For a client that is refused to read why."""
+REFUSAL_S: Final = 0.25
+"""For a client that is refused to be told why and to stop sending."""
 
 
 class Server:
@@ -47,8 +47,9 @@ class Server:
         self._service = service
         self._say: Callable[[str], None] = lambda line: say(printable(line))
         self._log = QuietLog(self._say, time.monotonic)
+        self._connected: set[asyncio.Task[Any]] = set()
         self._clients: set[asyncio.Task[Any]] = set()
-        self._waiting: set[asyncio.Task[Any]] = set()
+        self._waiting = 0
         self._workers = [Worker() for _ in range(os.cpu_count() or 1)]
         self._stopping = asyncio.Event()
 
@@ -117,10 +118,9 @@ class Server:
 
     async def _part(self) -> None:
         """Give the clients time for their last events, then hang up on those who take longer."""
-        connected = self._clients | self._waiting
-        if connected:
-            await asyncio.wait(connected, timeout=self._service.limits.goodbye_s)
-        late = list(self._clients | self._waiting)
+        if self._connected:
+            await asyncio.wait(self._connected, timeout=self._service.limits.goodbye_s)
+        late = list(self._connected)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
@@ -129,11 +129,11 @@ class Server:
         """See one client through, whatever it does."""
         task = asyncio.current_task()
         assert task is not None
-        self._waiting.add(task)
+        self._connected.add(task)
         try:
             await channel.close(await self._answer(channel, task))
         finally:
-            self._waiting.discard(task)
+            self._connected.discard(task)
             self._clients.discard(task)
 
     async def _answer(self, channel: Channel, task: asyncio.Task[Any]) -> float:
@@ -160,25 +160,31 @@ class Server:
 
     async def _serve(self, channel: Channel, task: asyncio.Task[Any]) -> None:
         """Admit a client and hear it to its end."""
-        if len(self._waiting) > MOST_WAITING:
-            line = f"refused, {MOST_WAITING} connections have not presented their token yet"
-            raise RefusedError("waiting", f"{channel.name}: {line}", "too many connections: try again later")
         session = ClientSession(channel, self._service, self._stopping)
-        await session.present_token()
+        if not self._service.access.admits(channel.token):
+            await self._receive_token(channel, session)
         if len(self._clients) >= self._service.limits.connections:
             line = f"there are {len(self._clients)} clients"
             raise RefusedError("full", f"{channel.name}: refused, {line}", f"{line}: try again later")
         self._clients.add(task)
-        self._waiting.discard(task)
         self._say(f"{channel.name}: connected")
         with self._least_busy() as worker:
             await session.run(worker, lambda line: self._say(f"{channel.name}: {line}"))
         self._say(f"{channel.name}: done")
 
+    async def _receive_token(self, channel: Channel, session: ClientSession) -> None:
+        """Wait for a client's token; few may wait at a time, and none of them takes a client's place."""
+        if self._waiting >= MOST_WAITING:
+            line = f"refused, {MOST_WAITING} connections have not presented their token yet"
+            raise RefusedError("waiting", f"{channel.name}: {line}", "too many connections: try again later")
+        self._waiting += 1
+        try:
+            await session.receive_token()
+        finally:
+            self._waiting -= 1
+
     async def _tell(self, channel: Channel, message: str) -> float:
-        """Say why a client is not served, if there is a message; return for how long it may be read."""
-        if not message:
-            return 0.0
+        """Say why a client is not served; return for how many seconds it may be read."""
         with contextlib.suppress(GoneError, asyncio.TimeoutError):
             await asyncio.wait_for(channel.send(to_json(Error(message))), REFUSAL_S)
         return REFUSAL_S

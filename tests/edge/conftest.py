@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,11 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.access import Access
 from edge.audio import read_clip
 from edge.bundle import Bundle, default_bundle, load_bundle
+from edge.client_session import Service
+from edge.ear import shared_engines
 from edge.frontend import Array
 from edge.head import Head
+from edge.profile import Profile
+from edge.rate_limits import Limits
+from edge.recogniser import Recognizer
 from edge.sources import demo_clip
+from tests.edge.server_clients import FAST, Open, Running, open_server, raw
 
 EMBEDDING = 256
 
@@ -63,3 +71,30 @@ def talk() -> Callable[..., Array]:
         return sound
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make(bundle: Bundle) -> Callable[[], Recognizer]:
+    """A function that makes recognisers, which share an engine in each thread."""
+    return shared_engines(bundle, provider="cpu")
+
+
+@pytest.fixture
+def serving(make: Callable[[], Recognizer]) -> Open:
+    """A function that runs a server as a context manager."""
+
+    def run(
+        limits: Limits = FAST,
+        maker: Callable[[], Recognizer] = make,
+        find: Callable[[str], Profile] | None = None,
+        access: Access = Access(),  # noqa: B008 - frozen
+    ) -> contextlib.AbstractContextManager[Running]:
+        return open_server(Service(maker, find, limits, access))
+
+    return run
+
+
+@pytest.fixture
+def sound(talk: Callable[..., Array]) -> bytes:
+    """Four seconds, three of them speech."""
+    return raw(talk((0.5, 0.0), (3.0, 0.3), (0.5, 0.0)))

@@ -1,4 +1,4 @@
-"""The server as its clients meet it: real sockets on the loopback, well-behaved and not."""
+"""The server as its clients meet it: real sockets on the loopback."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ import re
 import select
 import signal
 import socket
-import struct
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from edge import profile as profile_module
-from edge.access import Access, Address, parse_address
+from edge.access import Address
 from edge.bundle import Bundle
 from edge.client_session import Service, checked_rate
 from edge.ear import Ear, kept_for_clients, shared_engines
@@ -33,129 +29,28 @@ from edge.errors import SourceError, UsageError
 from edge.events import Device, Event, to_json
 from edge.frontend import Array
 from edge.profile import Profile, profile_path, save_profile
-from edge.rate_limits import QUIET_S, Limits, QuietLog, Throttle
+from edge.rate_limits import Limits, Throttle
 from edge.recogniser import Recognizer
 from edge.server import Server, serve
-from edge.websocket_channel import LARGEST_MESSAGE
 from tests.edge.schema import checked
+from tests.edge.server_clients import (
+    END,
+    SOON_S,
+    Events,
+    Open,
+    Running,
+    connected,
+    messages,
+    raw,
+    rest,
+    said_to,
+    serve_process,
+    types,
+    wait_for,
+    websocket,
+)
 
-ROOT = Path(__file__).parents[2]
 Talk = Callable[..., Array]
-Events = list[dict[str, Any]]
-
-SOON_S = 60.0
-"""No test waits for this long, unless it fails."""
-FAST = Limits(speed=1e6, idle_s=SOON_S, goodbye_s=SOON_S)
-END = json.dumps({"end": True})
-
-
-@dataclass
-class Running:
-    """A server in a thread of its own."""
-
-    ports: dict[str, int]
-    said: list[str] = field(default_factory=list)
-
-
-Serving = Callable[..., contextlib.AbstractContextManager[Running]]
-
-
-@pytest.fixture(scope="session")
-def make(bundle: Bundle) -> Callable[[], Recognizer]:
-    return shared_engines(bundle, provider="cpu")
-
-
-@pytest.fixture
-def serving(make: Callable[[], Recognizer]) -> Serving:
-    """A function that runs a server, both kinds of port open, and checks that it ends in time."""
-
-    @contextlib.contextmanager
-    def run(
-        limits: Limits = FAST,
-        maker: Callable[[], Recognizer] = make,
-        find: Callable[[str], Profile] | None = None,
-        access: Access = Access(),  # noqa: B008 - frozen
-    ) -> Iterator[Running]:
-        running, ready = Running({}), threading.Event()
-        handle: dict[str, Any] = {}
-
-        async def main() -> None:
-            server = Server(Service(maker, find, limits, access), running.said.append)
-            handle.update(server=server, loop=asyncio.get_running_loop())
-            anywhere = Address("127.0.0.1", 0)
-
-            def note(ports: dict[str, int]) -> None:
-                running.ports.update(ports)
-                ready.set()
-
-            await server.run(tcp=anywhere, websocket=anywhere, ready=note)
-
-        thread = threading.Thread(target=asyncio.run, args=(main(),))
-        thread.start()
-        try:
-            assert ready.wait(SOON_S)
-            yield running
-        finally:
-            handle["loop"].call_soon_threadsafe(handle["server"].stop)
-            thread.join(2 * SOON_S)
-            assert not thread.is_alive()
-
-    return run
-
-
-@pytest.fixture
-def sound(talk: Talk) -> bytes:
-    """Four seconds, three of them speech."""
-    return raw(talk((0.5, 0.0), (3.0, 0.3), (0.5, 0.0)))
-
-
-class Late:
-    """Makes recognisers, but not for clients until it is told to: the server makes some before it opens."""
-
-    def __init__(self, make: Callable[[], Recognizer]) -> None:
-        self._make = make
-        self._clients = False
-        self.told = threading.Event()
-
-    def hold_back(self) -> None:
-        self._clients = True
-
-    def __call__(self) -> Recognizer:
-        assert not self._clients or self.told.wait(SOON_S)
-        return self._make()
-
-
-def raw(samples: Array) -> bytes:
-    return (32_767 * samples).astype("<i2").tobytes()
-
-
-def connected(running: Running) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", running.ports["tcp"]), SOON_S)
-
-
-def rest(client: socket.socket) -> Events:
-    """Read what the server says until it hangs up."""
-    with client.makefile("r", encoding="utf-8") as lines:
-        return [checked(line) for line in lines]
-
-
-def said_to(running: Running, *pieces: bytes) -> Events:
-    """Send pieces, end the stream, and return all events."""
-    with connected(running) as client:
-        for piece in pieces:
-            client.sendall(piece)
-        client.shutdown(socket.SHUT_WR)
-        return rest(client)
-
-
-def websocket(running: Running, query: str = "", **options: Any) -> Any:
-    client = pytest.importorskip("websockets.sync.client", reason="websockets is not installed")
-    options = {"proxy": None, **options}
-    return client.connect(f"ws://127.0.0.1:{running.ports['websocket']}/{query}", **options)
-
-
-def messages(client: Any) -> Events:
-    return [checked(message) for message in client]
 
 
 def told(events: Events) -> Events:
@@ -170,22 +65,11 @@ def offline(maker: Callable[[], Recognizer], data: bytes, rate: int = 16_000) ->
     return [checked(to_json(event)) for event in events]
 
 
-def types(events: Events) -> list[str]:
-    return [event["type"] for event in events]
-
-
-def wait_for(truth: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON_S
-    while not truth():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 # What a client gets
 
 
 def test_a_tcp_client_gets_what_its_sound_says_offline(
-    serving: Serving, make: Callable[[], Recognizer], sound: bytes
+    serving: Open, make: Callable[[], Recognizer], sound: bytes
 ) -> None:
     with serving() as running:
         events = said_to(running, sound)
@@ -197,7 +81,7 @@ def test_a_tcp_client_gets_what_its_sound_says_offline(
 
 
 def test_odd_pieces_and_a_stray_byte_at_the_end_change_nothing(
-    serving: Serving, make: Callable[[], Recognizer], sound: bytes
+    serving: Open, make: Callable[[], Recognizer], sound: bytes
 ) -> None:
     pieces = [sound[start : start + 4_999] for start in range(0, len(sound), 4_999)]
     with serving() as running:
@@ -206,7 +90,7 @@ def test_odd_pieces_and_a_stray_byte_at_the_end_change_nothing(
 
 
 def test_a_websocket_client_gets_the_same(
-    serving: Serving, make: Callable[[], Recognizer], sound: bytes
+    serving: Open, make: Callable[[], Recognizer], sound: bytes
 ) -> None:
     with serving() as running, websocket(running) as client:
         for start in range(0, len(sound), 3_333):
@@ -216,7 +100,7 @@ def test_a_websocket_client_gets_the_same(
     assert told(events) == told(offline(make, sound))
 
 
-def test_a_client_may_say_its_rate(serving: Serving, make: Callable[[], Recognizer], sound: bytes) -> None:
+def test_a_client_may_say_its_rate(serving: Open, make: Callable[[], Recognizer], sound: bytes) -> None:
     expected = told(offline(make, sound, 8_000))
     header = json.dumps({"rate": 8_000})
     with serving() as running:
@@ -242,7 +126,7 @@ def anna(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pro
 
 
 def test_a_client_may_name_a_profile_where_the_server_lets_it(
-    serving: Serving, bundle: Bundle, anna: Profile, make: Callable[[], Recognizer], sound: bytes
+    serving: Open, bundle: Bundle, anna: Profile, make: Callable[[], Recognizer], sound: bytes
 ) -> None:
     expected = told(offline(shared_engines(bundle, profile=anna, provider="cpu"), sound, 8_000))
     assert expected != told(offline(make, sound, 8_000))
@@ -291,7 +175,7 @@ def test_a_client_is_told_no_name_but_the_one_it_gave(
 
 @pytest.mark.parametrize("name", ["bob", "../anna", "/etc/passwd", "anna.safetensors", "", "a\0", "x" * 500])
 def test_a_client_learns_nothing_of_profiles_it_cannot_name(
-    serving: Serving, bundle: Bundle, anna: Profile, tmp_path: Path, name: str
+    serving: Open, bundle: Bundle, anna: Profile, tmp_path: Path, name: str
 ) -> None:
     with serving(find=kept_for_clients(bundle)) as running:
         events = said_to(running, json.dumps({"profile": name}).encode() + b"\n" + bytes(32_000))
@@ -302,19 +186,19 @@ def test_a_client_learns_nothing_of_profiles_it_cannot_name(
 
 
 @pytest.mark.parametrize("name", [3, None, ["anna"], {"anna": 1}])
-def test_a_profile_that_is_no_name_is_refused(serving: Serving, bundle: Bundle, name: object) -> None:
+def test_a_profile_that_is_no_name_is_refused(serving: Open, bundle: Bundle, name: object) -> None:
     with serving(find=kept_for_clients(bundle)) as running:
         events = said_to(running, json.dumps({"profile": name}).encode() + b"\n")
     assert "expected its name in quotes" in events[1]["message"]
 
 
-def test_a_server_that_allows_no_profiles_says_so(serving: Serving, anna: Profile) -> None:
+def test_a_server_that_allows_no_profiles_says_so(serving: Open, anna: Profile) -> None:
     with serving() as running:
         events = said_to(running, b'{"profile": "anna"}\n')
     assert "leave it out" in events[1]["message"]
 
 
-def test_events_come_while_the_sound_still_does(serving: Serving, sound: bytes) -> None:
+def test_events_come_while_the_sound_still_does(serving: Open, sound: bytes) -> None:
     with serving() as running, connected(running) as client, client.makefile("r") as lines:
         assert checked(lines.readline())["type"] == "session"
         client.sendall(sound[:100_000])
@@ -323,7 +207,7 @@ def test_events_come_while_the_sound_still_does(serving: Serving, sound: bytes) 
 
 
 def test_two_clients_at_once_do_not_hear_each_other(
-    serving: Serving, make: Callable[[], Recognizer], talk: Talk
+    serving: Open, make: Callable[[], Recognizer], talk: Talk
 ) -> None:
     sounds = [raw(talk((3.5, 0.3), (0.5, 0.0), seed=seed)) for seed in range(2)]
     with serving() as running, connected(running) as one, connected(running) as other:
@@ -337,12 +221,13 @@ def test_two_clients_at_once_do_not_hear_each_other(
     assert told(events[0])[1:] != told(events[1])[1:]
 
 
-def test_a_client_without_sound_gets_a_session_and_a_summary(serving: Serving) -> None:
+def test_a_client_without_sound_gets_a_session_and_a_summary(serving: Open) -> None:
     with serving() as running:
         assert types(said_to(running)) == ["session", "summary"]
         assert types(said_to(running, b"\0")) == ["session", "summary"]
 
 
+<<<<<<< HEAD
 # Clients that misbehave
 
 
@@ -545,10 +430,11 @@ def test_trouble_with_one_client_is_said_and_leaves_the_others_alone(
     assert any("unexpected: RuntimeError: bad luck" in line for line in running.said)
 
 
+=======
 # The end
 
 
-def test_stopping_gives_everybody_the_tail_and_the_summary(serving: Serving, sound: bytes) -> None:
+def test_stopping_gives_everybody_the_tail_and_the_summary(serving: Open, sound: bytes) -> None:
     heard: Events = []
     with contextlib.ExitStack() as clients:
         with serving() as running:
@@ -565,7 +451,7 @@ def test_stopping_gives_everybody_the_tail_and_the_summary(serving: Serving, sou
 
 
 def test_clients_that_are_cut_off_at_the_end_are_no_error(
-    bundle: Bundle, serving: Serving, capfd: pytest.CaptureFixture[str]
+    bundle: Bundle, serving: Open, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Talkative(Recognizer):
         def feed(self, samples: Array) -> list[Event]:
@@ -581,43 +467,64 @@ def test_clients_that_are_cut_off_at_the_end_are_no_error(
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_same_trouble_is_said_once_a_minute_with_how_often_it_happened() -> None:
-    said: list[str] = []
-    now_s = 0.0
-    log = QuietLog(said.append, lambda: now_s)
-    for kind in ["files", "files", "torn", "files", "torn"]:
-        log.note(kind, f"trouble: {kind}")
-    assert said == ["trouble: files", "trouble: torn"]
-    now_s = QUIET_S
-    log.note("files", "trouble: files")
-    log.note("torn", "trouble: torn")
-    assert said[2:] == [
-        "trouble: files (2 more since the last such line)",
-        "trouble: torn (1 more since the last such line)",
-    ]
-
-
-def process(*arguments: str) -> subprocess.Popen[str]:
-    program = [sys.executable, "-c", "from edge.cli import main; main()", "serve", *arguments]
-    return subprocess.Popen(program, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_serves_until_a_signal_and_ends_well(number: signal.Signals, sound: bytes) -> None:
-    with process("--tcp", "0") as server:
-        assert server.stderr
-        greeting = server.stderr.readline()
-        port = int(greeting.rpartition(":")[2])
-        with connected(Running({"tcp": port})) as client, client.makefile("r") as lines:
+    with serve_process("--tcp", "0") as server:
+        with connected(server) as client, client.makefile("r") as lines:
             assert checked(lines.readline())["type"] == "session"
             client.sendall(sound[:-2_000])
             while checked(lines.readline())["type"] != "window":
                 pass
-            os.kill(server.pid, number)
+            os.kill(server.process.pid, number)
             left = [checked(line) for line in lines]
-        assert server.wait(SOON_S) == 0
-    assert greeting.startswith("mmtl: listening for tcp on 127.0.0.1:")
+        assert server.process.wait(SOON_S) == 0
+    assert server.said[0].startswith("mmtl: listening for tcp on 127.0.0.1:")
+    (error,) = [event for event in left if event["type"] == "error"]
+    assert error["message"].startswith("the server stops")
     assert types(left)[-1] == "summary"
+
+
+BACKLOG_S = 60.0
+"""Sound that each client has sent before the server is told to stop."""
+
+
+@pytest.mark.parametrize("kind", ["tcp", "websocket"])
+def test_a_stop_gives_clients_with_a_backlog_their_last_events(kind: str, sound: bytes) -> None:
+    backlog = sound * round(BACKLOG_S * 32_000 / len(sound))
+    heard: list[Events] = []
+    with serve_process(f"--{kind}", "0", "--clients", "24") as server:
+        clients = [threading.Thread(target=_send_all, args=(server, kind, backlog, heard)) for _ in range(24)]
+        for client in clients:
+            client.start()
+        wait_for(lambda: sum("connected" in line for line in server.said) == 24)
+        time.sleep(0.5)
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert server.process.wait(SOON_S) == 0
+        for client in clients:
+            client.join(SOON_S)
+    assert [types(events)[-1] for events in heard] == 24 * ["summary"]
+    assert all("error" in types(events) for events in heard)
+    assert max(events[-1]["duration_s"] for events in heard) < BACKLOG_S
+    assert not any("cut off" in line for line in server.said)
+
+
+def _send_all(server: Running, kind: str, data: bytes, heard: list[Events]) -> None:
+    """Send without reading, as fast as it is taken, then read to the end."""
+    if kind == "tcp":
+        with connected(server) as client:
+            reader = threading.Thread(target=lambda: heard.append(rest(client)))
+            reader.start()
+            with contextlib.suppress(OSError):
+                client.sendall(data)
+            reader.join(SOON_S)
+        return
+    with websocket(server) as client:
+        reader = threading.Thread(target=lambda: heard.append(messages(client)))
+        reader.start()
+        with contextlib.suppress(Exception):
+            for start in range(0, len(data), 32_000):
+                client.send(data[start : start + 32_000])
+        reader.join(SOON_S)
 
 
 def test_a_port_in_use_is_a_usage_error(make: Callable[[], Recognizer]) -> None:
@@ -633,25 +540,6 @@ def test_nowhere_to_listen_is_a_usage_error(make: Callable[[], Recognizer]) -> N
 
 
 # Its parts
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("8765", Address("127.0.0.1", 8765)),
-        ("192.168.1.5:80", Address("192.168.1.5", 80)),
-        ("[::1]:80", Address("::1", 80)),
-        ("localhost:0", Address("localhost", 0)),
-    ],
-)
-def test_an_address_is_on_this_machine_unless_it_says_otherwise(text: str, address: Address) -> None:
-    assert parse_address(text) == address
-
-
-@pytest.mark.parametrize("text", ["", "host", "host:", ":80", "65536", "-1", "80.5", "²"])
-def test_what_is_no_address_is_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError, match=r"expected \[HOST:\]PORT"):
-        parse_address(text)
 
 
 @pytest.mark.parametrize("asked", ["", "-16000", "1e4", 3_999, 192_001, 10**30, True, [], {}, "16000 "])
