@@ -144,9 +144,10 @@ class ClientSession:
         while isinstance(message, bytes):
             arrived_s = time.perf_counter()
             for piece in _pieces(message, rate):
-                duration_s = len(piece) / 2.0 / rate
-                self._allowance.earn(duration_s)
-                await self._send(await worker.do(functools.partial(ear.hear, piece, rate, arrived_s)))
+                duration_s, began_s = len(piece) / 2.0 / rate, time.perf_counter()
+                events = await worker.do(functools.partial(ear.hear, piece, rate, arrived_s))
+                self._allowance.earn(duration_s, time.perf_counter() - began_s)
+                await self._send(events)
                 await self._pause(max(MESSAGE_S, throttle.wait_s(duration_s, time.perf_counter())))
             message = await self._next()
         if isinstance(message, str) and _read_json(message) != {"end": True}:

@@ -12,6 +12,8 @@ from edge.errors import UsageError
 
 SLOWEST_PACE: Final = 0.5
 """Times real time at which sound keeps a client's place."""
+MOST_COMPUTE: Final = 10.0
+"""Times its duration that recognising a piece of sound, its turn included, may take at the server's cost."""
 MESSAGE_S: Final = 0.002
 """Least time from one message of a client to the next: what lies between is taken together, or waits."""
 FRAMES_PER_S: Final = 50.0
@@ -64,7 +66,8 @@ class IdleAllowance:
     """How long a client may still keep the server waiting.
 
     Waiting uses it up and sound earns it back, twice its own duration. So sound at half of real time or
-    faster keeps a place, a pause may last `idle_s`, and a byte now and then does not count as sound.
+    faster keeps a place, a pause may last `idle_s`, and a byte now and then does not count as sound. A server
+    that is slow to compute does not count as waiting, within `MOST_COMPUTE`.
     """
 
     def __init__(self, idle_s: float) -> None:
@@ -75,9 +78,10 @@ class IdleAllowance:
         """Account for time that the client kept the server waiting."""
         self.left_s = max(0.0, self.left_s - waited_s)
 
-    def earn(self, sound_s: float) -> None:
-        """Account for sound that came."""
+    def earn(self, sound_s: float, compute_s: float = 0.0) -> None:
+        """Account for sound that came, and for the time until it was recognised."""
         self.left_s = min(self._most_s, self.left_s + sound_s / SLOWEST_PACE)
+        self.spend(max(0.0, compute_s - MOST_COMPUTE * sound_s))
 
 
 class FrameBudget:

@@ -197,6 +197,14 @@ def test_a_pause_is_allowed_once_and_earned_back_by_sound() -> None:
     assert allowance.left_s == 10.0
 
 
+def test_a_busy_server_is_not_the_clients_fault_unless_it_sends_next_to_nothing() -> None:
+    allowance = IdleAllowance(30.0)
+    allowance.earn(sound_s=0.5, compute_s=4.0)
+    assert allowance.left_s == 30.0
+    allowance.earn(sound_s=1 / 32_000, compute_s=4.0)
+    assert allowance.left_s == pytest.approx(26.0, abs=0.01)
+
+
 @pytest.mark.parametrize("method", ["POST", "GET", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH", "TRACE"])
 def test_an_http_request_to_the_tcp_port_is_hung_up_on_at_once(serving: Open, method: str) -> None:
     request = f"{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n".encode()
