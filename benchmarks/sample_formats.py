@@ -104,6 +104,7 @@ WRONG: Final[list[tuple[str, str, Callable[[Array], bytes]]]] = [
     ("24-bit", "packed 24-bit samples", lambda sound: encoded(sound, "PCM_24")),
     ("32-bit", PAIRS, lambda sound: encoded(sound, "PCM_32")),
     ("32-bit floats", "32-bit floats", lambda sound: encoded(sound, "FLOAT")),
+    ("32-bit floats, big-endian", "big-endian 32-bit floats", lambda sound: encoded(sound, "FLOAT", "BIG")),
     ("64-bit floats", "64-bit floats", lambda sound: encoded(sound, "DOUBLE")),
     ("8-bit unsigned", "unsigned 8-bit samples", lambda sound: encoded(sound, "PCM_U8")),
     ("8-bit signed", "signed 8-bit samples", lambda sound: encoded(sound, "PCM_S8")),

@@ -101,7 +101,11 @@ BYTES: Final = {
     "A-law": _companded(_a_law),
 }
 """Formats of one byte a sample, whose even and odd bytes have the same distribution."""
-FLOATS: Final = {"64-bit floats": _floats("<f8"), "32-bit floats": _floats("<f4")}
+FLOATS: Final = {
+    "64-bit floats": _floats("<f8"),
+    "32-bit floats": _floats("<f4"),
+    "big-endian 32-bit floats": _floats(">f4"),
+}
 """Few bytes are plausible floats: where all are, and the declared format is rough, that is the format. Half
 of each 64-bit float may look like a 32-bit one, not the reverse."""
 FORMATS: Final = {

@@ -55,6 +55,7 @@ WRONG = [
     ("packed 24-bit samples", lambda samples: encoded(samples, "PCM_24")),
     (PAIRS, lambda samples: encoded(samples, "PCM_32")),
     ("32-bit floats", lambda samples: encoded(samples, "FLOAT")),
+    ("big-endian 32-bit floats", lambda samples: encoded(samples, "FLOAT", "BIG")),
     ("64-bit floats", lambda samples: encoded(samples, "DOUBLE")),
     ("unsigned 8-bit samples", lambda samples: encoded(samples, "PCM_U8")),
     ("signed 8-bit samples", lambda samples: encoded(samples, "PCM_S8")),
