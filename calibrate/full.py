@@ -15,6 +15,7 @@ from edge.bundle import Bundle
 from edge.errors import UsageError
 from edge.frontend import Array
 from edge.profile import ADOPTED
+from edge.shell import quoted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -107,7 +108,7 @@ def full_conclusion(profile: Judgement, tuned: Judgement, folder: Path) -> str:
     """Say what was decided about the tuned network, why, and what to do with it."""
     if tuned.verdict != ADOPTED:
         return f"{WHOLE} {tuned.verdict}: {tuned.reason}. No bundle was written."
-    said = f"{WHOLE} {tuned.verdict}: {tuned.reason}\nUse it: mmtl monitor --bundle {folder}"
+    said = f"{WHOLE} {tuned.verdict}: {tuned.reason}\nUse it: mmtl monitor --bundle {quoted(folder)}"
     if profile.verdict == ADOPTED and _better(profile.after, tuned.after):
         said += "\nThe profile does better on held-out takes, and costs less: prefer it."
     return said

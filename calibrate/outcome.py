@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from calibrate.judge import Fitted, Judgement
 from calibrate.takes import Take
 from edge.profile import ADOPTED, Profile
+from edge.shell import quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,11 +62,12 @@ def show(name: str, outcome: Outcome, out: Path | None) -> None:
 def _what_now(name: str, outcome: Outcome) -> str:
     """Say which profile there is now, and how to apply or see it."""
     if outcome.adopted:
-        return f"Apply it: mmtl monitor --profile {name}"
+        return f"Apply it: mmtl monitor --profile {quoted(name)}"
     if outcome.stays:
         made = f" of {outcome.stays.made:%Y-%m-%d %H:%M} UTC" if outcome.stays.made else ""
         return f"The earlier profile {name}{made} stays in use: this session's fit is not kept."
-    return f"The generic model stays. The profile {name} is kept to be looked at: mmtl profile show {name}"
+    command = f"mmtl profile show {quoted(name)}"
+    return f"The generic model stays. The profile {name} is kept to be looked at: {command}"
 
 
 def _show_tuned(console: Console, fitted: Judgement, tuned: Judgement, out: Path) -> None:

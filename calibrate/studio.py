@@ -25,6 +25,7 @@ from edge.drawing import encodable
 from edge.errors import UsageError
 from edge.pipeline import Stopper
 from edge.profile import profile_path
+from edge.shell import quoted
 from edge.sources import open_source
 
 REDRAW_S: Final = 0.1
@@ -77,6 +78,7 @@ def notice(
     """
     length = time_left(session.seconds_left([])).removesuffix(" left")
     afterwards = f"then they go to {kept_in}, as you asked" if kept_in else "then they are deleted"
+    delete = f"mmtl profile delete {quoted(session.name)}"
     first = (
         f"Calibrating {session.name}: {session.takes} short sentences, each said in four manners and "
         f"judged by yourself; {length}."
@@ -86,7 +88,7 @@ def notice(
         f"Recordings wait in {folder.path}, readable by your user only, until the profile is written; "
         f"{afterwards}.",
         f"The profile holds numbers and no sound: {profile_path(session.name)}",
-        f"To delete the profile, and recordings that wait, at any time: mmtl profile delete {session.name}",
+        f"To delete the profile, and recordings that wait, at any time: {delete}",
         "Ctrl-C stops at any time. What is done then waits for --resume.",
         *(["What an unfinished session has recorded is deleted first, as --replace asks."] * discards),
     )

@@ -17,6 +17,7 @@ import soxr
 
 from edge.errors import SourceError
 from edge.frontend import Array, FrontEnd
+from edge.shell import quoted
 
 SAMPLE_RATE: Final = FrontEnd.sample_rate
 """Hz of everything that leaves this module."""
@@ -240,7 +241,14 @@ def _soundfile() -> Any:
 
 
 def _convert(path: Path) -> str:
-    return f"convert it first, for example ffmpeg -i {path.name} -ac 1 -ar {SAMPLE_RATE} {path.stem}-16k.wav"
+    converted = path.with_name(f"{path.stem}-16k.wav")
+    command = f"ffmpeg -i {_for_ffmpeg(path)} -ac 1 -ar {SAMPLE_RATE} {_for_ffmpeg(converted)}"
+    return f"convert it first, for example {command}"
+
+
+def _for_ffmpeg(path: Path) -> str:
+    """Write a name that may hold a colon, before which ffmpeg expects a protocol."""
+    return quoted(path if path.is_absolute() or ":" not in str(path) else f"./{path}")
 
 
 def _reason(error: Exception) -> str:

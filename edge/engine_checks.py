@@ -9,6 +9,7 @@ from edge.bundle import Bundle
 from edge.checks import Check, Patient, Verdict, failed
 from edge.driver import Gpu
 from edge.plan import StalePlanError, Target, Wanted, find_plan, open_plan
+from edge.shell import quoted
 from edge.symptoms import copies_of, installed
 
 TENSORRT_PARTS: Final = r"tensorrt(?:_cu\d+)?(?:_bindings|_libs)?"
@@ -91,7 +92,7 @@ def _is_systems(patient: Patient, file: str) -> bool:
 
 def _remove(patient: Patient) -> str:
     keep = "JetPack's, under /usr/lib" if patient.jetson_linux else "the one that fits the driver"
-    return f"keep {keep}; pip uninstall the other, then mmtl build-engine"
+    return f"keep {keep}; pip uninstall the other, then mmtl build-engine {quoted(patient.folder)}"
 
 
 def pycuda(patient: Patient) -> Check:
@@ -113,7 +114,7 @@ def engine(patient: Patient) -> Check:
     if not isinstance(model, Bundle):
         return Check(name, "note", _UNUSABLE)
     useless = "error" in patient.driver or "error" in patient.engines
-    build = f"mmtl build-engine {patient.folder}"
+    build = f"mmtl build-engine {quoted(patient.folder)}"
     try:
         path = find_plan(model)
     except StalePlanError as error:

@@ -88,6 +88,8 @@ def build_engine(
     """Build a model's TensorRT engine, on the machine that shall run it. Ctrl-C ends it.
 
     An engine that is there and holds (the same model, TensorRT and GPU) is kept, and nothing built.
+
+    Not yet run on a GPU.
     """
     from edge.engine_choice import build_engine as build
     from edge.engine_choice import this_machine

@@ -18,7 +18,9 @@ NamedBundle = Annotated[
     str, typer.Argument(metavar="BUNDLE", help='Folder of a model, or "default" for the one that ships.')
 ]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="Name or file of a speaker's profile.")]
-Provider = Annotated[str, typer.Option("--provider", help="auto, cpu, cuda or tensorrt.")]
+Provider = Annotated[
+    str, typer.Option("--provider", help="auto, cpu, cuda or tensorrt (the last two not yet run on a GPU).")
+]
 Step = Annotated[int, typer.Option("--step-ms", help="From window to window: a multiple of 80.")]
 Rate = Annotated[int, typer.Option("--rate", help="Hz of raw sound on stdin.")]
 Strict = Annotated[bool, typer.Option("--strict", help="End with exit code 6 as soon as sound is lost.")]

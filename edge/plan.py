@@ -30,7 +30,7 @@ class StalePlanError(EngineError):
     """A plan is missing, damaged, or holds for something else."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}: run mmtl build-engine")
+        super().__init__(f"{reason}: run mmtl build-engine BUNDLE")
         self.reason = reason
 
 

@@ -29,6 +29,7 @@ from edge.head import Head
 from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.normaliser import BinStatistics, Levels
 from edge.profile_names import PROFILE_SUFFIX, is_name, is_portable, name_of, profile_name
+from edge.shell import quoted
 
 PROFILE_VERSION: Final = 1
 ADOPTED: Final = "adopted"
@@ -117,7 +118,10 @@ def find_profile(name_or_path: str) -> Path:
     path = Path(name_or_path) if name_or_path.endswith(PROFILE_SUFFIX) else profile_path(name_or_path)
     if not is_file(path):
         known = ", ".join(map(name_of, kept_profiles())) or "none"
-        raise ProfileError(f"there is no profile {name_or_path} (there is: {known}): run mmtl calibrate")
+        name = quoted(name_of(path)) if path.parent == profiles_folder() else "NAME"
+        raise ProfileError(
+            f"there is no profile {name_or_path} (there is: {known}): run mmtl calibrate {name}"
+        )
     return path
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge.options import BundleFolder
+from edge.shell import quoted
 
 if TYPE_CHECKING:
     from edge.bundle import Bundle
@@ -65,7 +66,8 @@ def export_profile(
     from edge.profile_files import export_profile as export
 
     export(name, file, overwrite=overwrite)
-    typer.echo(f"Wrote {file}: on the other device, mmtl profile import {file.name} --name {name}")
+    command = f"mmtl profile import {quoted(file.name)} --name {quoted(name)}"
+    typer.echo(f"Wrote {file}. On the other device, beside the file: {command}")
 
 
 @profiles.command("import")
@@ -81,7 +83,7 @@ def import_profile(
 
     kept = take_in(file, _model(bundle), name=name, overwrite=overwrite)
     if kept.verdict == ADOPTED:
-        typer.echo(f"Imported the profile {kept.name}: mmtl monitor --profile {kept.name}")
+        typer.echo(f"Imported the profile {kept.name}: mmtl monitor --profile {quoted(kept.name)}")
     else:
         typer.echo(f"Imported the profile {kept.name}, which did not help: it can be looked at, not applied.")
 

@@ -268,7 +268,7 @@ def write_text(text: str) -> None:
 
 def say(message: str) -> None:
     """Write a line for people to stderr."""
-    line = printable(" ".join(message.split()))
+    line = printable(" ".join(line.strip() for line in message.splitlines()))
     sys.stderr.write(f"mmtl: {line}\n")  # which a progress bar keeps above itself
     sys.stderr.flush()
 

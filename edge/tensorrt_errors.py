@@ -22,7 +22,7 @@ OLDEST: Final = (10, 3)
 _KEPT_LINES: Final = 50
 _LONGEST: Final = 300
 
-_AGAIN: Final = "build it again with mmtl build-engine --force"
+_AGAIN: Final = "build it again with mmtl build-engine BUNDLE --force"
 _TWO: Final = "if that does not help, two TensorRTs are installed, of which one must go"
 _TABLE: Final = (
     (

@@ -94,5 +94,5 @@ def _check_tensors(engine: Any, trt: Any) -> None:
     if found != {name: (mode, trt.DataType.FLOAT) for name, mode in modes.items()}:
         raise EngineError(
             f"the engine has the inputs and outputs {', '.join(sorted(names))}, expected float32 {INPUT}, "
-            f"{' and '.join(OUTPUTS)}: run mmtl build-engine --force"
+            f"{' and '.join(OUTPUTS)}: run mmtl build-engine BUNDLE --force"
         )

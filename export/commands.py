@@ -34,7 +34,8 @@ def export(
         typer.Option(
             "--format",
             help="bundle: what mmtl runs; tensorrt: that and the graphs which build-engine builds from; "
-            "triton: a model repository; jetson: one archive to install from.",
+            "triton: a model repository; jetson: one archive to install from. The last three are not yet run "
+            "on a GPU.",
         ),
     ] = "bundle",
     name: Annotated[

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -212,6 +213,25 @@ def test_what_is_not_sound_is_refused_with_a_way_to_convert_it(tmp_path: Path, n
     (tmp_path / name).write_text("not sound at all\n" * 50)
     assert "cannot be read as sound" in error_of(tmp_path / name)
     assert "ffmpeg -i" in error_of(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name", ["New  Recording 5.m4a", "it's.m4a", "$HOME.m4a", "-x.m4a", "10:30.m4a", "Jürgen.m4a"]
+)
+def test_the_way_to_convert_a_file_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path(), Path("my rec"), tmp_path / "my rec"):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("not sound at all\n" * 50)
+        words = shlex.split(error_of(path).partition("for example ")[2])
+        assert words[:2] + words[3:-1] == ["ffmpeg", "-i", "-ac", "1", "-ar", "16000"]
+        given, converted = Path(words[2]), Path(words[-1])
+        assert (given, converted) == (path, path.with_name(f"{path.stem}-16k.wav"))
+        assert not words[2].startswith("-")
+        assert ":" not in words[2] or words[2].startswith(("./", "/"))
 
 
 def test_a_file_at_an_odd_rate_is_refused(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ def test_the_profile_that_was_named_must_fit(
     assert checks.profile(patient(profile="anna")).found == "anna: adopted, for this model"
     assert "was rejected" in checks.profile(patient(profile="bob")).found
     unknown = checks.profile(patient(profile="carl"))
-    assert (unknown.verdict, unknown.remedy) == ("problem", "run mmtl calibrate")
+    assert (unknown.verdict, unknown.remedy) == ("problem", "run mmtl calibrate carl")
     (bundle_folder / ENCODER).unlink()
     assert checks.profile(patient(bundle_folder, profile="anna")).verdict == "note"
 

@@ -590,6 +590,18 @@ def test_every_command_has_help(mmtl: Mmtl, command: str) -> None:
     assert f"mmtl {command}" in outcome.out
 
 
+@pytest.mark.parametrize("command", ["build-engine", "run", "monitor", "serve", "export"])
+def test_help_says_of_what_needs_a_gpu_that_it_has_not_been_run_on_one(mmtl: Mmtl, command: str) -> None:
+    if command == "export" and command not in {
+        entry.name for entry in entry_points(group=commands.COMMAND_GROUP)
+    }:
+        pytest.skip("mmtl is not installed here, so it has no export command")
+    outcome = mmtl(command, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    said = " ".join(outcome.out.replace("│", " ").split())
+    assert "not yet run on a gpu" in said.lower()
+
+
 def test_no_command_at_all_shows_the_help(mmtl: Mmtl) -> None:
     outcome = mmtl()
     assert (outcome.code, outcome.err) == (2, "")

@@ -236,7 +236,7 @@ def test_a_damaged_bundle_is_code_4_and_the_rest_is_still_looked_at(mmtl: Mmtl, 
 
 def test_a_profile_that_is_not_there_is_code_4(mmtl: Mmtl) -> None:
     code, out = mmtl("--profile", "anna", "--json")
-    assert (code, verdicts(out)["profile"]["remedy"]) == (4, "run mmtl calibrate")
+    assert (code, verdicts(out)["profile"]["remedy"]) == (4, "run mmtl calibrate anna")
 
 
 def test_a_bundle_that_is_not_there_is_code_4(mmtl: Mmtl, tmp_path: Path) -> None:
