@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from edge.bundle import Bundle, load_bundle
-from edge.errors import BundleError, ModelError, ProfileError
+from edge.errors import BundleError, ModelError, ProfileError, UsageError
 from edge.plan import plan_folder
 from edge.profile import find_profile, kept_profiles, load_profile, profiles_folder, read_profile
 from edge.profile_names import name_of
@@ -253,7 +253,10 @@ def profile_folder(_: Patient) -> Check:
 
 def engine_folder(patient: Patient) -> Check:
     """Can engines be kept?"""
-    return _folder("engine folder", plan_folder(), patient.gpu_verdict)
+    try:
+        return _folder("engine folder", plan_folder(), patient.gpu_verdict)
+    except UsageError as error:
+        return failed("engine folder", patient.gpu_verdict, explained(error))
 
 
 def _folder(name: str, folder: Path, verdict: Verdict) -> Check:

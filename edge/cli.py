@@ -38,13 +38,11 @@ def main() -> None:
     standard_streams.secure()
     code = _run()
     signals.leave_with(code)
-    raise SystemExit(code or _flush())
+    raise SystemExit(code or _stdout_failure() or 0)
 
 
 def _run() -> int:
     """Run the command; return its exit code, after one line that says why it failed."""
-    from edge.standard_streams import STDOUT
-
     try:
         return _dispatch()
     except KeyboardInterrupt:
@@ -52,8 +50,8 @@ def _run() -> int:
     except MmtlError as error:
         return _failed(str(error), error.exit_code)
     except OSError as error:
-        failed = _stdout_failed if error.filename == STDOUT else _failed_unexpectedly
-        return failed(error)
+        code = _stdout_failure()
+        return _failed_unexpectedly(error) if code is None else code
     except Exception as error:  # noqa: BLE001 - the last resort, which says so
         return _failed_unexpectedly(error)
 
@@ -64,7 +62,7 @@ def _dispatch() -> int:
     from edge.sinks import ReaderGone
 
     try:
-        signals.handle(signals.interrupt)
+        signals.handle(signals.interrupter())
         return dispatch(sys.argv[1:])
     except ReaderGone:
         return 0
@@ -88,24 +86,22 @@ def _code_if_stopped() -> int:
     return 0 if command in ENDLESS or command.startswith("-") else MmtlError.exit_code
 
 
-def _flush() -> int:
+def _stdout_failure() -> int | None:
+    """Write what stdout still holds; return the exit code if that fails, after saying why.
+
+    A pipe whose reader has gone (`| head`) is no failure: like other programs, this one stops in silence.
+    """
+    from edge.sinks import unwritable
+    from edge.standard_streams import silence
+
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        return _stdout_failed(error)
-    return 0
-
-
-def _stdout_failed(error: OSError) -> int:
-    """Say why stdout cannot be written to; nothing where its reader has gone (`| head`), as is usual."""
-    from edge.sinks import silence, unwritable
-
-    silence(sys.stdout)
-    if isinstance(error, BrokenPipeError):
-        return 0
-    failure = unwritable("stdout", error)
-    return _failed(str(failure), failure.exit_code)
+        silence(sys.stdout)
+        failure = unwritable("stdout", error)
+        return 0 if isinstance(error, BrokenPipeError) else _failed(str(failure), failure.exit_code)
+    return None
 
 
 def _failed_unexpectedly(error: Exception) -> int:

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from edge import checks, engine_checks
-from edge.checks import Check, Patient
+from edge.checks import Check, Patient, failed
 from edge.errors import EngineError, MmtlError, ModelError, SourceError
 from edge.sinks import printable
-from edge.symptoms import shortened
+from edge.symptoms import explained, shortened
 
 SCHEMA_VERSION: Final = 1
 """Of the JSON: raised when a key is renamed or removed."""
@@ -64,10 +64,14 @@ class Examined:
 
 
 def examine(patient: Patient) -> Iterator[Examined]:
-    """Make every check, one after the other as they are asked for."""
+    """Make every check, one after the other as they are asked for.
+
+    Raises:
+        MmtlError: Ctrl-C has stopped a check; the error is that of its area.
+    """
     for area in AREAS:
         for check in area.checks:
-            yield Examined(area, _safely(check, patient))
+            yield Examined(area, _made(check, patient, area))
 
 
 def exit_code(examined: Iterable[Examined]) -> int:
@@ -132,10 +136,15 @@ def _counted(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}{'s' if count != 1 else ''}"
 
 
-def _safely(check: Callable[[Patient], Check], patient: Patient) -> Check:
-    """Make a check; one that fails for a reason nobody thought of is a problem, and no end to the others."""
+def _made(check: Callable[[Patient], Check], patient: Patient, area: Area) -> Check:
+    """Make a check; one that fails is a problem, and no end to the others."""
+    name = check.__name__.replace("_", " ")
     try:
         return check(patient)
+    except MmtlError as error:
+        return failed(name, "problem", explained(error))
     except Exception as error:  # noqa: BLE001 - the last resort, which says so
         said = f"could not be looked at: {shortened(f'{type(error).__name__}: {error}')}"
-        return Check(check.__name__.replace("_", " "), "problem", said, "report this line")
+        return Check(name, "problem", said, "report this line")
+    except KeyboardInterrupt as error:
+        raise area.error(f"stopped at the check of {name}, which had no answer yet") from error

@@ -31,7 +31,7 @@ class Stopper:
     """Turns Ctrl-C, SIGTERM and SIGHUP into a clean end: after the block under way, not amid it."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self._request = signals.Request()
         self._waiting = False
 
     @contextlib.contextmanager
@@ -42,9 +42,11 @@ class Stopper:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Let a signal interrupt what is done inside."""
+        """Let a signal interrupt what is done inside; one that came before does so at once."""
         try:
             self._waiting = True
+            if self._request:
+                raise KeyboardInterrupt
             yield
         finally:
             self._waiting = False
@@ -52,7 +54,7 @@ class Stopper:
     def blocks(self, source: Source) -> Iterator[Block]:
         """Pass on the blocks of a source until it ends or a signal came."""
         blocks = iter(source)
-        while not self._asked:
+        while True:
             try:
                 with self.waiting():
                     block = next(blocks)
@@ -61,10 +63,9 @@ class Stopper:
             yield block
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        impatient = self._asked
-        self._asked = True
-        if self._waiting or impatient:
-            signals.interrupt(number, frame)
+        interrupting = self._waiting or bool(self._request)  # before this signal is noted
+        if not signals.put_off(number, frame) and not self._request.repeated() and interrupting:
+            raise KeyboardInterrupt
 
 
 class Ledger:

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 from edge.bundle import Bundle
 from edge.driver import Gpu
-from edge.errors import EngineError
+from edge.errors import EngineError, UsageError
 from edge.files import replacing
+from edge.user_folders import cache_folder
 
 PLAN_SCHEMA: Final = 1
 """Of the JSON, and of how this program builds: raised when either changes."""
@@ -92,14 +93,16 @@ class Plan:
 
 
 def plan_folder(out: Path | None = None) -> Path:
-    """Return the folder of plans: the one named, or that of the service, or else this user's cache."""
+    """Return the folder of plans: the one named, or that of the service, or else this user's cache.
+
+    Raises:
+        UsageError: it would be in the cache, and the user has no home folder.
+    """
     if out is not None:
         return out
     if state := os.environ.get("STATE_DIRECTORY"):  # systemd's; several are joined by colons
         return Path(state.split(":")[0]) / "engines"
-    from platformdirs import user_cache_path
-
-    return user_cache_path("mmtl", appauthor=False) / "engines"
+    return cache_folder() / "engines"
 
 
 def plan_path(bundle: Bundle, folder: Path | None = None) -> Path:
@@ -113,7 +116,10 @@ def find_plan(bundle: Bundle, folder: Path | None = None) -> Path:
     Raises:
         StalePlanError: there is none, or this user may not look for it.
     """
-    path = plan_path(bundle, folder)
+    try:
+        path = plan_path(bundle, folder)
+    except UsageError as error:
+        raise StalePlanError("this user has no home folder, where an engine could be") from error
     try:
         if path.is_file():
             return path

@@ -30,6 +30,7 @@ from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.normaliser import BinStatistics, Levels
 from edge.profile_names import PROFILE_SUFFIX, is_name, is_portable, name_of, profile_name
 from edge.shell import quoted
+from edge.user_folders import data_folder
 
 PROFILE_VERSION: Final = 1
 ADOPTED: Final = "adopted"
@@ -59,10 +60,12 @@ class Profile:
 
 
 def profiles_folder() -> Path:
-    """Return the folder where profiles are kept for this user."""
-    from platformdirs import user_data_path
+    """Return the folder where profiles are kept for this user.
 
-    return user_data_path("mmtl", appauthor=False) / "profiles"
+    Raises:
+        UsageError: the user has no home folder.
+    """
+    return data_folder() / "profiles"
 
 
 def profile_path(name: str) -> Path:

@@ -6,6 +6,7 @@ import atexit
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,8 +17,10 @@ Handler = Callable[[int, "FrameType | None"], Any] | signal.Handlers
 ENDING: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
+TOGETHER_S: Final = 0.5
+"""Signals that are not further apart are one request."""
 AGAIN_S: Final = 0.02
-"""From one attempt to interrupt an import to the next."""
+"""From a signal that was put off to the next attempt."""
 
 
 def handle(handler: Handler) -> dict[signal.Signals, Any]:
@@ -40,26 +43,52 @@ def handling(handler: Handler) -> Iterator[None]:
             signal.signal(number, earlier)
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, as a signal handler; not amid an import, but as soon as that is over.
+class Request:
+    """Whether the program was asked to end.
 
-    Inside an import it would be lost: `importlib` and many modules catch what is raised there.
+    `timeout` and a closing terminal send two signals at once: that is one request.
     """
-    if _importing(frame):
-        threading.Timer(AGAIN_S, signal.raise_signal, [number]).start()
-    else:
-        raise KeyboardInterrupt
+
+    def __init__(self) -> None:
+        self._asked_s: float | None = None
+
+    def __bool__(self) -> bool:
+        return self._asked_s is not None
+
+    def repeated(self) -> bool:
+        """Note a signal; tell whether it repeats one that was sent at the same time."""
+        now_s, before_s = time.monotonic(), self._asked_s
+        if before_s is not None and now_s - before_s < TOGETHER_S:
+            return True
+        self._asked_s = now_s
+        return False
+
+
+def interrupter() -> Handler:
+    """Return a handler that raises KeyboardInterrupt."""
+    request = Request()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not put_off(number, frame) and not request.repeated():
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+def put_off(number: int, frame: FrameType | None) -> bool:
+    """Let a signal come again if it came amid an import; tell whether it did.
+
+    What a handler raises there would be lost: `importlib` and many modules catch it.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            threading.Timer(AGAIN_S, signal.raise_signal, [number]).start()
+            return True
+        frame = frame.f_back
+    return False
 
 
 def leave_with(code: int) -> None:
     """Let a signal end the program at once from here on, or not at all while Python itself is ending."""
     handle(lambda number, frame: os._exit(code))
     atexit.register(handle, signal.SIG_IGN)
-
-
-def _importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False

@@ -5,8 +5,6 @@ The live monitor, in `edge.monitor`, is one more sink.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -29,6 +27,7 @@ from edge.events import (
 )
 from edge.lag import LATE_S
 from edge.outputs import Existing, OutputFile
+from edge.standard_streams import silence
 
 
 class ReaderGone(Exception):  # noqa: N818 - news, not an error
@@ -312,12 +311,3 @@ def unwritable(name: str, error: OSError) -> MmtlError:
     """Return what to say when a file or stream that was open cannot be written to."""
     reason = error.strerror or error
     return MmtlError(f"cannot go on writing to {name} ({reason}): make room there, or write elsewhere")
-
-
-def silence(stream: TextIO) -> None:
-    """Point the stream's descriptor at nothing: what its buffer still holds would fail again."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        descriptor = stream.fileno()
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, descriptor)
-        os.close(nothing)

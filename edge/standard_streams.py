@@ -7,11 +7,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final, TextIO
-
-STDOUT: Final = "<stdout>"
-"""The `filename` of an OSError that writing to standard output has raised."""
+from contextlib import contextmanager, suppress
+from typing import TextIO
 
 
 def secure() -> None:
@@ -25,9 +22,11 @@ def secure() -> None:
     for descriptor in (0, 1, 2):
         _open_if_closed(descriptor)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _opened(_Stderr(os.dup(2), "w"), "<stderr>", sys.stderr, "backslashreplace")
+        file, encoding = _file(os.dup(2), "<stderr>"), getattr(sys.stderr, "encoding", None)
+        sys.stderr = _Stderr(file, encoding, "backslashreplace", line_buffering=True)
     if sys.stdout is not None and sys.stdout is sys.__stdout__:
-        sys.stdout = _opened(_Stdout(1, "w", closefd=False), STDOUT, sys.stdout, "replace")
+        file, encoding = _file(1, "<stdout>"), getattr(sys.stdout, "encoding", None)
+        sys.stdout = io.TextIOWrapper(file, encoding, "replace", line_buffering=True)
 
 
 @contextmanager
@@ -41,6 +40,15 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         _STDERR.restore()
+
+
+def silence(stream: TextIO) -> None:
+    """Let a stream lead nowhere: what its buffer still holds would fail again."""
+    with suppress(OSError, ValueError, AttributeError):
+        descriptor = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 class _StderrDescriptor:
@@ -74,32 +82,32 @@ class _StderrDescriptor:
 _STDERR = _StderrDescriptor()
 
 
-class _Stdout(io.FileIO):
-    """Standard output, which marks the errors that are its own."""
+class _Stderr(io.TextIOWrapper):
+    """Standard error, which leads nowhere once it cannot be written to."""
 
-    def write(self, data: Any, /) -> int:
+    def write(self, text: str, /) -> int:
+        with self._harmless():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._harmless():
+            super().flush()
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
         try:
-            return super().write(data)
-        except OSError as error:
-            error.filename = STDOUT
-            raise
-
-
-class _Stderr(io.FileIO):
-    """Standard error, which loses what cannot be written."""
-
-    def write(self, data: Any, /) -> int:
-        try:
-            return super().write(data)
+            yield
+        except BlockingIOError:  # a terminal that other programs share may be full for a moment
+            pass
         except OSError:
-            return memoryview(data).nbytes
+            silence(self)
 
 
-def _opened(file: io.FileIO, name: str, like: TextIO | None, errors: str) -> TextIO:
-    """Return a text stream over a file, with the encoding of another stream."""
+def _file(descriptor: int, name: str) -> io.BufferedWriter:
+    file = io.FileIO(descriptor, "w", closefd=False)
     file.name = name
-    encoding = getattr(like, "encoding", None)
-    return io.TextIOWrapper(io.BufferedWriter(file), encoding, errors, line_buffering=True)
+    return io.BufferedWriter(file)
 
 
 def _open_if_closed(descriptor: int) -> None:

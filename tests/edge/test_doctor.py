@@ -18,7 +18,7 @@ from edge import cli, doctor, symptoms
 from edge.bundle import ENCODER
 from edge.checks import Check, Patient, Verdict
 from edge.doctor import AREAS, Area, Examined, described, examine, exit_code, lines
-from edge.errors import EngineError, ModelError, SourceError
+from edge.errors import EngineError, ModelError, SourceError, UsageError
 from edge.symptoms import Answer, System
 from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
 
@@ -103,6 +103,25 @@ SOUND, MODEL, ENGINE = (
     Area("model", ModelError, ()),
     Area("engine", EngineError, ()),
 )
+
+
+def test_ctrl_c_ends_with_the_code_of_what_had_no_answer(tmp_path: Path) -> None:
+    class Frozen(Broken):
+        def ask(self, question: str, *arguments: str) -> Answer:
+            raise KeyboardInterrupt
+
+    with pytest.raises(SourceError, match="stopped at the check of portaudio") as caught:
+        list(examine(Patient(Frozen(), tmp_path)))
+    assert caught.value.exit_code == 3
+
+
+def test_a_check_that_cannot_be_made_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(patient: Patient) -> Check:
+        raise UsageError("this user has no home folder: set HOME")
+
+    monkeypatch.setattr(doctor, "AREAS", (Area("model", ModelError, (homeless,)),))
+    (made,) = examine(Patient(Broken(), tmp_path))
+    assert made.check == Check("homeless", "problem", "this user has no home folder", "set HOME")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge import pipeline
+from edge import pipeline, signals
 from edge.blocks import Block, DeviceNews
 from edge.bundle import Bundle
-from edge.errors import RealTimeError, SourceError
+from edge.errors import MmtlError, RealTimeError, SourceError
 from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.frontend import Array
 from edge.pipeline import Ledger, listen, session_of, with_queue
@@ -216,7 +216,7 @@ def test_a_source_that_cannot_be_opened_leaves_no_event(recogniser: Recognizer) 
     assert sink.events == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_waiting_for_sound_ends_cleanly(
     recogniser: Recognizer, talk: Talk, number: signal.Signals
 ) -> None:
@@ -247,16 +247,57 @@ def test_a_signal_while_computing_ends_after_the_block(recogniser: Recognizer, t
     assert summary.duration_s == 0.08
 
 
-def test_a_second_signal_does_not_wait(recogniser: Recognizer, talk: Talk) -> None:
-    class Impatient(Collected):
-        def progress(self, heard_s: float, level_dbfs: float) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+class Impatient(Collected):
+    """Sends two signals at the first progress."""
 
+    def progress(self, heard_s: float, level_dbfs: float) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_signal_does_not_wait(
+    recogniser: Recognizer, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "TOGETHER_S", 0.0)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         listen(Blocks(cut(talk((1.0, 0.3)))), recogniser, [Impatient()])
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_signals_that_come_together_are_one(
+    recogniser: Recognizer, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "TOGETHER_S", 60.0)
+    sink = Impatient()
+    summary = listen(Blocks(cut(talk((1.0, 0.3)))), recogniser, [sink])
+    assert (summary.duration_s, sink.events[-1]) == (0.08, summary)
+
+
+def test_a_signal_before_the_source_is_open_leaves_no_event(recogniser: Recognizer) -> None:
+    class Slow(Blocks):
+        def __enter__(self) -> Blocks:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60.0)
+            raise AssertionError("the signal did not wake it")
+
+    sink = Collected()
+    with pytest.raises(KeyboardInterrupt):
+        listen(Slow([]), recogniser, [sink])
+    assert sink.events == []
+
+
+def test_a_sink_that_fails_keeps_no_event_from_the_others(recogniser: Recognizer, talk: Talk) -> None:
+    class Full(Sink):
+        def emit(self, event: Event) -> None:
+            if not isinstance(event, Session):
+                raise MmtlError("the disk is full")
+
+    sink = Collected()
+    with pytest.raises(MmtlError, match="disk is full"):
+        listen(Blocks(cut(talk((0.5, 0.0), (1.0, 0.3)))), recogniser, [Full(), sink])
+    assert isinstance(sink.events[-1], Summary)
+    assert of(Speech, sink.events)
 
 
 def window(**latency_ms: float) -> Window:

