@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
-Handler = Callable[[int, "FrameType | None"], Any] | signal.Handlers
+Handler = Callable[[int, "FrameType | None"], Any]
 
 ENDING: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -23,7 +23,7 @@ AGAIN_S: Final = 0.02
 """From a signal that was put off to the next attempt."""
 
 
-def handle(handler: Handler) -> dict[signal.Signals, Any]:
+def handle(handler: Handler | signal.Handlers) -> dict[signal.Signals, Any]:
     """Handle the ending signals; return the handlers before. SIGHUP stays ignored under nohup."""
     return {
         number: signal.signal(number, handler)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edge import portaudio_thread
 from edge.access import Access
 from edge.audio import read_clip
 from edge.bundle import Bundle, default_bundle, load_bundle
@@ -22,6 +23,7 @@ from edge.profile import Profile
 from edge.rate_limits import Limits
 from edge.recogniser import Recognizer
 from edge.sources import demo_clip
+from tests.edge.portaudio import Frozen
 from tests.edge.server_clients import FAST, Open, Running, open_server, raw
 
 EMBEDDING = 256
@@ -98,3 +100,12 @@ def serving(make: Callable[[], Recognizer]) -> Open:
 def sound(talk: Callable[..., Array]) -> bytes:
     """Four seconds, three of them speech."""
     return raw(talk((0.5, 0.0), (3.0, 0.3), (0.5, 0.0)))
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Frozen]:
+    """A call that no sound server answers before the end of the test, and a short patience once it ends."""
+    monkeypatch.setattr(portaudio_thread, "ENDING_S", 0.05)
+    call = Frozen()
+    yield call
+    call.thaw()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 from edge.errors import DeviceError
 from edge.frontend import Array
+from edge.portaudio_thread import call
 
 
 class FakeError(Exception):
@@ -105,6 +107,21 @@ class FakePortAudio:
             raise FakeError("Invalid sample rate [PaErrorCode -9997]")
         self.streams.append(FakeStream(options, self.start_error, self.opening))
         return self.streams[-1]
+
+
+class Frozen:
+    """Stands for a call to a server that answers only once it is thawed."""
+
+    def __init__(self) -> None:
+        self._thawed = threading.Event()
+
+    def __call__(self) -> bool:
+        return self._thawed.wait(60.0)
+
+    def thaw(self) -> None:
+        """Answer all calls that were not given up."""
+        self._thawed.set()
+        assert call(lambda: True, 60.0)
 
 
 def device(index: int, name: str, inputs: int = 1, rate: float = 44_100.0, host: int = 0) -> dict[str, Any]:

@@ -37,6 +37,16 @@ class VirtualMicrophone:
 
     environment: dict[str, str] = field(repr=False)
     """For processes that record from the microphone."""
+    server: subprocess.Popen[bytes] = field(repr=False)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let the server answer nobody meanwhile."""
+        self.server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.server.send_signal(signal.SIGCONT)
 
     def unplug(self, name: str = SINK) -> None:
         """Take a microphone away, under whoever records from it; nothing if it is not there."""
@@ -94,7 +104,7 @@ def virtual_microphone() -> Iterator[VirtualMicrophone]:
         try:
             _wait_for(server, environment, Path(folder) / "server.log")
             _require_portaudio(environment)
-            yield VirtualMicrophone(environment)
+            yield VirtualMicrophone(environment, server)
         finally:
             _stop(server)
 

@@ -5,38 +5,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 
-from edge import portaudio_thread
 from edge.portaudio_thread import FrozenServerError, call, submit
+from tests.edge.portaudio import Frozen
 
 WAIT_S = 60.0
-
-
-class Server:
-    """Answers no call before it is thawed."""
-
-    def __init__(self) -> None:
-        self._thawed = threading.Event()
-
-    def __call__(self) -> bool:
-        return self._thawed.wait(WAIT_S)
-
-    def thaw(self) -> None:
-        """Let all calls be answered that were not given up."""
-        self._thawed.set()
-        assert call(lambda: True, WAIT_S)
-
-
-@pytest.fixture
-def frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(portaudio_thread, "ENDING_S", 0.05)
-    server = Server()
-    yield server
-    server.thaw()
 
 
 def test_a_call_returns_its_result_from_a_thread_that_does_not_outlive_the_program() -> None:
@@ -56,13 +32,13 @@ def test_a_call_may_make_another() -> None:
     assert call(lambda: call(lambda: 1)) == 1
 
 
-def test_a_server_that_does_not_answer_is_an_error_with_a_remedy(frozen: Server) -> None:
+def test_a_server_that_does_not_answer_is_an_error_with_a_remedy(frozen: Frozen) -> None:
     with pytest.raises(FrozenServerError, match=r"does not answer: restart it") as caught:
         call(frozen, 0.05)
     assert caught.value.exit_code == 3
 
 
-def test_what_was_given_up_before_its_turn_is_never_called(frozen: Server) -> None:
+def test_what_was_given_up_before_its_turn_is_never_called(frozen: Frozen) -> None:
     called: list[int] = []
     for work in (frozen, lambda: called.append(1)):
         with pytest.raises(FrozenServerError):
@@ -72,13 +48,13 @@ def test_what_was_given_up_before_its_turn_is_never_called(frozen: Server) -> No
     assert called == [2]
 
 
-def test_a_signal_shortens_the_wait_for_a_server_that_does_not_answer(frozen: Server) -> None:
+def test_a_signal_shortens_the_wait_for_a_server_that_does_not_answer(frozen: Frozen) -> None:
     threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(FrozenServerError):
         call(frozen, WAIT_S)
 
 
-def test_a_signal_while_the_server_is_slow_is_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_the_server_is_slow_is_a_signal() -> None:
     answered = threading.Event()
 
     def slow() -> None:
@@ -92,7 +68,7 @@ def test_a_signal_while_the_server_is_slow_is_a_signal(monkeypatch: pytest.Monke
 
 
 def test_the_exit_of_the_program_does_not_wait_for_a_frozen_server(
-    frozen: Server, monkeypatch: pytest.MonkeyPatch
+    frozen: Frozen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def terminate() -> None: ...
 
