@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -140,6 +140,7 @@ def calibrate(
         from calibrate.guided import GuidedSession, Wish
         from calibrate.session_lock import alone
 
+        order.require_apart([bundle])
         model = _bundle(bundle)
         wish = Wish(
             name, takes, language, device, resume, replace, keep_recordings, yes, bundle, picture, out
@@ -175,6 +176,14 @@ class Order:
     replace: bool
     """Whether there may be a profile of that name already."""
 
+    def require_apart(self, inputs: Iterable[Path | None]) -> None:
+        """Check that nothing that is written is read too."""
+        from edge.bundle import default_bundle
+        from edge.outputs import require_apart
+
+        outputs = {"--picture": self.picture, "--out": self.out, "the profile": self.path}
+        require_apart(outputs, [default_bundle(), *inputs])
+
     def fit(self, takes: Sequence[Take], model: Bundle) -> Outcome:
         """Tune and fit; write the bundle if it helps, and the profile unless it would cost one in use."""
         from calibrate.outcome import Outcome
@@ -199,7 +208,9 @@ def _read(order: Order, manifest: Path, bundle: Path | None) -> None:
     """Calibrate on the takes that a manifest lists."""
     from calibrate.takes import read_takes
 
-    outcome = order.fit(read_takes(manifest), _bundle(bundle))
+    takes = read_takes(manifest)
+    order.require_apart([bundle, manifest, *(take.path for take in takes)])
+    outcome = order.fit(takes, _bundle(bundle))
     order.show(outcome)
     _draw(order.name, outcome.fitted, order.picture)
 

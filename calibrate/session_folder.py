@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,9 +154,10 @@ def require_room(folder: Path) -> None:
     """Check that recordings may be kept in a folder, before any are made.
 
     Raises:
-        UsageError: it holds a manifest already, or cannot be written.
+        UsageError: it holds a manifest or recordings of a session already, or cannot be written.
     """
-    if (folder / MANIFEST).exists():
+    ours = re.compile(rf"{re.escape(MANIFEST)}|[0-9]{{2}}-({'|'.join(EMOTIONS)})\.wav")
+    if folder.is_dir() and any(ours.fullmatch(item.name) for item in folder.iterdir()):
         raise UsageError(
             f"{folder} holds recordings already: name an empty folder, or one that does not exist yet"
         )

@@ -60,10 +60,9 @@ def require_free(path: Path, *, replace: bool) -> None:
     """Check that there is no file to lose at a path.
 
     Raises:
-        UsageError: there is a file that is not empty, a folder or a link to nowhere, and `replace` is off;
-            or a folder in any case.
+        UsageError: there is a file that is not empty, a folder or a link to nowhere, and `replace` is off.
     """
-    if _is_folder(path) or (os.path.lexists(path) and not replace and not _is_empty(path)):
+    if os.path.lexists(path) and not replace and not _is_empty(path):
         raise UsageError(f"there is {path} already: give --replace to overwrite it, or another name")
 
 

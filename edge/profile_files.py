@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge.bundle import Bundle
-from edge.errors import ProfileError, UsageError
+from edge.errors import ProfileError
 from edge.files import half_written
+from edge.outputs import require_apart, require_free
 from edge.profile import (
     Profile,
     find_profile,
@@ -112,8 +113,8 @@ def _remove(path: Path) -> None:
 def _copy(source: Path, target: Path, *, overwrite: bool) -> Profile:
     """Copy a profile that is whole; put in place only once the copy was found whole too."""
     read_profile(source)
-    if os.path.lexists(target) and not overwrite:
-        raise UsageError(f"there is {target} already: give --replace to overwrite it, or another name")
+    require_apart({"the copy": target}, [source])
+    require_free(target, replace=overwrite)
     with writing(target) as partial:
         partial.write_bytes(source.read_bytes())
         return replace(read_profile(partial), name=name_of(target))

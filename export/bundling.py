@@ -79,7 +79,8 @@ def put_bundle(
         checks: what it is compared on, and who is told.
     """
     require_free(folder, replace=replace)
-    with replacing_folder(folder) as staged:
+    private = 0o700 if "speaker" in source.checkpoint.training else None
+    with replacing_folder(folder, private) as staged:
         return stage_bundle(source, staged, variants, checks)
 
 

@@ -51,12 +51,14 @@ def export(
     replace: Annotated[bool, typer.Option("--replace", help="Replace what is there.")] = False,
 ) -> None:
     """Turn a checkpoint into what a device runs, and check that the two agree."""
+    from edge.outputs import require_apart
     from export.parity import Checks, table
     from export.sounds import find_clips
     from export.source import read_source
     from export.targets import Wanted, export_target
 
     recordings = find_clips(clips) if clips else []
+    require_apart({"--out": out}, [checkpoint, clips, *recordings])
     wanted = Wanted(target, out, name=name, replace=replace, fp16=not no_fp16)
     model = read_source(checkpoint)
     measured: list[Parity] = []

@@ -15,6 +15,7 @@ import typer
 from edge.errors import UsageError
 from edge.files import require_writable
 from edge.labels import DIMENSIONS, EMOTIONS, Dimension
+from edge.outputs import require_apart, require_free
 
 if TYPE_CHECKING:
     import torch
@@ -124,8 +125,12 @@ def train(
     )
     clips = _clips(corpora, exclude or [], improvised_only=not scripted, excited_as_happy=excited_as_happy)
     sides = _split(clips, split)
+    folder = RunFolder(out)
+    require_apart(
+        {f"--out ({file.name})": file for file in folder.files}, [*_files_of(corpora, clips), start, split]
+    )
     plan = Plan(
-        RunFolder(out),
+        folder,
         _device(device),
         start=start,
         resume=resume,
@@ -135,7 +140,7 @@ def train(
     checked = _check_labels(clips, progress)
     scores = run(sides, arch, options, plan, progress)
     if checked:
-        write_json(plan.folder.label_check, checked.to_dict())
+        write_json(folder.label_check, checked.to_dict())
     typer.echo(
         f"UAR {100 * scores.uar:.1f}  accuracy {100 * scores.accuracy:.1f}  ({scores.clips} clips)  {out}"
     )
@@ -161,6 +166,7 @@ def evaluate(
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the curve of --shots.", show_default=False)
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--replace", help="Overwrite a picture that is there.")] = False,
     record: Annotated[bool, typer.Option(help="Write the scores into the bundle and its card.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -174,9 +180,11 @@ def evaluate(
         raise UsageError("--picture draws the curve of --shots: give both")
     counts = [] if shots is None else shot_counts(shots)
     if picture:
+        require_free(picture, replace=overwrite)
         require_writable(picture.parent)
     model = load_bundle(bundle)
     clips = _clips(corpora, [], improvised_only=True, excited_as_happy=False)
+    require_apart({"--picture": picture}, [bundle, *_files_of(corpora, clips)])
     _check_labels(clips, ConsoleProgress())
     if speakers:
         clips = _of_speakers(clips, normalize("NFC", speakers).split(","))
@@ -324,6 +332,14 @@ def _clips(
     if unknown := sorted(set(exclude) - found):
         raise UsageError(f"--exclude {unknown[0]}: the corpora here are {', '.join(sorted(found))}")
     return with_derived_ratings(four_emotions([clip for clip in clips if clip.corpus not in exclude]))
+
+
+def _files_of(corpora: list[Path], clips: list[Clip]) -> list[Path]:
+    """List the manifests and recordings that a command reads."""
+    from train.corpora import MANIFEST_NAME
+
+    manifests = [path / MANIFEST_NAME if path.is_dir() else path for path in corpora]
+    return [*manifests, *(clip.path for clip in clips)]
 
 
 def _of_speakers(clips: list[Clip], names: list[str]) -> list[Clip]:

@@ -93,13 +93,15 @@ def run(split: Split, arch: Architecture, options: Options, plan: Plan, progress
     data = _read_sides(split, front_end, frames_for_first(arch), options.augmentation.speeds, progress)
     if not data.train or not data.validation:
         raise UsageError("training needs speakers to learn from and others to choose on: name more of them")
-    config = plan.folder.begin(config)
-    normalisation = beginning.normalisation if beginning else fit_normalisation(data.train)
-    net = beginning.net if beginning else EmotionNet(arch)
-    training = Training(net, data.train, normalisation, options, plan.device)
-    model = Checkpoint(training.judged(), front_end, normalisation, config)
-    _epochs(training, model, data.validation, plan, progress)
-    return _judge(plan.folder, data, plan.device)
+    with plan.folder.locked():
+        plan.folder.require_usable(config, resume=plan.resume)  # reading takes minutes
+        config = plan.folder.begin(config)
+        normalisation = beginning.normalisation if beginning else fit_normalisation(data.train)
+        net = beginning.net if beginning else EmotionNet(arch)
+        training = Training(net, data.train, normalisation, options, plan.device)
+        model = Checkpoint(training.judged(), front_end, normalisation, config)
+        _epochs(training, model, data.validation, plan, progress)
+        return _judge(plan.folder, data, plan.device)
 
 
 def _read_sides(
@@ -199,7 +201,7 @@ def _judge(folder: RunFolder, data: Data, device: torch.device) -> Scores:
         result["test"] = _described_scores(spectra, probs)
     scores = scored(spectra, probs)
     title = "Test speakers" if data.test else "Validation speakers"
-    plot_confusion(scores.confusion, folder.path / "confusion.png", title)
+    plot_confusion(scores.confusion, folder.confusion, title)
     write_json(folder.scores, result)
     return scores
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edge.errors import UsageError
-from edge.files import replacing
+from edge.files import lock, replacing
+from edge.outputs import require_free
 from train.plots import plot_curves
 
 MAY_DIFFER = ("git_revision", "command")
@@ -52,13 +56,49 @@ class RunFolder:
         """What the labels of each corpus sound like, compared with the others."""
         return self.path / "label_check.json"
 
+    @property
+    def curves(self) -> Path:
+        """Picture of the metrics by epoch."""
+        return self.path / "curves.png"
+
+    @property
+    def confusion(self) -> Path:
+        """Picture of the confusion matrix on the test speakers."""
+        return self.path / "confusion.png"
+
+    @property
+    def files(self) -> list[Path]:
+        """All that a run writes."""
+        documents = [self.config, self.metrics, self.scores, self.label_check]
+        return [*documents, self.best, self.state, self.curves, self.confusion]
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, and keep other runs out of it.
+
+        Raises:
+            UsageError: a run is under way in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            if lock(descriptor) is False:
+                raise UsageError(
+                    f"a run is under way in {self.path}: wait for its end, or name another folder"
+                )
+            yield
+        finally:
+            os.close(descriptor)
+
     def require_usable(self, config: dict[str, Any], *, resume: bool) -> None:
         """Check that the folder holds no run, or one of the same configuration to go on with.
 
         Raises:
-            UsageError: it holds a run and `resume` is off, or another run.
+            UsageError: it holds a run and `resume` is off, or another run, or files that are no run's.
         """
         if not self.config.exists():
+            for file in self.files:
+                require_free(file, replace=False)
             return
         if not resume:
             raise UsageError(
@@ -97,7 +137,7 @@ class RunFolder:
         """Add an epoch and draw the curves again."""
         records = [*self.records(), epoch]
         self._write(records)
-        plot_curves(records, self.path / "curves.png")
+        plot_curves(records, self.curves)
 
     def _write(self, records: list[dict[str, Any]]) -> None:
         with replacing(self.metrics) as partial:

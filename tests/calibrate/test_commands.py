@@ -270,6 +270,22 @@ def test_the_judgement_is_drawn_where_that_is_asked_for(run: Run, telling: Path,
     assert picture.read_bytes() == drawn
 
 
+def test_a_picture_is_drawn_over_nothing_that_is_read_or_written(
+    run: Run, telling: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    assert run("anna", "--from", telling)[0] == 0
+    picture = tmp_path / "picture.png"
+    model, takes = default_bundle() / "model.json", telling.parent / "0.wav"
+    for read in (telling, takes, profile_path("anna"), model):
+        picture.symlink_to(read)
+        before = read.read_bytes()
+        code, _, err = run("anna", "--from", telling, "--picture", picture, "--replace")
+        assert (code, read.read_bytes()) == (2, before)
+        assert "would overwrite" in err or "both name" in err
+        picture.unlink()
+
+
 @pytest.mark.parametrize("manifest", [True, False], ids=["from a manifest", "guided"])
 def test_a_picture_that_cannot_be_is_refused_before_anything_is_done(
     run: Run, telling: Path, home: Path, tmp_path: Path, *, manifest: bool

@@ -163,7 +163,7 @@ def test_no_window_system_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
         (".png", "ends with .png"),
         ("old.png", "give --replace"),
         ("link.png", "give --replace"),
-        ("folder.png", "already"),
+        ("folder.png", "is a folder: give the name of a file"),
         ("old.png/anna.png", "cannot write to"),
     ],
 )

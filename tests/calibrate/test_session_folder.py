@@ -175,6 +175,11 @@ def test_room_for_recordings_is_made_or_refused_before_there_are_any(tmp_path: P
         require_room(tmp_path)
     with pytest.raises(UsageError, match="cannot write to"):
         require_room(tmp_path / "manifest.csv" / "below")
+    (tmp_path / "manifest.csv").rename(tmp_path / "00-neutral.wav")
+    with pytest.raises(UsageError, match="holds recordings already"):
+        require_room(tmp_path)
+    (tmp_path / "00-neutral.wav").rename(tmp_path / "holiday.wav")
+    require_room(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_said_so(home: Path) -> None:

@@ -103,6 +103,17 @@ def test_nothing_is_overwritten_unless_told_to(
     assert file.read_bytes() == brought
 
 
+def test_a_profile_is_not_copied_over_itself(anna: Path, bundle: Bundle, tmp_path: Path) -> None:
+    link, before = tmp_path / "link", anna.read_bytes()
+    link.hardlink_to(anna)
+    for target in (anna, link):
+        with pytest.raises(UsageError, match="would overwrite"):
+            export_profile("anna", target, overwrite=True)
+    with pytest.raises(UsageError, match="would overwrite"):
+        import_profile(link, bundle, name="anna", overwrite=True)
+    assert anna.read_bytes() == before
+
+
 def test_a_link_to_nowhere_is_something_too(anna: Path, tmp_path: Path) -> None:
     out, nowhere = tmp_path / "out", tmp_path / "nowhere"
     out.symlink_to(nowhere)

@@ -107,6 +107,20 @@ def test_an_export_over_a_bundle_asks_for_replace(
     assert export(*arguments, "--replace") == 0
 
 
+@pytest.mark.parametrize("replace", [(), ("--replace",)])
+def test_what_an_export_reads_is_not_what_it_writes(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], replace: tuple[str, ...]
+) -> None:
+    folder, link = tmp_path / "model", tmp_path / "link"
+    assert export(checkpoint, "--out", folder) == 0
+    link.symlink_to(folder)
+    before = load_bundle(folder).fingerprint
+    for source, out in ((folder, folder), (folder / "weights.safetensors", folder), (link, folder)):
+        assert export(source, "--out", out, *replace) == 2
+        assert "--out would overwrite" in capsys.readouterr().err
+    assert load_bundle(folder).fingerprint == before
+
+
 def test_a_missing_checkpoint_has_exit_code_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(tmp_path / "none", "--out", tmp_path / "model") == 4
     assert capsys.readouterr().err.count("\n") == 1

@@ -67,6 +67,11 @@ def tuned(generic: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load_bundle(folder)
 
 
+def test_the_speakers_bundle_is_for_its_owner_only(generic: Bundle, tuned: Bundle) -> None:
+    assert tuned.folder.stat().st_mode & 0o077 == 0
+    assert generic.folder.stat().st_mode & 0o055 == 0o055
+
+
 def test_the_speakers_bundle_runs_and_says_something_else(generic: Bundle, tuned: Bundle) -> None:
     assert tuned.fingerprint != generic.fingerprint
     said = []

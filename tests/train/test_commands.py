@@ -217,6 +217,28 @@ def test_the_shots_curve_is_shown_drawn_and_kept(
     assert "worst speaker" in capsys.readouterr().out
 
 
+def test_what_train_and_evaluate_read_is_not_what_they_write(
+    corpus: Path, bundle: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    start = out / "best.safetensors"
+    start.write_bytes((run / "best.safetensors").read_bytes())
+    said = refusal(capsys, "train", corpus, "--out", out, "--start", start, *SMALL)
+    assert f"--out (best.safetensors) would overwrite {start}" in said
+    assert start.read_bytes() == (run / "best.safetensors").read_bytes()
+    recording = next(path for path in corpus.rglob("*") if path.suffix in {".wav", ".flac"})
+    for read in (corpus / "manifest.csv", recording, bundle / "model.json"):
+        picture, before = tmp_path / "shots.png", read.read_bytes()
+        picture.hardlink_to(read)
+        options = ("--shots", "0", "--picture", picture)
+        assert "already: give --replace" in refusal(capsys, "evaluate", bundle, corpus, *options)
+        said = refusal(capsys, "evaluate", bundle, corpus, *options, "--replace")
+        assert "--picture would overwrite" in said
+        assert read.read_bytes() == before
+        picture.unlink()
+
+
 def test_more_shots_than_anybody_has_clips_are_refused_and_nothing_is_recorded(
     corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

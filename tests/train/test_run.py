@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +161,30 @@ def test_a_second_run_in_the_folder_is_refused(train: Callable[..., Path]) -> No
     with pytest.raises(UsageError, match="already holds a run: add --resume"):
         train()
     assert identical(before, state_of(train(resume=True)))
+
+
+@pytest.mark.parametrize("name", sorted(FILES - {"config.json"}))
+def test_a_file_that_a_run_would_overwrite_is_refused_and_stays(
+    train: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("mine")
+    (tmp_path / "run" / "notes.txt").write_text("mine too")
+    with pytest.raises(UsageError, match=rf"there is .*{re.escape(name)} already"):
+        train()
+    assert (tmp_path / "run" / name).read_text() == "mine"
+
+
+def test_two_runs_do_not_write_to_one_folder(train: Callable[..., Path]) -> None:
+    folder = train()
+    before = records_of(folder)
+    with (
+        RunFolder(folder).locked(),
+        pytest.raises(UsageError, match=r"a run is under way in .*run: wait for it"),
+    ):
+        train(resume=True)
+    assert records_of(folder) == before
+    train(resume=True)
 
 
 @pytest.mark.parametrize(
