@@ -6,17 +6,22 @@ samples whichever way they came.
 
 from __future__ import annotations
 
-import os
+import contextlib
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import BinaryIO, Final
 
 import numpy as np
 import soxr
 
-from edge.errors import SourceError
+from edge.blocks import Caution
+from edge.containers import logical_streams
+from edge.decoding import Recording, load_soundfile, reason
+from edge.errors import SoundWarning, SourceError
 from edge.frontend import Array, FrontEnd
+from edge.sections import LogicalStream
 from edge.shell import quoted
 
 SAMPLE_RATE: Final = FrontEnd.sample_rate
@@ -27,6 +32,8 @@ HIGHEST_RATE: Final = 192_000
 """Hz."""
 BLOCK_S: Final = 0.08
 """Duration of the blocks that files are read in: the shortest step of the recogniser."""
+LEAST_LOSS_S: Final = 0.05
+"""A shorter loss at the end of a file is not worth a warning: less than one frame of MP3 may be cut off."""
 
 
 class Resampler:
@@ -130,14 +137,17 @@ def _mix_down(sound: Array) -> Array:
 class SoundFile:
     """A sound file, read from its beginning in blocks; a context manager.
 
-    Whatever is wrong with the file is said on entering, except damage further in: the sound before
-    it is delivered, then `SourceError` is raised. A WAV, AIFF or MP3 file that ends sooner than its
-    header says is read as far as it goes; half a FLAC file is damage at its end.
+    Frames are counted as they are decoded: the sizes and lengths in a header are not trusted, and one that
+    was never completed does not matter. A file may hold several recordings one after the other. Whatever
+    is wrong with the file is said on entering, except damage further in: the sound around it is delivered,
+    and `finish` raises.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Name a file; nothing is opened yet."""
         self.path = Path(path)
+        self._done_s = self._lost_s = 0.0
+        self._damage = ""
 
     def __enter__(self) -> SoundFile:
         """Open the file.
@@ -145,76 +155,105 @@ class SoundFile:
         Raises:
             SourceError: it is missing, unreadable, a folder, empty, not sound, or of an odd rate.
         """
-        _check_readable(self.path)
-        self._file = self._open()
-        try:
-            self._check_contents()
-        except SourceError:
-            self._file.close()
-            raise
+        with contextlib.ExitStack() as stack:
+            self._streams = logical_streams(stack.enter_context(_readable(self.path)))
+            self._first = self._opened(next(self._streams))
+            stack.callback(self._first.close)
+            self._check(self._first)
+            self._close = stack.pop_all().close
         return self
 
     def __exit__(self, *exc: object) -> None:
         """Close the file."""
-        self._file.close()
+        self._close()
+
+    def recordings(self) -> Iterator[Recording]:
+        """Read the recordings one after the other: most files hold one."""
+        recording: Recording | None = self._first
+        while recording:
+            yield recording
+            recording.close()
+            self._done_s += recording.done / recording.rate
+            self._lost_s += recording.lost_s
+            self._damaged(recording.damage)
+            recording = self._next()
 
     @property
-    def rate(self) -> int:
-        """Hz, once open."""
-        return int(self._file.samplerate)
+    def caution(self) -> Caution | None:
+        """How much of the sound is missing, once all recordings are read."""
+        if self._lost_s < LEAST_LOSS_S:
+            return None
+        message = f"{self._lost_s:.2f} s of the file are missing or cannot be read: copy or convert it again"
+        return Caution("length", message, self._lost_s)
 
-    def blocks(self) -> Iterator[Array]:
-        """Read the file as (N, channels) float32 blocks of `BLOCK_S` at its own rate; the last is shorter.
+    def finish(self) -> None:
+        """Report damage, once all recordings are read.
 
         Raises:
-            SourceError: the file is damaged from here on.
+            SourceError: some of the file could not be read.
         """
-        frames, done = round(BLOCK_S * self.rate), 0
-        while len(block := self._read(frames, done)):
-            yield block
-            done += len(block)
+        if self._damage:
+            lost = f"{self._lost_s:.2f} s" if self._lost_s >= LEAST_LOSS_S else "the rest"
+            raise SourceError(f"{self.path} {self._damage}, {lost} cannot be read: copy or convert it again")
 
-    def _open(self) -> Any:
-        soundfile = _soundfile()
+    def _next(self) -> Recording | None:
         try:
-            # As bytes, for a name that is not UTF-8; Windows has no such names.
-            return soundfile.SoundFile(os.fsencode(self.path) if os.name == "posix" else self.path)
+            if stream := next(self._streams, None):
+                recording = self._opened(stream)
+                self._check(recording)
+                return recording
+        except (OSError, SourceError) as error:
+            self._damaged(reason(error))
+        return None
+
+    def _damaged(self, why: str) -> None:
+        if why and not self._damage:
+            self._damage = f"is damaged or cut off after {self._done_s:.2f} s ({why})"
+
+    def _opened(self, stream: LogicalStream) -> Recording:
+        soundfile = load_soundfile()
+        try:
+            return Recording(stream, self.path)
         # soundfile raises TypeError for the names of headerless formats, such as x.raw.
         except (soundfile.SoundFileError, TypeError) as error:
-            message = f"{self.path} cannot be read as sound ({_reason(error)}): {_convert(self.path)}"
+            message = f"{self.path} cannot be read as sound ({reason(error)}): {_convert(self.path)}"
             raise SourceError(message) from error
 
-    def _check_contents(self) -> None:
-        if self._file.frames == 0:
+    def _check(self, recording: Recording) -> None:
+        if recording.is_empty:
             raise SourceError(f"{self.path} holds no samples: record it again, or name another file")
-        if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
+        if not LOWEST_RATE <= recording.rate <= HIGHEST_RATE:
             expected = f"expected {LOWEST_RATE} to {HIGHEST_RATE} Hz"
-            raise SourceError(f"{self.path} is at {self.rate} Hz, {expected}: {_convert(self.path)}")
-
-    def _read(self, frames: int, done: int) -> Array:
-        try:
-            block: Array = self._file.read(frames, dtype="float32", always_2d=True)
-        except _soundfile().SoundFileError as error:
-            where = f"{self.path} is damaged or cut off after {done / self.rate:.2f} s"
-            raise SourceError(f"{where} ({_reason(error)}): copy or convert it again") from error
-        return block
+            raise SourceError(f"{self.path} is at {recording.rate} Hz, {expected}: {_convert(self.path)}")
 
 
 def read_clip(path: str | Path) -> Array:
     """Read a whole sound file as (N,) float32 mono at 16 kHz in [-1, 1].
 
-    The samples are those that a stream of the file delivers, exactly.
+    The samples are those that a stream of the file delivers, exactly. Where the file is shorter than it
+    states, this is a `SoundWarning`.
 
     Raises:
         SourceError: the file is missing, empty, not sound, or damaged anywhere.
     """
+    pieces: list[Array] = []
     with SoundFile(path) as file:
-        intake = Intake(file.rate)
-        pieces = [intake.feed(block) for block in file.blocks()]
-    return np.concatenate([*pieces, intake.flush()])
+        for recording in file.recordings():
+            intake = Intake(recording.rate)
+            pieces += [intake.feed(block) for block in recording.blocks(BLOCK_S)]
+            pieces.append(intake.flush())
+    file.finish()
+    if file.caution:
+        warnings.warn(f"{file.path}: {file.caution.message}", SoundWarning, stacklevel=2)
+    return np.concatenate(pieces)
 
 
-def _check_readable(path: Path) -> None:
+def _readable(path: Path) -> BinaryIO:
+    """Open a file that has something in it.
+
+    Raises:
+        SourceError: there is no such file, or it is empty.
+    """
     if path.is_dir():
         raise SourceError(f"{path} is a folder: name one sound file in it")
     if not path.exists():
@@ -222,22 +261,14 @@ def _check_readable(path: Path) -> None:
     if not path.is_file():
         raise SourceError(f"{path} is not a regular file: pipe raw s16le sound to - instead")
     try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
+        file = path.open("rb")
+        empty = not file.read(1)
     except OSError as error:
         raise SourceError(f"{path} cannot be opened ({error.strerror}): check its permissions") from error
     if empty:
+        file.close()
         raise SourceError(f"{path} is empty (0 bytes): record or copy it again")
-
-
-def _soundfile() -> Any:
-    """Import soundfile where it is needed, so that a microphone works without libsndfile."""
-    try:
-        import soundfile
-    except (OSError, ImportError) as error:
-        remedy = "apt install libsndfile1, then pip install --force-reinstall soundfile"
-        raise SourceError(f"sound files need libsndfile ({_reason(error)}): {remedy}") from error
-    return soundfile
+    return file
 
 
 def _convert(path: Path) -> str:
@@ -249,9 +280,3 @@ def _convert(path: Path) -> str:
 def _for_ffmpeg(path: Path) -> str:
     """Write a name that may hold a colon, before which ffmpeg expects a protocol."""
     return quoted(path if path.is_absolute() or ":" not in str(path) else f"./{path}")
-
-
-def _reason(error: Exception) -> str:
-    """What the library said, in one line without the file's name again."""
-    text = getattr(error, "error_string", None) or str(error)
-    return " ".join(text.split()).removeprefix("Error : ").rstrip(".") or type(error).__name__

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+import numpy as np
 
 from edge.frontend import Array
+
+NOTHING: Final = np.zeros(0, np.float32)
+"""The samples of a block that is only news."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
+from typing import TextIO
 
-from edge.errors import MmtlError, UsageError
+from edge.errors import MmtlError, SoundWarning, UsageError
 
 EXTRAS = {
     "torch": "train",
@@ -36,9 +38,25 @@ def main() -> None:
     from edge import signals, standard_streams
 
     standard_streams.secure()
+    warnings.showwarning = _show_warning
     code = _run()
     signals.leave_with(code)
     raise SystemExit(code or _stdout_failure() or 0)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Write a warning about sound in a line of its own; any other with its place, as Python does."""
+    from edge.sinks import say
+
+    ours = issubclass(category, SoundWarning)
+    say(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def _run() -> int:

@@ -24,6 +24,10 @@ class SourceError(MmtlError):
     exit_code = 3
 
 
+class SoundWarning(UserWarning):
+    """Some of a sound file is missing or cannot be read; the rest is used."""
+
+
 class DeviceError(SourceError):
     """The sound device is missing, busy or unknown."""
 

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from typing import Any, Final
 
-import numpy as np
-
 from edge.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, Intake
-from edge.blocks import Block, DeviceNews
+from edge.blocks import NOTHING, Block, DeviceNews
 from edge.devices import choose, find_again, load_portaudio, look_again
 from edge.errors import DeviceError
 from edge.frontend import Array
@@ -22,8 +20,6 @@ DRIVER_BLOCK_S: Final = 0.02
 """Duration of what the driver is asked to deliver at once."""
 RETRY_S: Final = 1.0
 """From one look for a lost device to the next."""
-NOTHING: Final = np.zeros(0, np.float32)
-"""The samples of a block that is only news."""
 
 
 class Microphone:

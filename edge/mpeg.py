@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import BinaryIO, Final
+
+from edge.sections import FILE_BEGINNING, LONGEST_MARKER, LogicalStream, SectionReader, merged, read_at
 
 HEADER_BYTES: Final = 4
+FRAMES_IN_A_ROW: Final = 3
+"""Frames that follow each other by their stated lengths before they count as a stream."""
 
 _V1_L1: Final = (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448)
 _V1_L2: Final = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
@@ -40,14 +44,19 @@ class FrameHeader:
     rate: int
     """Hz."""
     channels: int
+    bitrate: int
+    """bit/s."""
     samples: int
     """Frames of sound in each channel."""
     length: int
     """Bytes, the header included."""
 
     def continues(self, other: FrameHeader) -> bool:
-        """Tell whether the other frame can belong to the same stream; the bitrate may change."""
-        return (self.version, self.layer, self.rate) == (other.version, other.layer, other.rate)
+        """Tell whether the other frame can be of the same stream; only layer III may change its bitrate."""
+        same = (self.version, self.layer, self.rate, self.channels)
+        return same == (other.version, other.layer, other.rate, other.channels) and (
+            self.layer == 3 or self.bitrate == other.bitrate
+        )
 
 
 @lru_cache(maxsize=4_096)
@@ -70,4 +79,187 @@ def frame_header(header: bytes) -> FrameHeader | None:
     slot = 4 if layer == 1 else 1
     padding = header[2] >> 1 & 1
     length = (samples // 8 // slot * bitrate // rate + padding) * slot
-    return FrameHeader(version, layer, rate, 1 if header[3] >> 6 == 3 else 2, samples, length)
+    return FrameHeader(version, layer, rate, 1 if header[3] >> 6 == 3 else 2, bitrate, samples, length)
+
+
+INFO: Final = (b"Xing", b"Info")
+"""Marks of an encoder's frame without sound, which states the number of frames and of samples to trim."""
+VBRI: Final = b"VBRI"
+VBRI_AT: Final = 36
+"""Fraunhofer's mark of such a frame, and where it is."""
+COUNT_STATED: Final = 1
+BYTES_STATED: Final = 2
+"""Flags after the mark: the two numbers behind them, in this order, are there."""
+ENCODER: Final = b"LAME3.100" + bytes(15)
+"""Behind the numbers: the encoder, and its delay and padding of 0 samples."""
+EMPTY_TAG: Final = b"ID3\3\0\0\0\0\0\x0a" + bytes(10)
+"""libsndfile 1.2 recognises MP3 by the name of the file or by a tag of some bytes."""
+INFO_BYTES: Final = 192
+"""Bytes of a frame that has room for all this."""
+SIDE_BYTES: Final = {(1, 1): 17, (1, 2): 32, (2, 1): 9, (2, 2): 17}
+"""Between a header of layer III and the mark, by version and channels."""
+BEGINNING_BYTES: Final = 48
+"""Bytes of a frame in which a mark is looked for."""
+SEARCHED_AT_ONCE: Final = 1 << 16
+"""Bytes read at once in search of a frame."""
+
+
+@dataclass
+class _Walk:
+    """What was found from the first frame on."""
+
+    end: int
+    """Position of what is not of this stream."""
+    ranges: list[range]
+    """Frames with sound."""
+    count: int = 0
+    """Of these frames."""
+    skipped: int = 0
+    """Bytes amid them that are neither frames nor tags nor zeros."""
+
+
+def mpeg_stream(file: BinaryIO, at: int, size: int) -> LogicalStream | None:
+    """Describe the MPEG audio stream that begins here, behind tags; None if none does.
+
+    A decoder takes the length from the first frame's statement, or guesses it from the bitrate. So the
+    frames are counted, and the count is written into that frame, or into one that is put before the others:
+    a decoder then also trims its own delay.
+    """
+    start = _past_tags(file, at, size)
+    beginning = read_at(file, start, BEGINNING_BYTES)
+    first = frame_header(beginning[:HEADER_BYTES])
+    if first is None or not _is_confirmed(file, start, first, size):
+        return None
+    mark = _mark_at(beginning, first)
+    walk = _walk(file, start + (first.length if mark else 0), first, size)
+    if not walk.count:
+        return None
+    info, stated = _info_frame(read_at(file, start, first.length), mark, walk)
+    head = EMPTY_TAG + info if first.layer == 3 else EMPTY_TAG
+    reader = SectionReader(file, [head, *walk.ranges])
+    missing = max(0, stated - walk.count) / walk.count + walk.skipped / reader.size
+    return LogicalStream(reader, lambda: walk.end, missing=missing)
+
+
+def _walk(file: BinaryIO, at: int, first: FrameHeader, size: int) -> _Walk:
+    """Follow the frames of a stream to its end, over damage."""
+    walk, frames = _Walk(size, []), []
+    while at < size:
+        beginning = read_at(file, at, BEGINNING_BYTES)
+        header = frame_header(beginning[:HEADER_BYTES])
+        if header and first.continues(header) and at + header.length <= size:
+            if _mark_at(beginning, header):
+                walk.end = at
+                break
+            frames.append(range(at, at + header.length))
+            at += header.length
+            continue
+        if _ends(file, at, size) or (header and _is_confirmed(file, at, header, size)):
+            walk.end = at
+            break
+        found = _next_frame(file, at + 1, size)
+        walk.skipped += found - at if any(read_at(file, at, min(found - at, SEARCHED_AT_ONCE))) else 0
+        at = found
+    walk.count, walk.ranges = len(frames), list(merged(frames))
+    return walk
+
+
+def _mark_at(beginning: bytes, header: FrameHeader) -> int:
+    """Return where in a frame without sound its mark is; 0 for a frame with sound."""
+    if header.layer != 3:
+        return 0
+    checksum_bytes = 0 if beginning[1] & 1 else 2
+    at = HEADER_BYTES + SIDE_BYTES[header.version, header.channels] + checksum_bytes
+    if beginning[at : at + 4] in INFO:
+        return at
+    return VBRI_AT if beginning[VBRI_AT : VBRI_AT + 4] == VBRI else 0
+
+
+def _info_frame(frame: bytes, mark: int, walk: _Walk) -> tuple[bytes, int]:
+    """Return a frame that states the true count, and the count stated before it (0: none).
+
+    Args:
+        frame: the first of the stream.
+        mark: where in it the mark is, or 0.
+        walk: what follows it.
+    """
+    if frame[mark : mark + 4] not in INFO:
+        stated = int.from_bytes(frame[mark + 14 : mark + 18], "big") if mark else 0
+        return _new_info_frame(frame, walk.count), stated
+    flags = int.from_bytes(frame[mark + 4 : mark + 8], "big")
+    if not flags & COUNT_STATED:
+        return _new_info_frame(frame, walk.count), 0
+    stated = int.from_bytes(frame[mark + 8 : mark + 12], "big")
+    corrected = bytearray(frame)
+    corrected[mark + 8 : mark + 12] = walk.count.to_bytes(4, "big")
+    if flags & BYTES_STATED:
+        total = len(frame) + sum(map(len, walk.ranges))
+        corrected[mark + 12 : mark + 16] = min(total, 0xFFFF_FFFF).to_bytes(4, "big")
+    return bytes(corrected), stated
+
+
+def _new_info_frame(frame: bytes, count: int) -> bytes:
+    """Make a frame without sound in the format of another, which states a number of frames."""
+    candidates = (
+        bytes([0xFF, frame[1] | 1, index << 4 | frame[2] & 0x0C, frame[3]]) for index in range(1, 15)
+    )
+    header = next(data for data in candidates if (found := frame_header(data)) and found.length >= INFO_BYTES)
+    described = frame_header(header)
+    assert described is not None
+    made = bytearray(described.length)
+    made[:HEADER_BYTES] = header
+    at = HEADER_BYTES + SIDE_BYTES[described.version, described.channels]
+    body = INFO[0] + COUNT_STATED.to_bytes(4, "big") + count.to_bytes(4, "big") + ENCODER
+    made[at : at + len(body)] = body
+    return bytes(made)
+
+
+def _is_confirmed(file: BinaryIO, at: int, header: FrameHeader, size: int) -> bool:
+    """Tell whether frames of the same format, a tag or the end of the file follow a header."""
+    for _ in range(FRAMES_IN_A_ROW - 1):
+        at += header.length
+        if at >= size or _ends(file, at, size):
+            return True
+        following = frame_header(read_at(file, at, HEADER_BYTES))
+        if following is None or not header.continues(following):
+            return False
+        header = following
+    return True
+
+
+def _ends(file: BinaryIO, at: int, size: int) -> bool:
+    """Tell whether a tag or another file begins here."""
+    return _past_tags(file, at, size) > at or bool(FILE_BEGINNING.match(read_at(file, at, LONGEST_MARKER)))
+
+
+def _next_frame(file: BinaryIO, at: int, size: int) -> int:
+    """Find where the next frames begin; the end of the file if none do."""
+    while at < size:
+        data = read_at(file, at, SEARCHED_AT_ONCE + HEADER_BYTES)
+        start = data.find(0xFF, 0, SEARCHED_AT_ONCE)
+        while start >= 0:
+            header = frame_header(data[start : start + HEADER_BYTES])
+            if header and _is_confirmed(file, at + start, header, size):
+                return at + start
+            start = data.find(0xFF, start + 1, SEARCHED_AT_ONCE)
+        at += SEARCHED_AT_ONCE
+    return size
+
+
+def _past_tags(file: BinaryIO, at: int, size: int) -> int:
+    """Return the position behind the tags (ID3 1 and 2, APE 2) that begin here."""
+    while at < size:
+        beginning = read_at(file, at, 32)
+        if beginning[:3] == b"ID3" and len(beginning) >= 10 and max(beginning[6:10]) < 0x80:
+            length = 10 + sum(
+                byte << shift for byte, shift in zip(beginning[6:10], (21, 14, 7, 0), strict=True)
+            )
+            length += 10 if beginning[5] & 0x10 else 0
+        elif beginning[:8] == b"APETAGEX" and len(beginning) == 32:
+            length = 32 + int.from_bytes(beginning[12:16], "little") if beginning[23] & 0x20 else 32
+        elif beginning[:3] == b"TAG":
+            length = 128
+        else:
+            break
+        at = min(size, at + length)
+    return at

@@ -12,12 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from edge.mpeg import HEADER_BYTES, frame_header
+from edge.mpeg import FRAMES_IN_A_ROW, HEADER_BYTES, frame_header
 
 LONGEST_BEGINNING: Final = 4_096
 """Bytes from the start of a stream within which a signature is recognised."""
-FRAMES_IN_A_ROW: Final = 3
-"""Frames of MP3 or AAC that follow each other by their stated lengths before they count as such."""
 TEXT_BYTES: Final = 64
 """Printable characters at the start of a stream that make it text."""
 TRANSPORT_PACKET: Final = 188

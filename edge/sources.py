@@ -18,7 +18,7 @@ from edge.audio import (
     Intake,
     SoundFile,
 )
-from edge.blocks import Block, Caution, Source
+from edge.blocks import NOTHING, Block, Caution, Source
 from edge.errors import SourceError, UsageError
 from edge.frontend import Array
 from edge.microphone import Microphone
@@ -94,14 +94,19 @@ class FileSource:
         """Yield the file's sound from its beginning to its end.
 
         Raises:
-            SourceError: the file is damaged; the sound before that has been delivered.
+            SourceError: the file is damaged; what could be read of it has been delivered.
         """
-        intake, start_s, frames = Intake(self._file.rate), self._clock(), 0
-        for sound in self._file.blocks():
-            frames += len(sound)
-            samples = intake.feed(sound, self._arrival(start_s + frames / self._file.rate))
-            yield from _block(samples, intake.arrived_s)
-        yield from _block(intake.flush(), intake.arrived_s)
+        start_s = arrived_s = self._clock()
+        for recording in self._file.recordings():
+            intake = Intake(recording.rate)
+            for sound in recording.blocks(BLOCK_S):
+                arrived_s = self._arrival(start_s + recording.done / recording.rate)
+                samples = intake.feed(sound, arrived_s)
+                yield from _block(samples, intake.arrived_s)
+            yield from _block(intake.flush(), intake.arrived_s)
+            start_s += recording.done / recording.rate
+        yield from _block(NOTHING, arrived_s, self._file.caution)
+        self._file.finish()
 
     def _arrival(self, due_s: float) -> float:
         """Wait for the time a block is due, which does not drift, and return when it arrived."""

@@ -1,0 +1,127 @@
+"""Decode one logical stream of a sound file with libsndfile, from its beginning to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edge.errors import SourceError
+from edge.frontend import Array
+from edge.sections import LogicalStream
+from edge.standard_streams import quiet
+
+UNKNOWN_FRAMES: Final = 1 << 62
+"""libsndfile states 2^63 - 1 frames where it does not know."""
+UNREAD_BYTES: Final = 1 << 16
+"""A decoder may leave fewer bytes at the end: padding, tags, and what it read ahead."""
+
+
+class Recording:
+    """One logical stream as blocks of samples.
+
+    Frames are counted as they come. libsndfile never seeks: a seek after each block, which soundfile does
+    on its own, costs MP3 its bit reservoir and fails in FLAC of unknown length.
+    """
+
+    def __init__(self, stream: LogicalStream, path: Path) -> None:
+        """Open the stream.
+
+        Args:
+            stream: what to decode.
+            path: of the file that it is in: libsndfile knows some formats by the file's name only.
+
+        Raises:
+            SourceError: libsndfile is not installed.
+            soundfile.SoundFileError: it does not know the format.
+        """
+        self._stream = stream
+        soundfile = load_soundfile()
+        with quiet():
+            try:
+                self._file = _forward_only(soundfile)(stream.reader)
+            except soundfile.SoundFileError:
+                self._file = _forward_only(soundfile)(str(path))
+        self.rate = int(self._file.samplerate)
+        """Hz."""
+        self.channels = int(self._file.channels)
+        frames = int(self._file.frames)
+        self.stated = frames if stream.states_length and frames < UNKNOWN_FRAMES else None
+        """Frames by the header; None where it does not say."""
+        self.is_empty = frames == 0
+        self.done = 0
+        """Frames so far."""
+        self.damage = ""
+        """Why decoding ended early."""
+
+    def blocks(self, duration_s: float) -> Iterator[Array]:
+        """Yield (N, channels) float32 blocks of so many seconds at the stream's own rate, the last shorter.
+
+        Where decoding fails, `damage` says why, and no more blocks come.
+        """
+        while len(block := self._read(round(duration_s * self.rate))):
+            self.done += len(block)
+            yield block
+
+    @property
+    def lost_s(self) -> float:
+        """Sound of the stream that was not decoded, as far as its header or its length in bytes tell."""
+        done_s, reader = self.done / self.rate, self._stream.reader
+        lost_s = self._stream.missing * done_s
+        if self.stated is not None:
+            return lost_s + (self.stated - self.done) / self.rate
+        unread = reader.size - reader.tell()
+        if unread > (0 if self.damage else UNREAD_BYTES):
+            lost_s += done_s * unread / max(1, reader.tell())
+        return lost_s
+
+    def close(self) -> None:
+        """Free the decoder."""
+        self._file.close()
+
+    def _read(self, frames: int) -> Array:
+        if self.stated is not None:
+            frames = min(frames, self.stated - self.done)  # behind them may be what is not sound
+        # libmpg123 writes its remarks on damaged frames to stderr.
+        with quiet() if self._file.subtype.startswith("MPEG") else contextlib.nullcontext():
+            try:
+                block: Array = self._file.read(frames, dtype="float32", always_2d=True)
+            except load_soundfile().SoundFileError as error:
+                self.damage = reason(error)
+                block = np.zeros((0, self.channels), np.float32)
+        if failure := self._stream.reader.failure:
+            self.damage = failure.strerror or type(failure).__name__
+        return block
+
+
+def load_soundfile() -> Any:
+    """Import soundfile where it is needed, so that a microphone works without libsndfile.
+
+    Raises:
+        SourceError: it cannot be imported.
+    """
+    try:
+        import soundfile
+    except (OSError, ImportError) as error:
+        remedy = "apt install libsndfile1, then pip install --force-reinstall soundfile"
+        raise SourceError(f"sound files need libsndfile ({reason(error)}): {remedy}") from error
+    return soundfile
+
+
+@functools.lru_cache(maxsize=1)
+def _forward_only(soundfile: Any) -> Any:
+    class ForwardOnly(soundfile.SoundFile):  # type: ignore[misc]
+        def seekable(self) -> bool:
+            return False
+
+    return ForwardOnly
+
+
+def reason(error: Exception) -> str:
+    """Return what the library said, in one line without the file's name again."""
+    text = getattr(error, "error_string", None) or str(error)
+    return " ".join(text.split()).removeprefix("Error : ").rstrip(".") or type(error).__name__
