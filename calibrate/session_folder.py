@@ -16,7 +16,7 @@ from calibrate.session import Prompt, Recorded, Session, emotion_of
 from calibrate.takes import FEWEST_TAKES, Ratings, Take
 from edge.audio import SAMPLE_RATE
 from edge.errors import UsageError
-from edge.files import replacing, require_writable
+from edge.files import remove_leftovers, replacing, require_writable
 from edge.frontend import Array
 from edge.labels import DIMENSIONS, EMOTIONS, dimension_class
 from edge.profile import session_folder
@@ -54,6 +54,7 @@ class SessionFolder:
         Raises:
             UsageError: it is damaged, or of another version.
         """
+        remove_leftovers(self.path)
         try:
             return self._parsed(json.loads(self._record.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:

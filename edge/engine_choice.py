@@ -24,6 +24,7 @@ from edge.driver import Gpu, probe
 from edge.engine_build import Progress, Recipe, Say, build_plan
 from edge.engine_candidates import Candidate, Reference, candidates, largest_difference, reference_of
 from edge.errors import EngineError, UsageError, VerificationError
+from edge.files import remove_leftovers
 from edge.frontend import Array
 from edge.plan import (
     Fingerprint,
@@ -140,6 +141,7 @@ def build_engine(
         UsageError: the precision is not to be had, or the folder cannot be written.
     """
     tried = candidates(bundle, wanted.precision)
+    remove_leftovers(plan_folder(folder))
     reason = stale(bundle, machine.target, wanted, folder)
     if not reason and not force:
         return open_plan(bundle, machine.target, wanted, folder)

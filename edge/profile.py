@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from edge.bundle import Bundle
 from edge.drift import Reference
 from edge.errors import ModelError, ProfileError, UsageError
-from edge.files import is_file, may_write, replacing
+from edge.files import is_file, may_write, remove_leftovers, replacing
 from edge.frontend import Array
 from edge.head import Head
 from edge.long_term_spectrum import SPECTRUM_SIZE
@@ -129,11 +129,12 @@ def find_profile(name_or_path: str) -> Path:
 
 
 def require_place(path: Path) -> None:
-    """Check that a profile can be written, before anything is done for it.
+    """Check that a profile can be written, before anything is done for it; remove what killed programs left.
 
     Raises:
         ProfileError: this user may not write to its folder, nor make it.
     """
+    remove_leftovers(path.parent)
     if not may_write(path.parent):
         raise ProfileError(
             f"cannot write the profile {path}: see that this user may write there, or name another folder "

@@ -48,6 +48,15 @@ def test_a_session_comes_back_as_it_was() -> None:
     assert SessionFolder("anna").load() == session
 
 
+def test_a_take_that_was_half_written_when_the_power_went_is_gone_when_the_session_goes_on() -> None:
+    folder, session = recorded(2)
+    leftover = folder.path / ".02-neutral.wav.mmtl-abcd1234"
+    leftover.mkdir()
+    (leftover / "02-neutral.wav").write_bytes(b"half")
+    assert SessionFolder("anna").load() == session
+    assert not leftover.exists()
+
+
 def test_takes_are_the_very_samples_that_were_recorded() -> None:
     folder, session = recorded(8)
     takes = folder.takes(session)

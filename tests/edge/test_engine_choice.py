@@ -181,8 +181,11 @@ def test_an_engine_that_holds_is_kept_unless_forced(desk: Desk, exported: Bundle
     first = desk.build(exported, engines)
     desk.said.clear()
     built = len(desk.trt._built)
+    leftover = plan_path(exported, engines).with_name(".1.plan.mmtl-abcd1234")
+    leftover.mkdir()
     assert desk.build(exported, engines) == first
     assert (len(desk.trt._built), desk.said) == (built, [])
+    assert not leftover.exists()
     desk.build(exported, engines, force=True)
     assert (len(desk.trt._built), desk.said[0]) == (2 * built, "building as asked")
 

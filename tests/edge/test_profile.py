@@ -31,6 +31,7 @@ from edge.profile import (
     load_profile,
     profile_path,
     read_profile,
+    require_place,
     save_profile,
     session_folder,
 )
@@ -406,6 +407,12 @@ def unwritten(path: Path, profile: Profile) -> str:
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 4
     return str(caught.value)
+
+
+def test_what_a_killed_program_left_of_a_profile_goes_when_one_is_to_be_made(folder: Path) -> None:
+    (folder / ".anna.safetensors.mmtl-abcd1234").mkdir(parents=True)
+    require_place(profile_path("bob"))
+    assert list(folder.iterdir()) == []
 
 
 def test_a_full_disk_keeps_the_profile_that_was_there(profile: Profile, bundle: Bundle, folder: Path) -> None:
