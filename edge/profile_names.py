@@ -32,18 +32,19 @@ def profile_name(text: str) -> str:
         ProfileError: it is something else, or too long.
     """
     name = unicodedata.normalize("NFC", text)
+    try:
+        name.encode()  # fails on what the command line could not decode
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise ProfileError(
+            f"{text!r} cannot name a profile where text is in {sys.getfilesystemencoding()}: set a locale in "
+            "UTF-8, for example LC_ALL=C.UTF-8"
+        ) from error
     if not is_name(name):
         raise ProfileError(
             f"{text!r} cannot name a profile: use up to {LONGEST_NAME} letters, digits, dots, dashes and "
             f"underscores ({LONGEST_NAME_BYTES} bytes), the first a letter or a digit"
         )
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError as error:
-        raise ProfileError(
-            f"{text!r} cannot name a file where names are in {sys.getfilesystemencoding()}: set a locale in "
-            "UTF-8, for example LC_ALL=C.UTF-8"
-        ) from error
     return name
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
+
 from edge.bundle import Bundle
 from edge.errors import ProfileError
 from edge.profile import Profile, read_profile
@@ -19,8 +21,8 @@ from edge.sinks import printable
 def listing(paths: Sequence[Path], bundle: Bundle) -> str:
     """Say of each file, a line each, its name and verdict, when it was made and for which model."""
     rows = [_row(path, bundle) for path in paths]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    widths = [max(cell_len(row[column]) for row in rows) for column in range(4)]
+    lines = ("  ".join(map(set_cell_size, row, widths)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -157,12 +157,13 @@ def test_a_name_of_an_older_program_is_found_where_it_would_be_refused_today(
         assert find_profile(name) == folder / f"{name}.safetensors"
 
 
-def test_a_system_that_cannot_spell_a_name_says_so() -> None:
-    body = "from edge.profile import profile_path\nprofile_path('\\ubbfc')"
+@pytest.mark.parametrize("name", ["\\ubbfc", "\\udceb\\udcaf\\udcbc"])
+def test_a_system_that_cannot_spell_a_name_says_so(name: str) -> None:
+    body = f"from edge.profile import profile_path\nprofile_path('{name}')"
     environment = {"PATH": "", "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-c", body]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert "ProfileError: '\\ubbfc' cannot name a file where names are in ascii: set a locale" in done.stderr
+    assert f"ProfileError: '{name}' cannot name a profile where text is in ascii: set a locale" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", ""])

@@ -41,6 +41,15 @@ def test_a_list_says_verdict_date_and_model(profile: Profile, bundle: Bundle, tm
     ]
 
 
+def test_columns_are_aligned_whatever_the_script(profile: Profile, bundle: Bundle, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.safetensors" for name in ("Ju\u0308rgen", "\ubbfc\uc218")]
+    for path in paths:
+        save_profile(path, profile)
+    first, second = listing(paths, bundle).splitlines()
+    assert first.startswith("J\u00fcrgen  adopted")
+    assert second.startswith("\ubbfc\uc218    adopted")
+
+
 def test_a_person_can_read_all_that_is_known(profile: Profile, bundle: Bundle) -> None:
     assert as_text(profile, bundle).splitlines() == [
         "anna",
