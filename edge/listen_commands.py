@@ -64,7 +64,7 @@ def monitor(
     recogniser = _recogniser(bundle, profile, provider, step_ms)
     sinks = _provider_note(provider)
     sinks.append(LiveMonitor() if sys.stderr.isatty() else PlainLines(sys.stderr))
-    if jsonl:
+    if jsonl is not None:
         sinks.append(JsonLines(jsonl, existing))
     if anonymous:
         sinks = [_without_names(sink, recogniser) for sink in sinks]

@@ -32,11 +32,13 @@ def require_apart(outputs: Mapping[str, str | Path | None], inputs: Iterable[str
         inputs: paths; "-" is stdin, and None is not read.
 
     Raises:
-        UsageError: two of them are the same file.
+        UsageError: two of them are the same file, or an output has no name.
     """
     options: dict[Hashable, str] = {}
     folders: dict[Path, str] = {}
     for option, output in outputs.items():
+        if output == "":
+            raise UsageError(f"{option} names nothing: name a file, or - for stdout")
         key = None if output is None else _identity(output, dash=1)
         if key is None:
             continue
@@ -60,10 +62,13 @@ def require_free(path: Path, *, replace: bool) -> None:
     """Check that there is no file to lose at a path.
 
     Raises:
-        UsageError: there is a file that is not empty, a folder or a link to nowhere, and `replace` is off.
+        UsageError: there is a file that is not empty, a folder or a link to nowhere, and `replace` is off;
+            or a program of ours is writing to the file.
     """
     if os.path.lexists(path) and not replace and not _is_empty(path):
         raise UsageError(f"there is {path} already: give --replace to overwrite it, or another name")
+    if _is_in_use(path):
+        raise UsageError(_in_use(path))
 
 
 def write_whole(path: Path, text: str, *, replace: bool) -> None:
@@ -154,7 +159,7 @@ class OutputFile:
         descriptor = self.stream.fileno()
         refusal = ""
         if lock(descriptor) is False:
-            refusal = f"another program writes to {path}: end that one first, or name another file"
+            refusal = _in_use(path)
         elif os.fstat(descriptor).st_size and self._existing == "refuse":
             refusal = (
                 f"there is {path} already, and it is not empty: give --replace to overwrite it, --append to "
@@ -243,6 +248,21 @@ def _descriptor(path: str | Path) -> int | None:
     if not found:
         return None
     return _STANDARD[found["name"]] if found["name"] else int(found["number"])
+
+
+def _in_use(path: str | Path) -> str:
+    return f"another program writes to {path}: end that one first, or name another file"
+
+
+def _is_in_use(path: Path) -> bool:
+    found = _found(path)
+    if found is None or not stat.S_ISREG(found.st_mode) or not os.access(path, os.R_OK):
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return lock(descriptor) is False
+    finally:
+        os.close(descriptor)
 
 
 def _is_empty(path: Path) -> bool:

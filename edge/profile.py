@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
+from unicodedata import normalize
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -118,7 +119,11 @@ def find_profile(name_or_path: str) -> Path:
     Raises:
         ProfileError: there is none.
     """
-    path = Path(name_or_path) if name_or_path.endswith(PROFILE_SUFFIX) else profile_path(name_or_path)
+    if name_or_path.endswith(PROFILE_SUFFIX):
+        spelt = [Path(name_or_path), *(Path(normalize(form, name_or_path)) for form in ("NFC", "NFD"))]
+        path = next(filter(is_file, spelt), spelt[0])
+    else:
+        path = profile_path(name_or_path)
     if not is_file(path):
         known = ", ".join(map(name_of, kept_profiles())) or "none"
         name = quoted(name_of(path)) if path.parent == profiles_folder() else "NAME"

@@ -328,6 +328,7 @@ def _clips(
         for path in corpora
         for clip in read_corpus(path, improvised_only=improvised_only, excited_as_happy=excited_as_happy)
     ]
+    exclude = [normalize("NFC", name) for name in exclude]
     found = {clip.corpus for clip in clips}
     if unknown := sorted(set(exclude) - found):
         raise UsageError(f"--exclude {unknown[0]}: the corpora here are {', '.join(sorted(found))}")

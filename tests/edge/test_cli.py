@@ -226,6 +226,8 @@ def test_a_folder_is_one_line_and_code_3(mmtl: Mmtl, tmp_path: Path) -> None:
         (["run", "demo", "--mqtt", "anna:secret@localhost/mmtl"], "environment as MMTL_MQTT_PASSWORD"),
         (["run", "demo", "--mqtt", "localhost/mmtl", "--mqtt-ca", "gone.pem"], "certificate from gone.pem"),
         (["run", "demo", "--mqtt-ca", "own.pem"], "without --mqtt"),
+        (["run", "demo", "--csv", ""], "--csv names nothing"),
+        (["monitor", "demo", "--jsonl", ""], "--jsonl names nothing"),
         (["run", "demo", "--mqtt-names"], "--mqtt-names goes with --mqtt"),
         (["run", "demo", "--jsonl", "/dev/stdout", "--csv", "-"], "--jsonl and --csv both name /dev/stdout"),
         (["run", "demo", "--jsonl", "-", "--csv", "-"], "--jsonl and --csv both name -"),

@@ -163,6 +163,16 @@ def test_a_file_that_is_written_to_is_refused_to_others_until_it_is_closed(tmp_p
     OutputFile(path).stream.close()
 
 
+def test_a_file_that_is_written_to_is_not_replaced_either(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    log = OutputFile(str(path))
+    for replace in (False, True):
+        with pytest.raises(UsageError, match="another program writes to"):
+            write_whole(path, "text\n", replace=replace)
+    log.stream.close()
+    write_whole(path, "text\n", replace=False)
+
+
 def test_a_new_file_is_for_its_owner_and_an_old_one_that_is_added_to_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     OutputFile(str(path)).stream.close()

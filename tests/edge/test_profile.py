@@ -146,6 +146,7 @@ def test_a_name_is_the_same_however_its_letters_are_composed(
         assert read_profile(path).name == name
         assert session_folder(asked_as) == folder.parent / "sessions" / name
         assert [path] == kept_profiles()
+        assert find_profile(str(folder / f"{asked_as}.safetensors")) == path
         path.unlink()
 
 
