@@ -33,6 +33,8 @@ FEWEST_TAKES: Final = 2
 
 LONGEST_TAKE_S: Final = 60.0
 """A take is a sentence or a few; what is longer was not cut into takes."""
+READ_S: Final = 2 * LONGEST_TAKE_S
+"""How much of a file is read at most: a recording of hours is refused without reading it to its end."""
 
 FAINTEST_DBFS: Final = -65.0
 """A take that is nowhere louder is silence."""
@@ -109,9 +111,10 @@ def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
         SourceError: a file cannot be read as sound.
         UsageError: a take is too short for one feature, too long, silent, or the same sound as another.
     """
-    sounds = [read_clip(take.path) for take in takes]
-    for take, sound in zip(takes, sounds, strict=True):
-        _check_sound(take, sound, bundle)
+    sounds = []
+    for take in takes:
+        sounds.append(read_clip(take.path, longest_s=READ_S))
+        _check_sound(take, sounds[-1], bundle)
     _require_different(takes, sounds)
     return sounds
 
@@ -211,8 +214,9 @@ def _check_sound(take: Take, sound: Array, bundle: Bundle) -> None:
             "at least: record it again, or remove its row"
         )
     if duration_s > LONGEST_TAKE_S:
+        more = "more than " if duration_s > READ_S - 1.0 else ""
         raise UsageError(
-            f"{take.path} lasts {duration_s:.0f} s, a take {LONGEST_TAKE_S:.0f} s at most: "
+            f"{take.path} lasts {more}{duration_s:.0f} s, a take {LONGEST_TAKE_S:.0f} s at most: "
             "cut it into takes of a sentence or two"
         )
     loudest = power_spectrogram(sound, front_end).mean(axis=1).max() / front_end.full_scale_power

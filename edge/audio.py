@@ -7,6 +7,7 @@ samples whichever way they came.
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -227,25 +228,39 @@ class SoundFile:
             raise SourceError(f"{self.path} is at {recording.rate} Hz, {expected}: {_convert(self.path)}")
 
 
-def read_clip(path: str | Path) -> Array:
-    """Read a whole sound file as (N,) float32 mono at 16 kHz in [-1, 1].
+def read_clip(path: str | Path, longest_s: float = math.inf) -> Array:
+    """Read a sound file as (N,) float32 mono at 16 kHz in [-1, 1].
 
     The samples are those that a stream of the file delivers, exactly. Where the file is shorter than it
     states, this is a `SoundWarning`.
 
+    Args:
+        path: the file.
+        longest_s: where to stop reading; the file is not checked any further.
+
     Raises:
-        SourceError: the file is missing, empty, not sound, or damaged anywhere.
+        SourceError: the file is missing, empty, not sound, or damaged in what is read.
     """
     pieces: list[Array] = []
     with SoundFile(path) as file:
-        for recording in file.recordings():
-            intake = Intake(recording.rate)
-            pieces += [intake.feed(block) for block in recording.blocks(BLOCK_S)]
-            pieces.append(intake.flush())
+        for samples in _samples(file):
+            pieces.append(samples)
+            longest_s -= len(samples) / SAMPLE_RATE
+            if longest_s <= 0.0:
+                return np.concatenate(pieces)
     file.finish()
     if file.caution:
         warnings.warn(f"{file.path}: {file.caution.message}", SoundWarning, stacklevel=2)
     return np.concatenate(pieces)
+
+
+def _samples(file: SoundFile) -> Iterator[Array]:
+    """Read an open file's recordings as (N,) mono samples at 16 kHz, piece by piece."""
+    for recording in file.recordings():
+        intake = Intake(recording.rate)
+        for block in recording.blocks(BLOCK_S):
+            yield intake.feed(block)
+        yield intake.flush()
 
 
 def _readable(path: Path) -> BinaryIO:

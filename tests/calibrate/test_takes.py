@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +138,23 @@ def test_a_take_that_cannot_be_used_is_named(
     soundfile.write(path, samples, 16_000, "FLOAT")
     with pytest.raises(error, match=f"take.wav.*{said}"):
         read_sounds([Take(path, 0)], load_bundle(default_bundle()))
+
+
+@needs_bundle
+def test_a_recording_of_hours_is_refused_without_reading_it(tmp_path: Path) -> None:
+    path, size = tmp_path / "night.wav", 4 * 3_600 * 192_000  # four hours of 48 kHz stereo, 2.8 GB
+    form = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 2, 48_000, 192_000, 4, 16)
+    header = b"RIFF" + struct.pack("<I", 36 + size) + b"WAVE" + form + b"data" + struct.pack("<I", size)
+    path.write_bytes(header)
+    with path.open("r+b") as file:
+        file.truncate(len(header) + size)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match="lasts more than 120 s, a take 60 s at most"):
+            read_sounds([Take(path, 0)], load_bundle(default_bundle()))
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
 
 
 @needs_bundle
