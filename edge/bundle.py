@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from edge.bounds import (
+    UNREADABLE,
+    build,
+    one_line,
+    read_tensors,
+    require_shallow,
+    require_size,
+    shown,
+    within,
+)
 from edge.errors import BundleError, ModelError
-from edge.files import read_text, replacing
-from edge.frontend import Array, FrontEnd
+from edge.files import is_file, read_text, replacing
+from edge.frontend import FrontEnd
 from edge.head import Head
 from edge.labels import EMOTIONS
 from edge.normaliser import BinStatistics, Levels
+from edge.onnx_file import require_self_contained
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "model.json"
@@ -29,6 +38,9 @@ WINDOW: Final = "window.onnx"
 WEIGHTS: Final = "weights.safetensors"
 CARD: Final = "CARD.md"
 REQUIRED: Final = (HEAD, ENCODER, CLASSIFIER, WINDOW, WEIGHTS, CARD)
+LARGEST_MANIFEST: Final = 2**24
+"""Bytes."""
+READ_AT_ONCE: Final = 2**20
 GOLDEN: Final = "engine/golden.safetensors"
 """Only in bundles for TensorRT: frames (B, T, F), and the embedding and logits the network makes of them.
 
@@ -40,17 +52,17 @@ As metadata "mmtl", JSON: the largest difference in logits that passes, by preci
 class Graphs:
     """What goes into and comes out of the graphs."""
 
-    state_shapes: tuple[tuple[int, ...], ...]
+    state_shapes: tuple[tuple[int, ...], ...] = field(metadata=within(1, 4_096))
     """Shape of each of the encoder's states for one stream, without the batch axis."""
-    feature_size: int
+    feature_size: int = field(metadata=within(1, 2**16))
     """P: values of one feature."""
-    embedding_size: int
+    embedding_size: int = field(metadata=within(1, 2**16))
     """D."""
-    frames_per_feature: int
+    frames_per_feature: int = field(metadata=within(1, 1_000))
     """Frames that one more feature takes: 8, which is 80 ms."""
-    frames_for_first: int
+    frames_for_first: int = field(metadata=within(1, 3_000))
     """Frames that the first feature takes."""
-    window_features: int
+    window_features: int = field(metadata=within(1, 3_000))
     """Features of a full window."""
 
     def frames_of(self, end: int) -> tuple[int, int]:
@@ -65,9 +77,6 @@ class Graphs:
     def features_in(self, frames: int) -> int:
         """Count the features that so many frames complete."""
         return max(0, (frames - self.frames_for_first) // self.frames_per_feature + 1)
-
-
-Constants = TypeVar("Constants", FrontEnd, Levels, Graphs)
 
 
 @dataclass(frozen=True)
@@ -139,10 +148,11 @@ def load_bundle(folder: Path) -> Bundle:
     """
     manifest = read_manifest(folder)
     _check_files(folder, manifest)
+    _check_graphs(folder, manifest)
     try:
-        tensors: dict[str, Array] = load_file(folder / HEAD)
+        tensors, _ = read_tensors(folder / HEAD)
         head, statistics = Head.from_tensors(tensors), BinStatistics.from_tensors(tensors)
-    except (SafetensorError, ModelError) as error:
+    except ModelError as error:
         raise BundleError(f"{folder / HEAD} is damaged ({error}): export the model again") from error
     bundle = Bundle(folder, manifest, head, statistics)
     _check_emotions(bundle)
@@ -157,24 +167,27 @@ def read_manifest(folder: Path) -> Manifest:
         BundleError: it is missing, damaged or of another version.
     """
     path = folder / MANIFEST
-    if not path.is_file():
+    if not is_file(path):
         raise BundleError(
             f"{folder} is not a bundle (it has no {MANIFEST}): name a folder that mmtl export wrote"
         )
     try:
+        require_size(path, LARGEST_MANIFEST)
         described = json.loads(read_text(path))
         version = described.pop("schema_version")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path} is damaged: copy it again or export the model again") from error
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION or type(version) is not int:
         raise BundleError(
-            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: "
+            f"{path} has schema version {shown(version)}, this program reads {SCHEMA_VERSION}: "
             "update mmtl, or export the model again"
         )
     try:
         return _manifest(described)
     except (TypeError, KeyError, ValueError) as error:
-        raise BundleError(f"{path} does not describe a model ({error}): export the model again") from error
+        raise BundleError(
+            f"{path} does not describe a model ({one_line(error)}): export the model again"
+        ) from error
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -195,20 +208,30 @@ def write_head(folder: Path, head: Head, statistics: BinStatistics) -> None:
 def _manifest(described: dict[str, Any]) -> Manifest:
     """Build the manifest; a KeyError, TypeError or ValueError says what is wrong with it."""
     graphs = dict(described["graphs"])
-    graphs["state_shapes"] = tuple(tuple(shape) for shape in graphs["state_shapes"])
+    graphs["state_shapes"] = tuple(
+        _tuple("state_shapes", shape) for shape in _tuple("state_shapes", graphs["state_shapes"])
+    )
     manifest = Manifest(
         **described
         | {
-            "emotions": tuple(described["emotions"]),
-            "front_end": _constants(FrontEnd, described["front_end"]),
-            "levels": _constants(Levels, described["levels"]),
-            "graphs": _constants(Graphs, graphs),
+            "emotions": _tuple("emotions", described["emotions"]),
+            "front_end": build(FrontEnd, described["front_end"]),
+            "levels": build(Levels, described["levels"]),
+            "graphs": build(Graphs, graphs),
         }
     )
     for name, kind in _KINDS.items():
         if not isinstance(getattr(manifest, name), kind):
             raise TypeError(f"{name} is no {kind.__name__}")
+    for name in ("training", "metrics"):
+        require_shallow(name, getattr(manifest, name))
     return manifest
+
+
+def _tuple(name: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{name} cannot be {shown(value)}, expected a list")
+    return tuple(value)
 
 
 _KINDS: Final = {
@@ -218,44 +241,44 @@ _KINDS: Final = {
 }
 
 
-def _constants(kind: type[Constants], described: dict[str, Any]) -> Constants:
-    """Build constants of which every integer is a count, hence above 0, and every number finite."""
-    made = kind(**described)
-    for item in fields(kind):
-        for value in _numbers(getattr(made, item.name)):
-            whole = "int" in str(item.type)
-            fits = type(value) is int or (type(value) is float and not whole)
-            if not fits or not math.isfinite(value) or (whole and value <= 0):
-                raise ValueError(f"{item.name} cannot be {value!r}")
-    return made
-
-
-def _numbers(value: Any) -> list[Any]:
-    """Return a number, or the numbers of nested tuples, as a list."""
-    return [number for item in value for number in _numbers(item)] if isinstance(value, tuple) else [value]
-
-
 def _check_files(folder: Path, manifest: Manifest) -> None:
     outside = [name for name in manifest.files if Path(name).is_absolute() or ".." in Path(name).parts]
     if outside:
-        raise BundleError(f"the bundle {folder} lists {outside[0]!r}, which is not in it: export it again")
+        raise BundleError(
+            f"the bundle {folder} lists {shown(outside[0])}, which is not in it: export it again"
+        )
     names = dict.fromkeys((*REQUIRED, *manifest.files))
-    missing = [name for name in names if name not in manifest.files or not (folder / name).is_file()]
+    missing = [name for name in names if name not in manifest.files or not is_file(folder / name)]
     if missing:
-        raise BundleError(f"the bundle {folder} lacks {', '.join(missing)}: copy it again or export it again")
-    changed = [name for name in names if _sha256(folder / name) != manifest.files[name]]
+        raise BundleError(
+            f"the bundle {folder} lacks {one_line(', '.join(missing))}: copy it again or export it again"
+        )
+    try:
+        changed = [name for name in names if _sha256(folder / name) != manifest.files[name]]
+    except OSError as error:
+        raise BundleError(f"cannot read the bundle {folder} ({error.strerror}): copy it again") from error
     if changed:
         raise BundleError(
-            f"{', '.join(changed)} in the bundle {folder} is not what was exported (its SHA-256 differs): "
-            "copy it again or export it again"
+            f"{one_line(', '.join(changed))} in the bundle {folder} is not what was exported (its SHA-256 "
+            "differs): copy it again or export it again"
         )
+
+
+def _check_graphs(folder: Path, manifest: Manifest) -> None:
+    """Refuse graphs that name other files, before any runtime reads them."""
+    for name in manifest.files:
+        if Path(name).suffix == ".onnx":
+            try:
+                require_self_contained((folder / name).read_bytes())
+            except ModelError as error:
+                raise BundleError(f"{folder / name} {error}: export the model again") from error
 
 
 def _check_emotions(bundle: Bundle) -> None:
     emotions = bundle.manifest.emotions
     if emotions != EMOTIONS:
         raise BundleError(
-            f"the bundle {bundle.folder} tells {', '.join(map(str, emotions))} apart, this program "
+            f"the bundle {bundle.folder} tells {one_line(', '.join(map(str, emotions)))} apart, this program "
             f"{', '.join(EMOTIONS)}: use the program that wrote it"
         )
 
@@ -279,4 +302,8 @@ def _check_sizes(bundle: Bundle) -> None:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(READ_AT_ONCE):
+            digest.update(piece)
+    return digest.hexdigest()

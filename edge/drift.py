@@ -33,6 +33,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from edge.bounds import tensor
 from edge.errors import ModelError
 from edge.events import Drift
 from edge.frontend import Array
@@ -46,6 +47,10 @@ FEWEST_WINDOWS: Final = 20
 
 _SPREADS: Final = (4.0, 0.3, 1e-3)
 """Smallest spread of the level (dB), the entropy (nats) and a feature: an even session is no strict one."""
+MOST_FIGURE: Final = 1e4
+"""Magnitude of a mean or spread in a file."""
+LEAST_SPREAD: Final = 1e-4
+"""Of a spread in a file."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +92,20 @@ class Reference:
         """Read what `tensors` wrote; None where there is nothing of it.
 
         Raises:
-            ModelError: one array is missing, their shapes differ or a number is not usable.
+            ModelError: one array is missing or of another type, their shapes differ or a number is not
+                usable.
         """
         mean, spread = tensors.get("reference.mean"), tensors.get("reference.spread")
         if mean is None and spread is None:
             return None
-        if mean is None or spread is None or mean.ndim != 1 or mean.shape != spread.shape:
+        try:
+            mean = tensor(tensors, "reference.mean", 1, -MOST_FIGURE, MOST_FIGURE)
+            spread = tensor(tensors, "reference.spread", 1, LEAST_SPREAD, MOST_FIGURE)
+        except ModelError as error:
+            raise ModelError(f"the figures of the calibration session are not usable: {error}") from error
+        if mean.shape != spread.shape:
             raise ModelError("the figures of the calibration session do not fit together")
-        if not (np.isfinite(mean).all() and np.isfinite(spread).all() and (spread > 0).all()):
-            raise ModelError("the figures of the calibration session are not usable")
-        return Reference(np.asarray(mean, np.float32), np.asarray(spread, np.float32))
+        return Reference(mean, spread)
 
 
 def figures(level_dbfs: float, inputs: Array, probs: Array) -> Array:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from edge.bounds import UNREADABLE, build, one_line, read_tensors, tensor, within
 from edge.bundle import GOLDEN, WINDOW, Bundle, engine_graph
 from edge.engine import WindowEngine
 from edge.errors import BundleError, UsageError, VerificationError
@@ -23,6 +23,18 @@ TOLERANCE: Final = {"fp32": 1e-3, "fp16": 2e-2}
 
 In FP32 ten times what an export may differ by: a GPU adds up in another order than a CPU.
 """
+
+
+MOST_VALUE: Final = 1e6
+"""Magnitude of a value in the golden windows."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest difference that passes, by precision, as a bundle states it."""
+
+    fp32: float = field(metadata=within(0.0, 10.0))
+    fp16: float = field(metadata=within(0.0, 10.0))
 
 
 @dataclass(frozen=True)
@@ -99,15 +111,20 @@ def reference_of(bundle: Bundle) -> Reference:
 
 def _golden(bundle: Bundle, path: Path) -> Reference:
     """Read the windows that were exported with the bundle, and what the network made of them."""
-    front_end = bundle.manifest.front_end
+    front_end, graphs = bundle.manifest.front_end, bundle.manifest.graphs
     try:
-        with safe_open(path, "np") as file:
-            frames, embedding, logits = (file.get_tensor(name) for name in ("frames", "embedding", "logits"))
-            described = json.loads(file.metadata()["mmtl"])["tolerance"]
-        tolerance = {precision: float(described[precision]) for precision in PRECISIONS}
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise BundleError(f"{path} is damaged ({error}): export the model again") from error
-    if frames.dtype != np.float32 or frames.shape != (len(logits), front_end.window_frames, front_end.bins):
+        tensors, metadata = read_tensors(path)
+        frames = tensor(tensors, "frames", 3, -MOST_VALUE, MOST_VALUE)
+        embedding, logits = (
+            tensor(tensors, name, 2, -MOST_VALUE, MOST_VALUE) for name in ("embedding", "logits")
+        )
+        described = json.loads(metadata["mmtl"])["tolerance"]
+        tolerance = asdict(build(Tolerance, {precision: described[precision] for precision in PRECISIONS}))
+    except (*UNREADABLE, KeyError, TypeError) as error:
+        raise BundleError(f"{path} is damaged ({one_line(error)}): export the model again") from error
+    windows = len(frames)
+    shapes = ((windows, front_end.window_frames, front_end.bins), (windows, graphs.embedding_size))
+    if (frames.shape, embedding.shape) != shapes or len(logits) != windows:
         raise BundleError(f"{path} does not hold windows of this model: export the model again")
     return Reference(frames, embedding, logits, tolerance)
 

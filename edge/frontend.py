@@ -7,11 +7,12 @@ frame, not divided by anything.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.bounds import within
 from edge.history import History
 
 Array = NDArray[np.float32]
@@ -26,15 +27,15 @@ class FrontEnd:
     one is time-folded onto the `n_fft` points, which samples the long window's spectrum exactly.
     """
 
-    sample_rate: int = 16_000
+    sample_rate: int = field(default=16_000, metadata=within(8_000, 48_000))
     """Hz."""
-    win_length_ms: int = 40
-    hop_length_ms: int = 10
-    n_fft: int = 800
+    win_length_ms: int = field(default=40, metadata=within(1, 500))
+    hop_length_ms: int = field(default=10, metadata=within(1, 100))
+    n_fft: int = field(default=800, metadata=within(16, 8_192))
     """Points of the DFT: bins of 20 Hz at 16 kHz."""
-    bins: int = 200
+    bins: int = field(default=200, metadata=within(1, 4_097))
     """DFT bins kept, from 0 Hz up: 0 to 4 kHz."""
-    window_ms: int = 3000
+    window_ms: int = field(default=3000, metadata=within(100, 30_000))
     """What the model sees at once."""
 
     @property

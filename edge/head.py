@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
+from edge.bounds import tensor
 from edge.errors import ModelError
 from edge.frontend import Array
+
+MOST_WEIGHT: Final = 1e4
+"""Magnitude of a weight or bias; training gives less than 10, and three layers of this stay finite."""
+TEMPERATURES: Final = (0.01, 100.0)
 
 
 @dataclass(frozen=True)
@@ -65,18 +71,18 @@ class Head:
         """Read what `tensors` wrote.
 
         Raises:
-            ModelError: a tensor is missing, the shapes do not fit together or a number is not usable.
-                Only the caller knows the file and the remedy.
+            ModelError: a tensor is missing or of another type, the shapes do not fit together or a
+                number is not usable. Only the caller knows the file and the remedy.
         """
-        names = [field.name for field in fields(Head)]
-        missing = [name for name in names if f"head.{name}" not in tensors]
-        if missing:
-            raise ModelError(f"the head has no {', '.join(missing)}")
-        arrays = {name: np.asarray(tensors[f"head.{name}"], np.float32) for name in names}
-        temperature = arrays.pop("temperature")
+        layers = {
+            f"{name}_{kind}": tensor(tensors, f"head.{name}_{kind}", ndim, -MOST_WEIGHT, MOST_WEIGHT)
+            for name in ("fc1", "fc2", "fc3")
+            for kind, ndim in (("weight", 2), ("bias", 1))
+        }
+        temperature = tensor(tensors, "head.temperature", 1, *TEMPERATURES)
         if temperature.size != 1:
             raise ModelError(f"the head has {temperature.size} temperatures, not one")
-        head = Head(**arrays, temperature=temperature.item())
+        head = Head(**layers, temperature=temperature.item())
         head._check()
         return head
 
@@ -86,14 +92,10 @@ class Head:
             (self.fc2_weight, self.fc2_bias),
             (self.fc3_weight, self.fc3_bias),
         ]
-        flat = all((weight.ndim, bias.ndim) == (2, 1) for weight, bias in layers)
-        if not flat or any(len(weight) != len(bias) for weight, bias in layers):
+        if any(len(weight) != len(bias) for weight, bias in layers):
             raise ModelError("the head's weights and biases do not fit together")
         if any(below.shape[0] != above.shape[1] for (below, _), (above, _) in pairwise(layers)):
             raise ModelError("the head's layers do not fit together")
-        finite = all(np.isfinite(array).all() for layer in layers for array in layer)
-        if not finite or not 0.0 < self.temperature < 100.0:
-            raise ModelError("the head holds numbers that are not usable")
 
 
 def softmax(logits: Array) -> Array:

@@ -8,36 +8,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 
+from edge.bounds import tensor, within
 from edge.errors import ModelError
 from edge.frontend import Array
 
 DECIBEL = math.log(10.0) / 10.0
 """One decibel of power in nats."""
+MOST_MEAN: Final = 100.0
+"""Nats: the logarithm of any power that float32 can hold, and of `Levels.eps`, is smaller."""
+LEAST_STD: Final = 1e-3
+MOST_STD: Final = 100.0
+"""Nats, of the standard deviation of a bin; speech has 3 to 5."""
 
 
 @dataclass(frozen=True)
 class Levels:
     """How the level of the stream is followed. Levels are natural logarithms of mean bin power."""
 
-    reference: float = 0.0
+    reference: float = field(default=0.0, metadata=within(-50.0, 50.0))
     """Mean level of the speech frames of the training set: the first guess for a new stream."""
-    prior_frames: float = 20.0
+    prior_frames: float = field(default=20.0, metadata=within(1.0, 1e6))
     """Frames of speech that the first guess is worth."""
-    memory_frames: float = 2000.0
+    memory_frames: float = field(default=2000.0, metadata=within(1.0, 1e6))
     """Frames of speech over which the estimate averages once it has heard that many (20 s)."""
-    gate_db: float = 20.0
+    gate_db: float = field(default=20.0, metadata=within(0.0, 200.0))
     """A frame counts as speech within so much of the recent peak ..."""
-    peak_decay_db: float = 0.003
+    peak_decay_db: float = field(default=0.003, metadata=within(0.0, 10.0))
     """... which falls by so much each frame (0.3 dB a second) ..."""
-    quiet_start_db: float = 20.0
+    quiet_start_db: float = field(default=20.0, metadata=within(0.0, 200.0))
     """... and starts so far below the reference."""
-    faintest_db: float = 60.0
+    faintest_db: float = field(default=60.0, metadata=within(0.0, 200.0))
     """A frame so far below the reference is silence, however long ago the peak was."""
-    eps: float = 1e-5
+    eps: float = field(default=1e-5, metadata=within(1e-10, 1.0))
     """Added to the power after the gain, where speech has a mean bin power of 1."""
 
 
@@ -103,17 +110,14 @@ class BinStatistics:
         """Read what `tensors` wrote.
 
         Raises:
-            ModelError: one is missing, their shapes differ or a number is not usable. Only the
-                caller knows the file and the remedy.
+            ModelError: one is missing or of another type, their shapes differ, or a number is not
+                usable. Only the caller knows the file and the remedy.
         """
-        mean, std = tensors.get("statistics.mean"), tensors.get("statistics.std")
-        if mean is None or std is None:
-            raise ModelError("the statistics of the bins are missing")
-        if mean.ndim != 1 or mean.shape != std.shape:
+        mean = tensor(tensors, "statistics.mean", 1, -MOST_MEAN, MOST_MEAN)
+        std = tensor(tensors, "statistics.std", 1, LEAST_STD, MOST_STD)
+        if mean.shape != std.shape:
             raise ModelError(f"the statistics of the bins have the shapes {mean.shape} and {std.shape}")
-        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
-            raise ModelError("the statistics of the bins hold numbers that are not usable")
-        return BinStatistics(np.asarray(mean, np.float32), np.asarray(std, np.float32))
+        return BinStatistics(mean, std)
 
     def shrunk(self, speaker: BinStatistics, frames: float, prior_frames: float) -> BinStatistics:
         """Move towards a speaker's own statistics as far as their amount of speech allows.

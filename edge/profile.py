@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,9 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 from unicodedata import normalize
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from edge.bounds import UNREADABLE, build, one_line, read_tensors, require_shallow, require_size, shown
 from edge.bundle import Bundle
 from edge.drift import Reference
 from edge.errors import ModelError, ProfileError, UsageError
@@ -196,15 +196,18 @@ def read_profile(path: Path) -> Profile:
         ProfileError: it is missing, damaged or of another version.
     """
     described, tensors = _read(path)
-    if described.get("profile_version") != PROFILE_VERSION:
+    version = described.get("profile_version")
+    if version != PROFILE_VERSION or type(version) is not int:
         raise ProfileError(
-            f"{path} is a profile of version {described.get('profile_version')}, this program reads "
+            f"{path} is a profile of version {shown(version)}, this program reads "
             f"{PROFILE_VERSION}: run mmtl calibrate again"
         )
     try:
         return _profile(name_of(path), described, tensors)
-    except (ModelError, KeyError, TypeError, ValueError) as error:
-        raise ProfileError(f"{path} is not a whole profile ({error}): run mmtl calibrate again") from error
+    except (ModelError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ProfileError(
+            f"{path} is not a whole profile ({one_line(error)}): run mmtl calibrate again"
+        ) from error
 
 
 def load_profile(path: Path, bundle: Bundle) -> Profile:
@@ -272,12 +275,13 @@ def _profile(name: str, described: Mapping[str, Any], tensors: dict[str, Array])
     bundle, verdict, report = described["bundle"], described["verdict"], described["report"]
     if verdict not in (ADOPTED, REJECTED) or not isinstance(bundle, str) or not isinstance(report, dict):
         raise ValueError("its bundle, verdict or report is none")
+    require_shallow("report", report)
     made = described.get("made")
     return Profile(
         name=name,
         bundle=bundle,
         head=Head.from_tensors(tensors),
-        levels=_levels(described["levels"]),
+        levels=build(Levels, described["levels"]),
         statistics=BinStatistics.from_tensors(tensors),
         verdict=verdict,
         report=report,
@@ -286,27 +290,16 @@ def _profile(name: str, described: Mapping[str, Any], tensors: dict[str, Array])
     )
 
 
-def _levels(described: Mapping[str, Any]) -> Levels:
-    levels = Levels(**described)
-    for name, value in asdict(levels).items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{name} cannot be {value!r}")
-    return levels
-
-
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     if not is_file(path):
         raise ProfileError(f"there is no profile {path}: run mmtl calibrate")
     if not os.access(path, os.R_OK):
         raise ProfileError(f"cannot read the profile {path}: see that this user may")
-    if path.stat().st_size > LARGEST_BYTES:
-        raise _damaged(path)
     try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        require_size(path, LARGEST_BYTES)
+        tensors, metadata = read_tensors(path)
         described = json.loads(metadata["mmtl"])
-    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+    except (*UNREADABLE, KeyError) as error:
         raise _damaged(path) from error
     if not isinstance(described, dict) or metadata.get("sha256") != _sha256(metadata["mmtl"], tensors):
         raise _damaged(path)

@@ -29,7 +29,7 @@ def read_source(path: Path) -> Source:
         ModelError: it is neither, or it is damaged.
     """
     if not path.is_dir():
-        return Source(_finite(load_checkpoint(path), path))
+        return Source(load_checkpoint(path))
     if not is_bundle(path):
         raise ModelError(
             f"{path} is a folder without a model: name the best.safetensors of a run folder, "
@@ -37,11 +37,3 @@ def read_source(path: Path) -> Source:
         )
     manifest = load_bundle(path).manifest
     return Source(load_checkpoint(path / WEIGHTS), manifest.name, manifest.metrics)
-
-
-def _finite(checkpoint: Checkpoint, path: Path) -> Checkpoint:
-    """Return a checkpoint, unless a bundle's own checks would refuse what is made of it."""
-    broken = [name for name, value in checkpoint.net.state_dict().items() if not value.isfinite().all()]
-    if broken:
-        raise ModelError(f"{path} holds numbers that are not finite, in {broken[0]}: train again")
-    return checkpoint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from edge.bounds import build, one_line, shown, within
 from edge.errors import ModelError
 from edge.files import replacing
 from edge.frontend import FrontEnd
+from edge.head import TEMPERATURES
 from edge.normaliser import BinStatistics, Levels
 from train.model import Architecture, EmotionNet
 from train.segments import Normalisation
@@ -33,6 +35,13 @@ class Checkpoint:
     """Options, corpora, speakers, scores: plain JSON."""
     temperature: float | None = None
     """Fitted on validation speakers; None: never fitted."""
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What was fitted after the training."""
+
+    temperature: float | None = field(metadata=within(*TEMPERATURES))
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -57,22 +66,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU, ready to evaluate.
 
     Raises:
-        ModelError: the file is missing, damaged, of another version or another architecture.
+        ModelError: the file is missing, damaged, of another version or another architecture, or a number
+            in it cannot be used.
     """
     described, tensors = _read(path)
-    if described.get("checkpoint_version") != CHECKPOINT_VERSION:
+    version = described.get("checkpoint_version")
+    if version != CHECKPOINT_VERSION or type(version) is not int:
         raise ModelError(
-            f"{path} is a checkpoint of version {described.get('checkpoint_version')}, this program reads "
+            f"{path} is a checkpoint of version {shown(version)}, this program reads "
             f"version {CHECKPOINT_VERSION}: train again or use the program that wrote it"
         )
     try:
-        statistics = BinStatistics(*(tensors.pop(f"statistics.{name}").numpy() for name in ("mean", "std")))
-        net = EmotionNet(_architecture(described["architecture"]))
+        statistics = BinStatistics.from_tensors(
+            {f"statistics.{name}": tensors.pop(f"statistics.{name}").numpy() for name in ("mean", "std")}
+        )
+        arch, front_end = _architecture(described["architecture"]), build(FrontEnd, described["front_end"])
+        _require_usable(arch, tensors)
+        net = EmotionNet(arch)
         net.load_state_dict(tensors)
-        front_end, levels = FrontEnd(**described["front_end"]), Levels(**described["levels"])
-        training, temperature = described["training"], described["temperature"]
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{path} does not describe a model of this program: {_first_line(error)}") from error
+        levels, training = build(Levels, described["levels"]), _table(described["training"])
+        temperature = build(_Fitted, {"temperature": described["temperature"]}).temperature
+    except (ModelError, TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{path} does not describe a model of this program: {one_line(error)}") from error
     return Checkpoint(
         net=net.eval(),
         front_end=front_end,
@@ -89,22 +104,37 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, "pt") as file:
             described = dict(json.loads((file.metadata() or {})["mmtl"]))
             return described, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{path} is not a checkpoint of mmtl, or is damaged: {_first_line(error)}"
-        ) from error
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not a checkpoint of mmtl, or is damaged: {one_line(error)}") from error
 
 
 def _architecture(described: dict[str, Any]) -> Architecture:
-    described["channels"] = tuple(described["channels"])
-    described["kernels"] = tuple(tuple(kernel) for kernel in described["kernels"])
-    return Architecture(**described)
+    sizes = {
+        "channels": tuple(described["channels"]),
+        "kernels": tuple(tuple(kernel) for kernel in described["kernels"]),
+    }
+    return build(Architecture, described | sizes)
+
+
+def _table(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{shown(value)} arrived, expected a table")
+    return value
+
+
+def _require_usable(arch: Architecture, tensors: dict[str, Tensor]) -> None:
+    """Check sizes, types and numbers of the tensors, before memory is taken for what is described."""
+    with torch.device("meta"):
+        expected = EmotionNet(arch).state_dict()
+    for name, tensor in expected.items():
+        found = tensors.get(name)
+        if found is None or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+            what = "missing" if found is None else f"{tuple(found.shape)} of {found.dtype}"
+            raise ValueError(f"{name} is {what}, expected {tuple(tensor.shape)} of {tensor.dtype}")
+        if not found.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite: train again")
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Safetensors stores plain row-major tensors only; channels_last ones are not."""
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -6,13 +6,14 @@ Axes: every kernel is time x frequency, as the paper's N x M. Shapes by letter: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from edge.bounds import within
 from edge.labels import DIMENSION_CLASSES, EMOTIONS
 
 POOL = 2
@@ -23,29 +24,29 @@ POOL = 2
 class Architecture:
     """Sizes and variants. The defaults are what ships; `paper()` is the paper's own."""
 
-    bins: int = 200
-    channels: tuple[int, int, int] = (16, 24, 32)
-    kernels: tuple[tuple[int, int], ...] = ((12, 16), (8, 12), (5, 7))
+    bins: int = field(default=200, metadata=within(8, 4_097))
+    channels: tuple[int, int, int] = field(default=(16, 24, 32), metadata=within(1, 4_096))
+    kernels: tuple[tuple[int, int], ...] = field(default=((12, 16), (8, 12), (5, 7)), metadata=within(1, 64))
     """(time, frequency) of each convolution."""
     time_padding: Literal["valid", "same"] = "valid"
     """`valid`: a feature never depends on where a window starts, so it can be streamed."""
     batch_norm: bool = True
     """Differs: normalises after each convolution; folded into it on export."""
-    projection: int | None = 128
+    projection: int | None = field(default=128, metadata=within(1, 2**16))
     """Differs: reduces the 800 values of a feature before the LSTM; None for the paper's."""
-    hidden: int = 128
+    hidden: int = field(default=128, metadata=within(1, 4_096))
     """LSTM units per direction."""
     pooling: Literal["last", "mean"] = "mean"
     """How the BiLSTM's outputs become one vector: the last state of each direction, or the mean."""
-    fully_connected: int = 64
-    dimensions: int = 3
+    fully_connected: int = field(default=64, metadata=within(1, 4_096))
+    dimensions: int = field(default=3, metadata=within(1, 3))
     """How many of valence, arousal and dominance are auxiliary tasks."""
     heads: Literal["shared", "separate"] = "shared"
     """Whether the dimensions share one 4-way output, as the paper, or have one each."""
     emotions: Literal["transferred", "direct"] = "transferred"
     """Emotions by the transfer learner from the auxiliary logits, or (plain multi-task learning)
     from four more outputs of FC 2, which the transfer learner then only selects."""
-    dropout: float = 0.2
+    dropout: float = field(default=0.2, metadata=within(0.0, 0.99))
 
     def __post_init__(self) -> None:
         """Refuse a combination in which one output would mean two things."""

@@ -29,6 +29,10 @@ from edge.errors import BundleError
 Edit = Callable[[dict[str, Any]], object]
 
 
+EMPTY_GRAPH = b"\x3a\x00"
+"""As ONNX: a model with a graph in which there is nothing."""
+
+
 def edit(folder: Path, change: Edit) -> None:
     described = json.loads((folder / MANIFEST).read_text("utf-8"))
     change(described)
@@ -77,7 +81,7 @@ def test_a_truncated_file_is_noticed(bundle_folder: Path) -> None:
 def with_more(folder: Path, name: str = "engine/more.onnx") -> Path:
     """List one more file than a bundle must have."""
     (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_text("a graph")
+    (folder / name).write_bytes(EMPTY_GRAPH)
     write_manifest(folder, replace(read_manifest(folder), files={name: ""}))
     return folder / name
 

@@ -75,16 +75,18 @@ def test_a_missing_tensor_is_named(head: Head, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("fc1_weight", np.zeros((64,)), "fit together"),
+        ("fc1_weight", np.zeros((64,)), "expected 2 axes"),
         ("fc1_bias", np.zeros(63), "fit together"),
         ("fc2_weight", np.zeros((4, 65)), "fit together"),
-        ("fc3_bias", np.zeros((4, 1)), "fit together"),
-        ("fc3_bias", np.array(0.0), "fit together"),
+        ("fc3_bias", np.zeros((4, 1)), "expected 1 axes"),
+        ("fc3_bias", np.array(0.0), "expected 1 axes"),
         ("fc2_bias", np.full(4, np.nan), "not usable"),
         ("fc1_weight", np.full((64, 256), np.inf), "not usable"),
         ("temperature", np.zeros(1), "not usable"),
         ("temperature", np.full(1, np.nan), "not usable"),
-        ("temperature", np.zeros(0), "temperatures"),
+        ("temperature", np.zeros(0), "temperature has the shape"),
+        ("temperature", np.full(1, 1e-45), "not usable"),
+        ("fc2_weight", np.full((4, 64), -1e30), "not usable"),
         ("temperature", np.ones(2), "temperatures"),
     ],
 )

@@ -237,7 +237,7 @@ def test_the_model_goes_along_whole_with_the_graphs_for_engines(
     quick: None, bundle_copy: Bundle, tmp_path: Path
 ) -> None:
     graph = engine_graph("lstm", "fp16")
-    write(bundle_copy.folder / graph, "graph")
+    write(bundle_copy.folder / graph, ":\0")  # as ONNX: an empty graph
     write(bundle_copy.folder / "engine" / "window.plan", "an engine of this machine")
     write_manifest(bundle_copy.folder, replace(bundle_copy.manifest, files={graph: ""}))
     bundle = load_bundle(bundle_copy.folder)

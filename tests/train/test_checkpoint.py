@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from edge.errors import ModelError
 from tests.train.synthetic import TINY, tiny_checkpoint
@@ -125,6 +127,59 @@ def test_another_version_is_refused(saved: Path) -> None:
 def test_a_description_that_does_not_fit_is_refused(saved: Path, change: dict[str, Any]) -> None:
     rewrite(saved, **change)
     assert "does not describe a model" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        *(("architecture", "hidden", value) for value in (0, -1, 9, 2**31, 10**400, 8.0, True, "8", None)),
+        *(("architecture", "projection", value) for value in (0, 2**31, 1.5, False)),
+        *(("architecture", "channels", value) for value in ([2, 3], [2, 3, 2**31], [2, 3, 0], "234", 5)),
+        *(("architecture", "kernels", value) for value in ([[12, 16]], [[12, 16], [8, 12], [5, 2**31]], [5])),
+        *(("architecture", "dropout", value) for value in (-0.1, 1.0, float("nan"), "0")),
+        *(("architecture", "pooling", value) for value in ("max", None, 1)),
+        ("architecture", "batch_norm", 1),
+        *(("front_end", "n_fft", value) for value in (0, 2**31, 800.0, True)),
+        ("front_end", "sample_rate", 2),
+        *(("levels", "eps", value) for value in (0, 1e-45, float("inf"), 10**400)),
+        *((None, "temperature", value) for value in (0.0, 1e-45, -1, float("nan"), 10**400, "1", True)),
+        *((None, "training", value) for value in ((), 3, None)),
+        *((None, "checkpoint_version", value) for value in (True, 1.0, "1\n", 10**400)),
+    ],
+)
+def test_a_number_that_cannot_be_used_is_refused_in_one_line(
+    saved: Path, part: str | None, key: str, value: object
+) -> None:
+    described = described_in(saved)
+    rewrite(saved, **({part: {**described[part], key: value}} if part else {key: value}))
+    assert len(refusal(saved)) < 600
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda weight, value=value: weight.fill_(value) for value in (float("nan"), float("inf"))),
+        *(lambda weight, kind=kind: weight.to(kind) for kind in (torch.float64, torch.int32, torch.bfloat16)),
+        lambda weight: weight[:-1],
+        lambda weight: weight[None],
+    ],
+)
+@pytest.mark.parametrize("name", ["meta.fc1.weight", "meta.lstm.bias_hh_l0"])
+def test_a_tensor_that_cannot_be_used_is_refused_in_one_line(
+    saved: Path, name: str, change: Callable[[Tensor], Tensor]
+) -> None:
+    tensors, described = load_file(saved), described_in(saved)
+    tensors[name] = change(tensors[name]).contiguous()
+    save_file(tensors, saved, {"mmtl": json.dumps(described)})
+    assert name in refusal(saved)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0, 1e-45, -1.0, 1e30])
+def test_statistics_that_cannot_be_used_are_refused(saved: Path, value: float) -> None:
+    tensors, described = load_file(saved), described_in(saved)
+    tensors["statistics.std"][3] = value
+    save_file(tensors, saved, {"mmtl": json.dumps(described)})
+    assert "statistics.std are not usable" in refusal(saved)
 
 
 def test_a_description_of_another_kind_is_refused(saved: Path) -> None:
