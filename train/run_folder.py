@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import UsageError
-from edge.files import lock, replacing
+from edge.files import lock, may_write, replacing, require_writable
 from edge.outputs import require_free
 from train.plots import plot_curves
 
@@ -77,9 +77,9 @@ class RunFolder:
         """Make the folder, and keep other runs out of it.
 
         Raises:
-            UsageError: a run is under way in it.
+            UsageError: a run is under way in it, or it cannot be written to.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        require_writable(self.path)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             if lock(descriptor) is False:
@@ -94,8 +94,11 @@ class RunFolder:
         """Check that the folder holds no run, or one of the same configuration to go on with.
 
         Raises:
-            UsageError: it holds a run and `resume` is off, or another run, or files that are no run's.
+            UsageError: it holds a run and `resume` is off, or another run, or files that are no run's; or it
+                cannot be written to.
         """
+        if not may_write(self.path):
+            raise UsageError(f"cannot write to {self.path}: name a folder you may write to")
         if not self.config.exists():
             for file in self.files:
                 require_free(file, replace=False)

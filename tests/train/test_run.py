@@ -175,6 +175,13 @@ def test_a_file_that_a_run_would_overwrite_is_refused_and_stays(
     assert (tmp_path / "run" / name).read_text() == "mine"
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused(train: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file in the way")
+    with pytest.raises(UsageError, match=r"cannot write to .*run: name a folder"):
+        train()
+    assert (tmp_path / "run").read_text() == "a file in the way"
+
+
 def test_two_runs_do_not_write_to_one_folder(train: Callable[..., Path]) -> None:
     folder = train()
     before = records_of(folder)
