@@ -40,7 +40,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
     beside `path` is removed first.
 
     Args:
-        path: where the file shall be; its folder is made.
+        path: of the file; its folder is made.
         mode: permissions of the file.
 
     Raises:
@@ -70,7 +70,7 @@ def replacing_folder(folder: Path, mode: int | None = None) -> Iterator[Path]:
     An error inside leaves `folder` as it was and nothing else behind.
 
     Args:
-        folder: where the new folder shall be; the folder above it is made.
+        folder: of the result; the folder above it is made.
         mode: permissions of the folder; those that it was made with, if not given.
 
     Raises:
