@@ -1,0 +1,149 @@
+"""The head on cached features: its inputs, its episodes, and that each algorithm learns what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edge.labels import EMOTIONS
+from train.corpora import Clip, with_derived_ratings
+from train.episodes import EpisodeDraw, Episodes, clip_means
+from train.feature_cache import Features
+from train.head_training import Algorithm, HeadOptions, train_head
+from train.speaker_head import (
+    PRIOR_CLIPS,
+    HeadArchitecture,
+    SpeakerHead,
+    fit_statistics,
+    head_inputs,
+    shrunken_baseline,
+)
+
+SIZE = 6
+TAKES = 4
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[Clip]:
+    return with_derived_ratings(
+        Clip(Path(f"{speaker}-{emotion}-{take}.wav"), "toy", f"s{speaker}", emotion)
+        for speaker in range(6)
+        for emotion in EMOTIONS
+        for take in range(TAKES)
+    )
+
+
+@pytest.fixture(scope="module")
+def features(clips: list[Clip]) -> Features:
+    """Two windows a clip: the emotion moves one value from where the speaker's own level is."""
+    rng = np.random.default_rng(0)
+    level = {f"s{speaker}": rng.normal(0.0, 2.0, SIZE) for speaker in range(6)}
+    values = [
+        level[clip.speaker] + 1.5 * np.eye(SIZE)[EMOTIONS.index(clip.emotion)] + rng.normal(0.0, 0.1, SIZE)
+        for clip in clips
+        for _ in range(2)
+    ]
+    numbers = np.repeat(np.arange(len(clips)), 2)
+    return Features(np.array(values, np.float16), numbers, np.full(len(numbers), 300))
+
+
+def episodes(
+    clips: list[Clip], features: Features, draw: EpisodeDraw | None = None, seed: int = 0
+) -> Episodes:
+    statistics = fit_statistics(np.asarray(features.values, np.float32))
+    return Episodes(clips, [features], statistics, draw or EpisodeDraw(speakers=4, samples=16), seed)
+
+
+def test_a_baseline_is_shrunk_to_the_training_mean_which_stands_for_none() -> None:
+    ones = np.ones((3, SIZE), np.float32)
+    np.testing.assert_array_equal(shrunken_baseline([], SIZE), np.zeros(SIZE))
+    np.testing.assert_allclose(shrunken_baseline(ones, SIZE), 3 / (3 + PRIOR_CLIPS) * np.ones(SIZE))
+    many = np.ones((10_000, SIZE), np.float32)
+    np.testing.assert_allclose(shrunken_baseline(many, SIZE), np.ones(SIZE), atol=1e-3)
+
+
+def test_inputs_are_absolute_then_relative() -> None:
+    inputs = head_inputs(np.full((2, SIZE), 3.0, np.float32), np.full(SIZE, 1.0, np.float32))
+    np.testing.assert_array_equal(inputs[:, :SIZE], 3.0)
+    np.testing.assert_array_equal(inputs[:, SIZE:], 2.0)
+
+
+def test_statistics_standardise_the_values_they_were_fitted_to(features: Features) -> None:
+    values = np.asarray(features.values, np.float32)
+    standardised = fit_statistics(values).standardised(values)
+    np.testing.assert_allclose(standardised.mean(axis=0), 0.0, atol=1e-4)
+    np.testing.assert_allclose(standardised.std(axis=0), 1.0, atol=1e-3)
+
+
+def test_clip_means_average_the_windows_of_each_clip() -> None:
+    values = np.array([[1.0], [3.0], [5.0]], np.float32)
+    np.testing.assert_array_equal(clip_means(values, np.array([0, 0, 2]), 3), [[2.0], [0.0], [5.0]])
+
+
+def test_an_episode_is_of_one_speaker_with_ratings_and_even_emotions(
+    clips: list[Clip], features: Features
+) -> None:
+    counts = np.zeros(len(EMOTIONS))
+    for speakers in episodes(clips, features).steps(30):
+        for samples in speakers:
+            assert samples.frames.shape == (16, 2 * SIZE)
+            assert samples.ratings.shape == (3, 16)
+            assert (samples.ratings >= 0).all()
+            counts += np.bincount(samples.emotion.numpy(), minlength=len(EMOTIONS))
+    assert counts.min() > 0.85 * counts.max()
+
+
+def test_the_share_without_a_baseline_is_as_asked(clips: list[Clip], features: Features) -> None:
+    draw = EpisodeDraw(speakers=4, samples=4, without=0.35)
+    relative = [
+        bool((samples.frames[:, :SIZE] != samples.frames[:, SIZE:]).any())
+        for speakers in episodes(clips, features, draw).steps(100)
+        for samples in speakers
+    ]
+    assert np.mean(relative) == pytest.approx(0.65, abs=0.06)
+
+
+def test_a_seed_determines_the_episodes(clips: list[Clip], features: Features) -> None:
+    one, two, other = (next(episodes(clips, features, seed=seed).steps(1))[0].frames for seed in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def recall(head: SpeakerHead, clips: list[Clip], features: Features, shots: int) -> float:
+    """Score each speaker's last takes, with their first neutral and angry takes as the baseline."""
+    values = fit_statistics(np.asarray(features.values, np.float32)).standardised(
+        np.asarray(features.values, np.float32)
+    )
+    right = []
+    for speaker in sorted({clip.speaker for clip in clips}):
+        own = [number for number, clip in enumerate(clips) if clip.speaker == speaker]
+        means = clip_means(values, features.clip, len(clips))
+        baseline = shrunken_baseline(means[[number for number in own if number % TAKES < shots]], SIZE)
+        query = [number for number in own if number % TAKES == TAKES - 1]
+        logits = head(torch.from_numpy(head_inputs(means[query], baseline)))
+        truth = [EMOTIONS.index(clips[number].emotion) for number in query]
+        right += (logits.argmax(dim=1).numpy() == truth).tolist()
+    return float(np.mean(right))
+
+
+@pytest.mark.parametrize("algorithm", ["erm", "mtl", "mmtl", "reptile"])
+def test_each_algorithm_learns_and_a_baseline_helps_where_speakers_differ(
+    clips: list[Clip], features: Features, algorithm: Algorithm
+) -> None:
+    options = HeadOptions(algorithm, steps=120, learning_rate=0.01)
+    head = train_head(episodes(clips, features), HeadArchitecture(SIZE, 16, dropout=0.0), options)
+    with_baseline = recall(head, clips, features, shots=3)
+    assert with_baseline > 0.8
+    assert with_baseline >= recall(head, clips, features, shots=0)
+
+
+def test_a_seed_determines_the_head(clips: list[Clip], features: Features) -> None:
+    heads = [
+        train_head(episodes(clips, features), HeadArchitecture(SIZE, 8), HeadOptions(steps=10))
+        for _ in range(2)
+    ]
+    for one, two in zip(*(head.state_dict().values() for head in heads), strict=True):
+        assert torch.equal(one, two)

@@ -1,0 +1,134 @@
+"""Episodes of cached features: a speaker, windows to learn from, and other clips as their baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge.frontend import Array
+from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, dimension_class
+from train.corpora import Clip
+from train.feature_cache import Features
+from train.mmtl import UNKNOWN, Samples
+from train.speaker_head import EmbeddingStatistics, head_inputs, shrunken_baseline
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EpisodeDraw:
+    """How the episodes of a step are put together."""
+
+    speakers: int = 8
+    """m: speakers in a step."""
+    samples: int = 32
+    """Windows of each, the emotions evenly."""
+    without: float = 0.35
+    """Share of episodes that have no baseline."""
+    neutral: float = 0.4
+    """Share of the others whose baseline is ordinary speech; the rest is any emotion, unlabelled."""
+    most_clips: int = 10
+    """Largest number of clips in a baseline."""
+    corpus_power: float = 0.5
+    """A corpus is drawn in proportion to its speakers to this power: 1 by speakers, 0 all alike."""
+
+
+@dataclass(frozen=True)
+class _Voice:
+    """One speaker in one copy."""
+
+    by_emotion: tuple[Indices, ...]
+    """Windows of each emotion that the speaker shows."""
+    clips: Indices
+    neutral: Indices
+
+
+class Episodes:
+    """Draws episodes of the training speakers; a seed determines them."""
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        copies: Sequence[Features],
+        statistics: EmbeddingStatistics,
+        draw: EpisodeDraw,
+        seed: int,
+    ) -> None:
+        self._draw = draw
+        self._seed = seed
+        self._emotion = np.array(
+            [EMOTIONS.index(clip.emotion) if clip.emotion in EMOTIONS else UNKNOWN for clip in clips]
+        )
+        self._ratings = np.array([[_rating_class(clip, name) for clip in clips] for name in DIMENSIONS])
+        self._values = [statistics.standardised(np.asarray(copy.values, np.float32)) for copy in copies]
+        self._clip = [copy.clip for copy in copies]
+        self._means = [
+            clip_means(values, numbers, len(clips))
+            for values, numbers in zip(self._values, self._clip, strict=True)
+        ]
+        names = sorted({clip.speaker for clip in clips if clip.emotion in EMOTIONS})
+        speakers = np.array([clip.speaker for clip in clips])
+        self._voices = [
+            [self._voice(numbers, speakers[numbers] == name) for numbers in self._clip] for name in names
+        ]
+        corpora = [next(clip.corpus for clip in clips if clip.speaker == name) for name in names]
+        shares = np.array([corpora.count(corpus) ** (draw.corpus_power - 1.0) for corpus in corpora])
+        self._shares = shares / shares.sum()
+
+    def steps(self, count: int) -> Iterator[list[Samples]]:
+        """Yield so many batches of m speakers, the tasks T_i of Cai et al. 2020, section 2.1."""
+        rng = np.random.default_rng(self._seed)
+        for _ in range(count):
+            picked = rng.choice(len(self._voices), self._draw.speakers, p=self._shares)
+            yield [self._episode(int(number), rng) for number in picked]
+
+    def _voice(self, numbers: Indices, own: NDArray[np.bool_]) -> _Voice:
+        emotion = self._emotion[numbers]
+        windows = [np.flatnonzero(own & (emotion == label)) for label in range(len(EMOTIONS))]
+        return _Voice(
+            by_emotion=tuple(some for some in windows if len(some)),
+            clips=np.unique(numbers[own & (emotion != UNKNOWN)]),
+            neutral=np.unique(numbers[windows[EMOTIONS.index("neutral")]]),
+        )
+
+    def _episode(self, number: int, rng: np.random.Generator) -> Samples:
+        copy = int(rng.integers(len(self._values)))
+        voice = self._voices[number][copy]
+        emotions = rng.integers(len(voice.by_emotion), size=self._draw.samples)
+        windows = np.array([rng.choice(voice.by_emotion[emotion]) for emotion in emotions])
+        values, clips = self._values[copy][windows], self._clip[copy][windows]
+        return Samples(
+            frames=torch.from_numpy(head_inputs(values, self._baseline(voice, copy, rng))),
+            lengths=torch.ones(len(windows), dtype=torch.int64),
+            emotion=torch.from_numpy(self._emotion[clips]),
+            ratings=torch.from_numpy(self._ratings[:, clips]),
+            emotion_weights=torch.ones(len(EMOTIONS)),
+            rating_weights=torch.ones(len(DIMENSIONS), DIMENSION_CLASSES),
+        )
+
+    def _baseline(self, voice: _Voice, copy: int, rng: np.random.Generator) -> Array:
+        size = self._values[copy].shape[1]
+        if rng.random() < self._draw.without:
+            return shrunken_baseline([], size)
+        ordinary = rng.random() < self._draw.neutral and len(voice.neutral) > 0
+        pool = voice.neutral if ordinary else voice.clips
+        count = min(int(rng.integers(1, self._draw.most_clips + 1)), len(pool))
+        return shrunken_baseline(self._means[copy][rng.choice(pool, count, replace=False)], size)
+
+
+def clip_means(values: Array, clip: Indices, clips: int) -> Array:
+    """Average the (N, D) windows of each of so many clips: (clips, D), zero where a clip has none."""
+    totals = np.zeros((clips, values.shape[1]), np.float32)
+    np.add.at(totals, clip, values)
+    counts = np.maximum(np.bincount(clip, minlength=clips), 1).astype(np.float32)
+    means: Array = totals / counts[:, None]
+    return means
+
+
+def _rating_class(clip: Clip, name: str) -> int:
+    rating = getattr(clip, name)
+    return UNKNOWN if rating is None else dimension_class(rating)

@@ -1,0 +1,123 @@
+"""Training the head on cached features: supervised, multi-task, MMTL or Reptile, under one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import torch
+from torch.func import functional_call
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from train.episodes import Episodes
+from train.mmtl import (
+    Loss,
+    MetaRates,
+    Samples,
+    auxiliary_loss,
+    emotion_loss,
+    inner_step,
+    outer_gradient,
+)
+from train.speaker_head import HeadArchitecture, SpeakerHead
+from train.training import scheduled
+
+Algorithm = Literal["erm", "mtl", "mmtl", "reptile"]
+
+WARM_UP: Final = 0.1
+"""Share of the steps in which the learning rate rises."""
+
+AVERAGED: Final = 0.6
+"""Share of the steps after which the running average of the weights begins."""
+
+
+RATES: Final = MetaRates(inner_lr=0.05, transfer_lr=0.05, query="disjoint", loss=Loss(label_smoothing=0.1))
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """How to train."""
+
+    algorithm: Algorithm = "mtl"
+    steps: int = 500
+    learning_rate: float = 0.003
+    """gamma, of the outer step with AdamW."""
+    weight_decay: float = 0.01
+    auxiliary_weight: float = 0.3
+    """Of the auxiliary loss beside the emotion loss, in mtl."""
+    averaging: float = 0.98
+    """Decay a step of the weights' running average."""
+    rates: MetaRates = RATES
+    seed: int = 0
+
+
+def train_head(episodes: Episodes, arch: HeadArchitecture, options: HeadOptions) -> SpeakerHead:
+    """Train a head and return the running average of its weights, ready to evaluate."""
+    torch.manual_seed(options.seed)
+    head = SpeakerHead(arch)
+    optimiser = torch.optim.AdamW(
+        head.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    average = AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(options.averaging))  # type: ignore[no-untyped-call]
+    leave_gradient = _GRADIENTS[options.algorithm]
+    for step, speakers in enumerate(episodes.steps(options.steps)):
+        for group in optimiser.param_groups:
+            group["lr"] = options.learning_rate * scheduled(step / options.steps, WARM_UP)
+        optimiser.zero_grad()
+        leave_gradient(head, speakers, options)
+        optimiser.step()
+        if step >= AVERAGED * options.steps:
+            average.update_parameters(head)
+    head.load_state_dict(average.module.state_dict())
+    return head.eval()
+
+
+def _supervised(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOptions) -> None:
+    """Leave the gradient of the emotion loss."""
+    losses = [emotion_loss(head(item.frames), item, options.rates.loss) for item in speakers]
+    torch.autograd.backward(torch.stack(losses).mean())
+
+
+def _multi_task(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOptions) -> None:
+    """Leave the gradient of the emotion loss and, weighted, of the auxiliary loss."""
+    losses = []
+    for item in speakers:
+        outputs = head.meta(item.frames)
+        auxiliary = auxiliary_loss(outputs, item, options.rates.loss)
+        emotions = emotion_loss(head.transfer(outputs), item, options.rates.loss)
+        losses.append(emotions + options.auxiliary_weight * auxiliary)
+    torch.autograd.backward(torch.stack(losses).mean())
+
+
+def _meta_multi_task(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOptions) -> None:
+    """Leave the gradient of equations 6 and 7, mean over the speakers."""
+    outer_gradient(head.meta, head.transfer, speakers, options.rates)
+    for parameter in head.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= len(speakers)
+
+
+def _reptile(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOptions) -> None:
+    """Leave the mean of (theta - theta_i') / alpha, theta_i' after some steps on a speaker's emotions.
+
+    Nichol et al. 2018, equation 1 of Reptile.
+    """
+    start = dict(head.named_parameters())
+    for item in speakers:
+        fast = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
+        for _ in range(options.rates.inner_steps + 1):
+            loss = emotion_loss(functional_call(head, fast, (item.frames,)), item, options.rates.loss)
+            gradient = dict(zip(fast, torch.autograd.grad(loss, list(fast.values())), strict=True))
+            fast = inner_step(fast, gradient, options.rates.inner_lr)
+        for name, value in start.items():
+            moved = (value.detach() - fast[name].detach()) / (options.rates.inner_lr * len(speakers))
+            value.grad = moved if value.grad is None else value.grad + moved
+
+
+_GRADIENTS: Final[dict[Algorithm, Callable[[SpeakerHead, Sequence[Samples], HeadOptions], None]]] = {
+    "erm": _supervised,
+    "mtl": _multi_task,
+    "mmtl": _meta_multi_task,
+    "reptile": _reptile,
+}

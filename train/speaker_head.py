@@ -1,0 +1,111 @@
+"""The layers on the frozen encoder: absolute and speaker-relative inputs, FC 64, V/A/D outputs, FC.
+
+They keep the roles of Cai et al. 2020: FC 1 and FC 2 are the meta learner (theta), FC 3 the transfer
+learner (phi). Shapes by letter: B batch, D embedding, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from edge.frontend import Array
+from edge.labels import DIMENSION_CLASSES, EMOTIONS
+
+PRIOR_CLIPS: Final = 4.0
+"""Clips of speech that the training mean is worth as a first guess of a speaker's baseline."""
+
+
+@dataclass(frozen=True)
+class HeadArchitecture:
+    """Sizes and variants."""
+
+    embedding: int
+    """D: mean and deviation of the encoder's hidden states."""
+    fully_connected: int = 64
+    dimensions: int = 3
+    """How many of valence, arousal and dominance are auxiliary tasks."""
+    heads: Literal["shared", "separate"] = "separate"
+    """Whether the dimensions share one 4-way output, as the paper, or have one each."""
+    dropout: float = 0.3
+
+    @property
+    def auxiliary_outputs(self) -> int:
+        """Outputs of FC 2."""
+        return DIMENSION_CLASSES * (1 if self.heads == "shared" else self.dimensions)
+
+
+@dataclass(frozen=True)
+class EmbeddingStatistics:
+    """Mean and standard deviation of the embedding over the training windows; each (D,)."""
+
+    mean: Array
+    std: Array
+
+    def standardised(self, embedding: Array) -> Array:
+        """Map (..., D) embeddings to zero mean and unit deviation."""
+        values: Array = ((embedding - self.mean) / self.std).astype(np.float32)
+        return values
+
+
+def fit_statistics(embeddings: Array) -> EmbeddingStatistics:
+    """Fit the statistics to (N, D) embeddings of training speakers."""
+    values = embeddings.astype(np.float64)
+    std = np.maximum(values.std(axis=0), 1e-4)
+    return EmbeddingStatistics(values.mean(axis=0).astype(np.float32), std.astype(np.float32))
+
+
+def shrunken_baseline(clip_means: Sequence[Array] | Array, size: int) -> Array:
+    """Estimate a speaker's ordinary level from the mean of each of n clips, in standardised values.
+
+    b = (n * mean + k * 0) / (n + k), k = `PRIOR_CLIPS`; the training mean, where there is no clip, is 0
+
+    Args:
+        clip_means: (n, D) standardised embeddings, each the mean of one clip.
+        size: D.
+    """
+    if len(clip_means) == 0:
+        return np.zeros(size, np.float32)
+    baseline: Array = np.sum(clip_means, axis=0) / np.float32(len(clip_means) + PRIOR_CLIPS)
+    return baseline.astype(np.float32)
+
+
+def head_inputs(standardised: Array, baseline: Array) -> Array:
+    """Put (..., D) standardised embeddings beside what they are relative to the baseline: (..., 2 D)."""
+    inputs: Array = np.concatenate([standardised, standardised - baseline], axis=-1)
+    return inputs
+
+
+class MetaHead(nn.Module):
+    """theta: inputs to the classes of the auxiliary tasks."""
+
+    def __init__(self, arch: HeadArchitecture) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(2 * arch.embedding, arch.fully_connected)
+        self.dropout = nn.Dropout(arch.dropout)
+        self.fc2 = nn.Linear(arch.fully_connected, arch.auxiliary_outputs)
+
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (B, 2 D) to auxiliary logits; `lengths` is there for `train.mmtl`, and has no effect."""
+        logits: Tensor = self.fc2(self.dropout(F.relu(self.fc1(inputs))))
+        return logits
+
+
+class SpeakerHead(nn.Module):
+    """Both learners: inputs to emotion logits."""
+
+    def __init__(self, arch: HeadArchitecture) -> None:
+        super().__init__()
+        self.arch = arch
+        self.meta = MetaHead(arch)
+        self.transfer = nn.Linear(arch.auxiliary_outputs, len(EMOTIONS))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map (B, 2 D) to (B, C) emotion logits."""
+        logits: Tensor = self.transfer(self.meta(inputs))
+        return logits
