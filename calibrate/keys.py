@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 import select
 import sys
 from typing import Any, Final
 
+from edge import job_control
 from edge.errors import UsageError
 
 NAMES: Final = {
@@ -26,9 +28,9 @@ _SEQUENCE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.)")
 
 
 class Keys:
-    """Reads a terminal key by key while it is entered. Ctrl-C stays a signal; Ctrl-Z is ignored.
+    """Reads a terminal key by key while it is entered. Ctrl-C and Ctrl-Z stay signals.
 
-    A program that is stopped would leave the shell with a terminal that does not show what is typed.
+    While Ctrl-Z stops the program the terminal is as it was before.
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
@@ -39,6 +41,7 @@ class Keys:
         """
         self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
         self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+        self._taken = contextlib.ExitStack()
 
     def __enter__(self) -> Keys:
         """Take over the terminal; what was typed before is dropped.
@@ -46,19 +49,27 @@ class Keys:
         Raises:
             UsageError: this system has no such terminals.
         """
-        termios = _termios()
-        self._before = termios.tcgetattr(self._descriptor)
-        mode = termios.tcgetattr(self._descriptor)
-        mode[3] &= ~(termios.ICANON | termios.ECHO)
-        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
-        mode[6][termios.VSUSP] = os.fpathconf(self._descriptor, "PC_VDISABLE")
-        termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, mode)
+        self._before = _termios().tcgetattr(self._descriptor)
+        self._take()
+        self._taken.enter_context(job_control.in_force(job_control.Change(self._give_back, self._take)))
         return self
 
     def __exit__(self, *exc: object) -> None:
         """Give the terminal back as it was."""
+        self._taken.close()
+        self._give_back()
+
+    def _take(self) -> None:
         termios = _termios()
-        termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
+        mode = termios.tcgetattr(self._descriptor)
+        mode[3] &= ~(termios.ICANON | termios.ECHO)
+        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, mode)
+
+    def _give_back(self) -> None:
+        termios = _termios()
+        with contextlib.suppress(termios.error):  # its window was closed
+            termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
 
     def pressed(self) -> list[str]:
         """Return the keys pressed since the last call, at once: names of `NAMES`, or characters."""

@@ -42,12 +42,11 @@ def show(name: str, outcome: Outcome, out: Path | None) -> None:
         outcome: of the session.
         out: where the bundle of the tuned network goes.
     """
-    from rich.console import Console
-
     from calibrate.summary import conclusion, confusions, doubt, how_it_was_judged, score_table
+    from edge.drawing import plain_console
 
     judgement = outcome.fitted.judgement
-    console = Console(highlight=False, markup=False)
+    console = plain_console()
     for number, take in outcome.doubtful:
         console.print(f"{doubt(number, take)}\n", soft_wrap=True)
     console.print(score_table(judgement))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 import typer
-from rich.console import Console
-from rich.live import Live
 
 from calibrate.guide import Ending, Guide
 from calibrate.keys import END, Keys
@@ -21,11 +21,13 @@ from calibrate.session import Session
 from calibrate.session_folder import SessionFolder
 from edge.blocks import Source
 from edge.devices import InputDevice, input_devices
-from edge.drawing import encodable
+from edge.drawing import can_redraw, plain_console
 from edge.errors import UsageError
 from edge.pipeline import Stopper
 from edge.profile import profile_path
+from edge.screen import Screen
 from edge.shell import quoted
+from edge.sinks import printable
 from edge.sources import open_source
 
 REDRAW_S: Final = 0.1
@@ -49,8 +51,9 @@ def require_terminal() -> None:
     """
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"the guided session needs a terminal, and this is none: {INSTEAD}")
-    if Console(stderr=True).is_dumb_terminal:
-        raise UsageError(f"this terminal cannot be drawn on (TERM is dumb): use another one, or {INSTEAD}")
+    if not can_redraw(plain_console(stderr=True)):
+        term = os.environ.get("TERM") or "not set"
+        raise UsageError(f"this terminal cannot be drawn on (TERM is {term}): use another one, or {INSTEAD}")
 
 
 def require_microphone(spec: str) -> None:
@@ -103,7 +106,9 @@ def consents(
     session: Session, folder: SessionFolder, kept_in: str, *, agreed: bool, discards: bool = False
 ) -> bool:
     """Show the notice, and ask unless the speaker has `agreed` already."""
-    typer.echo(notice(session, folder, kept_in, Console(stderr=True).width, discards=discards), err=True)
+    typer.echo(
+        notice(session, folder, kept_in, plain_console(stderr=True).width, discards=discards), err=True
+    )
     return agreed or typer.confirm("Does the person who will speak agree?", default=False, err=True)
 
 
@@ -140,7 +145,7 @@ def choose_microphone(*, always: bool = False) -> str:
     if len(inputs) == 1 and not always:
         return f"mic:{inputs[0].index}"
     for item in inputs:
-        typer.echo(f"{'*' if item.default else ' '} {item.index:>3}  {item.name}", err=True)
+        typer.echo(f"{'*' if item.default else ' '} {item.index:>3}  {printable(item.name)}", err=True)
     usual = next((str(item.index) for item in inputs if item.default), str(inputs[0].index))
     number = typer.prompt("Number of the microphone", default=usual, value_proc=_one_of(inputs), err=True)
     return f"mic:{number}"
@@ -159,8 +164,7 @@ def _one_of(inputs: list[InputDevice]) -> Callable[[str], int]:
 
 def _converse(guide: Guide, source: Source) -> None:
     """Let keys and sound come until the conversation ends or somebody stops it."""
-    console = Console(stderr=True)
-    with source, Keys() as keys, Stopper().listening() as stopper, _screen(console) as draw:
+    with source, Keys() as keys, Stopper().listening() as stopper, _screen() as draw:
         draw(guide, source.name, at_once=True)
         for block in stopper.blocks(source):
             guide.hear(block)
@@ -176,11 +180,8 @@ def _converse(guide: Guide, source: Source) -> None:
 
 
 @contextlib.contextmanager
-def _screen(console: Console) -> Iterator[Draw]:
+def _screen() -> Iterator[Draw]:
     """Draw on the terminal's other screen, not too often; leave it as it was found."""
-    live = Live(
-        console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
-    )
     drawn_s = -math.inf
 
     def draw(guide: Guide, device: str, *, at_once: bool) -> None:
@@ -188,10 +189,7 @@ def _screen(console: Console) -> Iterator[Draw]:
         now_s = time.monotonic()
         if at_once or now_s - drawn_s >= REDRAW_S:
             drawn_s = now_s
-            live.update(encodable(frame(guide, device, *console.size), console), refresh=True)
+            screen.draw(functools.partial(frame, guide, device))
 
-    with live:
-        try:
-            yield draw
-        finally:
-            console.clear()  # tmux, once resized, would keep the last frame in its history
+    with contextlib.closing(Screen(plain_console(stderr=True))) as screen:
+        yield draw

@@ -177,7 +177,7 @@ def _default_index(portaudio: Any) -> int:
     try:
         return int(portaudio.query_devices(kind="input")["index"])
     except UnicodeDecodeError:
-        return int(portaudio.default.device["input"])
+        return int(portaudio._lib.Pa_GetDefaultInputDevice())
     except (portaudio.PortAudioError, ValueError):  # there is none, or it has no input
         return -1
 

@@ -5,6 +5,7 @@ Colour repeats what a letter, a word or a length already says.
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from rich.console import Console
@@ -72,6 +73,17 @@ def flow(items: list[Text], width: int) -> list[Text]:
 def ends(left: Text, right: Text, width: int) -> Text:
     """Put one text at the left end of a line and one at the right."""
     return Text.assemble(left, " " * max(1, width - left.cell_len - right.cell_len), right)
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console that writes text as it is: names of files and devices may look like markup."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def can_redraw(console: Console) -> bool:
+    """Tell whether a console is a terminal on which what was drawn can be drawn over."""
+    has_a_type = os.name == "nt" or bool(os.environ.get("TERM"))
+    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal and has_a_type
 
 
 def encodable(drawn: Text, console: Console) -> Text:

@@ -52,10 +52,9 @@ def monitor(
     anonymous: Anonymous = False,
 ) -> None:
     """Watch a microphone, a file or the demo live in the terminal. Ctrl-C ends it."""
-    from edge.monitor import LiveMonitor
     from edge.outputs import existing_by
     from edge.pipeline import listen
-    from edge.sinks import JsonLines, PlainLines
+    from edge.sinks import JsonLines
     from edge.sources import open_source
 
     existing = existing_by(replace=replace, append=append)
@@ -63,13 +62,30 @@ def monitor(
     _require_apart({"--jsonl": jsonl}, source, bundle, profile)
     recogniser = _recogniser(bundle, profile, provider, step_ms)
     sinks = _provider_note(provider)
-    sinks.append(LiveMonitor() if sys.stderr.isatty() else PlainLines(sys.stderr))
+    sinks.append(_shown(alone=jsonl is None))
     if jsonl is not None:
         sinks.append(JsonLines(jsonl, existing))
     if anonymous:
         sinks = [_without_names(sink, recogniser) for sink in sinks]
     with contextlib.closing(recogniser.engine), _closed_after(sinks):
         listen(sound, recogniser, sinks, strict=strict)
+
+
+def _shown(*, alone: bool) -> Sink:
+    """Return what shows events to a person: the live monitor, or lines where that cannot be drawn.
+
+    Args:
+        alone: whether the events go nowhere else, and nothing is left to do when their reader has gone.
+    """
+    from edge.drawing import can_redraw, plain_console
+    from edge.monitor import LiveMonitor
+    from edge.sinks import PlainLines, say
+
+    console = plain_console(stderr=True)
+    if can_redraw(console):
+        return LiveMonitor(console)
+    # Unlike sys.stderr, which cannot fail, the stream that Python has opened tells that its reader has gone.
+    return PlainLines((alone and sys.__stderr__) or sys.stderr, say)
 
 
 def run(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,11 +23,12 @@ def verify(
     """Check that a stream of random blocks says what the whole-window graph says of the whole file."""
     from edge.audio import read_clip
     from edge.errors import VerificationError
+    from edge.progress import progress_bar
     from edge.sources import demo_clip
     from edge.verification import verify as compare
 
     model, samples = _bundle(bundle), read_clip(demo_clip() if str(file) == "demo" else file)
-    with _progress("comparing windows") as progress:
+    with progress_bar("comparing windows") as progress:
         report = compare(model, samples, step_ms=step_ms, seed=seed, progress=progress)
     checks = {
         f"streaming equals offline, within {report.tolerance:g}": report.equal,
@@ -60,8 +58,9 @@ def benchmark(
 ) -> None:
     """Measure what the recogniser costs on this machine, and against running the whole window again."""
     from edge.benchmarking import benchmark as measure
+    from edge.progress import progress_bar
 
-    with _progress("measuring") as progress:
+    with progress_bar("measuring") as progress:
         figures = measure(_bundle(bundle), seconds=seconds, progress=progress)
     if as_json:
         import json
@@ -94,10 +93,11 @@ def build_engine(
     from edge.engine_choice import build_engine as build
     from edge.engine_choice import this_machine
     from edge.plan import Wanted
+    from edge.progress import progress_bar
     from edge.sinks import say
 
     model, machine, wanted = _bundle(bundle), this_machine(), Wanted(precision, batch)
-    with _progress("building the engine") as progress:
+    with progress_bar("building the engine") as progress:
         try:
             plan = build(model, wanted, machine, folder=out, force=force, say=say, progress=progress)
         except KeyboardInterrupt as error:
@@ -111,22 +111,29 @@ def build_engine(
 
 def devices() -> None:
     """List the microphones: number, name, host API, channels and the rates that really open."""
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from edge.devices import input_devices
+    from edge.drawing import plain_console
+    from edge.sinks import printable
 
     found = input_devices()
     if not found:
         typer.echo("No microphone found. Plug one in, or check that this user may use sound (group audio).")
         return
-    table = Table("", "number", "name", "host API", "channels", "rates that open (Hz)", box=None)
+    name = Column("name", overflow="fold")
+    table = Table("", "number", name, "host API", "channels", "rates that open (Hz)", box=None)
     for item in found:
         rates = " ".join(map(str, item.rates)) or "none"
         table.add_row(
-            "*" if item.default else "", str(item.index), item.name, item.host_api, str(item.channels), rates
+            "*" if item.default else "",
+            str(item.index),
+            printable(item.name),
+            item.host_api,
+            str(item.channels),
+            rates,
         )
-    Console().print(table)
+    plain_console().print(table)
 
 
 def doctor(
@@ -162,14 +169,3 @@ def _bundle(name: str) -> Bundle:
     from edge.bundle import default_bundle, load_bundle
 
     return load_bundle(default_bundle() if name == "default" else Path(name))
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[float], None]]:
-    """Show a bar with the time left on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=None)  # it pulses until a share is known
-        yield lambda share: bar.update(task, total=1.0, completed=share)

@@ -6,6 +6,7 @@ repeats what a letter, a word or a length already says.
 
 from __future__ import annotations
 
+import functools
 import math
 import textwrap
 import time
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from edge.drawing import (
@@ -22,16 +22,17 @@ from edge.drawing import (
     WARN,
     Row,
     bar,
-    encodable,
     ends,
     flow,
     meter,
     most_important,
     placed,
+    plain_console,
 )
 from edge.events import Device, Drift, Event, Session, StreamWarning
 from edge.labels import EMOTIONS, UNSURE
 from edge.monitor_state import CLIP_DBFS, MINUTE_S, MonitorState, timeline_cells
+from edge.screen import Screen
 from edge.sinks import Sink, clock_time, describe_drift, describe_summary, printable
 
 REDRAW_S: Final = 0.125
@@ -252,16 +253,10 @@ class LiveMonitor(Sink):
         self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.state = MonitorState()
-        self._console = console or Console(stderr=True)
+        self._console = console or plain_console(stderr=True)
         self._clock = clock
         self._drawn_s = -math.inf
-        self._live = Live(
-            console=self._console,
-            screen=True,
-            auto_refresh=False,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        self._screen = Screen(self._console)
 
     def emit(self, event: Event) -> None:
         """Take an event, and show at once what may be the last for a while."""
@@ -275,10 +270,9 @@ class LiveMonitor(Sink):
 
     def close(self) -> None:
         """Give the terminal back and leave a summary."""
-        if not self._live.is_started:
+        if not self._screen.shown:
             return
-        self._console.clear()  # tmux, once resized, would keep the last frame in its history
-        self._live.stop()
+        self._screen.close()
         for line in farewell(self.state):
             self._console.print(line)
 
@@ -287,9 +281,7 @@ class LiveMonitor(Sink):
         if not at_once and now - self._drawn_s < REDRAW_S:
             return
         self._drawn_s = now
-        self._live.start()
-        drawn = encodable(frame(self.state, *self._console.size), self._console)
-        self._live.update(drawn, refresh=True)
+        self._screen.draw(functools.partial(frame, self.state))
 
 
 def farewell(state: MonitorState) -> list[Text]:

@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
+from edge import signals
 from edge.access import Address
 from edge.channels import Channel, GoneError, Listener, RefusedError, listen_tcp
 from edge.client_session import ClientSession, Service, Worker
@@ -218,7 +218,7 @@ def serve(
 
     async def run() -> None:
         server = Server(service, say)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in signals.taken():
             asyncio.get_running_loop().add_signal_handler(number, server.stop)
         await server.run(tcp=tcp, websocket=websocket, ready=ready)
 

@@ -23,13 +23,18 @@ AGAIN_S: Final = 0.02
 """From a signal that was put off to the next attempt."""
 
 
-def handle(handler: Handler | signal.Handlers) -> dict[signal.Signals, Any]:
-    """Handle the ending signals; return the handlers before. SIGHUP stays ignored under nohup."""
-    return {
-        number: signal.signal(number, handler)
+def taken() -> list[signal.Signals]:
+    """List the ending signals to handle: under nohup SIGHUP stays ignored."""
+    return [
+        number
         for number in ENDING
         if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
-    }
+    ]
+
+
+def handle(handler: Handler | signal.Handlers) -> dict[signal.Signals, Any]:
+    """Handle the ending signals; return the handlers before."""
+    return {number: signal.signal(number, handler) for number in taken()}
 
 
 @contextmanager

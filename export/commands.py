@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -52,6 +49,7 @@ def export(
 ) -> None:
     """Turn a checkpoint into what a device runs, and check that the two agree."""
     from edge.outputs import require_apart
+    from edge.progress import progress_bar
     from export.parity import Checks, table
     from export.sounds import find_clips
     from export.source import read_source
@@ -63,19 +61,8 @@ def export(
     model = read_source(checkpoint)
     measured: list[Parity] = []
     try:
-        with _progress("comparing") as progress:
+        with progress_bar("comparing") as progress:
             written = export_target(model, wanted, Checks(recordings, measured.append, progress))
     finally:  # a refusal is explained by what was measured; under the bar it would land on stderr
         typer.echo("\n".join(map(table, measured)), nl=bool(measured))
     typer.echo(f"{target} {written}")
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[float], None]]:
-    """Show a bar with the time left on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share: bar.update(task, completed=share)

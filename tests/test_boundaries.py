@@ -355,6 +355,30 @@ def test_what_only_looks_unsafe_is_let_through(tmp_path: Path) -> None:
     assert unsafe_code(tmp_path) == []
 
 
+def styled_consoles(root: Path) -> list[str]:
+    """List the consoles on which a name in brackets would be taken for markup."""
+    return [
+        f"{path}:{node.lineno}"
+        for path, tree in _sources(root, *OURS)
+        if path != "edge/drawing.py"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and _name(node.func).rpartition(".")[2] in {"Console", "get_console"}
+    ]
+
+
+def test_every_console_writes_names_as_they_are() -> None:
+    assert styled_consoles(ROOT) == []
+
+
+def test_a_console_that_reads_markup_is_found(tmp_path: Path) -> None:
+    _write(tmp_path, "edge/machine_commands.py", "from rich.console import Console\nConsole().print('[x]')\n")
+    _write(tmp_path, "train/console.py", "import rich\nrich.get_console()\n")
+    assert [found.partition(":")[0] for found in styled_consoles(tmp_path)] == [
+        "edge/machine_commands.py",
+        "train/console.py",
+    ]
+
+
 def test_nothing_on_the_device_can_reach_a_network() -> None:
     assert network_imports(ROOT) == []
 

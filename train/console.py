@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 
+from edge.drawing import plain_console
+from edge.progress import Tenths, bars
 from train.evaluation import CorpusScores
 from train.metrics import Answers
 from train.shots import ShotScores
@@ -27,29 +27,31 @@ class ConsoleProgress:
     """Progress bars with the time left, on stderr where that is a terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = plain_console(stderr=True)
 
     def __call__(self, items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
         """Pass the items on under a bar that disappears at the end."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        hidden = not self._console.is_terminal
-        with Progress(*columns, console=self._console, transient=True, disable=hidden) as progress:
-            yield from progress.track(items, total=total, description=label)
+        tenths = Tenths(label)
+        with bars(*columns, console=self._console) as progress:
+            for done, item in enumerate(progress.track(items, total=total, description=label), 1):
+                yield item
+                tenths.show(done / total)
 
     def show(self, table: Table) -> None:
         """Print a table on stdout."""
-        Console().print(table)
+        plain_console().print(table)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self._console.print(line, highlight=False)
+        self._console.print(line)
 
 
 def answer_table(scores: dict[str, CorpusScores], together: Sequence[Answers]) -> Table:

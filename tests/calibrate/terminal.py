@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import sys
@@ -24,8 +26,40 @@ CHILD = (
     "import fcntl, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nfrom edge.cli import main\nmain()\n"
 )
 
+SHELL = """
+import fcntl, os, signal, sys, termios
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+before = termios.tcgetattr(0)
+job = os.fork()
+if not job:
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.tcsetpgrp(0, os.getpgrp())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    program = "from edge.cli import main; main()"
+    os.execv(sys.executable, [sys.executable, "-c", program, *sys.argv[1:]])
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+while True:
+    _, status = os.waitpid(job, os.WUNTRACED)
+    os.tcsetpgrp(0, os.getpgrp())
+    if not os.WIFSTOPPED(status):
+        sys.exit(os.waitstatus_to_exitcode(status))
+    print("STOPPED", "as before" if termios.tcgetattr(0) == before else "changed", flush=True)
+    if input() == "fg":
+        os.tcsetpgrp(0, job)
+    os.killpg(job, signal.SIGCONT)
+"""
+"""A shell with one job: says when it is stopped, and reads fg or bg."""
+
 HOME = "\x1b[H"
 """Begins each frame."""
+
+ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
+"""To the alternate screen, and back."""
+
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+"""The cursor."""
 
 _CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|.)")
 
@@ -38,45 +72,56 @@ class Terminal:
         arguments: Sequence[str],
         environment: Mapping[str, str],
         size: tuple[int, int] = (80, 24),
+        program: str = CHILD,
+        term: str = "xterm-256color",
     ) -> None:
-        self._keyboard, program = pty.openpty()
-        width, height = size
-        fcntl.ioctl(program, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-        self.before = termios.tcgetattr(program)
+        """Start it.
+
+        Args:
+            arguments: for `mmtl`.
+            environment: its own, but for the type of the terminal.
+            size: columns and lines.
+            program: what is run in the terminal: `CHILD`, `SHELL`, ...
+            term: the type of the terminal.
+        """
+        self._keyboard, self._program = pty.openpty()
+        self.resize(*size)
+        self.before = termios.tcgetattr(self._program)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, *arguments],
-            stdin=program,
-            stdout=program,
-            stderr=program,
-            env={**environment, "TERM": "xterm-256color", "PYTHONUTF8": "1"},
+            [sys.executable, "-c", program, *arguments],
+            stdin=self._program,
+            stdout=self._program,
+            stderr=self._program,
+            env={"PYTHONUTF8": "1", **environment, "TERM": term},
             cwd=ROOT,
             start_new_session=True,
         )
-        # Kept open: what the terminal was left like can be asked, and what was written last be read.
-        self._program = program
-        self._written = ""
+        # The program's end stays open: what the terminal was left like can be asked, and what was written
+        # last be read.
+        self.written = ""
+        self._open = True
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
+    def resize(self, width: int, height: int) -> None:
+        """Give the window another size."""
+        fcntl.ioctl(self._program, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
     def _read(self) -> None:
-        while True:
-            try:
-                data = os.read(self._keyboard, 65_536)
-            except OSError:
-                return
-            if not data:
-                return
-            self._written += data.decode(errors="replace")
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        while self._open:
+            if select.select([self._keyboard], [], [], 0.05)[0]:
+                self.written += decoder.decode(os.read(self._keyboard, 65_536))
 
     @property
     def text(self) -> str:
         """All that was ever written, in one line, without control sequences."""
-        return " ".join(_CONTROL.sub("", self._written).split())
+        return " ".join(_CONTROL.sub("", self.written).split())
 
     @property
     def screen(self) -> str:
         """The newest frame, and what was written after it, in one line."""
-        return " ".join(_CONTROL.sub("", self._written.rpartition(HOME)[2]).split())
+        return " ".join(_CONTROL.sub("", self.written.rpartition(HOME)[2]).split())
 
     def wait_for(self, *words: str) -> str:
         """Wait until all the words are on the screen at once, and return it."""
@@ -112,10 +157,16 @@ class Terminal:
         """The terminal's settings now."""
         return termios.tcgetattr(self._program)
 
+    def hang_up(self) -> None:
+        """Close the window."""
+        self._open = False
+        self._reader.join()
+        os.close(self._program)
+        os.close(self._keyboard)
+
     def close(self) -> None:
         """End the program, whatever it does."""
         self.process.kill()
         self.process.wait()
-        os.close(self._program)
-        self._reader.join()
-        os.close(self._keyboard)
+        if self._open:
+            self.hang_up()

@@ -17,7 +17,7 @@ from calibrate.sentences import sentences
 from edge.bundle import default_bundle
 from edge.labels import EMOTIONS
 from edge.profile import Profile, read_profile
-from tests.calibrate.terminal import Terminal
+from tests.calibrate.terminal import CHILD, HIDE, LEAVE, SHELL, SHOW, Terminal
 from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
 
 pytestmark = pytest.mark.skipif(
@@ -167,6 +167,54 @@ def test_a_session_from_consent_to_verdict(pulse: VirtualMicrophone, tmp_path: P
     recalibrated = calibrated_from(kept / "manifest.csv", tmp_path)
     for name, tensor in found.head.tensors().items():
         np.testing.assert_array_equal(recalibrated.head.tensors()[name], tensor)
+
+
+@pytest.fixture(scope="module")
+def silent() -> Iterator[VirtualMicrophone]:
+    try:
+        with virtual_microphone() as microphone:
+            yield microphone
+    except PulseUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@contextmanager
+def at_the_level(silent: VirtualMicrophone, home: Path, program: str) -> Iterator[Terminal]:
+    """Begin a session with a microphone that is silent."""
+    environment = {**silent.environment, "XDG_DATA_HOME": str(home)}
+    arguments = ["calibrate", "anna", "--yes", "--language", "en", "--device", "mic:default"]
+    terminal = Terminal(arguments, environment, program=program)
+    try:
+        terminal.wait_for("First the microphone", "Enter go on")
+        yield terminal
+    finally:
+        terminal.close()
+
+
+@pytest.mark.mic
+def test_ctrl_z_gives_the_shell_its_terminal_and_fg_goes_on(
+    silent: VirtualMicrophone, tmp_path: Path
+) -> None:
+    with at_the_level(silent, tmp_path, SHELL) as terminal:
+        terminal.press("\x1a")
+        terminal.wait_for("STOPPED as before")
+        shown = terminal.written.partition("STOPPED")[0].rpartition(HIDE)[2]
+        assert shown.count(LEAVE) == shown.count(SHOW) == 1
+        terminal.press("fg\r")
+        terminal.wait_for("First the microphone")
+        terminal.press("\r")
+        terminal.wait_for("NEUTRAL", "Press Space")
+        terminal.press("\x03")
+        assert terminal.leave() == 0
+        terminal.wait_for("Nothing was recorded.")
+        assert terminal.after == terminal.before
+
+
+@pytest.mark.mic
+def test_a_window_that_is_closed_ends_the_session(silent: VirtualMicrophone, tmp_path: Path) -> None:
+    with at_the_level(silent, tmp_path, CHILD) as terminal:
+        terminal.hang_up()
+        assert terminal.leave() == 0
 
 
 @pytest.mark.parametrize("size", [(80, 24), (20, 5)])

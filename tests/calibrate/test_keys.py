@@ -43,14 +43,14 @@ def test_the_terminal_is_as_it_was_also_after_an_error(terminal: tuple[int, int]
     assert termios.tcgetattr(program) == before
 
 
-def test_nothing_typed_is_echoed_and_ctrl_c_stays_a_signal(terminal: tuple[int, int]) -> None:
+def test_nothing_typed_is_echoed_and_ctrl_c_and_ctrl_z_stay_signals(terminal: tuple[int, int]) -> None:
     _, program = terminal
     with Keys(program):
         mode = termios.tcgetattr(program)
         assert not mode[3] & (termios.ECHO | termios.ICANON)
         assert mode[3] & termios.ISIG
         assert mode[6][termios.VINTR] == b"\x03"
-        assert mode[6][termios.VSUSP] == b"\x00"
+        assert mode[6][termios.VSUSP] == b"\x1a"
 
 
 def test_a_character_that_arrives_in_two_parts_is_one_key(terminal: tuple[int, int]) -> None:

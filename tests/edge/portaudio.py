@@ -90,7 +90,19 @@ class FakePortAudio:
         index = self.default if device is None else device
         if not 0 <= index < len(self.devices):
             raise FakeError(f"Error querying device {index}")
-        return self.devices[index]
+        found = self.devices[index]
+        return found if isinstance(found["name"], str) else {**found, "name": found["name"].decode()}
+
+    @property
+    def _lib(self) -> SimpleNamespace:
+        """What sounddevice calls, for a device whose name is bytes that are not UTF-8."""
+
+        def describe(index: int) -> SimpleNamespace:
+            names = {"hostapi": "hostApi", "max_input_channels": "maxInputChannels"}
+            names["default_samplerate"] = "defaultSampleRate"
+            return SimpleNamespace(**{names[key]: self.devices[index][key] for key in names})
+
+        return SimpleNamespace(Pa_GetDeviceInfo=describe, Pa_GetDefaultInputDevice=lambda: self.default)
 
     def query_hostapis(self, index: int) -> dict[str, Any]:
         return {"name": ("ALSA", "JACK")[index]}
@@ -124,7 +136,9 @@ class Frozen:
         assert call(lambda: True, 60.0)
 
 
-def device(index: int, name: str, inputs: int = 1, rate: float = 44_100.0, host: int = 0) -> dict[str, Any]:
+def device(
+    index: int, name: str | bytes, inputs: int = 1, rate: float = 44_100.0, host: int = 0
+) -> dict[str, Any]:
     return {
         "index": index,
         "name": name,

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
 
+from edge import machine_commands
 from edge.devices import InputDevice, find_again, input_devices, look_again
 from edge.microphone import Microphone
+from edge.sinks import printable
 from tests.edge.portaudio import FakeError, FakePortAudio, desk, device, error_of
 
 ROOT = Path(__file__).parents[2]
@@ -48,12 +52,66 @@ def test_trying_rates_keeps_the_libraries_quiet_and_gives_the_terminal_back(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     script = (
-        "import os, sys; from edge.devices import quiet\n"
+        "import os, sys; from edge.standard_streams import quiet\n"
         "with quiet(): os.write(2, b'ALSA lib pcm.c: noise')\n"
         "os.write(2, b'diagnostics')"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
     assert capfd.readouterr().err == "diagnostics"
+
+
+NAMES = (
+    "mic [usb]",
+    "mic [/usb]",
+    "[bold]loud",
+    ":microphone: emoji",
+    "Mikrofon für 민수 🎤",
+    "a name that is longer than most terminals are wide " * 3,
+    "bell \a and escape \x1b[2J and\nbreak",
+)
+
+
+def test_every_name_is_shown_as_it_is_but_for_what_steers_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    portaudio = FakePortAudio([device(index, name) for index, name in enumerate(NAMES)])
+    monkeypatch.setitem(sys.modules, "sounddevice", portaudio)
+    machine_commands.devices()
+    shown = capsys.readouterr().out
+    assert "".join(shown.split()).count("ALSA") == len(NAMES)
+    for name in NAMES:
+        assert all(word in shown for word in printable(name).split()), name
+    assert not {"\x1b", "\a"} & set(shown)
+
+
+def test_a_name_that_is_not_utf_8_hides_no_device() -> None:
+    portaudio = desk()
+    portaudio.devices[0] = device(0, b"mic \xff")
+    assert [(item.index, item.name, item.default) for item in input_devices(portaudio)] == [
+        (0, "mic \ufffd", True),
+        (2, "USB Camera: Audio (hw:2,0)", False),
+        (3, "HDA Intel PCH (hw:0,0)", False),
+    ]
+
+
+def test_real_names_are_listed_by_the_program(tmp_path: Path) -> None:
+    if not find_library("portaudio"):
+        pytest.skip("libportaudio2 is not installed")
+    names = ["mic [usb]", "mic [/usb]", "[bold] tab\tbed", "민수 🎤"]
+    lines = [f'pcm."{name}" {{ type null hint {{ show on description "x" }} }}\n'.encode() for name in names]
+    lines.append(b'pcm."mic \xff\xfe" { type null hint { show on description "x" } }\n')
+    (tmp_path / ".asoundrc").write_bytes(b"".join(lines))
+    done = subprocess.run(
+        [sys.executable, "-c", "from edge.cli import main; main()", "devices"],
+        cwd=ROOT,
+        env={**os.environ, "HOME": str(tmp_path), "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in (*map(printable, names), "mic \ufffd\ufffd"):
+        assert name in done.stdout
 
 
 # Choosing

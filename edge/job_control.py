@@ -1,0 +1,106 @@
+"""Job control: while Ctrl-Z stops the program, the shell has its terminal as it left it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final
+
+SIGTSTP: Final[Any] = getattr(signal, "SIGTSTP", None)
+"""What Ctrl-Z sends; None on systems without job control."""
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """Something that is done to the terminal for a while."""
+
+    undo: Callable[[], None]
+    redo: Callable[[], None]
+
+
+class _JobControl:
+    """The changes that are in force, and the handler that undoes them while the program is stopped."""
+
+    def __init__(self) -> None:
+        self._changes: list[Change] = []
+        self._before: Any = None
+        self._busy = False
+        self._asked = False
+
+    def add(self, change: Change) -> None:
+        """Let a change be undone while the program is stopped."""
+        if not self._changes and SIGTSTP and signal.getsignal(SIGTSTP) is not signal.SIG_IGN:
+            self._before = signal.signal(SIGTSTP, self._handle)
+        self._changes.append(change)
+
+    def remove(self, change: Change) -> None:
+        """Forget a change."""
+        self._changes.remove(change)
+        if not self._changes and self._before is not None:
+            signal.signal(SIGTSTP, self._before)
+            self._before = None
+
+    @contextlib.contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Put Ctrl-Z off until the end."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+            if self._asked:
+                self._stop()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._busy:
+            self._asked = True
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._busy = True
+        try:
+            for change in reversed(self._changes):
+                change.undo()
+            signal.signal(SIGTSTP, signal.SIG_DFL)
+            os.kill(os.getpid(), SIGTSTP)  # returns when the shell lets the program go on
+            signal.signal(SIGTSTP, self._handle)
+            _wait_for_foreground()
+            for change in self._changes:
+                change.redo()
+        finally:
+            self._busy = self._asked = False
+
+
+_JOB_CONTROL = _JobControl()
+
+
+@contextlib.contextmanager
+def in_force(change: Change) -> Iterator[None]:
+    """Undo a change while the program is stopped, and redo it when it goes on in the foreground."""
+    _JOB_CONTROL.add(change)
+    try:
+        yield
+    finally:
+        _JOB_CONTROL.remove(change)
+
+
+def drawing() -> contextlib.AbstractContextManager[None]:
+    """Let Ctrl-Z wait until what is written inside is written whole."""
+    return _JOB_CONTROL.drawing()
+
+
+def _wait_for_foreground() -> None:
+    """Stop again for as long as the program is in the background (`bg`), as full-screen programs do.
+
+    The system does that to whoever changes the terminal's settings from there.
+    """
+    import termios
+
+    with contextlib.suppress(termios.error, OSError):  # stderr is no terminal, or it has gone
+        termios.tcsetattr(sys.stderr, termios.TCSADRAIN, termios.tcgetattr(sys.stderr))

@@ -1,0 +1,60 @@
+"""How far long work is: a bar on a terminal, lines on one that cannot be redrawn, nothing elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn
+
+from edge.drawing import can_redraw, plain_console
+from edge.job_control import Change, in_force
+from edge.sinks import say
+
+
+@contextlib.contextmanager
+def bars(*columns: ProgressColumn, console: Console | None = None) -> Iterator[Progress]:
+    """Show bars, which disappear at the end, and while Ctrl-Z stops the program.
+
+    Args:
+        columns: of rich's, its usual ones by default.
+        console: where; stderr by default.
+    """
+    console = console or plain_console(stderr=True)
+    shown = can_redraw(console)
+    progress = Progress(*columns, console=console, transient=True, disable=not shown)
+    suspended = in_force(Change(progress.stop, progress.start)) if shown else contextlib.nullcontext()
+    with progress, suspended:
+        yield progress
+
+
+@contextlib.contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
+    """Show how far something is, and the time left; yield what takes the share in [0, 1] that is done."""
+    tenths = Tenths(what)
+    with bars() as progress:
+        task = progress.add_task(what, total=None)  # it pulses until a share is known
+
+        def show(share: float) -> None:
+            progress.update(task, total=1.0, completed=share)
+            tenths.show(share)
+
+        yield show
+
+
+class Tenths:
+    """Says each tenth of long work in a line, on a terminal that cannot be redrawn."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._said = 0
+        console = plain_console(stderr=True)
+        self._speaks = console.file.isatty() and not can_redraw(console)
+
+    def show(self, share: float) -> None:
+        """Take the share in [0, 1] that is done."""
+        tenths = int(10 * share)
+        if self._speaks and tenths > self._said:
+            self._said = tenths
+            say(f"{self._what}: {10 * tenths} %")

@@ -1,0 +1,84 @@
+"""A terminal's alternate screen, which full-screen programs draw on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from rich.console import Console, ConsoleDimensions
+from rich.live import Live
+from rich.text import Text
+
+from edge import job_control
+from edge.drawing import encodable
+from edge.standard_streams import quiet
+
+Frame = Callable[[int, int], Text]
+"""Draws for so many columns and lines."""
+
+
+class Screen:
+    """Takes a terminal's alternate screen with the first frame; `close` leaves the terminal as it was found.
+
+    Meanwhile C libraries write nothing to the terminal, and Ctrl-Z gives the shell its screen back.
+    Nothing is drawn but by the thread that calls `draw`.
+    """
+
+    def __init__(self, console: Console) -> None:
+        """Nothing is drawn yet.
+
+        Args:
+            console: the terminal.
+        """
+        self._console = console
+        self._frame: Frame = lambda width, height: Text()
+        self._live = Live(
+            console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        )
+        self._taken = contextlib.ExitStack()
+        self.shown = False
+
+    def draw(self, frame: Frame) -> None:
+        """Show a frame, in the size that the terminal has now."""
+        self._frame = frame
+        with job_control.drawing():
+            if not self.shown:
+                self._taken.enter_context(job_control.in_force(job_control.Change(self._leave, self._take)))
+                if _has_its_own_descriptor(self._console):
+                    self._taken.enter_context(quiet())
+                self._take()
+            else:
+                self._show()
+
+    def close(self) -> None:
+        """Give the terminal back; closing twice does no harm."""
+        with job_control.drawing():
+            if self.shown:
+                self._leave()
+            self._taken.close()
+
+    def _take(self) -> None:
+        self.shown = True
+        self._live.start()
+        self._show()
+
+    def _leave(self) -> None:
+        self.shown = False
+        self._console.clear()  # tmux, once resized, would keep the last frame in its history
+        self._live.stop()
+
+    def _show(self) -> None:
+        with contextlib.suppress(OSError):  # it is no terminal
+            size = os.get_terminal_size(self._console.file.fileno())
+            self._console.size = ConsoleDimensions(*size)
+        drawn = encodable(self._frame(*self._console.size), self._console)
+        self._live.update(drawn, refresh=True)
+
+
+def _has_its_own_descriptor(console: Console) -> bool:
+    """Tell whether a console stays visible while descriptor 2 is silent."""
+    try:
+        return console.file.fileno() != 2
+    except OSError:
+        return False
