@@ -207,7 +207,7 @@ def serve(
     say: Callable[[str], None] = lambda line: None,
     ready: Callable[[dict[str, int]], None] = lambda ports: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; see `Server`, and its `run`, for the arguments.
+    """Serve until SIGINT, SIGTERM or SIGHUP; see `Server`, and its `run`, for the arguments.
 
     Raises:
         UsageError: there is nowhere to listen, an address cannot be listened on, or so many clients cannot

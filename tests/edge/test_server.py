@@ -261,7 +261,7 @@ def test_clients_that_are_cut_off_at_the_end_are_no_error(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_command_serves_until_a_signal_and_ends_well(number: signal.Signals, sound: bytes) -> None:
     with serve_process("--tcp", "0") as server:
         with connected(server) as client, client.makefile("r") as lines:
