@@ -23,7 +23,7 @@ from calibrate.takes import Ratings
 from edge.audio import SAMPLE_RATE
 from edge.blocks import Block
 from edge.errors import UsageError
-from edge.frontend import Array
+from edge.frontend import Array, FrontEnd
 from edge.voice import SileroVoice, Voice
 
 RECENT_S: Final = 4.0
@@ -124,6 +124,7 @@ class Guide:
         self._keeper, self._player, self._voice = keeper, player, voice
         self._sound: Array = np.zeros(0, np.float32)
         self._recent: deque[Array] = deque()
+        self._filter, self._metered = FrontEnd().input_filter(), np.zeros(0, np.float32)
         self._heard = self._advised = self._prompted = 0
 
     @property
@@ -198,8 +199,9 @@ class Guide:
         self._recent.append(samples)
         while sum(map(len, self._recent)) - len(self._recent[0]) > RECENT_S * SAMPLE_RATE:
             self._recent.popleft()
-        newest = np.concatenate(list(self._recent)[-20:])[-round(METER_S * SAMPLE_RATE) :]
-        power = float(np.square(newest, dtype=np.float64).mean()) if len(newest) else 0.0
+        metered = np.concatenate([self._metered, self._filter.feed(samples)])
+        self._metered = metered[-round(METER_S * SAMPLE_RATE) :]
+        power = float(np.square(self._metered, dtype=np.float64).mean()) if len(metered) else 0.0
         self.level_dbfs = 10.0 * math.log10(power) if power > 0.0 else -math.inf
 
     def _advise(self) -> None:

@@ -16,7 +16,7 @@ from calibrate.folds import Folds, hold_out
 from calibrate.scores import Answers, Gain, Scores, gain, score
 from calibrate.takes import Normalisation, Take, listen
 from edge.bundle import Bundle
-from edge.frontend import Array, power_spectrogram
+from edge.frontend import Array, filtered, power_spectrogram
 from edge.head import Head
 from edge.labels import EMOTIONS
 from edge.profile import ADOPTED, REJECTED
@@ -138,7 +138,7 @@ def hear_with_own_statistics(
 ) -> Hearing:
     """Hear the takes with the speaker's statistics; each to be judged on without its own fold's part."""
     front_end = bundle.manifest.front_end
-    powers = [power_spectrogram(sound, front_end) for sound in sounds]
+    powers = [power_spectrogram(filtered(sound, front_end), front_end) for sound in sounds]
     generic = Normalisation(bundle.manifest.levels, bundle.statistics)
 
     def of(chosen: NDArray[np.bool_]) -> Normalisation:

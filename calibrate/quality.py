@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.audio import SAMPLE_RATE
-from edge.frontend import Array
+from edge.frontend import Array, FrontEnd, filtered
 from edge.speech import SpeechGate
 from edge.voice import PIECE, SileroVoice, Voice
 
@@ -84,8 +84,7 @@ def measure(samples: Array, voice: Voice | None = None) -> Quality:
         samples: (N,) float32 at 16 kHz in [-1, 1].
         voice: what judges the pieces; Silero if None. It is reset.
     """
-    # A constant offset, as cheap sound cards have, is neither voice nor noise.
-    pieces = _pieces(samples - samples.mean() if len(samples) else samples)
+    pieces = _pieces(filtered(samples, FrontEnd()))  # offset, rumble and hum are not heard in recognition
     powers = np.square(pieces, dtype=np.float64).mean(axis=1)
     spoken = _spoken(pieces, voice or SileroVoice())
     level = powers[spoken].mean() if spoken.any() else powers.mean()

@@ -9,7 +9,7 @@ import numpy as np
 
 from calibrate.quality import LONGEST_S
 from edge.audio import SAMPLE_RATE
-from edge.frontend import Array
+from edge.frontend import Array, FrontEnd
 from edge.speech import SpeechDetector, SpeechGate
 from edge.voice import Voice
 
@@ -49,6 +49,7 @@ class Recorder:
         """
         self.progress = Progress.WAITING
         self._detector = SpeechDetector(GATE, frame_length=FRAME_LENGTH, hop_length=HOP_LENGTH, voice=voice)
+        self._filter = FrontEnd().input_filter()
         self._pieces: list[Array] = []
         self._heard = self._frames = self._start = 0
         self._end: int | None = None
@@ -69,7 +70,7 @@ class Recorder:
             return self.progress
         self._pieces.append(samples)
         self._heard += len(samples)
-        for speaks in self._detector.feed(samples).tolist():
+        for speaks in self._detector.feed(self._filter.feed(samples)).tolist():
             self._frames += 1
             self._follow(speaks)
         if self._out_of_time():

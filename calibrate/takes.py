@@ -16,7 +16,7 @@ from edge.bundle import Bundle, Graphs
 from edge.errors import UsageError
 from edge.features import FeatureStream, Progress
 from edge.files import is_file
-from edge.frontend import Array, FrontEnd, power_spectrogram
+from edge.frontend import Array, FrontEnd, filtered, power_spectrogram
 from edge.labels import DIMENSIONS, EMOTIONS
 from edge.long_term_spectrum import band_powers, long_term_spectrum
 from edge.manifest import emotion_in, manifest_rows, rating_in, recording_in, why_missing
@@ -138,7 +138,7 @@ def listen(
     heard = []
     for sound in sounds:
         stream.reset()
-        progress = stream.feed(sound)
+        progress = stream.feed(filtered(sound, front_end))
         ends = window_ends(len(progress.features), engine.graphs)
         embeddings = _embed(engine, progress.features, ends)
         heard.append(np.concatenate([embeddings, _spectra(progress, front_end, ends, engine.graphs)], axis=1))
@@ -219,8 +219,8 @@ def _check_sound(take: Take, sound: Array, bundle: Bundle) -> None:
             f"{take.path} lasts {more}{duration_s:.0f} s, a take {LONGEST_TAKE_S:.0f} s at most: "
             "cut it into takes of a sentence or two"
         )
-    loudest = power_spectrogram(sound, front_end).mean(axis=1).max() / front_end.full_scale_power
-    if loudest < 10.0 ** (FAINTEST_DBFS / 10.0):
+    power = power_spectrogram(filtered(sound, front_end), front_end)
+    if power.mean(axis=1).max() / front_end.full_scale_power < 10.0 ** (FAINTEST_DBFS / 10.0):
         raise UsageError(
             f"{take.path} is silent (nowhere above {FAINTEST_DBFS:.0f} dBFS): record it again, "
             "or remove its row"

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from calibrate.descent import Floats
-from edge.frontend import Array, FrontEnd, power_spectrogram
+from edge.frontend import Array, FrontEnd, filtered, power_spectrogram
 from edge.normaliser import DECIBEL, frame_levels
 
 UNLIKE: Final = 2.6
@@ -98,7 +98,7 @@ def strangeness(voices: Floats) -> Floats:
 
 def voice_of(sound: Array, front_end: FrontEnd) -> Floats:
     """Describe the voice in a take: its pitch and the shape of its spectrum, (1 + 8,) in spreads."""
-    power = power_spectrogram(sound, front_end)
+    power = power_spectrogram(filtered(sound, front_end), front_end)
     levels = frame_levels(power)
     below_db = (levels.max() - levels) / DECIBEL
     speech = below_db < SPEECH_DB

@@ -24,7 +24,7 @@ from edge.bundle import Bundle
 from edge.drift import Reference
 from edge.engine import WindowEngine
 from edge.events import Window
-from edge.frontend import Array, power_spectrogram
+from edge.frontend import Array, filtered, power_spectrogram
 from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.normaliser import Normaliser
 from edge.profile import ADOPTED, Profile
@@ -306,7 +306,7 @@ def whole_window(bundle: Bundle) -> Callable[[Array], object]:
     samples = front_end.samples_in(front_end.window_frames)
 
     def compute(sound: Array) -> object:
-        power = power_spectrogram(sound[:samples], front_end)
+        power = power_spectrogram(filtered(sound[:samples], front_end), front_end)
         frames = Normaliser(manifest.levels, bundle.statistics)(power)
         return bundle.head.probs(engine(frames[None])[0])
 

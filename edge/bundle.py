@@ -111,7 +111,7 @@ class Bundle:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all that decides: graphs, head and constants; not the card, nor scores."""
-        constants = [asdict(self.manifest.front_end), asdict(self.manifest.levels)]
+        constants = [self.manifest.front_end.deciding(), asdict(self.manifest.levels)]
         deciding = [self.manifest.files[name] for name in (ENCODER, CLASSIFIER, WINDOW, HEAD)]
         return hashlib.sha256(json.dumps([*deciding, *constants]).encode()).hexdigest()
 

@@ -14,7 +14,7 @@ from edge.bounds import UNREADABLE, build, one_line, read_tensors, tensor, withi
 from edge.bundle import GOLDEN, WINDOW, Bundle, engine_graph
 from edge.engine import WindowEngine
 from edge.errors import BundleError, UsageError, VerificationError
-from edge.frontend import Array, power_spectrogram
+from edge.frontend import Array, filtered, power_spectrogram
 
 PRECISIONS: Final = ("fp32", "fp16")
 RECURRENCES: Final = ("lstm", "unrolled")
@@ -146,6 +146,6 @@ def _demo_windows(bundle: Bundle) -> Array:
 
     front_end = bundle.manifest.front_end
     normaliser = Normaliser(bundle.manifest.levels, bundle.statistics)
-    frames = normaliser(power_spectrogram(read_clip(demo_clip()), front_end))
+    frames = normaliser(power_spectrogram(filtered(read_clip(demo_clip()), front_end), front_end))
     starts = range(0, len(frames) - front_end.window_frames + 1, 50)
     return np.stack([frames[start : start + front_end.window_frames] for start in starts])

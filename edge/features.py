@@ -68,7 +68,7 @@ class FeatureStream:
         self._encoded = 0
 
     def feed(self, samples: Array) -> Progress:
-        """Take (N,) samples at 16 kHz and return what they complete."""
+        """Take (N,) samples at 16 kHz, as the input filter leaves them, and return what they complete."""
         began = self._clock()
         power = self._power.feed(samples)
         levels = frame_levels(power)

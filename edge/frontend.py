@@ -7,13 +7,14 @@ frame, not divided by anything.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.bounds import within
 from edge.history import History
+from edge.input_filter import InputFilter
 
 Array = NDArray[np.float32]
 
@@ -37,6 +38,10 @@ class FrontEnd:
     """DFT bins kept, from 0 Hz up: 0 to 4 kHz."""
     window_ms: int = field(default=3000, metadata=within(100, 30_000))
     """What the model sees at once."""
+    high_pass_hz: float = field(default=30.0, metadata=within(0.0, 300.0))
+    """Cut-off of the input filter's high-pass; 0 for none."""
+    hum_notch_q: float = field(default=5.0, metadata=within(0.0, 1_000.0))
+    """Quality factor of the input filter's notches at 50 and 60 Hz; 0 for none."""
 
     @property
     def win_length(self) -> int:
@@ -65,6 +70,22 @@ class FrontEnd:
         energy = float((_hamming(self.win_length) ** 2).sum())
         return self.n_fft * energy / (2.0 * self.bins)
 
+    def deciding(self) -> dict[str, float]:
+        """Return the constants by name, as a bundle's fingerprint has them.
+
+        The input filter's default constants are left out: a bundle that does not record any is used with
+        them, and its fingerprint, which profiles name, stays what it was.
+        """
+        named, usual = asdict(self), FrontEnd()
+        for name in ("high_pass_hz", "hum_notch_q"):
+            if named[name] == getattr(usual, name):
+                del named[name]
+        return named
+
+    def input_filter(self) -> InputFilter:
+        """Make the filter that a stream passes before anything is measured."""
+        return InputFilter(self.sample_rate, self.high_pass_hz, self.hum_notch_q)
+
     def frames_in(self, samples: int) -> int:
         """Count the whole frames in so many samples."""
         return max(0, (samples - self.win_length) // self.hop_length + 1)
@@ -74,11 +95,16 @@ class FrontEnd:
         return (frames - 1) * self.hop_length + self.win_length if frames > 0 else 0
 
 
+def filtered(waveform: Array, front_end: FrontEnd) -> Array:
+    """Pass a whole recording, (N,) float32 samples, through the input filter, as a stream of its own."""
+    return front_end.input_filter().feed(waveform)
+
+
 def power_spectrogram(waveform: Array, front_end: FrontEnd) -> Array:
     """Compute the power spectra of all whole frames.
 
     Args:
-        waveform: (N,) float32 samples.
+        waveform: (N,) float32 samples, as the input filter leaves them.
         front_end: the constants.
 
     Returns:
@@ -109,7 +135,7 @@ class PowerStream:
         self._next = 0
 
     def feed(self, block: Array) -> Array:
-        """Take (N,) samples and return the (T, F) spectra of the frames they complete."""
+        """Take (N,) filtered samples and return the (T, F) spectra of the frames they complete."""
         self._samples.append(block)
         power = power_spectrogram(self._samples[self._next : self._samples.end], self._front_end)
         self._next += len(power) * self._front_end.hop_length

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from edge.errors import MmtlError, RealTimeError
 from edge.events import Device, Event, Session, StreamWarning, Summary, Utterance, Window
 from edge.labels import EMOTIONS
 from edge.lag import LagMeter
-from edge.recogniser import QUIETEST_DBFS, Recognizer
+from edge.recogniser import Recognizer
 from edge.sinks import ReaderGone, Sink
 
 RECENT_WINDOWS: Final = 20_000
@@ -208,9 +207,8 @@ def _hear(
     events = meter.stamped([with_queue(event, queued_ms) for event in events])
     ledger.spent(compute_s, events)
     _emit(sinks, events)
-    level = _dbfs(block)
     for sink in sinks:
-        sink.progress(recogniser.heard_s, level)
+        sink.progress(recogniser.heard_s, recogniser.level_dbfs)
 
 
 def _emit(sinks: Sequence[Sink], events: Sequence[Event]) -> None:
@@ -247,8 +245,3 @@ def _algorithmic_delay_s(recogniser: Recognizer) -> float:
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
     return {f"p{rank}": float(np.percentile(values, rank)) for rank in (50, 95, 99)} if values else {}
-
-
-def _dbfs(block: Block) -> float:
-    mean = float(np.mean(np.square(block.samples, dtype=np.float64))) if len(block.samples) else 0.0
-    return max(QUIETEST_DBFS, 10.0 * math.log10(mean)) if mean > 0 else QUIETEST_DBFS

@@ -1,6 +1,6 @@
 """The recogniser: samples in, events out, with everything between them carried as state.
 
-    samples -> FeatureStream -> windows of features -> classifier -> head -> Decision -> events
+    samples -> InputFilter -> FeatureStream -> windows of features -> classifier -> head -> Decision -> events
 
 Streaming is exact: the windows are those of the whole recording, and neither they nor the order of
 the events depend on how the samples are divided into blocks. A window is the 32 features inside 3 s.
@@ -62,10 +62,10 @@ class Settings:
 class Recognizer:
     """Recognises one stream of sound.
 
-    Remembers the feature stream's state; the features, levels, bands and speech flags of one window;
-    and the current utterance. `flush` ends the stream: it emits the window that ends with the last feature,
-    and the utterance under way. `reset` returns to the initial state exactly. `use` changes the
-    speaker, and costs no reload.
+    Remembers the states of the input filter and of the feature stream; the features, levels, bands and
+    speech flags of one window; the newest samples; and the current utterance. `flush` ends the stream:
+    it emits the window that ends with the last feature, and the utterance under way. `reset` returns to
+    the initial state exactly. `use` changes the speaker, and costs no reload.
     """
 
     watch: Watch | None
@@ -111,6 +111,7 @@ class Recognizer:
             hop_length=self.front_end.hop_length,
         )
         self._decision = Decision(self.settings.rule, self.settings.step_ms / 1000.0)
+        self._filter = self.front_end.input_filter()
         self._speak_as(profile)
         self.reset()
 
@@ -143,8 +144,16 @@ class Recognizer:
         """Time of the stream so far, lost sound included."""
         return (self._samples + self._skipped) / self.front_end.sample_rate
 
+    @property
+    def level_dbfs(self) -> float:
+        """Root mean square of the newest sound fed, as the input filter leaves it."""
+        power = float(np.mean(np.square(self._newest, dtype=np.float64))) if len(self._newest) else 0.0
+        return max(QUIETEST_DBFS, 10.0 * math.log10(power)) if power > 0 else QUIETEST_DBFS
+
     def reset(self) -> None:
         """Forget the stream."""
+        self._filter.reset()
+        self._newest = np.zeros(0, np.float32)
         self._stream.reset()
         self._detector.reset()
         self._decision.reset()
@@ -241,11 +250,17 @@ class Recognizer:
             UsageError: these are not mono samples, or are integers.
         """
         clean, most = _clean(samples), round(MOST_AT_ONCE_S * self.front_end.sample_rate)
+        self._newest = np.zeros(0, np.float32)
         pieces = [clean[start : start + most] for start in range(0, len(clean), most)]
         return [event for piece in pieces for event in self._feed(piece)]
 
     def _feed(self, samples: Array) -> list[Event]:
         began = self._clock()
+        self._newest = self._filter.feed(samples)
+        self._spent["front_end"] += self._clock() - began
+        return self._feed_filtered(self._newest, began)
+
+    def _feed_filtered(self, samples: Array, began: float) -> list[Event]:
         progress = self._stream.feed(samples)
         self._samples += len(samples)
         self._spent["front_end"] += progress.front_end_s
@@ -265,14 +280,16 @@ class Recognizer:
     def lose(self, count: int) -> list[Event]:
         """Note that so many samples were lost: time goes on, and they are heard as silence.
 
-        Two windows of silence are computed; whatever is lost beyond only advances the time.
+        The silence does not pass the input filter, which starts again after it: next to an offset, zeros
+        would be a step. Two windows of silence are computed; whatever is lost beyond only advances the time.
 
         Args:
             count: samples at 16 kHz, >= 0.
         """
         event = Overrun(start_s=self.heard_s, lost_s=count / self.front_end.sample_rate)
         silence = min(count, 2 * self.front_end.samples_in(self.front_end.window_frames))
-        events = self.feed(np.zeros(silence, np.float32))
+        self._filter.reset()
+        events = self._feed_filtered(np.zeros(silence, np.float32), self._clock())
         self._skipped += count - silence
         return [event, *events]
 

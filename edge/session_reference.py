@@ -57,6 +57,7 @@ class Notes:
 
 def _as_one_stream(sounds: Sequence[Array], sample_rate: int) -> Array:
     pause = np.zeros(round(PAUSE_S * sample_rate), np.float32)
-    sound: Array = np.concatenate([part for take in sounds for part in (pause, take)] or [pause])
+    level = [take - take.mean() for take in sounds]  # next to a pause, an offset would be a step
+    sound: Array = np.concatenate([part for take in level for part in (pause, take)] or [pause])
     sound += np.float32(ROOM) * np.random.default_rng(0).standard_normal(len(sound), np.float32)
     return sound

@@ -12,7 +12,7 @@ from edge.bundle import Bundle
 from edge.engine import WindowEngine
 from edge.errors import UsageError
 from edge.events import Event, Window
-from edge.frontend import Array, FrontEnd, power_spectrogram
+from edge.frontend import Array, FrontEnd, filtered, power_spectrogram
 from edge.normaliser import Normaliser
 from edge.recogniser import Recognizer, Settings
 
@@ -161,10 +161,11 @@ def _offline(bundle: Bundle, samples: Array, ends: list[int], progress: Callable
 def _normalised(bundle: Bundle, samples: Array, front_end: FrontEnd) -> Array:
     """Compute the network's input for the whole sound: (T, F)."""
     normaliser = Normaliser(bundle.manifest.levels, bundle.statistics)
-    total, hop = front_end.frames_in(len(samples)), front_end.hop_length
+    total, hop, piece = front_end.frames_in(len(samples)), front_end.hop_length, PIECE_FRAMES
+    sound = filtered(samples, front_end)
     pieces = [
-        normaliser(power_spectrogram(samples[first * hop :][: front_end.samples_in(PIECE_FRAMES)], front_end))
-        for first in range(0, total, PIECE_FRAMES)
+        normaliser(power_spectrogram(sound[first * hop :][: front_end.samples_in(piece)], front_end))
+        for first in range(0, total, piece)
     ]
     return np.concatenate(pieces)
 

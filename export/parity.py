@@ -16,7 +16,7 @@ from edge.bundle import WINDOW, Bundle, engine_graph
 from edge.engine import Engine
 from edge.errors import VerificationError
 from edge.features import FeatureStream
-from edge.frontend import Array
+from edge.frontend import Array, filtered
 from edge.normaliser import Normaliser
 from export.draft import Precision
 from export.graphs import Variant
@@ -204,7 +204,7 @@ def _hear(bundle: Bundle, engine: Engine, samples: Array) -> Heard:
     samples = filling(samples, front_end)
     frames = windows_of(samples, front_end, Normaliser(manifest.levels, bundle.statistics))
     stream = FeatureStream(engine, front_end, manifest.levels, bundle.statistics)
-    features = stream.feed(samples).features
+    features = stream.feed(filtered(samples, front_end)).features
     starts = [index * STEP_FRAMES // graphs.frames_per_feature for index in range(len(frames))]
     return Heard(frames, np.stack([features[start : start + graphs.window_features] for start in starts]))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge.audio import SAMPLE_RATE, read_clip
 from edge.errors import UsageError
-from edge.frontend import Array, FrontEnd, power_spectrogram
+from edge.frontend import Array, FrontEnd, filtered, power_spectrogram
 from edge.manifest import manifest_rows, recording_in
 from edge.normaliser import Normaliser
 from edge.sources import demo_clip
@@ -69,7 +69,7 @@ def filling(samples: Array, front_end: FrontEnd) -> Array:
 
 def windows_of(samples: Array, front_end: FrontEnd, normaliser: Normaliser) -> Array:
     """Return the network's input for each window of a sound that fills one or more: (B, T, F)."""
-    frames = normaliser(power_spectrogram(samples, front_end))
+    frames = normaliser(power_spectrogram(filtered(samples, front_end), front_end))
     starts = range(0, len(frames) - front_end.window_frames + 1, STEP_FRAMES)
     return np.stack([frames[start : start + front_end.window_frames] for start in starts])
 

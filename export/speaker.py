@@ -20,7 +20,7 @@ from calibrate.takes import Take, count_ratings, count_takes
 from edge.bundle import WEIGHTS, Bundle
 from edge.errors import UsageError
 from edge.files import require_writable
-from edge.frontend import Array, power_spectrogram
+from edge.frontend import Array, filtered, power_spectrogram
 from edge.labels import DIMENSIONS, EMOTIONS
 from edge.normaliser import Normaliser
 from edge.profile import ADOPTED
@@ -88,12 +88,12 @@ class SpeakerBundle:
 
     def _normalised(self, sounds: Sequence[Array]) -> list[Array]:
         """Return the (T, F) frames of each take, heard as a new stream by the generic model."""
-        manifest = self._bundle.manifest
+        manifest, front_end = self._bundle.manifest, self._bundle.manifest.front_end
         normaliser = Normaliser(manifest.levels, self._bundle.statistics)
         frames = []
         for sound in sounds:
             normaliser.reset()
-            frames.append(normaliser(power_spectrogram(sound, manifest.front_end)))
+            frames.append(normaliser(power_spectrogram(filtered(sound, front_end), front_end)))
         return frames
 
     def _judged(self, takes: Sequence[Take], frames: Sequence[Array], folds: Folds) -> Judgement:

@@ -50,18 +50,26 @@ def recognise_clips(bundle: Bundle, clips: Iterable[Clip]) -> Array:
     The posteriors are those of the deployed head, temperature and all: the bundle's ECE and the
     figures on "unsure" are of what a user sees.
 
+    Returns:
+        (clips, C) probabilities.
+    """
+    return recognise_sounds(bundle, (read_clip(clip.path) for clip in clips))
+
+
+def recognise_sounds(bundle: Bundle, sounds: Iterable[Array]) -> Array:
+    """Average the posteriors of all windows of each sound, (N,) samples at 16 kHz.
+
     A clip too short for a single window is completed with silence.
 
     Returns:
-        (clips, C) probabilities.
+        (sounds, C) probabilities.
     """
     recogniser = Recognizer(bundle, provider="cpu")
     front_end = bundle.manifest.front_end
     shortest = front_end.samples_in(bundle.manifest.graphs.frames_for_first)
     averages = []
-    for clip in clips:
-        samples = read_clip(clip.path)
-        samples = np.pad(samples, (0, max(0, shortest - len(samples))))
+    for sound in sounds:
+        samples = np.pad(sound, (0, max(0, shortest - len(sound))))
         recogniser.reset()
         events = [*recogniser.feed(samples), *recogniser.flush()]
         windows = [list(event.probs.values()) for event in events if isinstance(event, Window)]

@@ -12,7 +12,7 @@ import torchaudio
 from numpy.typing import NDArray
 
 from edge.audio import read_clip
-from edge.frontend import Array, FrontEnd, power_spectrogram
+from edge.frontend import Array, FrontEnd, filtered, power_spectrogram
 from edge.normaliser import (
     DECIBEL,
     BinStatistics,
@@ -72,7 +72,7 @@ def read_spectra(
     for clip in progress(clips, "reading clips") if progress else clips:
         waveform = read_clip(clip.path)
         for speed in (1.0, *speeds):
-            samples = _at_speed(waveform, speed, front_end.sample_rate)
+            samples = filtered(_at_speed(waveform, speed, front_end.sample_rate), front_end)
             samples = np.pad(samples, (0, max(0, least - len(samples))))
             logs = np.log(power_spectrogram(samples, front_end) + _TINY)
             spectra.append(Spectra(clip, logs.astype(np.float16), speed))

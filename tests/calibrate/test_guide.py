@@ -34,6 +34,12 @@ def test_it_begins_with_the_microphone(talk: Talk) -> None:
     assert talk.guide.stage is Stage.READY
 
 
+def test_an_offset_is_no_level() -> None:
+    talk = Talk()
+    talk.hear(room(2.0) + np.float32(0.3))
+    assert talk.guide.level_dbfs == pytest.approx(-80.0, abs=2.0)
+
+
 def test_another_microphone_can_be_asked_for() -> None:
     talk = Talk()
     talk.press("d")

@@ -74,10 +74,15 @@ def test_levels_are_those_of_the_voice_and_of_what_is_between() -> None:
     assert quality.voice_s == pytest.approx(2.0, abs=0.05)
 
 
-def test_a_constant_offset_changes_nothing() -> None:
-    plain, offset = measure(speech(), LoudVoice()), measure(speech() + np.float32(0.05), LoudVoice())
-    assert offset.level_dbfs == pytest.approx(plain.level_dbfs, abs=0.1)
-    assert offset.noise_dbfs == pytest.approx(plain.noise_dbfs, abs=0.1)
+@pytest.mark.parametrize(
+    ("amplitude", "hz"), [(0.05, 0.0), (0.3, 0.0), (0.02, 50.0), (0.02, 60.0), (0.05, 3.0)]
+)
+def test_an_offset_hum_and_rumble_change_nothing(amplitude: float, hz: float) -> None:
+    added = amplitude * np.cos(2.0 * np.pi * hz * np.arange(len(speech())) / 16_000)
+    plain = measure(speech(), LoudVoice())
+    disturbed = measure((speech() + added).astype(np.float32), LoudVoice())
+    assert disturbed.level_dbfs == pytest.approx(plain.level_dbfs, abs=0.1)
+    assert disturbed.noise_dbfs == pytest.approx(plain.noise_dbfs, abs=1.0)
 
 
 def test_the_setting_is_judged_whatever_was_said() -> None:

@@ -29,6 +29,13 @@ def test_a_take_begins_before_the_voice_and_ends_after_the_pause() -> None:
     assert len(recorder.sound) / 16_000 - loud[-1] == pytest.approx(MARGIN_S, abs=0.1)
 
 
+def test_an_offset_is_not_taken_for_a_voice_and_stays_in_the_take() -> None:
+    sound = np.concatenate([room(2.0), tone(1.5), room(2.0)])
+    plain, beside = fed(sound), fed(sound + np.float32(0.3))
+    assert beside.progress is Progress.DONE
+    np.testing.assert_allclose(beside.sound, plain.sound + np.float32(0.3), atol=1e-6)
+
+
 def test_a_pause_inside_the_sentence_does_not_end_it() -> None:
     recorder = fed(np.concatenate([room(0.5), tone(0.7), room(0.9), tone(0.7), room(2.0)]))
     assert recorder.progress is Progress.DONE

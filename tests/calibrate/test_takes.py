@@ -127,6 +127,7 @@ def test_windows_are_the_recogniser_s_own_and_the_last_ends_with_the_take(featur
         (noise(0.51), UsageError, "lasts 0.51 s, a take needs 0.52 s"),
         (noise(61.0), UsageError, "lasts 61 s, a take 60 s at most"),
         (np.zeros(16_000, np.float32), UsageError, "is silent"),
+        (np.full(16_000, 0.3, np.float32), UsageError, "is silent"),
         (noise(1.0, level=1e-5), UsageError, "is silent"),
         (np.zeros(0, np.float32), SourceError, "no samples"),
     ],
@@ -166,15 +167,15 @@ def test_a_file_that_is_not_sound_is_refused(tmp_path: Path) -> None:
 
 
 @needs_bundle
-@pytest.mark.parametrize("seconds", [0.52, 1.7, 3.0, 4.4])
-def test_a_take_is_heard_exactly_as_the_recogniser_hears_it(seconds: float) -> None:
+@pytest.mark.parametrize(("seconds", "offset"), [(0.52, 0.0), (1.7, 0.0), (3.0, 0.3), (4.4, 0.0)])
+def test_a_take_is_heard_exactly_as_the_recogniser_hears_it(seconds: float, offset: float) -> None:
     bundle = load_bundle(default_bundle())
     embedding_size = bundle.head.input_size
     spectrum = np.random.default_rng(2).standard_normal((64, SPECTRUM_SIZE)).astype(np.float32)
     all_of_it = np.concatenate([bundle.head.fc1_weight, spectrum], axis=1)
     bundle = replace(bundle, head=replace(bundle.head, fc1_weight=all_of_it))
     recogniser = Recognizer(bundle, provider="cpu")
-    sound = noise(seconds)
+    sound = noise(seconds) + np.float32(offset)
     events = [*recogniser.feed(sound), *recogniser.flush()]
     shown = [list(event.probs.values()) for event in events if isinstance(event, Window)]
     generic = Normalisation(bundle.manifest.levels, bundle.statistics)

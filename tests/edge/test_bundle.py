@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 
 from edge.bundle import (
     CARD,
+    CLASSIFIER,
     ENCODER,
     HEAD,
     MANIFEST,
     REQUIRED,
     SCHEMA_VERSION,
+    WINDOW,
     Bundle,
     default_bundle,
     is_bundle,
@@ -25,6 +28,7 @@ from edge.bundle import (
     write_manifest,
 )
 from edge.errors import BundleError
+from edge.frontend import FrontEnd
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -264,3 +268,48 @@ def test_the_fingerprint_changes_with_what_decides_and_not_with_the_card(
     assert load_bundle(bundle_folder).fingerprint != before.fingerprint
     levels = replace(before.manifest.levels, eps=1e-4)
     assert replace(before, manifest=replace(before.manifest, levels=levels)).fingerprint != before.fingerprint
+
+
+def test_a_bundle_that_records_no_input_filter_has_the_default_one_and_keeps_its_fingerprint(
+    bundle_folder: Path,
+) -> None:
+    before = load_bundle(bundle_folder)
+    assert "high_pass_hz" not in json.loads((bundle_folder / MANIFEST).read_text("utf-8"))["front_end"]
+    assert before.manifest.front_end == FrontEnd()
+    constants = [
+        {
+            "sample_rate": 16_000,
+            "win_length_ms": 40,
+            "hop_length_ms": 10,
+            "n_fft": 800,
+            "bins": 200,
+            "window_ms": 3_000,
+        },
+        asdict(before.manifest.levels),
+    ]
+    deciding = [before.manifest.files[name] for name in (ENCODER, CLASSIFIER, WINDOW, HEAD)]
+    assert before.fingerprint == hashlib.sha256(json.dumps([*deciding, *constants]).encode()).hexdigest()
+    write_manifest(bundle_folder, before.manifest)
+    assert json.loads((bundle_folder / MANIFEST).read_text("utf-8"))["front_end"]["high_pass_hz"] == 30.0
+    assert load_bundle(bundle_folder).fingerprint == before.fingerprint
+
+
+@pytest.mark.parametrize(("name", "value"), [("high_pass_hz", 80.0), ("high_pass_hz", 0), ("hum_notch_q", 0)])
+def test_another_input_filter_is_kept_and_makes_another_fingerprint(
+    bundle_folder: Path, name: str, value: float
+) -> None:
+    before = load_bundle(bundle_folder)
+    edit(bundle_folder, lambda described: described["front_end"].update({name: value}))
+    after = load_bundle(bundle_folder)
+    assert getattr(after.manifest.front_end, name) == value
+    assert after.fingerprint != before.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("high_pass_hz", 8_000.0), ("high_pass_hz", -5.0), ("hum_notch_q", -1.0)]
+)
+def test_an_input_filter_that_leaves_no_speech_is_refused(
+    bundle_folder: Path, name: str, value: float
+) -> None:
+    edit(bundle_folder, lambda described: described["front_end"].update({name: value}))
+    refused(bundle_folder, name, f"{value:g}")

@@ -268,6 +268,16 @@ def test_a_session_is_heard_as_the_recogniser_hears(
     assert calibrated.heard_s == 0.0
 
 
+def test_an_offset_of_the_takes_does_not_change_what_is_remembered(
+    calibrated: Recognizer, takes: list[Array]
+) -> None:
+    plain = session_reference(calibrated, takes)
+    beside = session_reference(calibrated, [take + np.float32(0.1) for take in takes])
+    assert plain
+    assert beside
+    np.testing.assert_allclose(beside.mean, plain.mean, atol=0.05)
+
+
 def test_a_session_of_a_head_that_reads_the_spectrum_is_remembered_with_it(
     bundle: Bundle, takes: list[Array]
 ) -> None:

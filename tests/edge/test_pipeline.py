@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edge import pipeline, signals
+from edge.audio import SAMPLE_RATE
 from edge.blocks import Block, DeviceNews
 from edge.bundle import Bundle
 from edge.errors import MmtlError, RealTimeError, SourceError
@@ -99,12 +100,20 @@ def test_a_session_comes_first_and_a_summary_last(recogniser: Recognizer, talk: 
 
 def test_the_sinks_follow_the_progress(recogniser: Recognizer) -> None:
     sink = Collected()
-    sound = np.full(1_280, 0.1, np.float32)
-    listen(Blocks(cut(np.concatenate([sound, 0 * sound]))), recogniser, [sink])
+    tone = 0.1 * 2**0.5 * np.sin(2 * np.pi * 1_000 * np.arange(1_280) / SAMPLE_RATE)
+    nothing = Block(np.zeros(0, np.float32), time.perf_counter())
+    listen(Blocks([*cut(tone.astype(np.float32)), nothing]), recogniser, [sink])
     (heard_s, level), (later_s, silent) = sink.heard
-    assert (heard_s, later_s) == (0.08, 0.16)
+    assert (heard_s, later_s) == (0.08, 0.08)
     assert level == pytest.approx(-20.0, abs=0.01)
     assert silent == QUIETEST_DBFS
+
+
+def test_the_level_does_not_read_an_offset_as_sound(recogniser: Recognizer) -> None:
+    sink, offset = Collected(), np.full(SAMPLE_RATE, 0.3, np.float32)
+    listen(Blocks(cut(offset)), recogniser, [sink])
+    assert {level for _, level in sink.heard} == {QUIETEST_DBFS}
+    assert {event.level_dbfs for event in sink.events if isinstance(event, Window)} == {QUIETEST_DBFS}
 
 
 def test_lost_sound_is_told_and_advances_the_time(recogniser: Recognizer, talk: Talk) -> None:

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from edge.errors import SourceError, UsageError
-from edge.frontend import FrontEnd, power_spectrogram
+from edge.frontend import FrontEnd, filtered, power_spectrogram
 from edge.normaliser import BinStatistics, Levels, Normaliser
 from export.sounds import (
     LONGEST_CLIP_S,
@@ -85,7 +85,7 @@ def test_every_sound_gives_windows_that_are_cut_from_its_frames(seconds: float) 
     filled = filling(sound, FRONT_END)
     np.testing.assert_array_equal(filled[: len(sound)], sound)
     windows = windows_of(filled, FRONT_END, normaliser())
-    frames = normaliser()(power_spectrogram(filled, FRONT_END))
+    frames = normaliser()(power_spectrogram(filtered(filled, FRONT_END), FRONT_END))
     assert windows.shape == ((len(frames) - 297) // STEP_FRAMES + 1, 297, 200)
     last = (len(windows) - 1) * STEP_FRAMES
     np.testing.assert_array_equal(windows[-1], frames[last : last + 297])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from edge.frontend import FrontEnd, power_spectrogram
+from edge.frontend import FrontEnd, filtered, power_spectrogram
 from edge.normaliser import Normaliser
 from tests.train.synthetic import SAMPLE_RATE, make_spectra, voice
 from train.corpora import Clip
@@ -31,7 +31,7 @@ def test_what_is_trained_on_is_what_the_deployed_normaliser_gives(tmp_path: Path
     (spectra,) = read_spectra([clip], FRONT_END, 49)
     normalisation = fit_normalisation([spectra, *make_spectra(2)])
     deployed = Normaliser(normalisation.levels, normalisation.statistics)
-    expected = deployed(power_spectrogram(voice(1, "happy", 0, 4.0), FRONT_END))
+    expected = deployed(power_spectrogram(filtered(voice(1, "happy", 0, 4.0), FRONT_END), FRONT_END))
     trained = normalised(spectra, normalisation)
     assert trained.dtype == np.float32
     assert trained.shape == expected.shape
@@ -50,7 +50,7 @@ def test_the_normaliser_in_pieces_gives_the_same_too() -> None:
 def test_power_survives_its_storage_within_a_percent(tmp_path: Path) -> None:
     clip = clip_of(tmp_path / "a.wav", 1.0)
     (spectra,) = read_spectra([clip], FRONT_END, 49)
-    power = power_spectrogram(voice(1, "happy", 0, 1.0), FRONT_END)
+    power = power_spectrogram(filtered(voice(1, "happy", 0, 1.0), FRONT_END), FRONT_END)
     np.testing.assert_allclose(spectra.power(), power, rtol=0.009)
     np.testing.assert_array_equal(spectra.power(10, 20), spectra.power()[10:20])
 
