@@ -8,10 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import warnings
-from typing import TextIO
 
-from edge.errors import MmtlError, SoundWarning, UsageError
+from edge.errors import MmtlError, UsageError
 
 EXTRAS = {
     "torch": "train",
@@ -38,33 +36,22 @@ def main() -> None:
     from edge import signals, standard_streams
 
     standard_streams.secure()
-    warnings.showwarning = _show_warning
     code = _run()
     signals.leave_with(code)
     raise SystemExit(code or _stdout_failure() or 0)
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Write a warning about sound in a line of its own; any other with its place, as Python does."""
-    from edge.sinks import say
-
-    ours = issubclass(category, SoundWarning)
-    say(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line))
-
-
 def _run() -> int:
     """Run the command; return its exit code, after one line that says why it failed."""
     try:
-        return _dispatch()
+        return _explained()
     except KeyboardInterrupt:
         return _stopped()
+
+
+def _explained() -> int:
+    try:
+        return _dispatch()
     except MmtlError as error:
         return _failed(str(error), error.exit_code)
     except OSError as error:
@@ -75,10 +62,13 @@ def _run() -> int:
 
 
 def _dispatch() -> int:
+    import warnings
+
     from edge import signals
     from edge.commands import dispatch
-    from edge.sinks import ReaderGone
+    from edge.sinks import ReaderGone, show_warning
 
+    warnings.showwarning = show_warning
     try:
         signals.handle(signals.interrupter())
         return dispatch(sys.argv[1:])

@@ -6,12 +6,13 @@ The live monitor, in `edge.monitor`, is one more sink.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
 from edge.convert import csv_header, csv_line, row_of
-from edge.errors import MmtlError, UsageError
+from edge.errors import MmtlError, SoundWarning, UsageError
 from edge.events import (
     Device,
     Drift,
@@ -270,6 +271,19 @@ def say(message: str) -> None:
     line = printable(" ".join(line.strip() for line in message.splitlines()))
     sys.stderr.write(f"mmtl: {line}\n")  # which a progress bar keeps above itself
     sys.stderr.flush()
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Write a warning about sound in a line of its own; any other with its place, as Python does."""
+    ours = issubclass(category, SoundWarning)
+    say(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def _claim(label: str, probs: dict[str, float], percentages: bool) -> str:

@@ -65,6 +65,43 @@ def test_a_command_that_owes_a_result_says_that_there_is_none(module: str, comma
     assert (code, said) == (1, "mmtl: stopped before it was done\n")
 
 
+EARLY = """
+import sys
+
+sys.path.insert(0, sys.argv[1])
+before = set(sys.modules)
+import signal
+import edge.cli
+print(*sorted(name for name in set(sys.modules) - before if name.startswith(("edge", "typ", "thr", "warn"))))
+"""
+
+
+def test_nothing_is_loaded_before_ctrl_c_is_handled() -> None:
+    command = [sys.executable, "-I", "-S", "-c", EARLY, str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True)
+    assert done.stdout.split() == ["edge", "edge.cli", "edge.errors", "types"]
+
+
+FAILS_LATE = """
+import os, signal, sys
+
+from edge import sinks
+
+def say(message):
+    os.kill(os.getpid(), signal.SIGINT)
+
+sinks.say = say
+from edge.cli import main
+main()
+"""
+
+
+def test_ctrl_c_while_an_error_is_said_is_quiet_too() -> None:
+    command = [sys.executable, "-c", FAILS_LATE, "run", "nowhere.wav"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_ctrl_c_while_the_help_loads_is_no_failure() -> None:
     assert stopped_at("edge.commands", signal.SIGINT, "--help") == (0, "")
 
