@@ -52,9 +52,17 @@ def monitor() -> Iterator[Open]:
         size: tuple[int, int] = (80, 24),
         program: str = CHILD,
         term: str = "xterm-256color",
+        command: str = "monitor",
     ) -> Terminal:
-        command = ["monitor", *arguments, "--provider", "cpu"]
-        windows.append(Terminal(command, environment or dict(os.environ), size, program, term))
+        windows.append(
+            Terminal(
+                [command, *arguments, "--provider", "cpu"],
+                environment or dict(os.environ),
+                size,
+                program,
+                term,
+            )
+        )
         return windows[-1]
 
     yield run
@@ -124,10 +132,15 @@ def test_sound_that_is_missed_while_the_monitor_is_stopped_is_lost_sound(
 # Closed, resized, written to by others
 
 
-def test_a_window_that_is_closed_ends_the_monitor_with_all_events(monitor: Open, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "pace", "shown"), [("monitor", [], "real-time factor 0."), ("run", ["--paced"], "0:03.0")]
+)
+def test_a_window_that_is_closed_ends_the_command_with_all_events(
+    monitor: Open, tmp_path: Path, command: str, pace: list[str], shown: str
+) -> None:
     log = tmp_path / "events.jsonl"
-    window = monitor("demo", "--jsonl", str(log))
-    window.wait_for("real-time factor 0.")
+    window = monitor("demo", *pace, "--jsonl", str(log), command=command)
+    window.wait_for(shown)
     window.hang_up()
     assert window.leave() == 0
     events = [checked(line) for line in log.read_text("utf-8").splitlines()]
