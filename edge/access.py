@@ -113,6 +113,15 @@ def require_protected(addresses: Iterable[Address], access: Access, *, insecure:
         )
 
 
+def caution(addresses: Iterable[Address], access: Access) -> str:
+    """Return what whoever runs the server should know of these rules; empty if nothing."""
+    exposed = [address for address in addresses if not address.loopback]
+    if not exposed or access.tls is not None:
+        return ""
+    what = "sound and events" if access.token is None else "the token, sound and events"
+    return f"{what} cross the network unencrypted: --tls-cert and --tls-key encrypt them"
+
+
 def read_token(path: Path) -> bytes:
     """Read the token that clients must present: the one line of a file.
 

@@ -141,7 +141,10 @@ def serve(
         bool, typer.Option("--client-profiles", help="Let clients name a profile kept on this device.")
     ] = False,
     idle_s: Annotated[
-        float, typer.Option("--idle-s", help="That a client may send no sound; it is then let go.", min=1)
+        float,
+        typer.Option(
+            "--idle-s", help="That a client may send no sound; it is then let go.", min=1, max=86_400
+        ),
     ] = 30.0,
     token_file: Annotated[
         Path | None, typer.Option("--token-file", help="Require the token in this file of every client.")
@@ -164,7 +167,7 @@ def serve(
     With --client-profiles it may first send {"profile": "NAME"} too. With --token-file it must first send
     {"token": "..."}, or ask for /?token=..., or send the header "Authorization: Bearer ...".
     """
-    from edge.access import load_access, parse_address, require_protected
+    from edge.access import caution, load_access, parse_address, require_protected
     from edge.bundle import default_bundle, load_bundle
     from edge.client_session import Service
     from edge.ear import kept_for_clients, shared_engines
@@ -192,6 +195,8 @@ def serve(
     def ready(ports: dict[str, int]) -> None:
         if provider == "auto":
             say(f"runs on {engine.provider}: {engine.reason}")
+        if warning := caution(listen.values(), access):
+            say(warning)
 
     with contextlib.closing(engine):
         serve_clients(service, **listen, say=say, ready=ready)

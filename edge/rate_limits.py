@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ class Limits:
     """That a client has to present its token."""
     goodbye_s: float = 5.0
     """For the last events to reach a client, and for all clients together when the server stops."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no time: NaN passes any comparison with a bound."""
+        if not 0.0 < self.idle_s < math.inf:
+            raise UsageError(f"a client cannot be idle for {self.idle_s} s: give seconds, such as 30")
 
 
 class Throttle:

@@ -17,6 +17,7 @@ from edge.access import (
     LARGEST_TOKEN_FILE,
     Access,
     Address,
+    caution,
     checked_origin,
     load_access,
     parse_address,
@@ -102,6 +103,14 @@ def test_the_command_refuses_to_serve_everybody_by_accident(kind: str) -> None:
     assert "0.0.0.0:0 can be reached from other machines" in done.stderr
     with serve_process(kind, "0.0.0.0:0", "--insecure", "--provider", "cpu") as server:
         assert list(server.ports) == [kind.removeprefix("--")]
+        wait_for(lambda: "mmtl: sound and events cross the network unencrypted" in "".join(server.said))
+
+
+def test_what_is_not_encrypted_is_said_beyond_this_machine() -> None:
+    beyond, here = Address("192.168.1.5", 80), Address("127.0.0.1", 80)
+    assert caution([here, beyond], GUARDED).startswith("the token, sound and events cross the network")
+    assert caution([here], Access()) == ""
+    assert caution([beyond], Access(tls=ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))) == ""
 
 
 # Tokens

@@ -288,6 +288,12 @@ def test_too_few_descriptors_for_the_clients_are_refused_at_the_start() -> None:
     assert "ulimit -n" in done.stderr
 
 
+@pytest.mark.parametrize("idle_s", [float("nan"), float("inf"), 0.0, -1.0])
+def test_a_time_that_is_none_is_refused(idle_s: float) -> None:
+    with pytest.raises(UsageError, match="cannot be idle for"):
+        Limits(idle_s=idle_s)
+
+
 def test_the_limit_on_descriptors_is_raised_as_far_as_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, tuple[int, int]]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 4_096))
