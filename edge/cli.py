@@ -30,7 +30,7 @@ def main() -> None:
     """Run the command line and leave with the design's exit code.
 
     Raises:
-        SystemExit: always.
+        SystemExit: with any code but 0.
     """
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(_code_if_stopped()))
     from edge import signals, standard_streams
@@ -38,7 +38,8 @@ def main() -> None:
     standard_streams.secure()
     code = _run()
     signals.leave_with(code)
-    raise SystemExit(code or _stdout_failure() or 0)
+    if code := code or _stdout_failure() or 0:
+        raise SystemExit(code)
 
 
 def _run() -> int:
