@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from edge.errors import UsageError
+from edge.options import ChannelName
 
 if TYPE_CHECKING:
     from calibrate.full import FullTuning
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from calibrate.outcome import Outcome
     from calibrate.takes import Take
     from edge.bundle import Bundle
+    from edge.downmix import Channel
     from edge.engine import Engine
     from edge.frontend import Array
     from edge.profile import Profile
@@ -110,6 +112,7 @@ def calibrate(
             rich_help_panel=SESSION,
         ),
     ] = None,
+    channel: ChannelName = "auto",
     yes: Annotated[
         bool,
         typer.Option(
@@ -123,9 +126,11 @@ def calibrate(
 
     At least two takes of each emotion; three to five are better, and the same sentences in each.
     """
+    from edge.downmix import parse_channel
     from edge.profile import profile_path, require_place
     from edge.profile_names import profile_name
 
+    heard = parse_channel(channel)
     name = profile_name(name)
     path = profile_path(name)
     _require_free(name, path, replace=replace)
@@ -143,7 +148,7 @@ def calibrate(
         order.require_apart([bundle])
         model = _bundle(bundle)
         wish = Wish(
-            name, takes, language, device, resume, replace, keep_recordings, yes, bundle, picture, out
+            name, takes, language, device, resume, replace, keep_recordings, yes, bundle, picture, out, heard
         )
         with alone(name):
             _hold(order, model, GuidedSession(wish))
@@ -158,7 +163,7 @@ def calibrate(
             "--yes": yes,
         }
     )
-    _read(order, manifest, bundle)
+    _read(order, manifest, bundle, heard)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,11 +209,11 @@ class Order:
         show(self.name, outcome, self.out)
 
 
-def _read(order: Order, manifest: Path, bundle: Path | None) -> None:
+def _read(order: Order, manifest: Path, bundle: Path | None, channel: Channel) -> None:
     """Calibrate on the takes that a manifest lists."""
     from calibrate.takes import read_takes
 
-    takes = read_takes(manifest)
+    takes = read_takes(manifest, channel)
     order.require_apart([bundle, manifest, *(take.path for take in takes)])
     outcome = order.fit(takes, _bundle(bundle))
     order.show(outcome)

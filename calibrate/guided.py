@@ -16,6 +16,7 @@ from calibrate.session import Session
 from calibrate.session_folder import SessionFolder, copy_takes, require_room
 from calibrate.studio import consents, hold, require_microphone, require_terminal
 from calibrate.takes import Take
+from edge.downmix import AUTO, Channel
 from edge.errors import UsageError
 
 DEFAULT_TAKES: Final = 2
@@ -47,6 +48,8 @@ class Wish:
     """Where the judgement is drawn in the end."""
     full: Path | None = None
     """Where the bundle of the whole network, tuned to the speaker, goes; None: it is not tuned."""
+    channel: Channel = AUTO
+    """Which channel of the microphone to hear, as in `edge.downmix`."""
 
 
 class GuidedSession:
@@ -80,7 +83,7 @@ class GuidedSession:
             if not self._wish.resume:
                 self._folder.remove()
             with self.kept_if_it_fails():
-                self._session, complete = hold(session, self._folder, self._wish.device)
+                self._session, complete = hold(session, self._folder, self._wish.device, self._wish.channel)
         if not complete:
             self._say_how_to_go_on()
             return []

@@ -21,6 +21,7 @@ from calibrate.session import Session
 from calibrate.session_folder import SessionFolder
 from edge.blocks import Source
 from edge.devices import InputDevice, input_devices
+from edge.downmix import AUTO, Channel
 from edge.drawing import can_redraw, plain_console
 from edge.errors import UsageError
 from edge.pipeline import Stopper
@@ -112,13 +113,16 @@ def consents(
     return agreed or typer.confirm("Does the person who will speak agree?", default=False, err=True)
 
 
-def hold(session: Session, folder: SessionFolder, spec: str | None) -> tuple[Session, bool]:
+def hold(
+    session: Session, folder: SessionFolder, spec: str | None, channel: Channel = AUTO
+) -> tuple[Session, bool]:
     """Hold the session, or what is left of it.
 
     Args:
         session: how far the speaker has come.
         folder: where takes go.
         spec: the microphone, as `edge.sources` names it; None to ask where there are several.
+        channel: which channel of it to hear.
 
     Returns:
         The session, and whether it is complete.
@@ -130,7 +134,7 @@ def hold(session: Session, folder: SessionFolder, spec: str | None) -> tuple[Ses
     chosen = spec or choose_microphone()
     while True:
         guide = Guide(session, folder, Loudspeaker())
-        _converse(guide, open_source(chosen))
+        _converse(guide, open_source(chosen, channel=channel))
         session = guide.session
         if guide.ending is not Ending.OTHER_DEVICE:
             return session, guide.ending is Ending.COMPLETE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from edge.audio import read_clip
 from edge.bundle import Bundle, Graphs
+from edge.downmix import AUTO, Channel
 from edge.errors import UsageError
 from edge.features import FeatureStream, Progress
 from edge.files import is_file
@@ -54,6 +55,8 @@ class Take:
     """What was said; empty: unknown."""
     ratings: Ratings = (None, None, None)
     """As the speaker gave them."""
+    channel: Channel = AUTO
+    """Which channel of the file to hear, as in `edge.downmix`."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Normalisation:
     statistics: BinStatistics
 
 
-def read_takes(manifest: Path) -> list[Take]:
+def read_takes(manifest: Path, channel: Channel = AUTO) -> list[Take]:
     """Read a session's manifest: a CSV file with a header, one take a row; see `edge.manifest`.
 
     The columns path and emotion are required; valence, arousal, dominance, text and speaker are
@@ -79,7 +82,7 @@ def read_takes(manifest: Path) -> list[Take]:
     speakers: dict[str, int] = {}
     for line, row in manifest_rows(manifest, REQUIRED_COLUMNS):
         where = f"{manifest}, line {line}"
-        take = _from_row(row, manifest.parent, where)
+        take = replace(_from_row(row, manifest.parent, where), channel=channel)
         if take.path in lines:
             raise UsageError(
                 f"{where}: {row['path']} is on line {lines[take.path]} already: remove one of the rows"
@@ -113,7 +116,7 @@ def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
     """
     sounds = []
     for take in takes:
-        sounds.append(read_clip(take.path, longest_s=READ_S))
+        sounds.append(read_clip(take.path, take.channel, longest_s=READ_S))
         _check_sound(take, sounds[-1], bundle)
     _require_different(takes, sounds)
     return sounds

@@ -20,6 +20,7 @@ import soxr
 from edge.blocks import Caution
 from edge.containers import logical_streams
 from edge.decoding import Recording, load_soundfile, reason
+from edge.downmix import AUTO, Channel, Downmix
 from edge.errors import SoundWarning, SourceError
 from edge.frontend import Array, FrontEnd
 from edge.sections import LogicalStream
@@ -69,20 +70,26 @@ class Resampler:
 
 
 class Intake:
-    """Clean a stream of sound and bring it to 16 kHz: mix down, repair, resample.
+    """Clean a stream of sound and bring it to 16 kHz: repair, mix down, resample.
 
-    Remembers what its `Resampler` does, and when the sound that it holds back arrived; counts the
-    values it had to repair.
+    Remembers what its `Downmix` and its `Resampler` do, and when the sound that they hold back arrived;
+    counts the values it had to repair.
     """
 
-    def __init__(self, rate: float) -> None:
-        """Prepare for a stream of sound at `rate` Hz."""
+    def __init__(self, rate: float, downmix: Downmix | None = None) -> None:
+        """Prepare for a stream.
+
+        Args:
+            rate: Hz.
+            downmix: makes one channel of several; by default as `auto` does.
+        """
         self.rate = rate
+        self._downmix = downmix or Downmix(rate)
         self._resampler = Resampler(rate)
         self._came = self._left = 0
         self._held: deque[tuple[int, float]] = deque()
         self.arrived_s = 0.0
-        """When the last sample that came out had been fed: the resampler holds back up to 0.1 s."""
+        """When the last sample that came out had been fed: 0.1 s is held back, 0.5 s of two channels."""
         self.clipped = 0
         """Values beyond +-1 so far, each cut to +-1."""
         self.not_finite = 0
@@ -101,11 +108,16 @@ class Intake:
         if len(sound):
             self._came += len(sound)
             self._held.append((self._came, arrived_s))
-        return self._given_out(self._resampler.feed(_mix_down(self._repair(sound))))
+        return self._given_out(self._resampler.feed(self._downmix.feed(self._repair(sound))))
 
     def flush(self) -> Array:
         """End the stream and return the (M,) samples still held back."""
-        return self._given_out(self._resampler.flush())
+        held = self._resampler.feed(self._downmix.flush())
+        return self._given_out(np.concatenate([held, self._resampler.flush()]))
+
+    def take_caution(self) -> Caution | None:
+        """Return, once, what was noticed about the channels."""
+        return self._downmix.take_caution()
 
     def _given_out(self, samples: Array) -> Array:
         """Find out with which piece the last of the samples had come."""
@@ -125,14 +137,6 @@ class Intake:
         beyond = int(np.count_nonzero(np.abs(sound) > 1.0))
         self.clipped += beyond
         return np.clip(sound, -1.0, 1.0) if beyond else sound
-
-
-def _mix_down(sound: Array) -> Array:
-    """Average the channels of (N,) or (N, channels) sound to (N,)."""
-    if sound.ndim == 1:
-        return sound
-    mono: Array = sound.mean(axis=1, dtype=np.float32)
-    return mono
 
 
 class SoundFile:
@@ -167,6 +171,11 @@ class SoundFile:
     def __exit__(self, *exc: object) -> None:
         """Close the file."""
         self._close()
+
+    @property
+    def channels(self) -> int:
+        """Of the first recording, once open."""
+        return self._first.channels
 
     def recordings(self) -> Iterator[Recording]:
         """Read the recordings one after the other: most files hold one."""
@@ -228,39 +237,44 @@ class SoundFile:
             raise SourceError(f"{self.path} is at {recording.rate} Hz, {expected}: {_convert(self.path)}")
 
 
-def read_clip(path: str | Path, longest_s: float = math.inf) -> Array:
+def read_clip(path: str | Path, channel: Channel = AUTO, *, longest_s: float = math.inf) -> Array:
     """Read a sound file as (N,) float32 mono at 16 kHz in [-1, 1].
 
-    The samples are those that a stream of the file delivers, exactly. Where the file is shorter than it
-    states, this is a `SoundWarning`.
+    The samples are those that a stream of the file delivers, exactly. What would be a warning there, about
+    sound that is missing or channels that cancel each other, is a `SoundWarning`.
 
     Args:
         path: the file.
+        channel: which channel to read, as in `edge.downmix`.
         longest_s: where to stop reading; the file is not checked any further.
 
     Raises:
         SourceError: the file is missing, empty, not sound, or damaged in what is read.
+        UsageError: it does not have the channel.
     """
     pieces: list[Array] = []
+    cautions: list[Caution | None] = []
     with SoundFile(path) as file:
-        for samples in _samples(file):
+        for samples, caution in _samples(file, channel):
             pieces.append(samples)
+            cautions.append(caution)
             longest_s -= len(samples) / SAMPLE_RATE
             if longest_s <= 0.0:
                 return np.concatenate(pieces)
     file.finish()
-    if file.caution:
-        warnings.warn(f"{file.path}: {file.caution.message}", SoundWarning, stacklevel=2)
+    for caution in (*cautions, file.caution):
+        if caution:
+            warnings.warn(f"{file.path}: {caution.message}", SoundWarning, stacklevel=2)
     return np.concatenate(pieces)
 
 
-def _samples(file: SoundFile) -> Iterator[Array]:
-    """Read an open file's recordings as (N,) mono samples at 16 kHz, piece by piece."""
+def _samples(file: SoundFile, channel: Channel) -> Iterator[tuple[Array, Caution | None]]:
+    """Read an open file's recordings as (N,) mono samples at 16 kHz, with what was noticed."""
     for recording in file.recordings():
-        intake = Intake(recording.rate)
+        intake = Intake(recording.rate, Downmix(recording.rate, channel))
         for block in recording.blocks(BLOCK_S):
-            yield intake.feed(block)
-        yield intake.flush()
+            yield intake.feed(block), intake.take_caution()
+        yield intake.flush(), intake.take_caution()
 
 
 def _readable(path: Path) -> BinaryIO:

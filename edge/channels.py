@@ -17,7 +17,8 @@ from edge.raw_sound import EXPECTED, REMEDIES
 from edge.signatures import NETWORK
 
 HEADER: Final = (
-    '{"rate": HZ, "profile": "NAME"} or one of the two before any sound, or {"end": true} after it'
+    '{"rate": HZ, "channels": N, "profile": "NAME"} or some of them before any sound, '
+    'or {"end": true} after it'
 )
 """What a client may say beside sound."""
 READ_AT_ONCE: Final = 2**15
@@ -68,6 +69,8 @@ class Channel(Protocol):
     name: str
     rate: str | None
     """Hz that the client asked for in connecting, if it did; not checked."""
+    channels: str | None
+    """How many the client said in connecting that its sound has, if it did; not checked."""
     token: str | None
     """What the client presented in connecting, if it did; not checked."""
 
@@ -99,6 +102,7 @@ class TcpChannel:
         self._sound = False
         self.name = f"tcp {peer_name(writer.get_extra_info('peername'))}"
         self.rate: str | None = None
+        self.channels: str | None = None
         self.token: str | None = None
 
     async def receive(self) -> bytes | str | None:

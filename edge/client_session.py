@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from edge.access import Access
 from edge.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE
 from edge.channels import HEADER, Channel, RefusedError
+from edge.downmix import MOST_CHANNELS
 from edge.ear import Ear
 from edge.errors import MmtlError, SourceError, UsageError
 from edge.events import Error, Event, to_json
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 PIECE_S: Final = 0.5
 """Longest sound that is recognised at once: then it is the other clients' turn, or time to stop."""
-HEADER_KEYS: Final = frozenset({"token", "rate", "profile"})
+HEADER_KEYS: Final = frozenset({"token", "rate", "channels", "profile"})
 _WHOLE_HZ: Final = re.compile(r"(\d{1,8})(\.0+)?", re.ASCII)
 
 
@@ -137,14 +138,16 @@ class ClientSession:
         """Recognise the client's sound to its end."""
         message = await self._read_header()
         rate = checked_rate(self._header.get("rate", self._channel.rate))
+        channels = checked_channels(self._header.get("channels", self._channel.channels))
+        ear.interleave(channels)
         if "profile" in self._header:
             name = self._header["profile"]
             await self._send(await worker.do(lambda: ear.use(self._profile(name))))
         throttle = Throttle(self._service.limits.speed)
         while isinstance(message, bytes):
             arrived_s = time.perf_counter()
-            for piece in _pieces(message, rate):
-                duration_s, began_s = len(piece) / 2.0 / rate, time.perf_counter()
+            for piece in _pieces(message, rate * channels):
+                duration_s, began_s = len(piece) / 2.0 / channels / rate, time.perf_counter()
                 events = await worker.do(functools.partial(ear.hear, piece, rate, arrived_s))
                 self._allowance.earn(duration_s, time.perf_counter() - began_s)
                 await self._send(events)
@@ -252,6 +255,20 @@ def checked_rate(asked: object) -> int:
     if whole and LOWEST_RATE <= int(whole[1]) <= HIGHEST_RATE:
         return int(whole[1])
     raise UsageError(f"a rate of {str(asked)[:80]} arrived, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+
+
+def checked_channels(asked: object) -> int:
+    """Return how many channels a client means; None means one.
+
+    Raises:
+        UsageError: nobody sends so many, or it is no whole number.
+    """
+    if asked is None:
+        return 1
+    text = "" if isinstance(asked, bool) else str(asked)
+    if text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= MOST_CHANNELS:
+        return int(text)
+    raise UsageError(f"{str(asked)[:80]} channels were stated, expected 1 to {MOST_CHANNELS}")
 
 
 def _pieces(data: bytes, rate: int) -> Iterator[bytes]:

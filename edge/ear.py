@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge.anonymous import anonymous, anonymous_session
 from edge.audio import SAMPLE_RATE, Intake
+from edge.downmix import Downmix
 from edge.errors import ProfileError
 from edge.events import EngineChange, Event, StreamWarning, to_json
 from edge.lag import LagMeter
@@ -27,7 +28,7 @@ class Ear:
     """One client's stream: bytes in, events out. Used by one thread at a time."""
 
     def __init__(self, recogniser: Recognizer, name: str) -> None:
-        """Begin a stream."""
+        """Begin a stream. The recogniser's settings say which of several channels is heard."""
         self._recogniser = recogniser
         self._name = name
         self._raw = RawSound()
@@ -48,6 +49,10 @@ class Ear:
         self._asked_for = profile.name
         return [*self._recogniser.use(profile), *self.begin()]
 
+    def interleave(self, channels: int) -> None:
+        """Expect sound of so many channels, before any has come."""
+        self._raw = RawSound(channels=channels)
+
     def hear(self, data: bytes, rate: int, arrived_s: float) -> list[Event]:
         """Take raw sound.
 
@@ -58,12 +63,13 @@ class Ear:
 
         Raises:
             SourceError: the stream began as a file or a protocol does, which would be heard as noise.
+            UsageError: the sound does not have the channel that the settings ask for.
         """
         if self._intake is None:
-            self._intake = Intake(rate)
+            self._intake = Intake(rate, Downmix(rate, self._recogniser.settings.channel))
         samples = self._intake.feed(self._raw.feed(data), arrived_s)
         events = self._hear(samples, self._intake.arrived_s)
-        if caution := self._raw.take_caution():
+        if caution := self._raw.take_caution() or self._intake.take_caution():
             self._ledger.warned(caution)
             events.append(StreamWarning(self._recogniser.heard_s, caution.what, caution.message))
         return events
@@ -130,9 +136,11 @@ def warm_up(make: Callable[[], Recognizer]) -> None:
         MmtlError: no recogniser can be made or run.
     """
     recogniser = make()
-    rate = 3 * SAMPLE_RATE
+    rate, channel = 3 * SAMPLE_RATE, recogniser.settings.channel
+    channels = channel + 1 if isinstance(channel, int) else 1
     ear = Ear(recogniser, "warm-up")
-    silence = bytes(2 * round(rate * recogniser.window_s) + rate)
+    ear.interleave(channels)
+    silence = bytes(channels * (2 * round(rate * recogniser.window_s) + rate))
     for event in [*ear.begin(), *ear.hear(silence, rate, time.perf_counter()), *ear.finish()]:
         to_json(event)
 

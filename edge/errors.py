@@ -25,7 +25,7 @@ class SourceError(MmtlError):
 
 
 class SoundWarning(UserWarning):
-    """Some of a sound file is missing or cannot be read; the rest is used."""
+    """Some of a sound file is missing, or its channels are doubtful; the rest is used."""
 
 
 class DeviceError(SourceError):

@@ -18,6 +18,7 @@ from edge.options import (
     Anonymous,
     Append,
     BundleFolder,
+    ChannelName,
     CsvTarget,
     JsonlTarget,
     MqttAuthority,
@@ -26,6 +27,7 @@ from edge.options import (
     ProfileName,
     Provider,
     Rate,
+    RawChannels,
     Replace,
     SourceName,
     Step,
@@ -45,6 +47,8 @@ def monitor(
     provider: Provider = "auto",
     step_ms: Step = 240,
     rate: Rate = 16_000,
+    channels: RawChannels = 1,
+    channel: ChannelName = "auto",
     strict: Strict = False,
     jsonl: JsonlTarget = None,
     replace: Replace = False,
@@ -52,13 +56,15 @@ def monitor(
     anonymous: Anonymous = False,
 ) -> None:
     """Watch a microphone, a file or the demo live in the terminal. Ctrl-C ends it."""
+    from edge.downmix import parse_channel
     from edge.outputs import existing_by
     from edge.pipeline import listen
     from edge.sinks import JsonLines
     from edge.sources import open_source
 
     existing = existing_by(replace=replace, append=append)
-    sound = open_source(source, rate=rate, paced=True)
+    heard = parse_channel(channel)
+    sound = open_source(source, rate=rate, channels=channels, paced=True, channel=heard)
     _require_apart({"--jsonl": jsonl}, source, bundle, profile)
     recogniser = _recogniser(bundle, profile, provider, step_ms)
     sinks = _provider_note(provider)
@@ -96,6 +102,8 @@ def run(
     provider: Provider = "auto",
     step_ms: Step = 240,
     rate: Rate = 16_000,
+    channels: RawChannels = 1,
+    channel: ChannelName = "auto",
     strict: Strict = False,
     paced: Annotated[bool, typer.Option("--paced/--as-fast-as-possible", help="Pace of a file.")] = False,
     csv: CsvTarget = None,
@@ -107,13 +115,15 @@ def run(
     mqtt_names: MqttNames = False,
 ) -> None:
     """Recognise without a screen: events as JSON Lines, rows or messages, or a readable line each."""
+    from edge.downmix import parse_channel
     from edge.outputs import existing_by
     from edge.pipeline import listen
     from edge.sources import open_source
 
     existing = existing_by(replace=replace, append=append)
     targets = _Targets(jsonl, csv, mqtt, mqtt_ca, existing, anonymous, mqtt_names)
-    sound = open_source(source, rate=rate, paced=paced)
+    heard = parse_channel(channel)
+    sound = open_source(source, rate=rate, channels=channels, paced=paced, channel=heard)
     _require_apart(targets.files(), source, bundle, profile, mqtt_ca)
     recogniser = _recogniser(bundle, profile, provider, step_ms)
     opened = itertools.chain(_provider_note(provider), targets.sinks(recogniser))
@@ -136,6 +146,7 @@ def serve(
     profile: ProfileName = None,
     provider: Provider = "auto",
     step_ms: Step = 240,
+    channel: ChannelName = "auto",
     clients: Annotated[int, typer.Option("--clients", help="Most at a time.", min=1)] = 16,
     client_profiles: Annotated[
         bool, typer.Option("--client-profiles", help="Let clients name a profile kept on this device.")
@@ -161,15 +172,17 @@ def serve(
         typer.Option("--origin", help="Let web pages of this origin connect, too; may be repeated."),
     ] = None,
 ) -> None:
-    """Recognise s16le mono sound from TCP or WebSocket clients; only this machine's, unless HOST is given.
+    """Recognise s16le sound from TCP or WebSocket clients; only this machine's, unless HOST is given.
 
-    A client may first send {"rate": HZ}, or ask for /?rate=HZ; it gets the events as JSON. Ctrl-C ends it.
+    A client may first send {"rate": HZ, "channels": N}, or ask for /?rate=HZ&channels=N, if its sound is not
+    16 kHz mono; it gets the events as JSON. Ctrl-C ends it.
     With --client-profiles it may first send {"profile": "NAME"} too. With --token-file it must first send
     {"token": "..."}, or ask for /?token=..., or send the header "Authorization: Bearer ...".
     """
     from edge.access import caution, load_access, parse_address, require_protected
     from edge.bundle import default_bundle, load_bundle
     from edge.client_session import Service
+    from edge.downmix import parse_channel
     from edge.ear import kept_for_clients, shared_engines
     from edge.profile import find_profile, load_profile
     from edge.rate_limits import Limits
@@ -183,7 +196,8 @@ def serve(
     require_protected(listen.values(), access, insecure=insecure)
     model = load_bundle(bundle or default_bundle())
     speaker = load_profile(find_profile(profile), model) if profile else None
-    make = shared_engines(model, profile=speaker, settings=Settings(step_ms=step_ms), provider=provider)
+    settings = Settings(step_ms=step_ms, channel=parse_channel(channel))
+    make = shared_engines(model, profile=speaker, settings=settings, provider=provider)
     engine = make().engine
     service = Service(
         make,
@@ -269,7 +283,7 @@ class _Targets:
 
     def sinks(self, recogniser: Recognizer) -> Iterator[Sink]:
         """Open them one by one."""
-        from edge.sinks import CsvRows, JsonLines, PlainLines, say, standard_output
+        from edge.sinks import CsvRows, JsonLines, PlainLines, WarningNote, say, standard_output
 
         def shown(sink: Sink) -> Sink:
             return _without_names(sink, recogniser) if self.anonymous else sink
@@ -280,6 +294,8 @@ class _Targets:
             yield shown(CsvRows(self.csv, self.existing))
         if self._readable():
             yield shown(PlainLines(standard_output(), say if self._others() else None))
+        else:
+            yield WarningNote(say)
         if self.mqtt:
             yield self._publisher(self.mqtt, recogniser)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.options import NamedBundle, ProfileName, Step
+from edge.options import ChannelName, NamedBundle, ProfileName, Step
 
 if TYPE_CHECKING:
     from edge.bundle import Bundle
@@ -19,15 +19,18 @@ def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A sound file of speech, or demo.")],
     step_ms: Step = 240,
     seed: Annotated[int, typer.Option("--seed", help="Of the random block sizes.", min=0)] = 0,
+    channel: ChannelName = "auto",
 ) -> None:
     """Check that a stream of random blocks says what the whole-window graph says of the whole file."""
     from edge.audio import read_clip
+    from edge.downmix import parse_channel
     from edge.errors import VerificationError
     from edge.progress import progress_bar
     from edge.sources import demo_clip
     from edge.verification import verify as compare
 
-    model, samples = _bundle(bundle), read_clip(demo_clip() if str(file) == "demo" else file)
+    chosen = parse_channel(channel)
+    model, samples = _bundle(bundle), read_clip(demo_clip() if str(file) == "demo" else file, chosen)
     with progress_bar("comparing windows") as progress:
         report = compare(model, samples, step_ms=step_ms, seed=seed, progress=progress)
     checks = {

@@ -10,6 +10,7 @@ from typing import Any, Final
 from edge.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, Intake
 from edge.blocks import NOTHING, Block, DeviceNews
 from edge.devices import choose, find_again, load_portaudio, look_again
+from edge.downmix import AUTO, Channel, Downmix, require_channel
 from edge.errors import DeviceError
 from edge.frontend import Array
 from edge.inbox import Inbox, Piece, elapsed_s
@@ -18,6 +19,8 @@ from edge.standard_streams import quiet
 
 DRIVER_BLOCK_S: Final = 0.02
 """Duration of what the driver is asked to deliver at once."""
+MOST_OF_A_DEVICE: Final = 16
+"""Channels; PulseAudio and PipeWire state 32 and more, and convert."""
 RETRY_S: Final = 1.0
 """From one look for a lost device to the next."""
 
@@ -44,6 +47,7 @@ class Microphone:
         buffer_s: float = 2.0,
         stall_s: float = 3.0,
         reconnect: bool = True,
+        channel: Channel = AUTO,
         portaudio: Any = None,
         clock: Callable[[], float] = elapsed_s,
     ) -> None:
@@ -54,6 +58,7 @@ class Microphone:
             buffer_s: sound that may wait to be taken, > 0.
             stall_s: silence from the driver (not from the room) that means the device is gone, > 0.
             reconnect: take the device up again when it returns; otherwise its loss is an error.
+            channel: which channel to hear, as in `edge.downmix`.
             portaudio: an object with what is used of the sounddevice module, which is the default.
             clock: seconds, never going back, counting the time that the machine slept.
         """
@@ -61,6 +66,7 @@ class Microphone:
         self._buffer_s = buffer_s
         self._stall_s = stall_s
         self._reconnect = reconnect
+        self._channel = channel
         self._given = portaudio
         self._clock = clock
         self._stream: Any = None
@@ -72,12 +78,14 @@ class Microphone:
         Raises:
             DeviceError: PortAudio is not installed; the device is unknown, ambiguous, or does not open;
                 the sound server does not answer.
+            UsageError: the device does not have the channel.
         """
         self._portaudio = self._given or load_portaudio()
         try:
             with quiet():
                 self._entry = call(lambda: choose(self._portaudio, self._device))
                 self.name = str(self._entry["name"])
+                require_channel(self._channel, int(self._entry["max_input_channels"]))
                 call(lambda: self._open(self._entry))
         except BaseException:
             submit(self._free)  # a call that was given up may still open the device
@@ -101,7 +109,7 @@ class Microphone:
         """
         absent_since_s: float | None = None
         while True:
-            recording = _Recording(self._inbox, self.name, absent_since_s)
+            recording = _Recording(self._inbox, self.name, absent_since_s, self._channel)
             try:
                 yield from recording.blocks(self._stall_s)
             except (TimeoutError, EOFError) as reason:
@@ -166,7 +174,7 @@ class Microphone:
         On PortAudio's thread, where the stream is kept: it is closed there even if whoever waited gave up.
         """
         refusal = "it offers no rate that speech can be heard at"
-        for rate, channels in _ways_to_open(entry):
+        for rate, channels in _ways_to_open(entry, self._channel):
             inbox = Inbox(rate, channels, self._buffer_s, self._clock)
             try:
                 self._stream = _start(self._portaudio, entry["index"], inbox)
@@ -188,19 +196,21 @@ class _Recording:
     samples does not drift.
     """
 
-    def __init__(self, inbox: Inbox, name: str, absent_since_s: float | None) -> None:
+    def __init__(self, inbox: Inbox, name: str, absent_since_s: float | None, channel: Channel) -> None:
         """Prepare to listen.
 
         Args:
             inbox: where the sound arrives.
             name: the device's.
             absent_since_s: the inbox's clock when the device was last heard; None if it was not lost.
+            channel: which channel to hear.
         """
         self.heard_until_s = absent_since_s
         self._absent = absent_since_s is not None
         self._inbox = inbox
         self._name = name
-        self._intake = Intake(inbox.rate)
+        self._downmix = Downmix(inbox.rate, channel)
+        self._intake = Intake(inbox.rate, self._downmix)
         self._passed = self._told = self._lost = 0
 
     def blocks(self, patience_s: float) -> Iterator[Block]:
@@ -226,7 +236,7 @@ class _Recording:
     def _gap(self, frames: int) -> Iterator[Block]:
         """Yield what was heard before a loss, and start the resampler anew for what comes after it."""
         yield from self.tail()
-        self._intake = Intake(self._inbox.rate)
+        self._intake = Intake(self._inbox.rate, self._downmix)
         self._passed += frames
         # Rounded once, on the whole recording: the clock of the samples must not drift.
         passed = round(self._passed * SAMPLE_RATE / self._inbox.rate)
@@ -237,7 +247,7 @@ class _Recording:
         if len(samples):
             self._told += self._lost + len(samples)
             lost, self._lost = self._lost, 0
-            yield Block(samples, self._intake.arrived_s, lost)
+            yield Block(samples, self._intake.arrived_s, lost, caution=self._intake.take_caution())
 
     def lost(self) -> Iterator[Block]:
         """Yield the tail and the news that the device is lost, unless it never was back."""
@@ -271,11 +281,19 @@ def _start(portaudio: Any, index: int, inbox: Inbox) -> Any:
     return stream
 
 
-def _ways_to_open(entry: dict[str, Any]) -> list[tuple[int, int]]:
+def _ways_to_open(entry: dict[str, Any], channel: Channel) -> list[tuple[int, int]]:
     """List (rate in Hz, channels) in order of preference.
 
-    Some arrays of microphones open with all their channels only.
+    All channels of a device are asked for, for a sound server that is asked for fewer mixes them itself;
+    it states more channels than any device has, and is asked for two. Some arrays of microphones open with
+    all their channels only.
     """
     native, channels = round(entry["default_samplerate"]), int(entry["max_input_channels"])
-    ways = [(SAMPLE_RATE, 1), (native, min(2, channels)), (native, channels)]
+    if isinstance(channel, int):
+        counts = [channel + 1, channels]
+    elif channels > MOST_OF_A_DEVICE:
+        counts = [2, 1]
+    else:  # of a device itself PortAudio delivers the first ones where fewer are asked for
+        counts = [channels, 1, min(2, channels)]
+    ways = [(rate, count) for count in counts for rate in (SAMPLE_RATE, native)]
     return [way for way in dict.fromkeys(ways) if LOWEST_RATE <= way[0] <= HIGHEST_RATE]

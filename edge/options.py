@@ -23,6 +23,18 @@ Provider = Annotated[
 ]
 Step = Annotated[int, typer.Option("--step-ms", help="From window to window: a multiple of 80.")]
 Rate = Annotated[int, typer.Option("--rate", help="Hz of raw sound on stdin.")]
+ChannelName = Annotated[
+    str,
+    typer.Option(
+        "--channel",
+        metavar="N|mix|auto",
+        help="Channel to hear, counted from 0. auto: the mean of two, one of them where they cancel each "
+        "other, the first of more.",
+    ),
+]
+RawChannels = Annotated[
+    int, typer.Option("--channels", metavar="N", help="Channels of raw sound on stdin, interleaved.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="End with exit code 6 as soon as sound is lost.")]
 JsonlTarget = Annotated[
     str | None, typer.Option("--jsonl", metavar="PATH|-", help="Write events to a file or -.")

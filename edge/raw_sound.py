@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from edge.blocks import Caution
+from edge.downmix import require_channels
 from edge.errors import SourceError
 from edge.frontend import Array
 from edge.sample_format import SampleFormatCheck
@@ -26,42 +27,50 @@ REMEDIES: Final = {
 
 
 class RawSound:
-    """Decode a stream of raw 16-bit little-endian mono sound.
+    """Decode a stream of raw 16-bit little-endian sound.
 
-    Remembers the odd byte of a sample that is still on its way, the first 4 KiB to recognise what is
-    not raw sound, and what the check of the sample format does.
+    Remembers the bytes of a frame that is still on its way, the first 4 KiB to recognise what is not raw
+    sound, and of a single channel what the check of the sample format does.
     """
 
-    def __init__(self, origin: str = "", remedies: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, origin: str = "", remedies: dict[str, str] | None = None, *, channels: int = 1
+    ) -> None:
         """Prepare for a stream.
 
         Args:
             origin: where it comes from, for messages: " on standard input".
             remedies: by a signature's kind, what to do where it differs from `REMEDIES`.
+            channels: interleaved.
+
+        Raises:
+            UsageError: nobody sends so many channels.
         """
+        require_channels(channels)
         self._origin = origin
         self._remedies = REMEDIES | (remedies or {})
-        self._odd = b""
+        self._channels = channels
+        self._expected = EXPECTED if channels == 1 else f"raw s16le of {channels} channels"
+        self._incomplete = b""
         self._beginning: bytes | None = b""
         self._format = SampleFormatCheck()
         self._caution: Caution | None = None
 
     def feed(self, data: bytes) -> Array:
-        """Take any number of bytes and return the (N,) float32 samples they complete, in [-1, 1].
+        """Take any number of bytes and return the (N, channels) float32 frames they complete, in [-1, 1].
 
         Raises:
             SourceError: the stream began as a file, an archive or a protocol does.
         """
         self._refuse_signature(data)
-        if found := self._format.feed(data):
-            message = (
-                f"the sound{self._origin} looks like {found}, expected {EXPECTED}: convert it to that first"
-            )
-            self._caution = Caution("format", message)
-        data = self._odd + data
-        whole = len(data) // 2 * 2
-        self._odd = data[whole:]
-        return np.frombuffer(data[:whole], "<i2").astype(np.float32) / np.float32(FULL_SCALE)
+        if self._channels == 1 and (found := self._format.feed(data)):
+            looks = f"the sound{self._origin} looks like {found}, expected {self._expected}"
+            self._caution = Caution("format", f"{looks}: convert it, or state how many channels it has")
+        data = self._incomplete + data
+        whole = len(data) // (2 * self._channels) * 2 * self._channels
+        self._incomplete = data[whole:]
+        samples = np.frombuffer(data[:whole], "<i2").astype(np.float32) / np.float32(FULL_SCALE)
+        return samples.reshape(-1, self._channels)
 
     def take_caution(self) -> Caution | None:
         """Return, once, that the samples are probably of another format."""
@@ -79,4 +88,4 @@ class RawSound:
 
     def _refusal(self, signature: Signature) -> str:
         arrived = f"{signature.kind} arrived{self._origin} ({signature.name})"
-        return f"{arrived}, expected {EXPECTED}: {self._remedies[signature.kind]}"
+        return f"{arrived}, expected {self._expected}: {self._remedies[signature.kind]}"

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from edge.audio import HIGHEST_RATE, LOWEST_RATE, Intake
 from edge.bundle import Bundle, default_bundle, load_bundle
 from edge.decision import Decision, DecisionRule
+from edge.downmix import AUTO, MOST_CHANNELS, Channel, Downmix
 from edge.drift import LEAST_SPEECH, DriftWatch, Watch, figures, spoken_level
 from edge.engine import EngineLike
 from edge.errors import UsageError
-from edge.events import EngineChange, Event, Overrun, Speech, Utterance, Window
+from edge.events import EngineChange, Event, Overrun, Speech, StreamWarning, Utterance, Window
 from edge.features import FeatureStream
 from edge.frontend import Array
 from edge.history import History
@@ -40,9 +41,6 @@ STAGES: Final = ("front_end", "encoder", "speech", "classifier", "decision")
 MOST_AT_ONCE_S: Final = 10.0
 """Longer blocks are taken in pieces: the encoder's maps of an hour would not fit into memory."""
 
-MOST_CHANNELS: Final = 64
-"""Of a waveform: one with more is (channels, N), the other way round."""
-
 QUIETEST_DBFS: Final = -120.0
 """What digital silence is reported as."""
 
@@ -55,6 +53,8 @@ class Settings:
     """From one window to the next: a multiple of 80."""
     speech_needed_s: float = 1.0
     """Speech that a window needs before an emotion is claimed; a third of a shorter window."""
+    channel: Channel = AUTO
+    """Which channel of a waveform to hear, as in `edge.downmix`: a number from 0, "mix" or "auto"."""
     rule: DecisionRule = field(default_factory=DecisionRule)
     gate: SpeechGate = field(default_factory=SpeechGate)
 
@@ -226,18 +226,21 @@ class Recognizer:
 
         Raises:
             UsageError: the rate is not to be had, or is not the one the stream began with; or the
-                waveform is of another shape or type.
+                waveform is of another shape or type, or has no such channel as the settings ask for.
         """
         if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
             raise UsageError(f"{sample_rate:g} Hz arrived, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
         if self._intake is None:
-            self._intake = Intake(sample_rate)
+            self._intake = Intake(sample_rate, Downmix(sample_rate, self.settings.channel))
         if self._intake.rate != sample_rate:
             raise UsageError(
                 f"the stream began at {self._intake.rate:g} Hz and goes on at {sample_rate:g} Hz: "
                 "flush and reset before another rate"
             )
-        return self.feed(self._intake.feed(_as_floats(waveform)))
+        events = self.feed(self._intake.feed(_as_floats(waveform)))
+        if caution := self._intake.take_caution():
+            events.append(StreamWarning(self.heard_s, caution.what, caution.message))
+        return events
 
     def feed(self, samples: Array) -> list[Event]:
         """Take samples and return the events they complete.
@@ -474,7 +477,9 @@ def _as_floats(waveform: NDArray[Any]) -> Array:
     given = np.asarray(waveform)
     channels = given.shape[1] if given.ndim == 2 else 1
     known = given.dtype.kind == "f" or (given.dtype.kind == "i" and given.dtype.itemsize <= 4)
-    if given.ndim not in (1, 2) or not known or not 1 <= channels <= MOST_CHANNELS:
+    if (
+        given.ndim not in (1, 2) or not known or not 1 <= channels <= MOST_CHANNELS
+    ):  # a waveform with more is (channels, N)
         raise UsageError(
             f"a waveform of shape {given.shape} and type {given.dtype} arrived, expected (N,) or "
             "(N, channels) floats in [-1, 1] or signed integers of 8 to 32 bits: transpose or convert it"

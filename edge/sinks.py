@@ -189,6 +189,22 @@ class ProviderNote(Sink):
             self._say(printable(f"runs on {event.provider}: {event.provider_reason}"))
 
 
+class WarningNote(Sink):
+    """Says on stderr what is doubtful about the sound, where stdout carries no lines for people.
+
+    Args:
+        say: takes the line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def emit(self, event: Event) -> None:
+        """Say a warning."""
+        if isinstance(event, StreamWarning):
+            self._say(describe(event, percentages=False))
+
+
 def describe(event: Event, percentages: bool) -> str:
     """Say an event in one line for people; empty where there is nothing to say.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from edge.audio import (
     SoundFile,
 )
 from edge.blocks import NOTHING, Block, Caution, Source
+from edge.downmix import AUTO, Channel, Downmix, require_channel, require_channels
 from edge.errors import SourceError, UsageError
 from edge.frontend import Array
 from edge.microphone import Microphone
@@ -26,14 +28,23 @@ from edge.raw_sound import RawSound
 from edge.signatures import READABLE
 
 
-def open_source(spec: str, *, rate: int = SAMPLE_RATE, paced: bool = False) -> Source:
+def open_source(
+    spec: str,
+    *,
+    rate: int = SAMPLE_RATE,
+    channels: int = 1,
+    paced: bool = False,
+    channel: Channel = AUTO,
+) -> Source:
     """Choose the source that a word on the command line means; it opens when it is entered.
 
     Args:
         spec: "mic", "mic:INDEX_OR_NAME", "demo", "-" (raw s16le mono on stdin), or a file's name
             ("./demo" for a file of that name).
         rate: Hz of what comes on stdin; a file and a device state their own.
+        channels: of what comes on stdin, interleaved.
         paced: deliver a file or the demo at the pace of real time. A microphone and a pipe set their own.
+        channel: which channel to hear, as in `edge.downmix`.
 
     Raises:
         UsageError: the word or the rate cannot be meant.
@@ -41,19 +52,19 @@ def open_source(spec: str, *, rate: int = SAMPLE_RATE, paced: bool = False) -> S
     if not spec:
         raise UsageError("the source is an empty word: name a sound file, or mic, demo, or - for a pipe")
     if spec == "-":
-        return StdinSource(rate)
+        return StdinSource(rate, channels=channels, channel=channel)
     if spec == "demo":
-        return DemoSource(paced=paced)
+        return DemoSource(paced=paced, channel=channel)
     if spec == "mic" or spec.startswith("mic:"):
-        return _microphone(spec)
-    return FileSource(spec, paced=paced)
+        return _microphone(spec, channel)
+    return FileSource(spec, paced=paced, channel=channel)
 
 
-def _microphone(spec: str) -> Source:
+def _microphone(spec: str, channel: Channel) -> Source:
     _, colon, device = spec.partition(":")
     if colon and not device.strip():
         raise UsageError("mic: names no device: write mic, mic:INDEX or mic:NAME (mmtl devices lists them)")
-    return Microphone(device.strip() or None)
+    return Microphone(device.strip() or None, channel=channel)
 
 
 class FileSource:
@@ -64,6 +75,7 @@ class FileSource:
         path: str | Path,
         *,
         paced: bool = False,
+        channel: Channel = AUTO,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -72,18 +84,27 @@ class FileSource:
         Args:
             path: the file.
             paced: deliver each block when its last sample would have been spoken.
+            channel: which channel to hear, as in `edge.downmix`.
             clock: seconds, never going back; arrivals are in its terms.
             sleep: wait for so many seconds, > 0.
         """
         self._path = Path(path)
+        self._channel = channel
         self._clock = clock
         self._sleep = sleep
         self.name = os.fsencode(self._path.name).decode("utf-8", "replace")
         self.live = paced
 
     def __enter__(self) -> FileSource:
-        """Open the file; see `edge.audio.SoundFile` for what is refused."""
-        self._file = SoundFile(self._path).__enter__()
+        """Open the file; see `edge.audio.SoundFile` for what is refused.
+
+        Raises:
+            UsageError: it does not have the channel.
+        """
+        with contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(SoundFile(self._path))
+            require_channel(self._channel, self._file.channels)
+            stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -95,15 +116,16 @@ class FileSource:
 
         Raises:
             SourceError: the file is damaged; what could be read of it has been delivered.
+            UsageError: it does not have the channel.
         """
         start_s = arrived_s = self._clock()
         for recording in self._file.recordings():
-            intake = Intake(recording.rate)
+            intake = Intake(recording.rate, Downmix(recording.rate, self._channel))
             for sound in recording.blocks(BLOCK_S):
                 arrived_s = self._arrival(start_s + recording.done / recording.rate)
                 samples = intake.feed(sound, arrived_s)
-                yield from _block(samples, intake.arrived_s)
-            yield from _block(intake.flush(), intake.arrived_s)
+                yield from _block(samples, intake.arrived_s, intake.take_caution())
+            yield from _block(intake.flush(), intake.arrived_s, intake.take_caution())
             start_s += recording.done / recording.rate
         yield from _block(NOTHING, arrived_s, self._file.caution)
         self._file.finish()
@@ -126,9 +148,9 @@ def demo_clip() -> Path:
 class DemoSource(FileSource):
     """The clip of synthesised speech that ships inside the package."""
 
-    def __init__(self, *, paced: bool = False) -> None:
+    def __init__(self, *, paced: bool = False, channel: Channel = AUTO) -> None:
         """Choose the demo; nothing is opened yet."""
-        super().__init__("demo", paced=paced)
+        super().__init__("demo", paced=paced, channel=channel)
 
     def __enter__(self) -> DemoSource:
         """Find and open the clip.
@@ -144,7 +166,7 @@ class DemoSource(FileSource):
 
 
 class StdinSource:
-    """Raw 16-bit little-endian mono sound from a pipe, taken as it comes.
+    """Raw 16-bit little-endian sound from a pipe, taken as it comes.
 
     Remembers the odd byte of a sample that is still on its way; one left over at the end is dropped.
     """
@@ -152,22 +174,35 @@ class StdinSource:
     name = "stdin"
     live = True
 
-    def __init__(self, rate: int = SAMPLE_RATE, stream: BinaryIO | None = None) -> None:
+    def __init__(
+        self,
+        rate: int = SAMPLE_RATE,
+        stream: BinaryIO | None = None,
+        *,
+        channels: int = 1,
+        channel: Channel = AUTO,
+    ) -> None:
         """Prepare to read.
 
         Args:
             rate: Hz of the sound, `LOWEST_RATE` to `HIGHEST_RATE`; a pipe cannot say.
             stream: where to read, with `read1`; standard input by default.
+            channels: interleaved, 1 to `MOST_CHANNELS`; a pipe cannot say.
+            channel: which of them to hear, as in `edge.downmix`.
 
         Raises:
-            UsageError: nobody records speech at this rate.
+            UsageError: nobody records speech at this rate, or there is no such channel.
         """
+        require_channels(channels)
+        require_channel(channel, channels)
         if not LOWEST_RATE <= rate <= HIGHEST_RATE:
             raise UsageError(
                 f"a rate of {rate} Hz was given, expected {LOWEST_RATE} to {HIGHEST_RATE}: "
                 "give the rate the sound was recorded at, for example --rate 16000"
             )
         self._rate = rate
+        self._channels = channels
+        self._channel = channel
         self._given = stream
 
     def __enter__(self) -> StdinSource:
@@ -188,20 +223,22 @@ class StdinSource:
         Raises:
             SourceError: no sound came, something else than raw sound came, or reading failed.
         """
-        intake, heard = Intake(self._rate), False
-        raw = RawSound(" on standard input", {READABLE: "give the file's name instead of -"})
+        intake, heard = Intake(self._rate, Downmix(self._rate, self._channel)), False
+        remedies = {READABLE: "give the file's name instead of -"}
+        raw = RawSound(" on standard input", remedies, channels=self._channels)
         while data := self._read():
             if len(sound := raw.feed(data)):
                 heard = True
                 samples = intake.feed(sound, time.perf_counter())
-                yield from _block(samples, intake.arrived_s, raw.take_caution())
+                caution = raw.take_caution() or intake.take_caution()
+                yield from _block(samples, intake.arrived_s, caution)
         if not heard:
             raise SourceError(f"standard input ended before any sound came: {_recording(self._rate)}")
         yield from _block(intake.flush(), intake.arrived_s)
 
     def _read(self) -> bytes:
         try:
-            return self._stream.read1(2 * round(BLOCK_S * self._rate))  # type: ignore[attr-defined, no-any-return]
+            return self._stream.read1(2 * self._channels * round(BLOCK_S * self._rate))  # type: ignore[attr-defined, no-any-return]
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise SourceError(

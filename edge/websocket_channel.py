@@ -78,6 +78,7 @@ class WebSocketChannel:
         self.name = f"websocket {peer_name(connection.remote_address)}"
         assert connection.request is not None
         self.rate = _query(connection.request, "rate")
+        self.channels = _query(connection.request, "channels")
         self.token = _offered_token(connection.request)
 
     async def receive(self) -> bytes | str | None:

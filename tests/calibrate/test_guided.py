@@ -37,7 +37,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, *, yes: bool) -> None:
 def records(monkeypatch: pytest.MonkeyPatch, count: int, *, complete: bool) -> None:
     """Let the session record so many takes before it ends."""
 
-    def hold(session: Session, folder: SessionFolder, _: str | None) -> tuple[Session, bool]:
+    def hold(session: Session, folder: SessionFolder, *_: object) -> tuple[Session, bool]:
         for prompt in session.open[:count]:
             session = folder.keep(session, prompt, speech(), (3.0, None, None))
         return session, complete
@@ -108,7 +108,7 @@ def test_a_session_that_is_cut_short_says_how_to_go_on(
 def test_a_microphone_that_fails_costs_no_take(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def hold(session: Session, folder: SessionFolder, _: str | None) -> tuple[Session, bool]:
+    def hold(session: Session, folder: SessionFolder, *_: object) -> tuple[Session, bool]:
         folder.keep(session, session.prompts[0], speech(), (None, None, None))
         raise DeviceError("it is gone")
 
@@ -289,7 +289,7 @@ def test_a_take_that_is_doubted_can_be_listened_to_and_recorded_again(
     takes[4].path.unlink()
     asked: list[int] = []
 
-    def hold(session: Session, _: SessionFolder, __: str | None) -> tuple[Session, bool]:
+    def hold(session: Session, *_: object) -> tuple[Session, bool]:
         asked.extend(prompt.index for prompt in session.open)
         return session, False
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.audio import BLOCK_S, SAMPLE_RATE, Intake, Resampler, SoundFile, read_clip
+from edge.downmix import Downmix
 from edge.errors import SoundWarning, SourceError
 from edge.frontend import Array
 
@@ -109,9 +110,13 @@ def test_overshoot_of_the_filter_stays_within_full_scale() -> None:
 # Cleaning
 
 
-def test_channels_are_averaged() -> None:
+def test_two_channels_are_averaged_and_any_number_on_request() -> None:
     sound = np.stack([np.full(100, 0.5), np.full(100, -0.1), np.full(100, 0.2)], axis=1).astype(np.float32)
-    np.testing.assert_allclose(Intake(SAMPLE_RATE).feed(sound), np.full(100, 0.2), atol=1e-7)
+    intake = Intake(SAMPLE_RATE)
+    mixed = np.concatenate([intake.feed(sound[:, :2]), intake.flush()])
+    np.testing.assert_allclose(mixed, np.full(100, 0.2), atol=1e-7)
+    everything = Intake(SAMPLE_RATE, Downmix(SAMPLE_RATE, "mix")).feed(sound)
+    np.testing.assert_allclose(everything, np.full(100, 0.2), atol=1e-7)
 
 
 def test_nan_and_infinity_become_silence_and_are_counted() -> None:

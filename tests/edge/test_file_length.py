@@ -84,7 +84,7 @@ def test_a_damaged_file_is_heard_and_then_ends_with_exit_code_3(damaged: Path) -
     assert 3.0 < heard_s < 5.0
     assert float(warning["message"].split()[0]) == pytest.approx(8.0 - heard_s, abs=0.02)
     assert f"damaged or cut off after {heard_s:.2f} s" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 2, "the warning, and the error"
 
 
 def test_no_clip_is_made_of_a_damaged_file(damaged: Path) -> None:

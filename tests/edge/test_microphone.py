@@ -14,6 +14,8 @@ import soundfile
 from edge import microphone as microphone_module
 from edge.audio import SAMPLE_RATE
 from edge.blocks import Block, DeviceNews
+from edge.downmix import Channel
+from edge.errors import UsageError
 from edge.microphone import Microphone
 from tests.edge.portaudio import FakePortAudio, FakeStream, desk, device, error_of, ramp
 from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
@@ -44,8 +46,10 @@ def test_a_device_that_opens_at_16_khz_mono_is_used_so() -> None:
         assert portaudio.streams[0].running
 
 
-@pytest.mark.parametrize(("index", "inputs"), [(0, 1), (2, 2), (4, 2)])
-def test_otherwise_it_opens_at_its_own_rate_with_two_channels_at_most(index: int, inputs: int) -> None:
+@pytest.mark.parametrize(("index", "inputs"), [(0, 1), (2, 2), (4, 1)])
+def test_otherwise_it_opens_at_its_own_rate_and_an_array_with_its_first_channel(
+    index: int, inputs: int
+) -> None:
     portaudio = desk()
     portaudio.devices.append(device(4, "Array", inputs=6))
     portaudio.rates = (44_100, 48_000)
@@ -59,6 +63,49 @@ def test_an_array_that_opens_with_all_its_channels_only_is_opened_so() -> None:
     portaudio = FakePortAudio([device(0, "Array", inputs=6, rate=16_000.0)], channels=(6,))
     with Microphone(portaudio=portaudio):
         assert portaudio.streams[0].options["channels"] == 6
+
+
+@pytest.mark.parametrize(
+    ("inputs", "channel", "opened"),
+    [
+        (2, "auto", 2),
+        (2, "mix", 2),
+        (2, 1, 2),
+        (6, "auto", 6),
+        (6, "mix", 6),
+        (6, 0, 1),
+        (6, 4, 5),
+        (32, "auto", 2),
+    ],
+)
+def test_a_device_is_opened_with_the_channels_that_are_needed(
+    inputs: int, channel: Channel, opened: int
+) -> None:
+    """A sound server states 32 channels and more, and mixes them itself where fewer are asked for."""
+    entry = device(0, "Mic", inputs=inputs, rate=16_000.0)
+    portaudio = FakePortAudio([entry], channels=tuple(range(1, 40)))
+    with Microphone(portaudio=portaudio, channel=channel):
+        assert portaudio.streams[0].options["channels"] == opened
+
+
+def test_a_channel_that_the_device_does_not_have_is_refused() -> None:
+    portaudio = FakePortAudio([device(0, "Mic", inputs=2, rate=16_000.0)])
+    with pytest.raises(UsageError, match="channel 2 was asked for, the sound has channels 0 to 1"):
+        Microphone(portaudio=portaudio, channel=2).__enter__()
+    assert portaudio.streams == []
+
+
+def test_a_microphone_wired_in_opposite_phase_is_heard_and_said_once() -> None:
+    portaudio = desk()
+    portaudio.rates = (16_000,)
+    microphone, stream = opened(portaudio, device="camera")
+    voice = np.random.default_rng(0).normal(0.0, 0.1, 32_000).astype(np.float32)
+    for at in range(0, 32_000, 320):
+        stream.deliver(np.stack([voice, -voice], axis=1)[at : at + 320])
+    blocks = drain(microphone)
+    np.testing.assert_array_equal(np.concatenate([block.samples for block in blocks]), voice)
+    cautions = [block.caution for block in blocks if block.caution]
+    assert [caution.what for caution in cautions] == ["channels"]
 
 
 def test_a_device_that_does_not_open_is_named_with_the_reason() -> None:
@@ -96,7 +143,7 @@ def test_a_device_at_its_own_rate_in_stereo_is_mixed_down_and_resampled() -> Non
     portaudio.rates = (48_000,)
     microphone, stream = opened(portaudio, device="camera")
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)
-    stereo = np.stack([2 * tone, 0 * tone], axis=1).astype(np.float32)
+    stereo = np.stack([1.5 * tone, 0.5 * tone], axis=1).astype(np.float32)
     for at in range(0, 48_000, 960):
         stream.deliver(stereo[at : at + 960])
     samples = np.concatenate([block.samples for block in drain(microphone)])
@@ -423,6 +470,8 @@ import sys
 import numpy as np
 import sounddevice
 from edge.devices import input_devices
+from edge.downmix import Channel
+from edge.errors import UsageError
 from edge.microphone import Microphone
 from edge.sources import open_source
 

@@ -23,7 +23,24 @@ def test_bytes_become_the_same_samples_however_they_are_cut(sizes: list[int]) ->
         for size in sizes:
             heard.append(raw.feed(data[at : at + size]))
             at += size
+    np.testing.assert_array_equal(np.concatenate(heard)[:, 0], expected / np.float32(32_768))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_interleaved_channels_become_frames_however_their_bytes_are_cut(sizes: list[int]) -> None:
+    expected = np.random.default_rng(0).integers(-32_768, 32_768, (200, 3), dtype=np.int16)
+    data, raw, heard, at = expected.astype("<i2").tobytes() + b"\x01\x02\x03", RawSound(channels=3), [], 0
+    while at < len(data):
+        for size in sizes:
+            heard.append(raw.feed(data[at : at + size]))
+            at += size
     np.testing.assert_array_equal(np.concatenate(heard), expected / np.float32(32_768))
+
+
+def test_the_format_of_several_channels_is_not_doubted() -> None:
+    raw = RawSound(channels=2)
+    raw.feed(np.random.default_rng(0).bytes(400_000))
+    assert raw.take_caution() is None
 
 
 @pytest.mark.parametrize("piece", [1, 3, 16, 4_096])
