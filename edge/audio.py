@@ -19,7 +19,7 @@ import soxr
 
 from edge.blocks import Caution
 from edge.containers import logical_streams
-from edge.decoding import Recording, load_soundfile, reason
+from edge.decoding import LEAST_LOSS_S, Recording, load_soundfile, reason
 from edge.downmix import AUTO, Channel, Downmix
 from edge.errors import SoundWarning, SourceError
 from edge.frontend import Array, FrontEnd
@@ -34,8 +34,6 @@ HIGHEST_RATE: Final = 192_000
 """Hz."""
 BLOCK_S: Final = 0.08
 """Duration of the blocks that files are read in: the shortest step of the recogniser."""
-LEAST_LOSS_S: Final = 0.05
-"""A shorter loss at the end of a file is not worth a warning: less than one frame of MP3 may be cut off."""
 
 
 class Resampler:

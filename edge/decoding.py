@@ -17,6 +17,8 @@ from edge.standard_streams import quiet
 
 UNKNOWN_FRAMES: Final = 1 << 62
 """libsndfile states 2^63 - 1 frames where it does not know."""
+LEAST_LOSS_S: Final = 0.05
+"""A shorter loss at the end of a file is not worth a warning: less than one frame of MP3 may be cut off."""
 UNREAD_BYTES: Final = 1 << 16
 """A decoder may leave fewer bytes at the end: padding, tags, and what it read ahead."""
 
@@ -66,6 +68,8 @@ class Recording:
         while len(block := self._read(round(duration_s * self.rate))):
             self.done += len(block)
             yield block
+        if self.stated is not None and self.stated - self.done > LEAST_LOSS_S * self.rate:
+            self.damage = self.damage or "it ends before its stated length"
 
     @property
     def lost_s(self) -> float:

@@ -26,7 +26,8 @@ WINDOW_BYTES: Final = 4_800
 ACTIVE_RMS: Final = 0.01
 """Of full scale: a quieter window says nothing about the format."""
 DECIDED_AFTER: Final = (8, 16, 32, 64)
-"""Active windows after which the verdict is looked for; after the last the check ends."""
+"""Active windows after which the verdict is looked for. The check ends with the last, or with the first
+after which the declared format explains the sound better than any other."""
 ROUGH: Final = 0.5
 """Roughness from which on a format is not the right one."""
 SMOOTHER: Final = 0.6
@@ -174,6 +175,7 @@ class SampleFormatCheck:
     def __init__(self) -> None:
         self._rest = b""
         self._active = 0
+        self._settled = self._ended = False
         self._roughness = {name: _Roughness() for name in FORMATS}
         self._channels = _Roughness()
         self._pairs = _Pairs()
@@ -182,15 +184,16 @@ class SampleFormatCheck:
 
     def feed(self, data: bytes) -> str | None:
         """Take the next bytes; return what they probably are once that is clear, and None otherwise."""
-        if self._active >= DECIDED_AFTER[-1]:
+        if self._ended:
             return None
         self._rest += data
-        while len(self._rest) >= WINDOW_BYTES:
+        found = None
+        while len(self._rest) >= WINDOW_BYTES and not self._ended:
             window, self._rest = self._rest[:WINDOW_BYTES], self._rest[WINDOW_BYTES:]
-            if self._examined(window) and self._active in DECIDED_AFTER and (found := self._verdict()):
-                self._active = DECIDED_AFTER[-1]
-                return found
-        return None
+            if self._examined(window) and self._active in DECIDED_AFTER:
+                found = self._verdict()
+                self._ended = found is not None or self._settled or self._active == DECIDED_AFTER[-1]
+        return found
 
     def _examined(self, window: bytes) -> bool:
         """Add a window to the sums, unless it is quiet."""
@@ -203,9 +206,8 @@ class SampleFormatCheck:
             self._roughness[name].add(decode(window))
         self._channels.add(samples.reshape(-1, 2))
         self._pairs.add(centred)
-        values = np.frombuffer(window, np.uint8).reshape(-1, 2)[
-            samples != 0.0
-        ]  # digital silence is alike in all
+        # Digital silence is alike in all formats.
+        values = np.frombuffer(window, np.uint8).reshape(-1, 2)[samples != 0.0]
         self._byte_values += [np.bincount(column, minlength=256) for column in values.T]
         self._moments += [len(centred), _power(centred), _power(np.square(centred))]
         return True
@@ -230,6 +232,7 @@ class SampleFormatCheck:
             return best
         if self._pairs.same:
             return PAIRS
+        self._settled = declared < min(ROUGH, SMOOTHER * min(tried.values()))
         return NOISE if distance < EQUAL_BYTES and self._is_flat(declared) else None
 
     def _is_flat(self, declared: float) -> bool:

@@ -23,7 +23,7 @@ TRANSPORT_PACKET: Final = 188
 
 READABLE: Final = "a sound file"
 MEDIA: Final = "compressed sound"
-OTHER: Final = "not sound"
+OTHER: Final = "data that is not sound"
 NETWORK: Final = "a network protocol"
 
 

@@ -265,6 +265,10 @@ def test_what_follows_damage_is_read_and_the_loss_is_said(folder: Path) -> None:
     np.testing.assert_array_equal(parts[1], recordings(folder, flac)[0][0])
     assert file.caution is not None
     assert file.caution.lost_s == pytest.approx((FRAMES - len(parts[0])) / SAMPLE_RATE)
+    with pytest.raises(
+        SourceError, match=r"damaged or cut off after 0\.\d\d s \(.*\), 0\.\d\d s cannot be read"
+    ):
+        file.finish()
 
 
 # FLAC and Ogg

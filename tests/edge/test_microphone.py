@@ -470,8 +470,6 @@ import sys
 import numpy as np
 import sounddevice
 from edge.devices import input_devices
-from edge.downmix import Channel
-from edge.errors import UsageError
 from edge.microphone import Microphone
 from edge.sources import open_source
 
@@ -524,6 +522,18 @@ def test_a_tone_played_into_a_real_microphone_is_heard_at_its_pitch(
     spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
     assert abs(int(spectrum.argmax()) - 1_234) <= 2
     # Twice or half of it would be a wrong mix of the channels.
+    assert np.sqrt(np.mean(heard**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.3)
+
+
+@pytest.mark.mic
+def test_channels_of_a_real_microphone_in_opposite_phase_do_not_cancel(
+    pulse: VirtualMicrophone, tmp_path: Path
+) -> None:
+    tone = 0.5 * np.sin(2 * np.pi * 1_234.0 * np.arange(48_000 * 20) / 48_000)
+    soundfile.write(tmp_path / "tone.wav", np.stack([tone, -tone], axis=1), 48_000)
+    with pulse.playing(tmp_path / "tone.wav"):
+        record(pulse, "mic", "direct", tmp_path / "heard.npy")
+    heard = np.load(tmp_path / "heard.npy")[-SAMPLE_RATE:]
     assert np.sqrt(np.mean(heard**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.3)
 
 
