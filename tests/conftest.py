@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 
@@ -35,9 +36,23 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         terminal.write_line(f"{count} of the skipped tests would run with: apt install {' '.join(packages)}")
 
 
-@pytest.fixture(autouse=True)
+@pytest.hookimpl(hookwrapper=True)
+def pytest_fixture_setup() -> Iterator[None]:
+    """Give the signals back after a fixture; see `_signals_as_before`."""
+    with _signals_as_before():
+        yield
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Give the signals back after a test; see `_signals_as_before`."""
+    with _signals_as_before():
+        yield
+
+
+@contextlib.contextmanager
 def _signals_as_before() -> Iterator[None]:
-    """Keep the command line's handlers from the next test: it takes the signals for as long as it lives."""
+    """Restore the handlers after a command that ran in this process, which keeps them to its end."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     yield
