@@ -25,6 +25,7 @@ from edge.frontend import Array
 from edge.head import Head, softmax
 from edge.normaliser import BinStatistics, Levels
 from tests.calibrate.toys import SIZE, loss, numeric_gradient, takes_of, toy_examples, toy_head
+from tests.tolerances import float32_tolerance, largest, logits_tolerance
 
 BINS = 5
 
@@ -52,9 +53,9 @@ def test_a_fitted_bias_is_what_the_head_applies() -> None:
     scaled = generic.logits(data.inputs).astype(np.float64) / generic.temperature
     s = np.log(generic.temperature / fitted.temperature)
     b = (fitted.fc3_bias - generic.fc3_bias) / fitted.temperature
-    np.testing.assert_allclose(
-        fitted.probs(data.inputs), softmax((np.exp(s) * scaled + b).astype(np.float32)), atol=1e-5
-    )
+    expected = softmax((np.exp(s) * scaled + b).astype(np.float32))
+    tolerance = logits_tolerance(fitted, data.inputs) / fitted.temperature
+    np.testing.assert_allclose(fitted.probs(data.inputs), expected, rtol=0, atol=tolerance)
     assert loss(fitted, data) < loss(generic, data)
 
 
@@ -138,7 +139,9 @@ def test_more_takes_of_one_emotion_do_not_make_it_the_measure() -> None:
     quiet, loud = coloured(COLOUR, 200, 0), coloured(COLOUR + 2.0, 200, 1)
     even = speaker_normalisation(GENERIC, [quiet, loud], [2, 3])
     uneven = speaker_normalisation(GENERIC, [quiet, loud, loud, loud], [2, 3, 3, 3])
-    assert uneven.levels.reference == pytest.approx(even.levels.reference, abs=1e-5)
+    assert uneven.levels.reference == pytest.approx(
+        even.levels.reference, rel=0, abs=float32_tolerance(200, largest(COLOUR + 2.0))
+    )
 
 
 def tried(lengths: Mapping[int, tuple[int, ...]], generic: Head | None = None) -> list[str]:

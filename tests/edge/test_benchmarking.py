@@ -17,6 +17,7 @@ from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.profile import Profile, require_applicable
 from edge.recogniser import STAGES, Recognizer
 from edge.sources import demo_clip
+from edge.verification import TOLERANCE
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_the_profile_it_measures_reads_the_spectrum_and_changes_nothing(bundle: 
 
     own = windows(profile)
     assert own
-    assert own == [pytest.approx(probs, abs=1e-5) for probs in windows(None)]
+    assert own == [pytest.approx(probs, rel=0, abs=TOLERANCE) for probs in windows(None)]
 
 
 def test_percentiles_are_those_of_the_values() -> None:

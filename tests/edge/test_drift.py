@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from edge.session_reference import session_reference
 from edge.sinks import describe
 from tests.edge.conftest import random_head
 from tests.edge.schema import checked_event
+from tests.tolerances import float32_tolerance
 
 STEP_S = 0.25
 SIZE = 8
@@ -195,10 +197,12 @@ def test_a_reference_is_mean_and_spread_with_a_least() -> None:
         [figures(float(level), row, EVEN) for level, row in zip(levels, embeddings, strict=True)]
     )
     assert made is not None
-    assert made.mean[:2] == pytest.approx([-20.0, math.log(4.0)])
-    assert made.mean[2:] == pytest.approx(embeddings.mean(axis=0))
-    assert made.spread[:3] == pytest.approx([10.0, 0.3, 1e-3]), "measured, and the least of the others"
-    assert made.spread[3:] == pytest.approx(embeddings.std(axis=0)[1:])
+    same = partial(pytest.approx, rel=float32_tolerance(40, 1.0))
+    assert made.mean[:2] == same([-20.0, math.log(4.0)])
+    assert made.mean[2:] == same(embeddings.mean(axis=0))
+    assert made.spread[:3] == same([10.0, 0.3, 1e-3]), "measured, and the least of the others"
+    # A deviation errs as the values do that it is taken from, which lie near 2.
+    assert made.spread[3:] == pytest.approx(embeddings.std(axis=0)[1:], abs=float32_tolerance(40, 2.0))
 
 
 def test_too_short_a_session_is_no_measure() -> None:

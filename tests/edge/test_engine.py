@@ -12,6 +12,7 @@ from edge.bundle import CLASSIFIER, ENCODER, Bundle, load_bundle, read_manifest,
 from edge.engine import EncoderState, Engine, WindowEngine, choose_provider
 from edge.errors import BundleError, EngineError, UsageError
 from edge.frontend import Array
+from tests.tolerances import float32_tolerance, largest, network_terms
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +34,13 @@ def encoded(engine: Engine, given: Array, *sizes: int) -> Array:
     return np.concatenate(pieces, axis=1)
 
 
-def test_encoding_step_by_step_equals_encoding_at_once(engine: Engine) -> None:
+def test_encoding_step_by_step_equals_encoding_at_once(engine: Engine, bundle: Bundle) -> None:
     given = frames(96)
     at_once = encoded(engine, given, 96)
     assert at_once.shape == (1, 12, engine.graphs.feature_size)
-    np.testing.assert_allclose(encoded(engine, given, *[8] * 12), at_once, atol=1e-5)
-    np.testing.assert_allclose(encoded(engine, given, 40, 8, 48), at_once, atol=1e-5)
+    tolerance = float32_tolerance(network_terms(bundle), largest(at_once))
+    for sizes in ([8] * 12, [40, 8, 48]):
+        np.testing.assert_allclose(encoded(engine, given, *sizes), at_once, rtol=0, atol=tolerance)
 
 
 def test_the_state_handed_in_is_left_alone(engine: Engine) -> None:
@@ -53,20 +55,23 @@ def test_the_state_has_the_shapes_of_the_manifest(engine: Engine) -> None:
     assert [maps.shape for maps in state.maps] == [(3, *shape) for shape in engine.graphs.state_shapes]
 
 
-def test_streams_side_by_side_do_not_touch_each_other(engine: Engine) -> None:
+def test_streams_side_by_side_do_not_touch_each_other(engine: Engine, bundle: Bundle) -> None:
     given = frames(48, streams=2)
     together = encoded(engine, given, 24, 24)
+    tolerance = float32_tolerance(network_terms(bundle), largest(together))
     for stream in range(2):
         alone = encoded(engine, given[stream : stream + 1], 24, 24)
-        np.testing.assert_allclose(together[stream : stream + 1], alone, atol=1e-5)
+        np.testing.assert_allclose(together[stream : stream + 1], alone, rtol=0, atol=tolerance)
 
 
-def test_windows_classified_together_equal_windows_alone(engine: Engine) -> None:
+def test_windows_classified_together_equal_windows_alone(engine: Engine, bundle: Bundle) -> None:
     windows = np.random.default_rng(0).standard_normal((3, 32, 128)).astype(np.float32)
     together = engine.classify(windows)
     assert together.shape == (3, engine.graphs.embedding_size)
+    tolerance = float32_tolerance(network_terms(bundle, steps=32), largest(together))
     for index in range(3):
-        np.testing.assert_allclose(together[index], engine.classify(windows[index : index + 1])[0], atol=1e-5)
+        alone = engine.classify(windows[index : index + 1])[0]
+        np.testing.assert_allclose(together[index], alone, rtol=0, atol=tolerance)
 
 
 def test_encoder_and_classifier_make_the_window_graph(engine: Engine, bundle: Bundle) -> None:
@@ -74,7 +79,8 @@ def test_encoder_and_classifier_make_the_window_graph(engine: Engine, bundle: Bu
     ahead = np.zeros((1, 7, 200), np.float32)
     features, _ = engine.encode(np.concatenate([ahead, given], axis=1), engine.initial_state())
     embedding, logits = WindowEngine(bundle)(given)
-    np.testing.assert_allclose(engine.classify(features[:, 6:]), embedding, atol=1e-4)
+    tolerance = float32_tolerance(network_terms(bundle, steps=32), largest(embedding))
+    np.testing.assert_allclose(engine.classify(features[:, 6:]), embedding, rtol=0, atol=tolerance)
     assert logits.shape == (1, 4)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge.frontend import Array, FrontEnd, PowerStream, power_spectrogram
+from tests.tolerances import float32_tolerance, largest
 
 DEFAULT = FrontEnd()
 LONG = FrontEnd(win_length_ms=200)
@@ -29,6 +31,11 @@ def naive(waveform: Array, front_end: FrontEnd) -> NDArray[np.float64]:
     return power
 
 
+def power_tolerance(front_end: FrontEnd, power: NDArray[Any]) -> float:
+    """Of |X|^2, where X is a sum of a window's samples: twice |X| times what X errs by."""
+    return 2.0 * float32_tolerance(front_end.win_length, largest(power))
+
+
 @pytest.mark.parametrize("win_length_ms", [20, 40, 50, 60, 100, 200])
 def test_the_spectra_are_the_discrete_fourier_transform(win_length_ms: int) -> None:
     front_end = FrontEnd(win_length_ms=win_length_ms)
@@ -36,7 +43,8 @@ def test_the_spectra_are_the_discrete_fourier_transform(win_length_ms: int) -> N
     expected = naive(waveform, front_end)
     computed = power_spectrogram(waveform, front_end)
     assert computed.shape == expected.shape
-    np.testing.assert_allclose(computed, expected, rtol=1e-3, atol=1e-4 * expected.mean())
+    tolerance = power_tolerance(front_end, expected)
+    np.testing.assert_allclose(computed, expected, rtol=0, atol=tolerance)
 
 
 def test_a_tone_is_in_the_bin_of_its_frequency() -> None:
@@ -53,13 +61,16 @@ def test_a_stream_gives_the_same_spectra_for_any_blocks(sizes: list[int], front_
         done += size
         if done >= len(waveform):
             break
-    np.testing.assert_allclose(np.concatenate(pieces), power_spectrogram(waveform, front_end), rtol=1e-4)
+    whole = power_spectrogram(waveform, front_end)
+    tolerance = power_tolerance(front_end, whole)
+    np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=0, atol=tolerance)
 
 
 def test_a_stream_of_single_samples_gives_the_same_spectra() -> None:
     waveform, stream = noise(1_000), PowerStream(DEFAULT)
     pieces = [stream.feed(waveform[index : index + 1]) for index in range(len(waveform))]
-    np.testing.assert_allclose(np.concatenate(pieces), power_spectrogram(waveform, DEFAULT), rtol=1e-4)
+    whole = power_spectrogram(waveform, DEFAULT)
+    np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=0, atol=power_tolerance(DEFAULT, whole))
 
 
 def test_a_frame_comes_with_its_last_sample_and_not_before() -> None:

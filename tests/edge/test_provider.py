@@ -26,6 +26,7 @@ from edge.plan import Fingerprint, plan_path, write_plan
 from edge.provider import open_engine
 from edge.recogniser import Recognizer
 from edge.tensorrt_session import TensorrtSession
+from edge.verification import TOLERANCE
 from edge.windowwise import WindowwiseEngine
 from tests.edge.fake_runtime import FakeTensorrt
 from tests.edge.schema import checked
@@ -200,7 +201,7 @@ def test_recognisers_of_all_threads_share_one_tensorrt(bundle: Bundle, build: Bu
     assert heard[0][1]
     for _, windows in heard:
         for window, expected in zip(windows, heard[0][1], strict=True):
-            assert window == pytest.approx(expected, abs=1e-5)
+            assert window == pytest.approx(expected, rel=0, abs=TOLERANCE)
     heard[0][0].close()
 
 

@@ -16,6 +16,7 @@ from edge.head import softmax
 from edge.labels import EMOTIONS
 from export import graphs
 from export.bundling import export_bundle, head_of
+from tests.tolerances import logits_tolerance
 from tests.train.synthetic import TINY, tiny_checkpoint
 from train.checkpoint import load_checkpoint
 from train.model import Architecture, EmotionNet
@@ -46,8 +47,9 @@ def test_the_head_is_the_networks_last_layers(folder: Path) -> None:
     embedding = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
     with torch.no_grad():
         expected = net.transfer(net.meta.classify(torch.from_numpy(embedding))).numpy()
-    np.testing.assert_allclose(head.logits(embedding), expected, atol=1e-5)
-    np.testing.assert_allclose(head.probs(embedding), softmax(expected / 1.3), atol=1e-5)
+    tolerance = logits_tolerance(head, embedding)
+    np.testing.assert_allclose(head.logits(embedding), expected, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(head.probs(embedding), softmax(expected / 1.3), rtol=0, atol=tolerance / 1.3)
 
 
 def test_a_temperature_that_was_never_fitted_is_1_and_said_to_be_so(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from torch import nn
 from edge.frontend import Array
 from export.draft import Draft, Shape
 from export.recurrence import Recurrence, lstm_operator, unrolled_lstm
-
-TOLERANCE = 1e-5
+from tests.tolerances import float32_tolerance, largest
 
 
 def lstm_of(values: int, units: int, seed: int = 0) -> nn.LSTM:
@@ -59,6 +58,13 @@ def expected(lstm: nn.LSTM, sequence: Array) -> tuple[Array, Array]:
     return outputs.numpy().reshape(steps, streams, 2, -1).transpose(0, 2, 1, 3), last.numpy()
 
 
+def tolerance_of(lstm: nn.LSTM, sequence: Array) -> float:
+    """Of outputs: every step adds products as large as what enters its gates."""
+    inputs, units, *_ = (np.abs(parameter.detach().numpy()) for parameter in lstm.parameters())
+    entering = np.abs(sequence) @ inputs.T + units.sum(axis=1)  # outputs are at most 1
+    return float32_tolerance(len(sequence) * (lstm.input_size + lstm.hidden_size), largest(entering))
+
+
 def sequence_of(steps: int, streams: int, values: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal((steps, streams, values)).astype(np.float32)
 
@@ -83,8 +89,9 @@ def test_both_ways_compute_what_torch_does(
     if recurrence == "unrolled":  # the backward direction comes in the order in which it ran
         every = np.stack([every[:, 0], every[::-1, 1]], axis=1)
     found = [run(drawn(lstm, recurrence, steps, every=choice), sequence) for choice in (True, False)]
-    np.testing.assert_allclose(found[0], every, atol=TOLERANCE)
-    np.testing.assert_allclose(found[1], last, atol=TOLERANCE)
+    tolerance = tolerance_of(lstm, sequence)
+    np.testing.assert_allclose(found[0], every, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(found[1], last, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["lstm.weight", "lstm.recurrence", "lstm.bias"])
@@ -95,7 +102,8 @@ def test_a_changed_gate_would_be_noticed(recurrence: Recurrence, name: str) -> N
     model = drawn(lstm, recurrence, 6, every=False)
     (item,) = (item for item in model.graph.initializer if item.name == name)
     item.CopyFrom(numpy_helper.from_array(np.flip(numpy_helper.to_array(item), -1).copy(), name))
-    assert np.abs(run(model, sequence) - expected(lstm, sequence)[1]).max() > 100 * TOLERANCE
+    difference = np.abs(run(model, sequence) - expected(lstm, sequence)[1]).max()
+    assert difference > 100 * tolerance_of(lstm, sequence)
 
 
 def test_unrolled_all_steps_are_projected_at_once_and_a_step_is_one_product_and_one_sigmoid() -> None:
