@@ -19,6 +19,7 @@ from calibrate.takes import Take
 from edge.audio import read_clip
 from edge.bundle import default_bundle, load_bundle
 from edge.cli import main
+from edge.downmix import Channel
 from edge.drift import DriftWatch
 from edge.errors import ProfileError
 from edge.frontend import Array
@@ -412,10 +413,10 @@ def test_a_profile_that_was_made_meanwhile_is_not_overwritten(
 ) -> None:
     read = calibrate.takes.read_takes
 
-    def meanwhile(manifest: Path) -> list[Take]:
+    def meanwhile(manifest: Path, *others: Channel) -> list[Take]:
         profile_path("anna").parent.mkdir(parents=True)
         profile_path("anna").write_text("somebody else's")
-        return read(manifest)
+        return read(manifest, *others)
 
     monkeypatch.setattr(calibrate.takes, "read_takes", meanwhile)
     code, _, err = run("anna", "--from", telling)
