@@ -21,7 +21,7 @@ from calibrate.scale import SCALES, rating_of
 from calibrate.session import Prompt, Session
 from calibrate.takes import Ratings
 from edge.audio import SAMPLE_RATE
-from edge.blocks import Block
+from edge.blocks import Block, DeviceNews
 from edge.errors import UsageError
 from edge.frontend import Array, FrontEnd
 from edge.voice import SileroVoice, Voice
@@ -177,7 +177,7 @@ class Guide:
         """Take the next block of sound."""
         self._heard += block.lost + len(block.samples)
         if block.news:
-            self._take_news(block.news.name, block.news.state)
+            self._take_news(block.news)
         if block.lost and self.stage is Stage.RECORDING:
             self._drop("Some sound was lost on the way: please say it again.")
         self._remember(block.samples)
@@ -186,9 +186,12 @@ class Guide:
         elif self.stage is Stage.RECORDING:
             self._listen(block.samples)
 
-    def _take_news(self, name: str, state: str) -> None:
-        self.notice = f"{name} is gone: plug it in again, or press Ctrl-C." if state == "lost" else ""
-        if self.stage is Stage.RECORDING:
+    def _take_news(self, news: DeviceNews) -> None:
+        self.notice = {
+            "lost": f"{news.name} is gone: plug it in again, or press Ctrl-C.",
+            "silent": f"{news.name} is silent, {news.reason}.",
+        }.get(news.state, "")
+        if self.stage is Stage.RECORDING and news.state in ("lost", "back"):
             self._drop(self.notice)
 
     def _drop(self, reason: str) -> None:

@@ -20,7 +20,9 @@ class DeviceNews:
 
     name: str
     state: str
-    """"lost" or "back"."""
+    """"lost" or "back"; "silent" where it delivers no sound, or "active" where it does again."""
+    reason: str = ""
+    """What is known, and what to do about it."""
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,21 @@ def _described_input(item: Answer) -> str:
     return f"{item['index']} {item['name']} ({item['host_api']}, {channels}): {rates}"
 
 
+def recording(patient: Patient) -> Check:
+    """Does the default microphone deliver sound?"""
+    name = "recording"
+    inputs = patient.sound.get("inputs", ())
+    if not any(item["default"] and item["rates"] for item in inputs):
+        return Check(name, "note", "not tried: no default microphone opens")
+    found = patient.system.ask("recording")
+    if "error" in found:
+        return failed(name, "problem", found, _BUSY)
+    if found["silent"]:
+        happened, _, remedy = found["silent"].partition(": ")
+        return Check(name, "problem", f"{found['name']} is silent: {happened}", remedy)
+    return Check(name, "ok", f"sound arrives from {found['name']}; nothing of it was kept")
+
+
 def sound_group(patient: Patient) -> Check:
     """May this user record from the sound cards?"""
     name = "sound group"

@@ -33,7 +33,7 @@ class Area:
 
 AREAS: Final = (
     Area("machine", MmtlError, (checks.python, checks.jetpack, checks.power_mode)),
-    Area("sound", SourceError, (checks.portaudio, checks.microphones, checks.sound_group)),
+    Area("sound", SourceError, (checks.portaudio, checks.microphones, checks.recording, checks.sound_group)),
     Area(
         "model",
         ModelError,

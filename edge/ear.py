@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from edge.anonymous import anonymous, anonymous_session
 from edge.audio import SAMPLE_RATE, Intake
+from edge.dead_input import DeadInput
 from edge.downmix import Downmix
 from edge.errors import ProfileError
-from edge.events import EngineChange, Event, StreamWarning, to_json
+from edge.events import Device, EngineChange, Event, StreamWarning, to_json
 from edge.lag import LagMeter
 from edge.pipeline import Ledger, last_events, session_of, with_queue
 from edge.raw_sound import RawSound
@@ -35,6 +36,7 @@ class Ear:
         self._intake: Intake | None = None
         self._ledger = Ledger()
         self._meter = LagMeter(live=True)
+        self._dead_input = DeadInput(name)
         self._asked_for: str | None = None
 
     def begin(self) -> list[Event]:
@@ -89,6 +91,8 @@ class Ear:
         compute_s = time.perf_counter() - began
         events = self._meter.stamped([with_queue(event, 1000.0 * (began - arrived_s)) for event in fed])
         self._ledger.spent(compute_s, events)
+        if news := self._dead_input.feed(samples, arrived_s):
+            events.append(Device(self._recogniser.heard_s, news.name, news.state, news.reason))
         return events
 
 

@@ -105,7 +105,9 @@ class Device(Event):
     time_s: float
     name: str
     state: str
-    """"lost" or "back"."""
+    """"lost" or "back"; "silent": it delivers one constant value; "active": it no longer does."""
+    reason: str = ""
+    """What was observed, and what to do about it; empty where the state says all."""
 
 
 @dataclass(frozen=True)

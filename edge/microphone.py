@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from edge.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, Intake
 from edge.blocks import NOTHING, Block, DeviceNews
+from edge.dead_input import watched
 from edge.devices import choose, find_again, load_portaudio, look_again
 from edge.downmix import AUTO, Channel, Downmix, require_channel
 from edge.errors import DeviceError
@@ -107,6 +108,9 @@ class Microphone:
         Raises:
             DeviceError: the device never delivered anything, or was lost and `reconnect` is False.
         """
+        return watched(self._blocks(), self.name)
+
+    def _blocks(self) -> Iterator[Block]:
         absent_since_s: float | None = None
         while True:
             recording = _Recording(self._inbox, self.name, absent_since_s, self._channel)

@@ -90,7 +90,8 @@ def frame(state: MonitorState, width: int, height: int) -> Text:
         lines = textwrap.wrap(printable(f"warning: {state.recent_warning.message}"), inner)
         rows += [(0, Text(line, WARN)) for line in lines]
     if state.notice:
-        rows.append((0, Text(printable(state.notice), f"bold {BAD}")))
+        lines = textwrap.wrap(printable(state.notice), inner)
+        rows += [(0, Text(line, f"bold {BAD}")) for line in lines]
     return Text("\n").join(placed(row, inner, width) for row in most_important(rows, height))
 
 
@@ -111,7 +112,7 @@ def _headline(state: MonitorState, width: int, height: int) -> list[Row]:
 
 
 def _shown_label(state: MonitorState) -> tuple[str, str]:
-    if state.window is None or not state.speech:
+    if state.window is None or not state.speaking:
         return "silence", "dim"
     if state.window.label == UNSURE:
         return UNSURE, "dim"
@@ -127,7 +128,7 @@ def _listening(state: MonitorState, width: int) -> list[Text]:
 
 
 def _emotion_rows(state: MonitorState, width: int, *, roomy: bool) -> Iterable[Row]:
-    shares = state.window.smoothed if state.window else {}
+    shares = state.window.smoothed if state.window and state.speaking else {}
     shown_label, _ = _shown_label(state)
     for emotion in state.session.emotions if state.session else EMOTIONS:
         emphasis = "bold" if emotion == shown_label else ""
@@ -136,8 +137,6 @@ def _emotion_rows(state: MonitorState, width: int, *, roomy: bool) -> Iterable[R
         share = shares.get(emotion, 0.0)
         number = Text(f"{share:5.0%}" if shares and _percentages(state) else "", emphasis)
         drawn = bar(share, width - name.cell_len - number.cell_len, _colour(emotion))
-        if not state.speech:
-            drawn.stylize("dim")
         yield 1, name + drawn + number
         if roomy:
             yield 31, Text("")
@@ -177,7 +176,7 @@ def _level(state: MonitorState, width: int) -> Text:
 
 
 def _speech(state: MonitorState) -> Text:
-    answer = Text("● yes", f"bold {GOOD}") if state.speech else Text("○ no ", "dim")
+    answer = Text("● yes", f"bold {GOOD}") if state.speaking else Text("○ no ", "dim")
     row = Text.assemble("speech     ", answer)
     if state.utterance:
         label, duration_s = state.utterance.label, state.utterance.end_s - state.utterance.start_s

@@ -52,6 +52,9 @@ class MonitorState:
     clipped_s: float = -math.inf
     """When the input was last too loud."""
     speech: bool = False
+    """Somebody speaks, as far as is known."""
+    paused: bool = False
+    """The last utterance has ended, and no other has begun."""
     history: tuple[Moment, ...] = ()
     """The last minute."""
     compute_ms: float = 0.0
@@ -64,6 +67,11 @@ class MonitorState:
     """The newest."""
     warning: StreamWarning | None = None
     """The newest."""
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the newest window is about somebody who speaks now, into a microphone that works."""
+        return self.speech and not self.notice
 
     @property
     def advice(self) -> Drift | None:
@@ -104,12 +112,11 @@ class MonitorState:
             case Utterance():
                 state = replace(self, utterance=event)
             case Speech():
-                state = replace(self, speech=event.active)
+                state = replace(self, speech=event.active, paused=not event.active)
             case Overrun():
                 state = replace(self, overruns=self.overruns + 1, lost_s=self.lost_s + event.lost_s)
             case Device():
-                notice = f"{event.name} is {event.state} since {clock_time(event.time_s)}"
-                state = replace(self, notice="" if event.state == "back" else notice)
+                state = replace(self, notice=_notice(event))
             case Drift() | StreamWarning():
                 state = self._after_advice(event)
             case EngineChange():
@@ -128,10 +135,18 @@ class MonitorState:
             self,
             window=window,
             heard_s=max(self.heard_s, window.end_s),
-            speech=window.speech,
+            speech=window.speech and not self.paused,
             history=(*(past for past in self.history if past.end_s > oldest_s), moment),
             compute_ms=self.compute_ms + compute_ms(window),
         )
+
+
+def _notice(event: Device) -> str:
+    """Say what is wrong with the device; nothing where it is not lost or silent any more."""
+    if event.state not in ("lost", "silent"):
+        return ""
+    reason = f": {event.reason}" if event.reason else ""
+    return f"{event.name} is {event.state} since {clock_time(event.time_s)}{reason}"
 
 
 def _after_change(session: Session | None, change: EngineChange) -> Session | None:

@@ -196,7 +196,7 @@ def _hear(
         ledger.lost(block.lost / SAMPLE_RATE, times=0 if block.news else 1)
         events += recogniser.lose(block.lost)
     if block.news:
-        events.append(Device(time_s=recogniser.heard_s, name=block.news.name, state=block.news.state))
+        events.append(Device(recogniser.heard_s, block.news.name, block.news.state, block.news.reason))
     if len(block.samples):
         meter.arrived(block.arrived_s, recogniser.heard_s)
     events += recogniser.feed(block.samples)

@@ -225,7 +225,8 @@ def describe(event: Event, percentages: bool) -> str:
         case Overrun():
             text = f"{clock_time(event.start_s)}  overrun: {event.lost_s:.2f} s of sound lost"
         case Device():
-            text = f"{clock_time(event.time_s)}  device {event.name}: {event.state}"
+            reason = f" ({event.reason})" if event.reason else ""
+            text = f"{clock_time(event.time_s)}  device {event.name}: {event.state}{reason}"
         case Drift():
             text = f"{clock_time(event.time_s)}  {describe_drift(event)}"
         case EngineChange():

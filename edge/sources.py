@@ -20,6 +20,7 @@ from edge.audio import (
     SoundFile,
 )
 from edge.blocks import NOTHING, Block, Caution, Source
+from edge.dead_input import watched
 from edge.downmix import AUTO, Channel, Downmix, require_channel, require_channels
 from edge.errors import SourceError, UsageError
 from edge.frontend import Array
@@ -223,6 +224,9 @@ class StdinSource:
         Raises:
             SourceError: no sound came, something else than raw sound came, or reading failed.
         """
+        return watched(self._blocks(), self.name)
+
+    def _blocks(self) -> Iterator[Block]:
         intake, heard = Intake(self._rate, Downmix(self._rate, self._channel)), False
         remedies = {READABLE: "give the file's name instead of -"}
         raw = RawSound(" on standard input", remedies, channels=self._channels)

@@ -28,6 +28,8 @@ Answer = dict[str, Any]
 
 _REAP_S: Final = 1.0
 _LONGEST: Final = 400
+_SETTLING_S: Final = 0.5
+"""Of a recording, in which a driver begins and a resampler makes a step of what is constant."""
 _CHILD: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from edge.symptoms import answer; answer(*sys.argv[2:])"
@@ -135,6 +137,25 @@ def _sound() -> Answer:
     }
 
 
+def _recording() -> Answer:
+    """Record from the default microphone until sound comes, or is known not to come; keep nothing of it."""
+    import numpy as np
+
+    from edge.audio import SAMPLE_RATE
+    from edge.dead_input import FLAT
+    from edge.microphone import Microphone
+
+    heard_s = 0.0
+    with Microphone(reconnect=False) as microphone:
+        for block in microphone:
+            if block.news:
+                return {"name": microphone.name, "silent": block.news.reason}
+            heard_s += len(block.samples) / SAMPLE_RATE
+            if heard_s > _SETTLING_S and np.abs(block.samples - block.samples[0]).max() > FLAT:
+                break
+    return {"name": microphone.name, "silent": ""}
+
+
 def _voice() -> Answer:
     import numpy as np
 
@@ -181,6 +202,7 @@ def _provider(folder: str) -> Answer:
 
 QUESTIONS: Final[dict[str, Callable[..., Answer]]] = {
     "sound": _sound,
+    "recording": _recording,
     "voice": _voice,
     "onnxruntime": _onnxruntime,
     "gpu": _gpu,

@@ -72,8 +72,8 @@ class Talk:
         for start in range(0, len(sound), BLOCK):
             self.guide.hear(Block(sound[start : start + BLOCK], 0.0))
 
-    def hear_of(self, state: str) -> None:
-        self.guide.hear(Block(np.zeros(0, np.float32), 0.0, news=DeviceNews("USB", state)))
+    def hear_of(self, state: str, reason: str = "") -> None:
+        self.guide.hear(Block(np.zeros(0, np.float32), 0.0, news=DeviceNews("USB", state, reason)))
 
     def say(self, level: float = 0.1) -> None:
         """Record a sentence: from the prompt to the review."""

@@ -11,6 +11,7 @@ from calibrate.guide import Ending, Stage
 from calibrate.quality import setting
 from calibrate.session import Session
 from edge.blocks import Block
+from edge.dead_input import ZEROS
 from tests.calibrate.conversation import Talk
 from tests.calibrate.voices import room, tone
 
@@ -146,6 +147,15 @@ def test_an_unplugged_microphone_is_told_until_it_is_back(talk: Talk) -> None:
     assert "plug it in again" in talk.guide.notice
     talk.hear_of("back")
     assert talk.guide.notice == ""
+
+
+def test_a_silent_microphone_is_told_and_costs_no_take(talk: Talk) -> None:
+    talk.press("space")
+    talk.hear_of("silent", ZEROS)
+    assert ZEROS in talk.guide.notice
+    assert talk.guide.stage is Stage.RECORDING
+    talk.hear_of("active")
+    assert (talk.guide.notice, talk.guide.stage) == ("", Stage.RECORDING)
 
 
 def test_a_whole_session_ends_by_itself(talk: Talk) -> None:

@@ -15,6 +15,7 @@ from edge import checks
 from edge import profile as profile_module
 from edge.bundle import ENCODER, Bundle, default_bundle, load_bundle
 from edge.checks import Patient
+from edge.dead_input import STUCK, ZEROS
 from edge.profile import Profile, profile_path, save_profile
 from edge.symptoms import Answer, System
 
@@ -162,6 +163,33 @@ def test_what_is_wrong_with_the_microphones_is_told(
     assert check.verdict == verdict
     assert found in check.found
     assert remedy in check.remedy
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "found", "remedy"),
+    [
+        ({"name": "USB 0", "silent": ""}, "ok", "sound arrives from USB 0", ""),
+        ({"name": "USB 0", "silent": ZEROS}, "problem", "USB 0 is silent: only zeros arrive", "not muted"),
+        ({"name": "USB 0", "silent": STUCK}, "problem", "USB 0 is silent: one constant value", "plug it in"),
+        ({"error": "it does not open", "remedy": "close it"}, "problem", "it does not open", "close it"),
+        ({"error": "no answer within 30 s"}, "problem", "no answer", "fuser"),
+    ],
+)
+def test_what_the_default_microphone_delivers_is_told(
+    patient: MakePatient, answer: Answer, verdict: str, found: str, remedy: str
+) -> None:
+    check = checks.recording(patient(sound=sound(device(0, default=True)), recording=answer))
+    assert check.verdict == verdict
+    assert found in check.found
+    assert remedy in check.remedy
+
+
+@pytest.mark.parametrize("inputs", [[], [device(0)], [device(0, default=True, rates=())]])
+def test_nothing_is_recorded_where_no_default_microphone_opens(
+    patient: MakePatient, inputs: list[Answer]
+) -> None:
+    check = checks.recording(patient(sound=sound(*inputs), recording={"error": "asked for nothing"}))
+    assert (check.verdict, check.found) == ("note", "not tried: no default microphone opens")
 
 
 def test_a_user_who_may_not_use_the_cards_is_told_the_group(

@@ -14,15 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import cli, doctor, symptoms
+from edge import checks, cli, doctor, symptoms
 from edge.bundle import ENCODER
 from edge.checks import Check, Patient, Verdict
 from edge.doctor import AREAS, Area, Examined, described, examine, exit_code, lines
 from edge.errors import EngineError, ModelError, SourceError, UsageError
+from edge.sources import demo_clip
 from edge.symptoms import Answer, System
 from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
 
 CARD = """
+import random
+import threading
+import types
+
+SOUND = lambda size: bytes(random.randrange(60) for _ in range(size))
+
 class PortAudioError(Exception):
     pass
 
@@ -43,9 +50,28 @@ def query_hostapis(index):
 def check_input_settings(*, device, channels, dtype, samplerate):
     if samplerate != 48000:
         raise PortAudioError
+
+class RawInputStream:
+    def __init__(self, *, samplerate, channels, callback, **options):
+        check_input_settings(device=0, channels=channels, dtype="", samplerate=samplerate)
+        self._callback, self._ended = callback, threading.Event()
+        self._thread = threading.Thread(target=self._deliver)
+
+    def start(self):
+        self._thread.start()
+
+    def close(self, ignore_errors=True):
+        self._ended.set()
+        self._thread.join()
+
+    def _deliver(self):
+        now = types.SimpleNamespace(inputBufferAdcTime=0.0)
+        while not self._ended.wait(0.02):
+            self._callback(SOUND(3840), 960, now, types.SimpleNamespace(input_overflow=False))
 """
 """Stands for sounddevice, and one card."""
 
+MUTED = CARD.replace("bytes(random.randrange(60) for _ in range(size))", "bytes(size)")
 MISSING = "raise OSError('PortAudio library not found')"
 
 
@@ -232,8 +258,16 @@ def test_a_machine_without_a_gpu_lacks_nothing(mmtl: Mmtl) -> None:
     assert [name for name, check in found.items() if check["verdict"] == "problem"] == []
     assert code == json.loads(out)["exit_code"] == 0
     assert found["microphones"]["details"] == ["0 USB (ALSA, 1 channel): 48000 Hz"]
+    assert found["recording"]["found"] == "sound arrives from USB; nothing of it was kept"
     assert found["provider"]["found"].startswith("auto takes cpu: there is no NVIDIA driver here")
     assert found["gpu"]["verdict"] == "note"
+
+
+def test_a_muted_microphone_is_a_problem_with_a_remedy(mmtl: Mmtl) -> None:
+    code, out = mmtl("--json", sound=MUTED)
+    check = verdicts(out)["recording"]
+    assert (code, check["verdict"], check["found"]) == (3, "problem", "USB is silent: only zeros arrive")
+    assert check["remedy"].startswith("see that it is not muted")
 
 
 def test_without_portaudio_there_is_a_line_and_code_3(mmtl: Mmtl) -> None:
@@ -283,6 +317,9 @@ def test_a_real_microphone_is_found_with_the_rates_that_open(
 ) -> None:
     patient = Patient(System(patience_s=600.0), tmp_path)
     sound = next(area for area in AREAS if area.name == "sound")
-    portaudio, microphones, _ = [check(patient) for check in sound.checks]
+    portaudio, microphones, recording, _ = [check(patient) for check in sound.checks]
     assert (portaudio.verdict, microphones.verdict) == ("ok", "ok")
+    assert (recording.verdict, recording.found) == ("problem", "default is silent: only zeros arrive")
+    with pulse.playing(demo_clip()):
+        assert checks.recording(patient).verdict == "ok"
     assert any("16000" in detail for detail in microphones.details)

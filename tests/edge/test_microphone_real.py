@@ -206,7 +206,27 @@ def test_a_recording_that_the_server_moves_to_another_microphone_goes_on_in_time
             assert run.end() == 0
         finally:
             pulse.unplug("other")
-    assert not [event for event in run.events if event["type"] == "device"]
+    states = {event["state"] for event in run.events if event["type"] == "device"}
+    assert states <= {"silent", "active"}, "nothing plays into the other one"
+
+
+@pytest.mark.mic
+@pytest.mark.slow
+@pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (44_100, 1)])
+def test_a_microphone_that_delivers_only_zeros_is_reported_until_sound_comes(
+    pulse: VirtualMicrophone, rate: int, channels: int
+) -> None:
+    with running(pulse, rate, channels) as run:
+        silent = run.wait_for("device", state="silent")
+        with pulse.playing(demo_clip()):
+            active = run.wait_for("device", since=silent, state="active")
+            run.wait_for("window", since=active, speech=True)
+        run.wait_for("device", since=active, state="silent")
+        assert run.end() == 0
+    assert run.events[silent]["name"] == "default"
+    assert run.events[silent]["time_s"] == pytest.approx(3.0, abs=0.5)
+    assert run.events[silent]["reason"].startswith("only zeros arrive: see that it is not muted")
+    assert run.events[-1]["type"] == "summary"
 
 
 @pytest.mark.mic

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from edge.dead_input import ZEROS
 from edge.events import (
     Device,
     Drift,
@@ -84,7 +85,7 @@ events = st.one_of(
     st.builds(Utterance, times, times, shares, labels, st.integers(0, 99)),
     st.builds(Speech, times, st.booleans()),
     st.builds(Overrun, times, times),
-    st.builds(Device, times, names, st.sampled_from(["lost", "back"])),
+    st.builds(Device, times, names, st.sampled_from(["lost", "back", "silent", "active"]), names),
     st.builds(Drift, times, st.sampled_from(["level", "features"]), levels, levels, st.just("dB"), names),
     st.builds(StreamWarning, times, st.just("lag"), names),
     st.builds(Summary, times, st.just(1), st.just(1), st.just(0), st.just({}), times),
@@ -234,6 +235,32 @@ def test_a_lost_device_is_said_until_it_is_back() -> None:
     assert "USB mic is lost since 0:04.0" in text(lost)
     assert "USB mic" in text(lost, height=2)
     assert "USB mic" not in text(lost.after(Device(9.0, "USB mic", "back")))
+
+
+def test_a_silent_device_is_said_with_what_to_do_until_it_is_active() -> None:
+    silent = after(SESSION, window(3.0), Device(4.0, "USB mic", "silent", ZEROS))
+    assert f"USB mic is silent since 0:04.0: {ZEROS}" in " ".join(text(silent).split())
+    assert "USB mic" not in text(silent.after(Device(9.0, "USB mic", "active")))
+
+
+@pytest.mark.parametrize(
+    "event", [Device(4.0, "USB mic", "lost"), Device(4.0, "USB mic", "silent", ZEROS), Speech(4.0, False)]
+)
+def test_no_percentages_of_an_emotion_are_shown_in_silence_or_without_a_microphone(event: Event) -> None:
+    spoken = after(SESSION, Speech(1.0, True), window(3.0, "happy"))
+    assert "62%" in text(spoken)
+    for silent in (spoken.after(event), spoken.after(event).after(window(4.2, "happy"))):
+        assert "%" not in text(silent)
+        assert "━" not in "".join(line for line in text(silent).splitlines() if "happy" in line)
+        assert all(row.rstrip() in text(silent) for row in big_rows("silence", 1))
+        assert "○ no" in text(silent)
+
+
+def test_percentages_return_with_speech_and_the_microphone() -> None:
+    lost = after(SESSION, Speech(1.0, True), window(3.0), Device(4.0, "USB mic", "lost"))
+    assert "62%" in text(lost.after(Device(9.0, "USB mic", "back")).after(window(9.2)))
+    paused = after(SESSION, Speech(1.0, True), window(3.0), Speech(4.0, False), window(4.2))
+    assert "62%" in text(paused.after(Speech(5.0, True)).after(window(5.2)))
 
 
 def test_a_warning_is_shown_whole_for_a_minute() -> None:

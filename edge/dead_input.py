@@ -1,0 +1,85 @@
+"""Dead input: a microphone that is muted, not permitted or stuck delivers one value and no sound.
+
+For live sources only: digital silence in a file is no fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import numpy as np
+
+from edge.blocks import NOTHING, Block, DeviceNews
+from edge.frontend import Array, FrontEnd
+
+DEAD_AFTER_S: Final = 3.0
+"""Of one value; speech and rooms are never so quiet."""
+ALIVE_AFTER_S: Final = 0.3
+"""Of sound; a click, or what a resampler makes of the beginning and end of a constant, is shorter."""
+FLAT: Final = 1e-6
+"""Deviation, -120 dBFS: less than one step of 16 bits, and more than resampling makes of a constant."""
+SLOWEST_SHARE: Final = 0.5
+"""Of real time that the arrival must take: what comes faster is a file in a pipe."""
+
+ZEROS: Final = "only zeros arrive: see that it is not muted, and that this program may record from it"
+STUCK: Final = "one constant value arrives: plug it in again, or restart its driver"
+
+
+class DeadInput:
+    """Watches one live input for a constant signal.
+
+    Remembers the value, the length and the beginning of the newest constant stretch, for how long the
+    input has changed since, and whether it was reported. Both are measured in whole blocks.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Begin with an input of this name, of which nothing is known."""
+        self._name = name
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the input: it was lost, or is another one now."""
+        self._value = self._since_s = 0.0
+        self._constant_s = self._changing_s = 0.0
+        self._reported = False
+
+    def feed(self, samples: Array, arrived_s: float) -> DeviceNews | None:
+        """Take the next sound; return the news if the input is found dead by it, or alive again.
+
+        Args:
+            samples: (N,) at 16 kHz.
+            arrived_s: when the last of them arrived, by any clock.
+        """
+        if not len(samples):
+            return None
+        self._extend(samples, len(samples) / FrontEnd.sample_rate, arrived_s)
+        if self._reported and self._changing_s >= ALIVE_AFTER_S:
+            self._reported = False
+            return DeviceNews(self._name, "active")
+        live = arrived_s - self._since_s >= SLOWEST_SHARE * self._constant_s
+        if self._reported or self._constant_s < DEAD_AFTER_S or not live:
+            return None
+        self._reported = True
+        return DeviceNews(self._name, "silent", ZEROS if abs(self._value) <= FLAT else STUCK)
+
+    def _extend(self, samples: Array, duration_s: float, arrived_s: float) -> None:
+        """Add a block to the stretch of its kind, or begin another with it."""
+        first = float(samples[0])
+        if float(np.abs(samples - samples[0]).max()) > FLAT:
+            self._constant_s, self._changing_s = 0.0, self._changing_s + duration_s
+            return
+        if not self._constant_s or abs(first - self._value) > FLAT:
+            self._value, self._since_s, self._constant_s = first, arrived_s - duration_s, 0.0
+        self._constant_s, self._changing_s = self._constant_s + duration_s, 0.0
+
+
+def watched(blocks: Iterable[Block], name: str) -> Iterator[Block]:
+    """Pass on the blocks of a live source, with the news that it is dead or alive again after them."""
+    watch = DeadInput(name)
+    for block in blocks:
+        if block.news:
+            watch.reset()
+        yield block
+        if news := watch.feed(block.samples, block.arrived_s):
+            yield Block(NOTHING, block.arrived_s, news=news)
