@@ -14,7 +14,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +132,19 @@ class Terminal:
                 return screen
             time.sleep(0.02)
         raise AssertionError(f"no {words} on the screen: {self.screen}")
+
+    def goes_on(self) -> None:
+        """Let a stopped job go on in the foreground, and wait until it has hidden the cursor again."""
+        hidden = self.written.count(HIDE)
+        self.press("fg\r")
+        self.wait_until(lambda: self.written.count(HIDE) > hidden)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something holds."""
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline, self.text
+            time.sleep(0.02)
 
     def wait_for_one(self, *words: str) -> str:
         """Wait until one of the words is on the screen, and return it."""

@@ -200,7 +200,7 @@ def test_ctrl_z_gives_the_shell_its_terminal_and_fg_goes_on(
         terminal.wait_for("STOPPED as before")
         shown = terminal.written.partition("STOPPED")[0].rpartition(HIDE)[2]
         assert shown.count(LEAVE) == shown.count(SHOW) == 1
-        terminal.press("fg\r")
+        terminal.goes_on()
         terminal.wait_for("First the microphone")
         terminal.press("\r")
         terminal.wait_for("NEUTRAL", "Press Space")

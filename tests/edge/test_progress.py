@@ -29,8 +29,7 @@ def test_ctrl_z_gives_the_shell_its_cursor_and_ctrl_c_says_that_nothing_is_done(
         terminal.press("\x1a")
         terminal.wait_for("STOPPED as before")
         assert terminal.written.count(HIDE) == terminal.written.count(SHOW) == 1
-        terminal.press("fg\r")
-        terminal.wait_for("fg", "measuring")
+        terminal.goes_on()
         terminal.press("\x03")
         assert terminal.leave() == 1
         terminal.wait_for("mmtl: stopped before it was done")
