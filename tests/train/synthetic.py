@@ -132,6 +132,11 @@ def with_random_norms(net: EmotionNet) -> EmotionNet:
     return net
 
 
+def terms_of(net: torch.nn.Module) -> int:
+    """Count the products on a value's way through all layers, for the tolerance of what comes out."""
+    return sum(parameter[0].numel() for parameter in net.parameters() if parameter.ndim > 1)
+
+
 def _all(speakers: int, takes: int) -> Iterator[tuple[int, str, int]]:
     for speaker in range(speakers):
         for emotion in EMOTIONS:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tolerances import float32_tolerance, largest
-from tests.train.synthetic import TINY, with_random_norms
+from tests.train.synthetic import TINY, terms_of, with_random_norms
 from train.model import Architecture, EmotionNet, MetaLearner
 
 WIDE = Architecture(channels=(2, 3, 4), projection=None, hidden=8, fully_connected=8, pooling="last")
@@ -60,11 +60,6 @@ def test_features_in_is_what_the_network_yields(arch: Architecture, frames: int)
 
 def test_fewer_frames_than_a_feature_takes_are_none() -> None:
     assert [Architecture().features_in(frames) for frames in (0, 1, 48, 49)] == [0, 0, 0, 1]
-
-
-def terms_of(net: torch.nn.Module) -> int:
-    """Count the products on a value's way through all layers."""
-    return sum(parameter[0].numel() for parameter in net.parameters() if parameter.ndim > 1)
 
 
 @pytest.mark.parametrize("arch", [TINY, WIDE])

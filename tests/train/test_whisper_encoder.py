@@ -13,6 +13,8 @@ from torch import Tensor
 
 from edge.errors import ModelError
 from edge.log_mel import MEL_BANDS
+from tests.tolerances import float32_tolerance, largest
+from tests.train.synthetic import terms_of
 from train.whisper_encoder import HEAD_SIZE, WhisperEncoder, load_whisper_encoder
 
 PRETRAINED = Path(os.environ.get("MMTL_PRETRAINED", "../shared/pretrained"))
@@ -47,7 +49,9 @@ def test_an_item_of_a_batch_does_not_depend_on_its_padding(
         row[: len(item)] = item
     states = encoder(frames, lengths)
     for row, item, count in zip(states, items, encoder.states_in(lengths).tolist(), strict=True):
-        torch.testing.assert_close(row[:count], encoder(item[None])[0], atol=1e-5, rtol=1e-5)
+        alone = encoder(item[None])[0]
+        tolerance = float32_tolerance(terms_of(encoder), largest(alone))
+        torch.testing.assert_close(row[:count], alone, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize(
