@@ -30,7 +30,10 @@ print(*Watch.found)
 """
 
 MMTL = "from edge.cli import main; main()"
-AT_A_TERMINAL = f"import pty, sys; sys.exit(pty.spawn([sys.executable, '-c', {MMTL!r}, *sys.argv[1:]]))"
+AT_A_TERMINAL = (
+    "import os, pty, sys; os.environ['TERM'] = 'xterm'; "
+    f"sys.exit(pty.spawn([sys.executable, '-c', {MMTL!r}, *sys.argv[1:]]))"
+)
 LIBRARY = """
 import time
 import numpy
