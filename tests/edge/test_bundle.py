@@ -273,8 +273,11 @@ def test_the_fingerprint_changes_with_what_decides_and_not_with_the_card(
 def test_a_bundle_that_records_no_input_filter_has_the_default_one_and_keeps_its_fingerprint(
     bundle_folder: Path,
 ) -> None:
+    described = json.loads((bundle_folder / MANIFEST).read_text("utf-8"))
+    for name in ("high_pass_hz", "hum_notch_q"):
+        described["front_end"].pop(name, None)
+    (bundle_folder / MANIFEST).write_text(json.dumps(described), "utf-8")
     before = load_bundle(bundle_folder)
-    assert "high_pass_hz" not in json.loads((bundle_folder / MANIFEST).read_text("utf-8"))["front_end"]
     assert before.manifest.front_end == FrontEnd()
     constants = [
         {
