@@ -53,6 +53,7 @@ def _training(training: dict[str, Any]) -> str:
         f"- {side} speakers ({len(names)}): {', '.join(names) or 'none'}" for side, names in speakers.items()
     ]
     lines.append(f"- git revision: {training.get('git_revision') or 'unknown'}")
+    lines += ["", f"**Known fault:** {training['fault']}"] if training.get("fault") else []
     lines += _speaker(training["speaker"]) if "speaker" in training else []
     return "\n".join(lines)
 

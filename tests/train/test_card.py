@@ -50,6 +50,12 @@ def card(folder: Path, training: dict[str, Any], metrics: dict[str, Any]) -> str
     return (folder / "CARD.md").read_text("utf-8")
 
 
+def test_a_card_names_a_known_fault_of_the_training(tmp_path: Path) -> None:
+    text = card(tmp_path, TRAINING | {"fault": "Two labels were exchanged."}, {})
+    assert "**Known fault:** Two labels were exchanged." in text
+    assert "Known fault" not in card(tmp_path, TRAINING, {})
+
+
 def test_a_card_names_recordings_licences_commands_and_speakers(tmp_path: Path) -> None:
     text = card(tmp_path, TRAINING, {})
     assert text.startswith("# a model\n")
