@@ -17,7 +17,8 @@ DEFINED = {
 
 def rows_in(text: str) -> list[list[str]]:
     """Return the cells of the rows of the first table, without its two lines of header."""
-    rows = [line.strip().strip("|").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    table = text.partition("\n## ")[0]
+    rows = [line.strip().strip("|").split(" | ") for line in table.splitlines() if line.startswith("| ")]
     return rows[1:]
 
 
