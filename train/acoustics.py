@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.frontend import Array
+from edge.frontend import Array, FrontEnd, filtered
 from edge.log_mel import HOP_LENGTH, MEL_BANDS, SAMPLE_RATE, log_mel_spectrogram
 
 NAMES: Final = ("loudness", "pitch", "rate")
@@ -34,7 +34,7 @@ _PITCH_DFT: Final = 2048
 
 
 def measures(waveform: Array) -> Array:
-    """Measure a clip.
+    """Measure a clip, without what the input filter removes.
 
     Args:
         waveform: (N,) float32 samples at 16 kHz.
@@ -43,6 +43,7 @@ def measures(waveform: Array) -> Array:
         (M,) float32: `NAMES`, then the spread of level and pitch, the voiced share, the duration, and the
         mean and deviation of `BAND_GROUPS` groups of bands; NaN where there is no voiced frame.
     """
+    waveform = filtered(waveform, FrontEnd())
     log_mel = log_mel_spectrogram(np.pad(waveform, (0, max(0, _PITCH_FRAME - len(waveform)))))
     level = 10.0 * np.log10((10.0**log_mel).mean(axis=1))  # (T,) dB
     active = level > level.max() - ACTIVE_DB

@@ -126,11 +126,12 @@ SECONDS = np.arange(6 * RATE) / RATE
         (0.002, 1e-3),
         (0.3, 1e-3),
         (-0.3, 1e-3),
+        (0.3 * (SECONDS > 1.0), 0.1),
         (0.04 * np.sin(2 * np.pi * 50 * SECONDS), 0.1),
         (0.04 * np.sin(2 * np.pi * 60 * SECONDS), 0.1),
         (0.1 * np.sin(2 * np.pi * 3 * SECONDS), 0.1),
     ],
-    ids=["offset", "large", "negative", "50 Hz", "60 Hz", "3 Hz"],
+    ids=["offset", "large", "negative", "step", "50 Hz", "60 Hz", "3 Hz"],
 )
 def test_an_offset_hum_and_rumble_do_not_change_the_answers(
     talk: Talk, added: float | Array, tolerance: float
@@ -139,7 +140,7 @@ def test_an_offset_hum_and_rumble_do_not_change_the_answers(
     recogniser = Recognizer(shipped, provider="cpu")
     disturbed = (sound + added).astype(np.float32)
     expected, events = heard(recogniser, sound), heard(recogniser, disturbed, 1_280)
-    assert [outline(event)[0] for event in events] == [outline(event)[0] for event in expected]
+    assert [type(event) for event in events] == [type(event) for event in expected]
     np.testing.assert_allclose(probs(events), probs(expected), atol=tolerance)
     for window, clean in zip(windows(events), windows(expected), strict=True):
         assert window.level_dbfs == pytest.approx(clean.level_dbfs, abs=30 * tolerance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge.frontend import Array
 from train.acoustics import NAMES, measures, pitch_track
@@ -41,6 +42,14 @@ def test_ten_times_the_amplitude_is_twenty_decibels_and_nothing_else() -> None:
     quiet, loud = measures(buzz(150.0, beats=4.0)), measures(10 * buzz(150.0, beats=4.0))
     assert loud[0] - quiet[0] == pytest.approx(20.0, abs=0.01)
     np.testing.assert_allclose(loud[1:], quiet[1:], atol=0.05)
+
+
+@pytest.mark.parametrize("added", [0.3, 0.05 * np.sin(2 * np.pi * 50 * np.arange(64_000) / 16_000)])
+def test_an_offset_and_hum_are_not_measured(added: float | NDArray[np.float64]) -> None:
+    clip = buzz(150.0, beats=4.0)
+    disturbed = clip + (added if isinstance(added, float) else added[: len(clip)])
+    named = measures(disturbed.astype(np.float32))[: len(NAMES)]
+    np.testing.assert_allclose(named, measures(clip)[: len(NAMES)], atol=0.2)
 
 
 @pytest.mark.parametrize("beats", [2.0, 4.0, 6.0])
