@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -70,7 +71,7 @@ def trace(program: Sequence[str], folder: Path, interrupt_after_s: float | None 
     Args:
         program: what follows `python`.
         folder: where `home`, `tmp` and `work` are made; `work` is the working directory.
-        interrupt_after_s: when Ctrl-C is pressed, if at all.
+        interrupt_after_s: when Ctrl-C is pressed, counted from the first line that it prints, if at all.
     """
     environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "LOGNAME": "anna", "PYTHONPATH": str(ROOT)}
     environment |= {
@@ -91,11 +92,13 @@ def trace(program: Sequence[str], folder: Path, interrupt_after_s: float | None 
         text=True,
         start_new_session=True,
     )
-    try:
-        output = process.communicate(timeout=interrupt_after_s or 300.0)[0]
-    except subprocess.TimeoutExpired:
+    output = ""
+    if interrupt_after_s is not None:
+        assert process.stdout
+        output = process.stdout.readline()
+        time.sleep(interrupt_after_s)
         os.killpg(process.pid, signal.SIGINT)
-        output = process.communicate(timeout=60.0)[0]
+    output += process.communicate(timeout=300.0)[0]
     calls = list(_calls(folder / "trace"))
     return Trace(
         process.returncode,
