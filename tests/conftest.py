@@ -21,8 +21,9 @@ settings.load_profile("steady")
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C: a shell's background job starts with it ignored, and so would what the tests start."""
+    """Take Ctrl-C and SIGHUP: background jobs and nohup ignore them, and so would what the tests start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

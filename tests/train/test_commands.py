@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,19 @@ def run(corpus: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(run: Path) -> Path:
+def exported(run: Path) -> Path:
     folder = run.parent / "bundle"
     soundfile.write(run.parent / "brief.wav", voice(1, "angry", 0, 2.5), SAMPLE_RATE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("export.sounds.demo_clip", lambda: run.parent / "brief.wav")
         assert mmtl("export", run / "best.safetensors", "--out", folder) == 0
     return folder
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    """A copy, as some tests record scores in it."""
+    return Path(shutil.copytree(exported, tmp_path / "bundle"))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
