@@ -125,8 +125,9 @@ def test_sound_that_is_missed_while_the_monitor_is_stopped_is_lost_sound(
     assert window.leave() == 0
     events = [checked(line) for line in log.read_text("utf-8").splitlines()]
     lost_s = sum(float(str(event["lost_s"])) for event in events if event["type"] == "overrun")
+    # What the sound server kept meanwhile is heard late, so the loss may be shorter than the stop.
     assert 0.5 < lost_s < stopped_s + 1.0
-    assert float(str(events[-1]["duration_s"])) > stopped_s
+    assert float(str(events[-1]["duration_s"])) > lost_s
 
 
 # Closed, resized, written to by others
