@@ -30,6 +30,7 @@ OPEN_LONG_SIZE: Final = 1 << 62
 """The same of 64 bits."""
 NEGLIGIBLE_BYTES: Final = 1_024
 """A shorter rest behind the end that a header states is not sound."""
+SUN_HEADER_BYTES: Final = 24
 
 
 @dataclass(frozen=True)
@@ -279,9 +280,11 @@ def _kept(file: BinaryIO, chunk: _Chunk, layout: Layout) -> bytes:
 
 def _sun(file: BinaryIO, at: int, size: int) -> LogicalStream:
     """Describe an AU file: position and size of the sound, then its format."""
-    header = read_at(file, at, 24)
+    header = read_at(file, at, SUN_HEADER_BYTES)
+    if len(header) < SUN_HEADER_BYTES:
+        return _whole(file, size, at)
     start, stated = struct.unpack(">II", header[4:12])
-    body = min(size, at + max(24, start))
+    body = min(size, at + max(SUN_HEADER_BYTES, start))
     end = body + stated
     if end <= size and (size - end <= (NEGLIGIBLE_BYTES if stated else 0) or _begins(file, end)):
         return LogicalStream(
@@ -294,7 +297,7 @@ def _sun(file: BinaryIO, at: int, size: int) -> LogicalStream:
 
 
 def _sun_header(header: bytes, count: int) -> bytes:
-    return b".snd" + struct.pack(">II", 24, min(count, 0xFFFF_FFFF)) + header[12:24]
+    return b".snd" + struct.pack(">II", SUN_HEADER_BYTES, min(count, 0xFFFF_FFFF)) + header[12:]
 
 
 def _missing(stated: int, count: int, open_size: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
@@ -311,6 +312,13 @@ def test_another_stream_between_the_pages_of_the_sound_is_passed_over(folder: Pa
     other[28:] = bytes(len(other) - 28)
     found = read(folder, ogg[:second] + bytes(other) + ogg[second:])
     np.testing.assert_array_equal(found, read(folder, ogg))
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_file_cut_off_in_its_header_is_refused_or_holds_nothing_much(folder: Path, kind: str) -> None:
+    for length in range(1, 80):
+        with contextlib.suppress(SourceError, SoundWarning):
+            assert len(read(folder, KINDS[kind][:length])) < 100
 
 
 # Failures to read
