@@ -1,6 +1,7 @@
 """How many answers survive an offset, hum and rumble, by the filter in front of the recogniser.
 
-    python benchmarks/offset_and_hum.py [--bundle FOLDER] [--data FOLDER] [--clips 12] [--filters a,b]
+    python benchmarks/offset_and_hum.py [--bundle FOLDER] [--data FOLDER] [--clips 12] [--only ROW]
+        [--filters NAME,NAME]
 
 Clips of the validation speakers of `train/shipped_split.json`, which nothing was trained on and nothing
 is tested on, each a new stream. "right" counts answers as labelled; "same" those that are the same as
@@ -31,7 +32,6 @@ from train.evaluation import recognise_sounds
 DATA: Final = Path(os.environ.get("MMTL_DATA", "../shared/data"))
 SPLIT: Final = Path(__file__).parents[1] / "train" / "shipped_split.json"
 RATE: Final = FrontEnd.sample_rate
-NOTCHES: Final = np.concatenate([signal.tf2sos(*signal.iirnotch(hz, 5.0, fs=RATE)) for hz in (50.0, 60.0)])
 
 Samples = NDArray[np.float64]
 Filter = Callable[[Samples], Samples]
@@ -50,19 +50,26 @@ def high_pass(order: int, hz: float) -> NDArray[Any]:
     return sos
 
 
+def notches(*centres_hz: float) -> NDArray[Any]:
+    """Design notches of one bandwidth, that of a quality factor of 5 at 50 Hz."""
+    return np.concatenate([signal.tf2sos(*signal.iirnotch(hz, hz / 10.0, fs=RATE)) for hz in centres_hz])
+
+
 FILTERS: Final[dict[str, Filter]] = {
     "none": lambda sound: sound,
     "5Hz/1": sections(high_pass(1, 5.0)),
     "20Hz/2": sections(high_pass(2, 20.0)),
     "40Hz/2": sections(high_pass(2, 40.0)),
-    "60Hz/2": sections(high_pass(2, 60.0)),
     "80Hz/2": sections(high_pass(2, 80.0)),
     "80Hz/4": sections(high_pass(4, 80.0)),
-    "20Hz/2+n": sections(high_pass(2, 20.0), NOTCHES),
-    "40Hz/2+n": sections(high_pass(2, 40.0), NOTCHES),
+    "20Hz/2+n": sections(high_pass(2, 20.0), notches(50.0, 60.0)),
+    "30Hz/2+n": sections(high_pass(2, 30.0), notches(50.0, 60.0)),
+    "40Hz/4+n": sections(high_pass(4, 40.0), notches(50.0, 60.0)),
+    "30Hz/4+h": sections(high_pass(4, 30.0), notches(50.0, 60.0, 100.0, 120.0, 150.0, 180.0)),
     "mmtl": lambda sound: filtered(sound.astype(np.float32), FrontEnd()).astype(np.float64),
 }
-"""High-pass filters by cut-off and order, "+n" with notches at 50 and 60 Hz; "mmtl" is the one in use."""
+"""High-pass filters by cut-off and order, "+n" with notches at 50 and 60 Hz, "+h" with those of harmonics
+too; "mmtl" is the one in use."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=default_bundle())
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--clips", type=int, default=12, help="of each emotion of each corpus, at most")
+    parser.add_argument("--only", default="", help="rows whose name begins so")
     parser.add_argument("--filters", default=",".join(FILTERS), help="which, after none")
     options = parser.parse_args()
     if options.data == DATA and not (DATA / "manifest.csv").is_file():
@@ -134,7 +142,7 @@ def main() -> None:
     clean = answered(bundle, sounds, CLEAN, FILTERS["none"])
     print(f"{len(clips)} clips of {len({clip.speaker for clip in clips})} speakers: right, same")
     print(f"{'':22}" + "".join(f"{name:>11}" for name in names))
-    for disturbance in DISTURBANCES:
+    for disturbance in (item for item in DISTURBANCES if item.name.startswith(options.only)):
         print(f"{disturbance.name:22}", end="", flush=True)
         for name in names:
             found = answered(bundle, sounds, disturbance, FILTERS[name])
