@@ -23,7 +23,7 @@ EXTRAS = {
 """Which extra brings a package that the base installation lacks."""
 
 ENDLESS = ("monitor", "run", "serve")
-"""Commands whose ordinary end is Ctrl-C; any other that it stops has not done what it was asked for."""
+"""Commands that go on until a signal ends them; any other has not done what it was asked for by then."""
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     Raises:
         SystemExit: with any code but 0.
     """
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(_code_if_stopped()))
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
     from edge import signals, standard_streams
 
     standard_streams.secure()
@@ -46,8 +46,8 @@ def _run() -> int:
     """Run the command; return its exit code, after one line that says why it failed."""
     try:
         return _explained()
-    except KeyboardInterrupt:
-        return _stopped()
+    except KeyboardInterrupt as interrupt:
+        return _stopped(interrupt)
 
 
 def _explained() -> int:
@@ -70,6 +70,7 @@ def _dispatch() -> int:
     from edge.sinks import ReaderGone, show_warning
 
     warnings.showwarning = show_warning
+    signals.hide_dropped_interrupts()
     try:
         signals.handle(signals.interrupter())
         return dispatch(sys.argv[1:])
@@ -81,18 +82,21 @@ def _dispatch() -> int:
         raise
 
 
-def _stopped() -> int:
+def _stopped(interrupt: KeyboardInterrupt) -> int:
+    """Return the exit code after a signal, having said if a command has not done what it was asked for.
+
+    Ctrl-C is the user's own wish, so its code is 0; SIGTERM and SIGHUP may reach a script that would
+    take 0 for success.
+    """
     from edge import signals
 
-    code = _code_if_stopped()
-    signals.leave_with(code)
-    return _failed("stopped before it was done", code) if code else 0
-
-
-def _code_if_stopped() -> int:
-    """Return the exit code after Ctrl-C, by the command that the user has typed."""
+    signals.catch(interrupt)
     command = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    return 0 if command in ENDLESS or command.startswith("-") else MmtlError.exit_code
+    done = command in ENDLESS or command.startswith("-")
+    wished = getattr(interrupt, "number", signal.SIGINT) == signal.SIGINT
+    code = 0 if done or wished else MmtlError.exit_code
+    signals.leave_with(code)
+    return code if done else _failed("stopped before it was done", code)
 
 
 def _stdout_failure() -> int | None:

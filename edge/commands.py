@@ -87,8 +87,9 @@ def dispatch(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code.
 
     Raises:
+        KeyboardInterrupt: it was stopped, perhaps at a question that it asked.
         UsageError: the arguments cannot be read.
-        MmtlError: the command failed, or was stopped at a question that it asked.
+        MmtlError: the command failed, or the answers to its questions ended.
     """
     try:
         with typer.main.get_command(app).make_context("mmtl", [*arguments]) as context:
@@ -96,6 +97,8 @@ def dispatch(arguments: Sequence[str]) -> int:
     except typer.Exit as leaving:
         return leaving.exit_code
     except typer.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
         raise MmtlError("stopped before it was done") from error
     except _Misuse as error:
         if not str(error):  # no arguments: the help is on the screen

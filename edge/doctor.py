@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from edge import checks, engine_checks
+from edge import checks, engine_checks, signals
 from edge.checks import Check, Patient, failed
 from edge.errors import EngineError, MmtlError, ModelError, SourceError
 from edge.sinks import printable
@@ -147,4 +147,5 @@ def _made(check: Callable[[Patient], Check], patient: Patient, area: Area) -> Ch
         said = f"could not be looked at: {shortened(f'{type(error).__name__}: {error}')}"
         return Check(name, "problem", said, "report this line")
     except KeyboardInterrupt as error:
+        signals.catch(error)
         raise area.error(f"stopped at the check of {name}, which had no answer yet") from error

@@ -101,10 +101,7 @@ def build_engine(
 
     model, machine, wanted = _bundle(bundle), this_machine(), Wanted(precision, batch)
     with progress_bar("building the engine") as progress:
-        try:
-            plan = build(model, wanted, machine, folder=out, force=force, say=say, progress=progress)
-        except KeyboardInterrupt as error:
-            raise typer.Abort from error
+        plan = build(model, wanted, machine, folder=out, force=force, say=say, progress=progress)
     holds = plan.fingerprint
     typer.echo(
         f"{plan.path}\n{holds.recurrence} {holds.precision}, up to {holds.batch} windows at once, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -45,7 +46,7 @@ class Stopper:
         try:
             self._waiting = True
             if self._request:
-                raise KeyboardInterrupt
+                raise signals.Interrupt(signal.SIGINT, self._request, self._handle)
             yield
         finally:
             self._waiting = False
@@ -57,14 +58,17 @@ class Stopper:
             try:
                 with self.waiting():
                     block = next(blocks)
-            except (StopIteration, KeyboardInterrupt):
+            except StopIteration:
+                return
+            except KeyboardInterrupt as interrupt:
+                signals.catch(interrupt)
                 return
             yield block
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         interrupting = self._waiting or bool(self._request)  # before this signal is noted
         if not signals.put_off(number, frame) and not self._request.repeated() and interrupting:
-            raise KeyboardInterrupt
+            raise signals.Interrupt(number, self._request, self._handle)
 
 
 class Ledger:

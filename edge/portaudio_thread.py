@@ -15,6 +15,7 @@ from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
+from edge import signals
 from edge.errors import DeviceError
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ def call(work: Callable[[], T], answer_s: float | None = None) -> T:
     except KeyboardInterrupt as interrupt:
         wait([future], ENDING_S)
         if not future.done():
+            signals.catch(interrupt)
             raise _frozen(future) from interrupt
         raise
     if not future.done():

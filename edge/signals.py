@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -68,14 +69,57 @@ class Request:
         self._asked_s = now_s
         return False
 
+    def forget(self) -> None:
+        """Take the next signal as a request of its own."""
+        self._asked_s = None
+
+
+class Interrupt(KeyboardInterrupt):
+    """A signal's KeyboardInterrupt, which is raised again if nothing has caught it when it is gone.
+
+    Python drops what a signal handler raises amid a finaliser or a callback from C, and so does a library
+    with a bare `except`.
+    """
+
+    def __init__(self, number: int, request: Request, handler: Handler) -> None:
+        super().__init__()
+        self.number = number
+        """The signal."""
+        self.caught = False
+        """Whether it does what it is for; see `catch`."""
+        self._request = request
+        self._handler = handler
+
+    def __del__(self) -> None:
+        if not self.caught and signal.getsignal(self.number) == self._handler:
+            self._request.forget()
+            _raise_again(self.number)
+
+
+def catch(interrupt: KeyboardInterrupt) -> None:
+    """Do not raise an interrupt again: what catches it ends what was interrupted."""
+    if isinstance(interrupt, Interrupt):
+        interrupt.caught = True
+
+
+def hide_dropped_interrupts() -> None:
+    """Print nothing where Python drops an `Interrupt`: it comes again."""
+    earlier = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, Interrupt):
+            earlier(dropped)
+
+    sys.unraisablehook = hook
+
 
 def interrupter() -> Handler:
-    """Return a handler that raises KeyboardInterrupt."""
+    """Return a handler that raises an `Interrupt`."""
     request = Request()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if not put_off(number, frame) and not request.repeated():
-            raise KeyboardInterrupt
+            raise Interrupt(number, request, interrupt)
 
     return interrupt
 
@@ -87,10 +131,16 @@ def put_off(number: int, frame: FrameType | None) -> bool:
     """
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            threading.Timer(AGAIN_S, signal.raise_signal, [number]).start()
+            _raise_again(number)
             return True
         frame = frame.f_back
     return False
+
+
+def _raise_again(number: int) -> None:
+    timer = threading.Timer(AGAIN_S, signal.raise_signal, [number])
+    timer.daemon = True
+    timer.start()
 
 
 def leave_with(code: int) -> None:

@@ -31,7 +31,7 @@ def test_ctrl_z_gives_the_shell_its_cursor_and_ctrl_c_says_that_nothing_is_done(
         assert terminal.written.count(HIDE) == terminal.written.count(SHOW) == 1
         terminal.goes_on()
         terminal.press("\x03")
-        assert terminal.leave() == 1
+        assert terminal.leave() == 0
         terminal.wait_for("mmtl: stopped before it was done")
         assert terminal.written.count(HIDE) == terminal.written.count(SHOW) == 2
 

@@ -107,11 +107,14 @@ def test_a_flood_of_frames_without_sound_is_hung_up_on_and_leaves_the_others_alo
 def test_a_client_that_floods_is_told_why(serving: Open) -> None:
     from websockets.exceptions import ConnectionClosedError
 
-    with serving() as running, websocket(running) as client:
-        for _ in range(FRAMES_AT_ONCE + 10):
-            client.send(b"")
-        with pytest.raises(ConnectionClosedError) as closed:
+    def flood() -> None:
+        with websocket(running) as client:
+            for _ in range(FRAMES_AT_ONCE + 10):
+                client.send(b"")
             messages(client)
+
+    with serving() as running, pytest.raises(ConnectionClosedError) as closed:
+        flood()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
     assert "too many pings, empty messages or fragments" in closed.value.rcvd.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def stopped_at(module: str, number: signal.Signals, *arguments: str) -> tuple[in
     """Run `mmtl`, send it a signal at an import; return its exit code and what it said."""
     command = [sys.executable, "-c", SENDS_ITSELF, number.name, module, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
-    assert done.stdout == ""
+    assert done.stdout == "", done.stderr
     return done.returncode, done.stderr
 
 
@@ -61,8 +62,14 @@ def test_other_signals_do_so_too(number: signal.Signals) -> None:
     ],
 )
 def test_a_command_that_owes_a_result_says_that_there_is_none(module: str, command: str) -> None:
-    code, said = stopped_at(module, signal.SIGINT, *command.split())
-    assert (code, said) == (1, "mmtl: stopped before it was done\n")
+    said = "mmtl: stopped before it was done\n"
+    assert stopped_at(module, signal.SIGINT, *command.split()) == (0, said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_others_stop_is_no_success(number: signal.Signals) -> None:
+    said = "mmtl: stopped before it was done\n"
+    assert stopped_at("soundfile", number, "verify", "default", "demo") == (1, said)
 
 
 EARLY = """
@@ -130,6 +137,64 @@ def test_a_signal_amid_an_import_is_neither_lost_nor_cuts_it_in_two(tmp_path: Pa
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=True)
     assert done.stdout.split() == ["imported", "interrupted"]
     assert done.stderr == ""
+
+
+DROPPED = """
+import os, signal, sys, time, weakref
+from edge import signals
+
+class Signals:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+class Refers:
+    pass
+
+def in_a_finaliser():
+    Signals()
+
+def in_a_callback():
+    refers = Refers()
+    reference = weakref.ref(refers, lambda reference: os.kill(os.getpid(), signal.SIGINT))
+    del refers
+
+def in_a_bare_except():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except:
+        pass
+
+signals.handle(signals.interrupter())
+signals.hide_dropped_interrupts()
+try:
+    globals()[sys.argv[1]]()
+    print("dropped")
+    time.sleep(30.0)
+except KeyboardInterrupt as interrupt:
+    signals.catch(interrupt)
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("place", ["in_a_finaliser", "in_a_callback", "in_a_bare_except"])
+def test_an_interrupt_that_is_dropped_comes_again_without_a_word(place: str) -> None:
+    command = [sys.executable, "-c", DROPPED, place]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=True)
+    assert (done.stdout.split(), done.stderr) == (["dropped", "interrupted"], "")
+
+
+def test_an_interrupt_that_is_caught_does_not_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[int] = []
+    monkeypatch.setattr(signals, "_raise_again", raised.append)
+    with signals.handling(signals.interrupter()):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert raised == [signal.SIGINT]
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as interrupt:
+            signals.catch(interrupt)
+    assert raised == [signal.SIGINT]
 
 
 def test_a_signal_sent_twice_interrupts_once_and_a_later_one_again(monkeypatch: pytest.MonkeyPatch) -> None:
