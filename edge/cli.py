@@ -51,15 +51,20 @@ def _run() -> int:
 
 
 def _explained() -> int:
+    from edge import signals
+
     try:
         return _dispatch()
-    except MmtlError as error:
-        return _failed(str(error), error.exit_code)
-    except OSError as error:
-        code = _stdout_failure()
-        return _failed_unexpectedly(error) if code is None else code
     except Exception as error:  # noqa: BLE001 - the last resort, which says so
-        return _failed_unexpectedly(error)
+        signals.await_dropped()  # perhaps it failed for that reason
+        return _failure(error)
+
+
+def _failure(error: Exception) -> int:
+    if isinstance(error, MmtlError):
+        return _failed(str(error), error.exit_code)
+    code = _stdout_failure() if isinstance(error, OSError) else None
+    return _failed_unexpectedly(error) if code is None else code
 
 
 def _dispatch() -> int:
@@ -96,7 +101,7 @@ def _stopped(interrupt: KeyboardInterrupt) -> int:
     wished = getattr(interrupt, "number", signal.SIGINT) == signal.SIGINT
     code = 0 if done or wished else MmtlError.exit_code
     signals.leave_with(code)
-    return code if done else _failed("stopped before it was done", code)
+    return code if done else _failed(str(interrupt) or "stopped before it was done", code)
 
 
 def _stdout_failure() -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from edge import checks, engine_checks, signals
+from edge import checks, engine_checks
 from edge.checks import Check, Patient, failed
 from edge.errors import EngineError, MmtlError, ModelError, SourceError
 from edge.sinks import printable
@@ -67,11 +67,11 @@ def examine(patient: Patient) -> Iterator[Examined]:
     """Make every check, one after the other as they are asked for.
 
     Raises:
-        MmtlError: Ctrl-C has stopped a check; the error is that of its area.
+        KeyboardInterrupt: a check was stopped; it says which.
     """
     for area in AREAS:
         for check in area.checks:
-            yield Examined(area, _made(check, patient, area))
+            yield Examined(area, _made(check, patient))
 
 
 def exit_code(examined: Iterable[Examined]) -> int:
@@ -136,7 +136,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}{'s' if count != 1 else ''}"
 
 
-def _made(check: Callable[[Patient], Check], patient: Patient, area: Area) -> Check:
+def _made(check: Callable[[Patient], Check], patient: Patient) -> Check:
     """Make a check; one that fails is a problem, and no end to the others."""
     name = check.__name__.replace("_", " ")
     try:
@@ -146,6 +146,6 @@ def _made(check: Callable[[Patient], Check], patient: Patient, area: Area) -> Ch
     except Exception as error:  # noqa: BLE001 - the last resort, which says so
         said = f"could not be looked at: {shortened(f'{type(error).__name__}: {error}')}"
         return Check(name, "problem", said, "report this line")
-    except KeyboardInterrupt as error:
-        signals.catch(error)
-        raise area.error(f"stopped at the check of {name}, which had no answer yet") from error
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (f"stopped at the check of {name}, which had no answer yet",)
+        raise

@@ -137,10 +137,25 @@ def put_off(number: int, frame: FrameType | None) -> bool:
     return False
 
 
+def await_dropped() -> None:
+    """Wait until every signal that is to be raised again has been.
+
+    Raises:
+        KeyboardInterrupt: there was one, from the handler that takes it.
+    """
+    while _TIMERS:
+        _TIMERS.pop().join()
+
+
+_TIMERS: Final[list[threading.Timer]] = []
+"""Raise a signal again."""
+
+
 def _raise_again(number: int) -> None:
     timer = threading.Timer(AGAIN_S, signal.raise_signal, [number])
     timer.daemon = True
     timer.start()
+    _TIMERS[:] = [earlier for earlier in _TIMERS if earlier.is_alive()] + [timer]
 
 
 def leave_with(code: int) -> None:

@@ -183,6 +183,31 @@ def test_an_interrupt_that_is_dropped_comes_again_without_a_word(place: str) -> 
     assert (done.stdout.split(), done.stderr) == (["dropped", "interrupted"], "")
 
 
+FAILS_OF_IT = """
+import os, signal
+
+from edge import commands
+from edge.errors import SourceError
+
+def dispatch(arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        pass
+    raise SourceError("cut off")
+
+commands.dispatch = dispatch
+from edge.cli import main
+main()
+"""
+
+
+def test_a_failure_by_a_dropped_interrupt_is_none() -> None:
+    command = [sys.executable, "-c", FAILS_OF_IT, "run", "demo"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_interrupt_that_is_caught_does_not_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[int] = []
     monkeypatch.setattr(signals, "_raise_again", raised.append)
