@@ -20,11 +20,11 @@ from typing import Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import Bundle, default_bundle, load_bundle
 from edge.decision import Decision, DecisionRule
 from edge.events import Event, Speech, Window
-from edge.frontend import Array
 from edge.labels import UNSURE
 from edge.recogniser import Recognizer, Settings
 from train.corpora import Clip, four_emotions, read_corpus

@@ -23,12 +23,12 @@ import numpy as np
 
 from calibrate.judge import fit_and_judge
 from calibrate.takes import Take
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import Bundle, default_bundle, load_bundle
 from edge.drift import DriftWatch
 from edge.engine import Engine
 from edge.events import Drift
-from edge.frontend import Array
 from edge.labels import EMOTIONS
 from edge.profile import Profile
 from edge.recogniser import Recognizer

@@ -21,10 +21,10 @@ import numpy as np
 
 from calibrate.judge import fit_and_judge
 from calibrate.takes import Take
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import default_bundle, load_bundle
 from edge.engine import Engine
-from edge.frontend import Array
 from edge.labels import EMOTIONS
 from edge.sources import demo_clip
 

@@ -28,7 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.audio import SAMPLE_RATE, read_clip
+from edge.arrays import SAMPLE_RATE
+from edge.audio import read_clip
 from edge.sources import demo_clip
 
 CLIENTS = 6

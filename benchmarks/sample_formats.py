@@ -19,8 +19,8 @@ from typing import Final
 import numpy as np
 import soundfile
 
+from edge.arrays import Array
 from edge.audio import read_clip
-from edge.frontend import Array
 from edge.sample_format import (
     ACTIVE_RMS,
     DECIDED_AFTER,

@@ -20,10 +20,10 @@ from statistics import median
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.benchmarking import resident_mb
 from edge.bundle import default_bundle, load_bundle
-from edge.frontend import Array
 from edge.recogniser import Recognizer
 from edge.sources import demo_clip
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.benchmarking import resident_mb
 from edge.bundle import Bundle, default_bundle, load_bundle
 from edge.engine import Engine
-from edge.frontend import Array
 from edge.recogniser import Recognizer, Settings
 from edge.sources import demo_clip
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from edge.arrays import Array
 from edge.bundle import WEIGHTS, WINDOW, Bundle, default_bundle, load_bundle
 from edge.engine import PROVIDER_OPTIONS, PROVIDERS
 from edge.errors import MmtlError
-from edge.frontend import Array
 from edge.provider import open_engine
 from edge.windowwise import WindowwiseEngine
 from train.checkpoint import load_checkpoint

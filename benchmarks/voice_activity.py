@@ -29,8 +29,8 @@ import numpy as np
 import webrtcvad
 from numpy.typing import NDArray
 
+from edge.arrays import Array
 from edge.audio import read_clip
-from edge.frontend import Array
 from edge.speech import SpeechDetector, SpeechGate
 from edge.voice import PIECE, SileroVoice
 from train.corpora import Clip, read_corpus

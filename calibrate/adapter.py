@@ -18,7 +18,7 @@ import numpy as np
 
 from calibrate.descent import Floats, Objective, descend
 from calibrate.examples import Examples, cross_entropy
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.head import Head
 
 PULL: Final = 6.0

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from calibrate.judge import Fitted, Judgement
     from calibrate.outcome import Outcome
     from calibrate.takes import Take
+    from edge.arrays import Array
     from edge.bundle import Bundle
     from edge.downmix import Channel
     from edge.engine import Engine
-    from edge.frontend import Array
     from edge.profile import Profile
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from calibrate.descent import Floats
 from calibrate.takes import Take
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.labels import EMOTIONS, derived_ratings, dimension_class
 
 Integers = NDArray[np.int64]

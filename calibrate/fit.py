@@ -14,7 +14,7 @@ from calibrate.descent import Floats, Objective, descend
 from calibrate.dimensions import fit_dimensions, has_dimensions
 from calibrate.examples import Examples, cross_entropy, take_shares
 from calibrate.takes import Normalisation, Take
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.head import Head
 from edge.labels import EMOTIONS
 from edge.normaliser import (

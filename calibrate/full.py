@@ -11,9 +11,9 @@ from calibrate.fit import CANDIDATES, Candidate
 from calibrate.judge import Judgement, judge
 from calibrate.scores import Answers, Scores
 from calibrate.takes import Take
+from edge.arrays import Array
 from edge.bundle import Bundle
 from edge.errors import UsageError
-from edge.frontend import Array
 from edge.profile import ADOPTED
 from edge.shell import quoted
 

@@ -20,10 +20,10 @@ from calibrate.recording import Progress, Recorder
 from calibrate.scale import SCALES, rating_of
 from calibrate.session import Prompt, Session
 from calibrate.takes import Ratings
-from edge.audio import SAMPLE_RATE
+from edge.arrays import SAMPLE_RATE, Array
 from edge.blocks import Block, DeviceNews
 from edge.errors import UsageError
-from edge.frontend import Array, FrontEnd
+from edge.frontend import FrontEnd
 from edge.voice import SileroVoice, Voice
 
 RECENT_S: Final = 4.0

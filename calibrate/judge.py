@@ -15,8 +15,9 @@ from calibrate.fit import Candidate, candidates, speaker_normalisation
 from calibrate.folds import Folds, hold_out
 from calibrate.scores import Answers, Gain, Scores, gain, score
 from calibrate.takes import Normalisation, Take, listen
+from edge.arrays import Array
 from edge.bundle import Bundle
-from edge.frontend import Array, filtered, power_spectrogram
+from edge.frontend import filtered, power_spectrogram
 from edge.head import Head
 from edge.labels import EMOTIONS
 from edge.profile import ADOPTED, REJECTED

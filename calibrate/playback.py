@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from edge.audio import SAMPLE_RATE
+from edge.arrays import SAMPLE_RATE, Array
 from edge.devices import load_portaudio
 from edge.errors import DeviceError
-from edge.frontend import Array
 from edge.portaudio_thread import ENDING_S, call
 from edge.standard_streams import quiet
 

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.audio import SAMPLE_RATE
-from edge.frontend import Array, FrontEnd, filtered
+from edge.arrays import SAMPLE_RATE, Array
+from edge.frontend import FrontEnd, filtered
 from edge.speech import SpeechGate
 from edge.voice import PIECE, SileroVoice, Voice
 

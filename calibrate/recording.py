@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from calibrate.quality import LONGEST_S
-from edge.audio import SAMPLE_RATE
-from edge.frontend import Array, FrontEnd
+from edge.arrays import SAMPLE_RATE, Array
+from edge.frontend import FrontEnd
 from edge.speech import SpeechDetector, SpeechGate
 from edge.voice import Voice
 

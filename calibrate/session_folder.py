@@ -14,10 +14,9 @@ from typing import Any, Final
 from calibrate.sentences import MOST_TAKES, sentences
 from calibrate.session import Prompt, Recorded, Session, emotion_of
 from calibrate.takes import FEWEST_TAKES, Ratings, Take
-from edge.audio import SAMPLE_RATE
+from edge.arrays import SAMPLE_RATE, Array
 from edge.errors import UsageError
 from edge.files import remove_leftovers, replacing, require_writable
-from edge.frontend import Array
 from edge.labels import DIMENSIONS, EMOTIONS, dimension_class
 from edge.profile import session_folder
 

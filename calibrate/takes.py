@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import Bundle, Graphs
 from edge.downmix import AUTO, Channel
 from edge.errors import UsageError
 from edge.features import FeatureStream, Progress
 from edge.files import is_file
-from edge.frontend import Array, FrontEnd, filtered, power_spectrogram
+from edge.frontend import FrontEnd, filtered, power_spectrogram
 from edge.labels import DIMENSIONS, EMOTIONS
 from edge.long_term_spectrum import band_powers, long_term_spectrum
 from edge.manifest import emotion_in, manifest_rows, rating_in, recording_in, why_missing

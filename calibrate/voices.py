@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 
 from calibrate.descent import Floats
-from edge.frontend import Array, FrontEnd, filtered, power_spectrogram
+from edge.arrays import Array
+from edge.frontend import FrontEnd, filtered, power_spectrogram
 from edge.normaliser import DECIBEL, frame_levels
 
 UNLIKE: Final = 2.6

@@ -17,17 +17,15 @@ from typing import BinaryIO, Final
 import numpy as np
 import soxr
 
+from edge.arrays import SAMPLE_RATE, Array
 from edge.blocks import Caution
 from edge.containers import logical_streams
 from edge.decoding import LEAST_LOSS_S, Recording, load_soundfile, reason
 from edge.downmix import AUTO, Channel, Downmix
 from edge.errors import SoundWarning, SourceError
-from edge.frontend import Array, FrontEnd
 from edge.sections import LogicalStream
 from edge.shell import quoted
 
-SAMPLE_RATE: Final = FrontEnd.sample_rate
-"""Hz of everything that leaves this module."""
 LOWEST_RATE: Final = 4_000
 """Hz; below this there is too little speech left to judge."""
 HIGHEST_RATE: Final = 192_000

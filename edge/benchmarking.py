@@ -19,15 +19,15 @@ from typing import Any, Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import Bundle
-from edge.drift import Reference
 from edge.engine import WindowEngine
 from edge.events import Window
-from edge.frontend import Array, filtered, power_spectrogram
+from edge.frontend import filtered, power_spectrogram
 from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.normaliser import Normaliser
-from edge.profile import ADOPTED, Profile
+from edge.profile import ADOPTED, Profile, Reference
 from edge.recogniser import STAGES, Recognizer, Settings
 from edge.sources import demo_clip
 from edge.speech import SpeechDetector, SpeechGate

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from edge.frontend import Array
+from edge.arrays import Array
 
 NOTHING: Final = np.zeros(0, np.float32)
 """The samples of a block that is only news."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from edge.access import Access
-from edge.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE
+from edge.arrays import SAMPLE_RATE
+from edge.audio import HIGHEST_RATE, LOWEST_RATE
 from edge.channels import HEADER, Channel, RefusedError
 from edge.downmix import MOST_CHANNELS
 from edge.ear import Ear

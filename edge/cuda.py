@@ -17,8 +17,8 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.errors import EngineError
-from edge.frontend import Array
 
 Shape = tuple[int, ...]
 

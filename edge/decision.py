@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.labels import EMOTIONS, UNSURE
 
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.errors import SourceError
-from edge.frontend import Array
 from edge.sections import LogicalStream
 from edge.standard_streams import quiet
 

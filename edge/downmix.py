@@ -17,9 +17,9 @@ from typing import Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.blocks import Caution
 from edge.errors import UsageError
-from edge.frontend import Array
 
 Channel = int | str
 """A number from 0, "mix" or "auto"."""

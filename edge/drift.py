@@ -33,11 +33,10 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from edge.bounds import tensor
-from edge.errors import ModelError
+from edge.arrays import Array
 from edge.events import Drift
-from edge.frontend import Array
 from edge.long_term_spectrum import near_loudest
+from edge.profile import Reference
 
 LEAST_SPEECH: Final = 0.5
 """Share of speech in a window that is looked at: pauses have features too, which are no speaker's."""
@@ -47,10 +46,6 @@ FEWEST_WINDOWS: Final = 20
 
 _SPREADS: Final = (4.0, 0.3, 1e-3)
 """Smallest spread of the level (dB), the entropy (nats) and a feature: an even session is no strict one."""
-MOST_FIGURE: Final = 1e4
-"""Magnitude of a mean or spread in a file."""
-LEAST_SPREAD: Final = 1e-4
-"""Of a spread in a file."""
 
 
 @dataclass(frozen=True)
@@ -71,41 +66,6 @@ class Bounds:
     """Speech that an average has to be beyond its bound for."""
     cooldown_s: float = 600.0
     """Time of the stream from one event to the next."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What a session sounded like: mean and spread over its windows, each (2 + X,) float32.
-
-    The order is that of `figures`: level in dBFS, entropy in nats, what the head reads.
-    """
-
-    mean: Array
-    spread: Array
-
-    def tensors(self) -> dict[str, Array]:
-        """Return the arrays by name, as they are stored."""
-        return {"reference.mean": self.mean, "reference.spread": self.spread}
-
-    @staticmethod
-    def from_tensors(tensors: Mapping[str, Array]) -> Reference | None:
-        """Read what `tensors` wrote; None where there is nothing of it.
-
-        Raises:
-            ModelError: one array is missing or of another type, their shapes differ or a number is not
-                usable.
-        """
-        mean, spread = tensors.get("reference.mean"), tensors.get("reference.spread")
-        if mean is None and spread is None:
-            return None
-        try:
-            mean = tensor(tensors, "reference.mean", 1, -MOST_FIGURE, MOST_FIGURE)
-            spread = tensor(tensors, "reference.spread", 1, LEAST_SPREAD, MOST_FIGURE)
-        except ModelError as error:
-            raise ModelError(f"the figures of the calibration session are not usable: {error}") from error
-        if mean.shape != spread.shape:
-            raise ModelError("the figures of the calibration session do not fit together")
-        return Reference(mean, spread)
 
 
 def figures(level_dbfs: float, inputs: Array, probs: Array) -> Array:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge.anonymous import anonymous, anonymous_session
-from edge.audio import SAMPLE_RATE, Intake
+from edge.arrays import SAMPLE_RATE
+from edge.audio import Intake
 from edge.dead_input import DeadInput
 from edge.downmix import Downmix
 from edge.errors import ProfileError
@@ -19,8 +20,8 @@ from edge.pipeline import Ledger, last_events, session_of, with_queue
 from edge.raw_sound import RawSound
 
 if TYPE_CHECKING:
+    from edge.arrays import Array
     from edge.bundle import Bundle
-    from edge.frontend import Array
     from edge.profile import Profile
     from edge.recogniser import Recognizer, Settings
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.bundle import CLASSIFIER, ENCODER, WINDOW, Bundle, Graphs
 from edge.errors import BundleError, EngineError, UsageError
-from edge.frontend import Array
 
 if TYPE_CHECKING:
     import onnxruntime

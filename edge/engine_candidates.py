@@ -10,11 +10,12 @@ from typing import Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.bounds import UNREADABLE, build, one_line, read_tensors, tensor, within
 from edge.bundle import GOLDEN, WINDOW, Bundle, engine_graph
 from edge.engine import WindowEngine
 from edge.errors import BundleError, UsageError, VerificationError
-from edge.frontend import Array, filtered, power_spectrogram
+from edge.frontend import filtered, power_spectrogram
 
 PRECISIONS: Final = ("fp32", "fp16")
 RECURRENCES: Final = ("lstm", "unrolled")

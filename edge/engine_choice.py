@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.arrays import Array
 from edge.bundle import Bundle
 from edge.cuda import pycuda_driver
 from edge.driver import Gpu, probe
@@ -25,7 +26,6 @@ from edge.engine_build import Progress, Recipe, Say, build_plan
 from edge.engine_candidates import Candidate, Reference, candidates, largest_difference, reference_of
 from edge.errors import EngineError, UsageError, VerificationError
 from edge.files import remove_leftovers
-from edge.frontend import Array
 from edge.plan import (
     Fingerprint,
     Plan,

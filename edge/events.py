@@ -15,6 +15,10 @@ SECONDS_DIGITS: Final = 6
 """Decimals of a time: enough to tell one sample at 16 kHz from the next."""
 
 
+LATE_S: Final = 2.0
+"""A longer lag is a `warning` event, once an episode."""
+
+
 @dataclass(frozen=True)
 class Event:
     """Base of all events."""

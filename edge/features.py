@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.engine import EngineLike
-from edge.frontend import Array, FrontEnd, PowerStream
+from edge.frontend import FrontEnd, PowerStream
 from edge.history import History
 from edge.normaliser import BinStatistics, Levels, Normaliser, frame_levels
 

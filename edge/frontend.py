@@ -10,13 +10,11 @@ import functools
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge.arrays import SAMPLE_RATE, Array
 from edge.bounds import within
 from edge.history import History
 from edge.input_filter import InputFilter
-
-Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class FrontEnd:
     one is time-folded onto the `n_fft` points, which samples the long window's spectrum exactly.
     """
 
-    sample_rate: int = field(default=16_000, metadata=within(8_000, 48_000))
+    sample_rate: int = field(default=SAMPLE_RATE, metadata=within(8_000, 48_000))
     """Hz."""
     win_length_ms: int = field(default=40, metadata=within(1, 500))
     hop_length_ms: int = field(default=10, metadata=within(1, 100))

@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.bounds import tensor
 from edge.errors import ModelError
-from edge.frontend import Array
 
 MOST_WEIGHT: Final = 1e4
 """Magnitude of a weight or bias; training gives less than 10, and three layers of this stay finite."""

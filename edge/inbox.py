@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edge.frontend import Array
+from edge.arrays import Array
 
 LONGEST_GAP_S: Final = 5.0
 """A longer gap between the converter's timestamps is believed only if our own clock leapt with it."""

@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from edge.events import Event, StreamWarning, Window
+from edge.events import LATE_S, Event, StreamWarning, Window
 
-LATE_S: Final = 2.0
-"""A longer lag is a `warning` event, once an episode."""
 RECOVERED_S: Final = 1.0
 """A shorter lag ends the episode."""
 FORGETTING: Final = 1e-3

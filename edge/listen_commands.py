@@ -129,10 +129,10 @@ def run(
     opened = itertools.chain(_provider_note(provider), targets.sinks(recogniser))
     with contextlib.closing(recogniser.engine), _closed_after(opened) as sinks:
         if "NOTIFY_SOCKET" in os.environ:  # a service: systemd waits until the engine is warm
-            from edge.readiness import ServiceManager, warm
+            from edge.readiness import ServiceManager
             from edge.sinks import say
 
-            warm(recogniser)
+            recogniser.warm_up()
             sinks.append(ServiceManager(report=say))
         listen(sound, recogniser, sinks, strict=strict)
 

@@ -12,10 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.frontend import Array
-
-SAMPLE_RATE: Final = 16_000
-"""Hz."""
+from edge.arrays import SAMPLE_RATE, Array
 
 N_FFT: Final = 400
 """Points of the DFT, and samples in a frame: 25 ms."""

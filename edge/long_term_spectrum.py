@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.frontend import Array, FrontEnd
+from edge.arrays import Array
+from edge.frontend import FrontEnd
 
 BANDS: Final = 17
 """Third octaves from 100 Hz to 4 kHz, the front-end's last bin: 1000 Hz * 2^(k / 3), k = -10 to 6."""

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from typing import Any, Final
 
-from edge.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, Intake
+from edge.arrays import SAMPLE_RATE, Array
+from edge.audio import HIGHEST_RATE, LOWEST_RATE, Intake
 from edge.blocks import NOTHING, Block, DeviceNews
 from edge.dead_input import watched
 from edge.devices import choose, find_again, load_portaudio, look_again
 from edge.downmix import AUTO, Channel, Downmix, require_channel
 from edge.errors import DeviceError
-from edge.frontend import Array
 from edge.inbox import Inbox, Piece, elapsed_s
 from edge.portaudio_thread import ENDING_S, call, submit
 from edge.standard_streams import quiet

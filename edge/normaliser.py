@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.bounds import tensor, within
 from edge.errors import ModelError
-from edge.frontend import Array
 
 DECIBEL = math.log(10.0) / 10.0
 """One decibel of power in nats."""

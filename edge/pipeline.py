@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from edge import signals
-from edge.audio import SAMPLE_RATE
+from edge.arrays import SAMPLE_RATE
 from edge.blocks import Block, Caution, Source
 from edge.errors import MmtlError, RealTimeError
 from edge.events import Device, Event, Session, StreamWarning, Summary, Utterance, Window

@@ -20,12 +20,20 @@ from unicodedata import normalize
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from edge.bounds import UNREADABLE, build, one_line, read_tensors, require_shallow, require_size, shown
+from edge.arrays import Array
+from edge.bounds import (
+    UNREADABLE,
+    build,
+    one_line,
+    read_tensors,
+    require_shallow,
+    require_size,
+    shown,
+    tensor,
+)
 from edge.bundle import Bundle
-from edge.drift import Reference
 from edge.errors import ModelError, ProfileError, UsageError
 from edge.files import is_file, may_write, remove_leftovers, replacing
-from edge.frontend import Array
 from edge.head import Head
 from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.normaliser import BinStatistics, Levels
@@ -38,6 +46,45 @@ ADOPTED: Final = "adopted"
 REJECTED: Final = "rejected"
 LARGEST_BYTES: Final = 2**24
 """No profile is larger: 16 MiB."""
+MOST_FIGURE: Final = 1e4
+"""Magnitude of a mean or spread in a file."""
+LEAST_SPREAD: Final = 1e-4
+"""Of a spread in a file."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a session sounded like: mean and spread over its windows, each (2 + X,) float32.
+
+    The order is that of `figures`: level in dBFS, entropy in nats, what the head reads.
+    """
+
+    mean: Array
+    spread: Array
+
+    def tensors(self) -> dict[str, Array]:
+        """Return the arrays by name, as they are stored."""
+        return {"reference.mean": self.mean, "reference.spread": self.spread}
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, Array]) -> Reference | None:
+        """Read what `tensors` wrote; None where there is nothing of it.
+
+        Raises:
+            ModelError: one array is missing or of another type, their shapes differ or a number is not
+                usable.
+        """
+        mean, spread = tensors.get("reference.mean"), tensors.get("reference.spread")
+        if mean is None and spread is None:
+            return None
+        try:
+            mean = tensor(tensors, "reference.mean", 1, -MOST_FIGURE, MOST_FIGURE)
+            spread = tensor(tensors, "reference.spread", 1, LEAST_SPREAD, MOST_FIGURE)
+        except ModelError as error:
+            raise ModelError(f"the figures of the calibration session are not usable: {error}") from error
+        if mean.shape != spread.shape:
+            raise ModelError("the figures of the calibration session do not fit together")
+        return Reference(mean, spread)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.blocks import Caution
 from edge.downmix import require_channels
 from edge.errors import SourceError
-from edge.frontend import Array
 from edge.sample_format import SampleFormatCheck
 from edge.signatures import LONGEST_BEGINNING, MEDIA, NETWORK, OTHER, READABLE, Signature, recognised
 

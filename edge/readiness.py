@@ -11,10 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-import numpy as np
-
 from edge.events import Device, Event, Session, Summary
-from edge.recogniser import Recognizer
 from edge.sinks import Sink, describe
 
 VARIABLE: Final = "NOTIFY_SOCKET"
@@ -23,7 +20,7 @@ VARIABLE: Final = "NOTIFY_SOCKET"
 class ServiceManager(Sink):
     """Says READY with the session, shows what the microphone does in the status, says STOPPING at the end.
 
-    The session follows once the source is open: `warm` the recogniser before, and "active" means that
+    The session follows once the source is open: `Recognizer.warm_up` before, and "active" means that
     sound is being heard without delay.
 
     There is no watchdog: while a microphone is unplugged nothing moves, and that is no reason to die.
@@ -72,10 +69,3 @@ def notify(state: str, address: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.connect(place)
         sender.sendall(state.encode())
-
-
-def warm(recogniser: Recognizer) -> None:
-    """Run all graphs once, on a window of silence, and forget it: the first sound then does not wait."""
-    front_end = recogniser.front_end
-    recogniser.feed(np.zeros(front_end.samples_in(front_end.window_frames), np.float32))
-    recogniser.reset()

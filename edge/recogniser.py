@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.arrays import Array
 from edge.audio import HIGHEST_RATE, LOWEST_RATE, Intake
 from edge.bundle import Bundle, default_bundle, load_bundle
 from edge.decision import Decision, DecisionRule
@@ -27,7 +28,6 @@ from edge.engine import EngineLike
 from edge.errors import UsageError
 from edge.events import EngineChange, Event, Overrun, Speech, StreamWarning, Utterance, Window
 from edge.features import FeatureStream
-from edge.frontend import Array
 from edge.history import History
 from edge.labels import EMOTIONS, UNSURE
 from edge.long_term_spectrum import BANDS, band_powers, long_term_spectrum
@@ -171,6 +171,11 @@ class Recognizer:
         self._intake: Intake | None = None
         if self.watch:
             self.watch.reset()
+
+    def warm_up(self) -> None:
+        """Run all graphs once, on a window of silence, and reset: the first sound then does not wait."""
+        self.feed(np.zeros(self.front_end.samples_in(self.front_end.window_frames), np.float32))
+        self.reset()
 
     def use(self, profile: Profile | None) -> list[Event]:
         """Go on with another speaker, or with none: another person is another stream.

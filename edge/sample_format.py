@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.frontend import Array
+from edge.arrays import Array
 
 WINDOW_BYTES: Final = 4_800
 """Examined at once; whole samples of every format, from the start of the stream."""

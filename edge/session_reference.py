@@ -7,9 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from edge.drift import Reference, summed_up
+from edge.arrays import Array
+from edge.drift import summed_up
 from edge.events import Drift
-from edge.frontend import Array
+from edge.profile import Reference
 from edge.recogniser import Recognizer
 
 PAUSE_S: Final = 0.6

@@ -14,6 +14,7 @@ from typing import TextIO
 from edge.convert import csv_header, csv_line, row_of
 from edge.errors import MmtlError, SoundWarning, UsageError
 from edge.events import (
+    LATE_S,
     Device,
     Drift,
     EngineChange,
@@ -26,7 +27,6 @@ from edge.events import (
     Window,
     to_json,
 )
-from edge.lag import LATE_S
 from edge.outputs import Existing, OutputFile
 from edge.standard_streams import silence
 

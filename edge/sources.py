@@ -11,19 +11,12 @@ from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
 
-from edge.audio import (
-    BLOCK_S,
-    HIGHEST_RATE,
-    LOWEST_RATE,
-    SAMPLE_RATE,
-    Intake,
-    SoundFile,
-)
+from edge.arrays import SAMPLE_RATE, Array
+from edge.audio import BLOCK_S, HIGHEST_RATE, LOWEST_RATE, Intake, SoundFile
 from edge.blocks import NOTHING, Block, Caution, Source
 from edge.dead_input import watched
 from edge.downmix import AUTO, Channel, Downmix, require_channel, require_channels
 from edge.errors import SourceError, UsageError
-from edge.frontend import Array
 from edge.microphone import Microphone
 from edge.raw_sound import RawSound
 from edge.signatures import READABLE

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.history import History
 from edge.voice import PIECE, SileroVoice, Voice
 

@@ -141,7 +141,7 @@ def _recording() -> Answer:
     """Record from the default microphone until sound comes, or is known not to come; keep nothing of it."""
     import numpy as np
 
-    from edge.audio import SAMPLE_RATE
+    from edge.arrays import SAMPLE_RATE
     from edge.dead_input import FLAT
     from edge.microphone import Microphone
 

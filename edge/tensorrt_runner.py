@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.cuda import Cuda
 from edge.errors import EngineError
-from edge.frontend import Array
 from edge.tensorrt_errors import error_log, explained
 
 INPUT: Final = "frames"

@@ -25,9 +25,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.cuda import Cuda, PycudaCuda
 from edge.errors import EngineError
-from edge.frontend import Array
 from edge.futures import interruptible_result
 from edge.tensorrt_errors import error_log, explained, tensorrt_module
 from edge.tensorrt_runner import Answer, PlanRunner

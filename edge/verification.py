@@ -8,11 +8,12 @@ from typing import Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.bundle import Bundle
 from edge.engine import WindowEngine
 from edge.errors import UsageError
 from edge.events import Event, Window
-from edge.frontend import Array, FrontEnd, filtered, power_spectrogram
+from edge.frontend import FrontEnd, filtered, power_spectrogram
 from edge.normaliser import Normaliser
 from edge.recogniser import Recognizer, Settings
 

@@ -15,8 +15,8 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from edge.arrays import SAMPLE_RATE, Array
 from edge.errors import ModelError
-from edge.frontend import Array
 
 PIECE: Final = 512
 """Samples judged at a time: 32 ms at 16 kHz."""
@@ -44,7 +44,7 @@ class SileroVoice:
 
     def __init__(self) -> None:
         self._session = _session()
-        self._rate = np.array(16_000, np.int64)
+        self._rate = np.array(SAMPLE_RATE, np.int64)
         self.reset()
 
     def reset(self) -> None:

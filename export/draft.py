@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edge.arrays import Array
 from edge.files import replacing
-from edge.frontend import Array
 
 OPSET: Final = 17
 IR_VERSION: Final = 8

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from torch import nn
 
+from edge.arrays import Array
 from edge.errors import UsageError
-from edge.frontend import Array
 from export.draft import Draft, Precision, Shape, array
 from export.recurrence import Recurrence, lstm_operator, unrolled_lstm
 from train.model import POOL, Architecture, ConvBlock, EmotionNet, MetaLearner

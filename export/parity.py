@@ -12,11 +12,12 @@ import onnx
 import onnxruntime
 import torch
 
+from edge.arrays import Array
 from edge.bundle import WINDOW, Bundle, engine_graph
 from edge.engine import Engine
 from edge.errors import VerificationError
 from edge.features import FeatureStream
-from edge.frontend import Array, filtered
+from edge.frontend import filtered
 from edge.normaliser import Normaliser
 from export.draft import Precision
 from export.graphs import Variant

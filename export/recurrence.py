@@ -14,7 +14,7 @@ import torch
 from onnx import helper
 from torch import nn
 
-from edge.frontend import Array
+from edge.arrays import Array
 from export.draft import Draft, array
 
 Recurrence = Literal["lstm", "unrolled"]

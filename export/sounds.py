@@ -8,9 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from edge.audio import SAMPLE_RATE, read_clip
+from edge.arrays import SAMPLE_RATE, Array
+from edge.audio import read_clip
 from edge.errors import UsageError
-from edge.frontend import Array, FrontEnd, filtered, power_spectrogram
+from edge.frontend import FrontEnd, filtered, power_spectrogram
 from edge.manifest import manifest_rows, recording_in
 from edge.normaliser import Normaliser
 from edge.sources import demo_clip

@@ -17,10 +17,11 @@ from calibrate.full import judge_tuned
 from calibrate.judge import Judgement
 from calibrate.scores import Answers
 from calibrate.takes import Take, count_ratings, count_takes
+from edge.arrays import Array
 from edge.bundle import WEIGHTS, Bundle
 from edge.errors import UsageError
 from edge.files import require_writable
-from edge.frontend import Array, filtered, power_spectrogram
+from edge.frontend import filtered, power_spectrogram
 from edge.labels import DIMENSIONS, EMOTIONS
 from edge.normaliser import Normaliser
 from edge.profile import ADOPTED

@@ -7,8 +7,8 @@ from math import sqrt
 import numpy as np
 from safetensors.numpy import load_file
 
+from edge.arrays import Array
 from edge.bundle import WEIGHTS, Bundle
-from edge.frontend import Array
 from edge.head import Head
 
 UNIT_ROUNDOFF = 2.0**-24

@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.frontend import Array, FrontEnd, filtered
+from edge.arrays import Array
+from edge.frontend import FrontEnd, filtered
 from edge.log_mel import HOP_LENGTH, MEL_BANDS, SAMPLE_RATE, log_mel_spectrogram
 
 NAMES: Final = ("loudness", "pitch", "rate")

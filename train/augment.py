@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.normaliser import DECIBEL
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension, dimension_class
 from edge.normaliser import (
     DECIBEL,

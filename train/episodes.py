@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, dimension_class
 from train.corpora import Clip
 from train.feature_cache import Features

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import Bundle
 from edge.events import Window
-from edge.frontend import Array
 from edge.labels import EMOTIONS
 from edge.recogniser import Recognizer
 from train.corpora import Clip

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.files import replacing
-from edge.frontend import Array
 from edge.log_mel import log_mel_spectrogram, normalised_window
 from train.corpora import Clip
 from train.recording_conditions import Ambience, ChannelConfig, draw_channel

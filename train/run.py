@@ -11,8 +11,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
+from edge.arrays import Array
 from edge.errors import UsageError
-from edge.frontend import Array, FrontEnd
+from edge.frontend import FrontEnd
 from edge.labels import EMOTIONS
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.corpora import Clip

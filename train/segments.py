@@ -11,8 +11,9 @@ import torch
 import torchaudio
 from numpy.typing import NDArray
 
+from edge.arrays import Array
 from edge.audio import read_clip
-from edge.frontend import Array, FrontEnd, filtered, power_spectrogram
+from edge.frontend import FrontEnd, filtered, power_spectrogram
 from edge.normaliser import (
     DECIBEL,
     BinStatistics,

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from calibrate.judge import fit_and_judge
 from calibrate.takes import FEWEST_TAKES, Normalisation, Take, listen
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import Bundle
 from edge.engine import Engine
-from edge.frontend import Array
 from edge.head import Head
 from edge.labels import EMOTIONS
 from edge.profile import ADOPTED

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from calibrate.examples import dimension_classes
 from calibrate.takes import Take, window_ends
+from edge.arrays import Array
 from edge.bundle import Graphs
-from edge.frontend import Array
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension
 from train.batches import padded
 from train.mmtl import MetaRates, Samples, Weights, adapt, adapt_transfer, class_weights

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.labels import DIMENSION_CLASSES, EMOTIONS
 
 PRIOR_CLIPS: Final = 4.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.head import softmax
 
 CANDIDATES: NDArray[np.float64] = np.geomspace(0.2, 8.0, 150)

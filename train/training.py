@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from edge.arrays import Array
 from edge.errors import ModelError
 from edge.files import replacing
-from edge.frontend import Array
 from edge.labels import EMOTIONS
 from train.augment import Augmentation
 from train.batches import Batches, Draw, padded

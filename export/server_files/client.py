@@ -20,10 +20,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.bundle import Bundle, load_bundle
 from edge.engine_candidates import largest_difference, reference_of
 from edge.errors import EngineError, MmtlError, UsageError, VerificationError
-from edge.frontend import Array
 from edge.pipeline import listen
 from edge.profile import find_profile, load_profile
 from edge.recogniser import Recognizer

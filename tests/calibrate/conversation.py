@@ -9,9 +9,9 @@ import numpy as np
 from calibrate.guide import Guide
 from calibrate.session import Prompt, Session
 from calibrate.takes import Ratings
+from edge.arrays import Array
 from edge.blocks import Block, DeviceNews
 from edge.errors import UsageError
-from edge.frontend import Array
 from tests.calibrate.voices import LoudVoice, room, tone
 
 BLOCK = 320

@@ -22,7 +22,7 @@ from calibrate.adapter import (
 )
 from calibrate.descent import Floats, descend
 from calibrate.examples import Examples, examples
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.head import Head, softmax
 from tests.calibrate.toys import HIDDEN, SIZE, heard, knowing_head, loss, takes_of, toy_examples, toy_head
 from tests.tolerances import float32_tolerance, largest, logits_tolerance

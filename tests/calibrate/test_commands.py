@@ -16,13 +16,13 @@ import soundfile
 import calibrate.takes
 from calibrate.session_lock import alone
 from calibrate.takes import Take
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import default_bundle, load_bundle
 from edge.cli import main
 from edge.downmix import Channel
 from edge.drift import DriftWatch
 from edge.errors import ProfileError
-from edge.frontend import Array
 from edge.labels import EMOTIONS
 from edge.profile import load_profile, profile_path, read_profile, save_profile
 from edge.recogniser import Recognizer

@@ -21,7 +21,7 @@ from calibrate.fit import (
     speaker_normalisation,
 )
 from calibrate.takes import Normalisation
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.head import Head, softmax
 from edge.normaliser import BinStatistics, Levels
 from tests.calibrate.toys import SIZE, loss, numeric_gradient, takes_of, toy_examples, toy_head

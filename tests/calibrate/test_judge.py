@@ -17,9 +17,10 @@ from calibrate.folds import Folds, hold_out
 from calibrate.judge import LEAST_GAIN, Fitted, Hearing, Judgement, fit_and_judge, held_out_answers, judge
 from calibrate.scores import Answers
 from calibrate.takes import Normalisation, listen
+from edge.arrays import Array
 from edge.bundle import Bundle, Graphs, Manifest
 from edge.engine import EncoderState, Engine
-from edge.frontend import Array, FrontEnd
+from edge.frontend import FrontEnd
 from edge.head import Head
 from edge.labels import EMOTIONS
 from edge.normaliser import BinStatistics, Levels

@@ -9,8 +9,8 @@ import pytest
 
 import calibrate.playback
 from calibrate.playback import Loudspeaker
+from edge.arrays import Array
 from edge.errors import DeviceError
-from edge.frontend import Array
 from tests.calibrate.voices import tone
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibrate.quality import LONGEST_S, measure, refusal, setting
-from edge.frontend import Array
+from edge.arrays import Array
 from tests.calibrate.voices import LoudVoice, room, speech, tone
 
 NOTHING = np.zeros(0, np.float32)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from calibrate.quality import LONGEST_S, measure, refusal
 from calibrate.recording import MARGIN_S, PATIENCE_S, Progress, Recorder
-from edge.frontend import Array
+from edge.arrays import Array
 from tests.calibrate.voices import LoudVoice, room, tone
 from tests.tolerances import float32_tolerance, largest
 

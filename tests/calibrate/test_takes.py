@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibrate.takes import Normalisation, Take, count_takes, listen, read_sounds, read_takes, window_ends
+from edge.arrays import Array
 from edge.bundle import Graphs, default_bundle, load_bundle
 from edge.engine import Engine
 from edge.errors import SourceError, UsageError
 from edge.events import Window
-from edge.frontend import Array
 from edge.labels import EMOTIONS
 from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.recogniser import Recognizer

@@ -17,7 +17,8 @@ from calibrate.voices import (
     unlike_the_others,
     voice_of,
 )
-from edge.frontend import Array, FrontEnd
+from edge.arrays import Array
+from edge.frontend import FrontEnd
 from tests.calibrate.voices import room, speech
 from tests.tolerances import float32_tolerance, largest
 

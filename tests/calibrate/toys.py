@@ -10,7 +10,7 @@ import numpy as np
 from calibrate.descent import Floats, Objective
 from calibrate.examples import Examples, examples
 from calibrate.takes import Normalisation, Ratings, Take
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.head import Head
 from edge.normaliser import BinStatistics, Levels
 

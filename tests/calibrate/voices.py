@@ -6,8 +6,8 @@ import functools
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.audio import read_clip
-from edge.frontend import Array
 from edge.sources import demo_clip
 
 

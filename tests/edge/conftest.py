@@ -13,11 +13,11 @@ import pytest
 
 from edge import portaudio_thread
 from edge.access import Access
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import Bundle, default_bundle, load_bundle
 from edge.client_session import Service
 from edge.ear import shared_engines
-from edge.frontend import Array
 from edge.head import Head
 from edge.profile import Profile
 from edge.rate_limits import Limits

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from edge.arrays import Array
 from edge.cuda import NumpyCuda
-from edge.frontend import Array
 
 Graph = Callable[[Array], tuple[Array, Array]]
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from edge.frontend import Array
+from edge.arrays import Array
 
 MAGIC = b"plan of a fake\n"
 CACHE_HEADER = b"timings of "

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge.arrays import Array
 from edge.errors import DeviceError
-from edge.frontend import Array
 from edge.portaudio_thread import call
 
 

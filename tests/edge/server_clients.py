@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from edge.access import Address
+from edge.arrays import Array
 from edge.client_session import Service
-from edge.frontend import Array
 from edge.rate_limits import Limits
 from edge.server import Server
 from tests.edge.schema import checked

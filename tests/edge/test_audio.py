@@ -11,10 +11,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.audio import BLOCK_S, SAMPLE_RATE, Intake, Resampler, SoundFile, read_clip
+from edge.arrays import SAMPLE_RATE, Array
+from edge.audio import BLOCK_S, Intake, Resampler, SoundFile, read_clip
 from edge.downmix import Downmix
 from edge.errors import SoundWarning, SourceError
-from edge.frontend import Array
 from tests.tolerances import float32_tolerance
 
 FOURIER_ROUNDING = float32_tolerance(2 * 13, 1.0)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.arrays import Array
 from edge.bounds import build, one_line, read_tensors, require_shallow, shown, tensor, within
 from edge.errors import ModelError
-from edge.frontend import Array
 from tests.edge.hostile import hostile
 
 # Ranges

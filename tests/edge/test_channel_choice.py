@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import Bundle
 from edge.client_session import Service
@@ -20,7 +21,6 @@ from edge.downmix import Channel
 from edge.ear import shared_engines
 from edge.errors import SoundWarning, UsageError
 from edge.events import Event, StreamWarning, Window
-from edge.frontend import Array
 from edge.recogniser import Recognizer, Settings
 from edge.sources import demo_clip
 from tests.edge.server_clients import END, FAST, Events, messages, open_server, said_to, websocket

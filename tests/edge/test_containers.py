@@ -14,9 +14,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.audio import BLOCK_S, SAMPLE_RATE, SoundFile, read_clip
+from edge.arrays import SAMPLE_RATE, Array
+from edge.audio import BLOCK_S, SoundFile, read_clip
 from edge.errors import SoundWarning, SourceError
-from edge.frontend import Array
 
 FRAMES = 16_001
 """An odd number: the last of an 8-bit chunk needs padding."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge.arrays import Array
 from edge.cuda import Cuda, NumpyCuda, PycudaCuda
 from edge.errors import EngineError
-from edge.frontend import Array
 
 
 def rows(count: int, first: float = 1.0) -> Array:

@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edge.arrays import Array
 from edge.blocks import Block, DeviceNews
 from edge.bundle import Bundle
 from edge.dead_input import DEAD_AFTER_S, STUCK, ZEROS, watched
 from edge.ear import Ear
 from edge.events import Device, Event, StreamWarning
-from edge.frontend import Array
 from edge.microphone import Microphone
 from edge.pipeline import listen
 from edge.recogniser import Recognizer

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from edge.arrays import Array
 from edge.decision import Decision, DecisionRule
-from edge.frontend import Array
 from edge.labels import EMOTIONS, UNSURE
 from tests.tolerances import float32_tolerance
 

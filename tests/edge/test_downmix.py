@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.arrays import Array
 from edge.audio import Intake
 from edge.downmix import (
     AUTO,
@@ -16,7 +17,6 @@ from edge.downmix import (
     require_channels,
 )
 from edge.errors import UsageError
-from edge.frontend import Array
 from tests.tolerances import float32_tolerance, largest
 
 RATE = 8_000

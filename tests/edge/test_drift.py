@@ -11,21 +11,13 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from edge.arrays import Array
 from edge.bundle import Bundle
-from edge.drift import (
-    FEWEST_WINDOWS,
-    Bounds,
-    DriftWatch,
-    Reference,
-    figures,
-    spoken_level,
-    summed_up,
-)
+from edge.drift import FEWEST_WINDOWS, Bounds, DriftWatch, figures, spoken_level, summed_up
 from edge.errors import ModelError
 from edge.events import Drift, Event
-from edge.frontend import Array
 from edge.long_term_spectrum import SPECTRUM_SIZE
-from edge.profile import Profile
+from edge.profile import Profile, Reference
 from edge.recogniser import Recognizer
 from edge.session_reference import session_reference
 from edge.sinks import describe

@@ -16,13 +16,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from edge import cli, engine_choice
+from edge.arrays import Array
 from edge.bundle import GOLDEN, WINDOW, Bundle, engine_graph, load_bundle, read_manifest, write_manifest
 from edge.driver import Gpu
 from edge.engine import WindowEngine
 from edge.engine_candidates import PRECISIONS, RECURRENCES, candidates, largest_difference, reference_of
 from edge.engine_choice import Machine, build_engine, this_machine
 from edge.errors import BundleError, EngineError, UsageError, VerificationError
-from edge.frontend import Array
 from edge.plan import Plan, Wanted, open_plan, plan_path
 from tests.edge.fake_tensorrt import MAGIC, FakeSession, FakeTensorrt, interrupt_at
 

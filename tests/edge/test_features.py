@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.arrays import Array
 from edge.bundle import Bundle
 from edge.engine import Engine
 from edge.features import FeatureStream
-from edge.frontend import Array
 from tests.tolerances import float32_tolerance, largest, network_terms
 
 FIRST = 48 * 160 + 640

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge.frontend import Array, FrontEnd, PowerStream, power_spectrogram
+from edge.arrays import Array
+from edge.frontend import FrontEnd, PowerStream, power_spectrogram
 from tests.tolerances import float32_tolerance, largest
 
 DEFAULT = FrontEnd()

@@ -21,13 +21,13 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import Bundle
 from edge.channels import TcpChannel
 from edge.client_session import Service
 from edge.ear import Ear, shared_engines
 from edge.errors import MmtlError
-from edge.frontend import Array
 from edge.rate_limits import Limits
 from edge.recogniser import Recognizer
 from edge.server import Server

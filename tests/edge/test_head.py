@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from edge.arrays import Array
 from edge.errors import ModelError
-from edge.frontend import Array
 from edge.head import Head, softmax
 from tests.tolerances import float32_tolerance, logits_tolerance
 

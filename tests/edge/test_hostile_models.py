@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from edge import profile as profile_module
+from edge.arrays import Array
 from edge.bounds import shown
 from edge.bundle import (
     LARGEST_MANIFEST,
@@ -30,11 +31,9 @@ from edge.bundle import (
     read_manifest,
     write_manifest,
 )
-from edge.drift import Reference
 from edge.errors import BundleError, MmtlError, ProfileError
-from edge.frontend import Array
 from edge.long_term_spectrum import SPECTRUM_SIZE
-from edge.profile import Profile, load_profile, profile_path, save_profile
+from edge.profile import Profile, Reference, load_profile, profile_path, save_profile
 from edge.profile_text import as_json, as_text, listing
 from edge.recogniser import Recognizer
 from tests.edge.conftest import random_head

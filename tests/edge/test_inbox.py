@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.inbox import Inbox, Piece, elapsed_s
 
 RATE = 16_000

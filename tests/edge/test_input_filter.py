@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge.frontend import Array, FrontEnd, filtered
+from edge.arrays import Array
+from edge.frontend import FrontEnd, filtered
 from edge.input_filter import BLOCK, InputFilter
 from tests.tolerances import float32_tolerance, largest
 

@@ -19,12 +19,12 @@ from typing import IO, Any
 import numpy as np
 import pytest
 
+from edge.arrays import Array
 from edge.blocks import Block
 from edge.bundle import Bundle
 from edge.ear import Ear
-from edge.events import Event, Speech, StreamWarning, Summary, Window
-from edge.frontend import Array
-from edge.lag import LATE_S, RECOVERED_S, LagMeter
+from edge.events import LATE_S, Event, Speech, StreamWarning, Summary, Window
+from edge.lag import RECOVERED_S, LagMeter
 from edge.pipeline import Ledger, listen
 from edge.recogniser import Recognizer
 from tests.edge.schema import checked

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.frontend import Array
+from edge.arrays import Array
 from edge.log_mel import (
     DYNAMIC_RANGE,
     HOP_LENGTH,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.frontend import Array, FrontEnd, power_spectrogram
+from edge.arrays import Array
+from edge.frontend import FrontEnd, power_spectrogram
 from edge.long_term_spectrum import BANDS, FLOOR, SPECTRUM_SIZE, band_powers, long_term_spectrum
 from tests.tolerances import float32_tolerance, largest
 

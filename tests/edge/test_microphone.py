@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from edge import microphone as microphone_module
-from edge.audio import SAMPLE_RATE
+from edge.arrays import SAMPLE_RATE
 from edge.blocks import Block, DeviceNews
 from edge.downmix import Channel
 from edge.errors import UsageError

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from edge.arrays import Array
 from edge.audio import BLOCK_S, SoundFile, read_clip
 from edge.errors import SourceError
-from edge.frontend import Array
 from edge.mpeg import FrameHeader, frame_header
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.arrays import Array
 from edge.errors import ModelError
-from edge.frontend import Array
 from edge.normaliser import (
     DECIBEL,
     BinStatistics,

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 from edge import pipeline, signals
-from edge.audio import SAMPLE_RATE
+from edge.arrays import SAMPLE_RATE, Array
 from edge.blocks import Block, DeviceNews
 from edge.bundle import Bundle
 from edge.errors import MmtlError, RealTimeError, SourceError
 from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
-from edge.frontend import Array
 from edge.pipeline import Ledger, listen, session_of, with_queue
 from edge.recogniser import QUIETEST_DBFS, STAGES, Recognizer
 from edge.sinks import Sink

@@ -19,13 +19,13 @@ from safetensors.numpy import save_file
 
 from edge import profile as profile_module
 from edge.bundle import Bundle
-from edge.drift import Reference
 from edge.errors import ProfileError
 from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.normaliser import BinStatistics
 from edge.profile import (
     LARGEST_BYTES,
     Profile,
+    Reference,
     find_profile,
     kept_profiles,
     load_profile,

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from edge.bundle import Bundle
-from edge.drift import Reference
-from edge.profile import Profile, save_profile
+from edge.profile import Profile, Reference, save_profile
 from edge.profile_text import as_json, as_text, listing
 
 REPORT = {

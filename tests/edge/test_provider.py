@@ -14,13 +14,13 @@ import pytest
 from edge import cli
 from edge import engine as engine_module
 from edge import provider as provider_module
+from edge.arrays import Array
 from edge.bundle import WINDOW, Bundle, default_bundle, load_bundle
 from edge.driver import Gpu
 from edge.ear import shared_engines
 from edge.engine import Engine, WindowEngine
 from edge.errors import EngineError, UsageError
 from edge.events import Window
-from edge.frontend import Array
 from edge.pipeline import session_of
 from edge.plan import Fingerprint, plan_path, write_plan
 from edge.provider import open_engine

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from edge import cli, readiness
+from edge.arrays import Array
 from edge.blocks import Block
 from edge.bundle import Bundle
 from edge.events import Device, Event, Session, Summary, Window
-from edge.frontend import Array
 from edge.pipeline import listen
-from edge.readiness import VARIABLE, ServiceManager, notify, warm
+from edge.readiness import VARIABLE, ServiceManager, notify
 from edge.recogniser import Recognizer
 
 SESSION = Session("mic:USB", "default", "anna", "tensorrt", ("happy",), 3.0, 0.24, False)
@@ -130,7 +130,7 @@ def test_a_service_manager_that_is_gone_is_said_once_and_stops_nothing(
 def test_a_warm_recogniser_says_what_a_fresh_one_says(bundle: Bundle) -> None:
     sound = np.random.default_rng(0).normal(0.0, 0.1, 64_000).astype(np.float32)
     fresh, warmed = Recognizer(bundle, provider="cpu"), Recognizer(bundle, provider="cpu")
-    warm(warmed)
+    warmed.warm_up()
     assert _said(warmed, sound) == _said(fresh, sound)
 
 
@@ -146,7 +146,7 @@ def test_warming_runs_every_graph(bundle: Bundle, monkeypatch: pytest.MonkeyPatc
             return real(*arguments)
 
         monkeypatch.setattr(recogniser.engine, name, noted)
-    warm(recogniser)
+    recogniser.warm_up()
     assert used == {"encode", "classify"}
 
 
@@ -155,11 +155,13 @@ def test_a_service_is_warm_before_it_is_ready(
 ) -> None:
     before: list[list[str]] = []
 
+    warm_up = Recognizer.warm_up
+
     def watched(recogniser: Recognizer) -> None:
-        warm(recogniser)
+        warm_up(recogniser)
         before.append(manager.heard())
 
-    monkeypatch.setattr(readiness, "warm", watched)
+    monkeypatch.setattr(Recognizer, "warm_up", watched)
     monkeypatch.setattr(sys, "argv", ["mmtl", "run", "demo", "--provider", "cpu"])
     cli.main()
     assert before == [[]]

@@ -10,19 +10,19 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from edge.arrays import Array
 from edge.audio import Intake
 from edge.bundle import Bundle, default_bundle, load_bundle
 from edge.decision import DecisionRule
-from edge.drift import Reference
 from edge.engine import WindowEngine
 from edge.errors import ProfileError, UsageError
 from edge.events import Event, Overrun, Speech, Utterance, Window
-from edge.frontend import Array, filtered, power_spectrogram
+from edge.frontend import filtered, power_spectrogram
 from edge.head import Head
 from edge.labels import EMOTIONS, UNSURE
 from edge.long_term_spectrum import SPECTRUM_SIZE, band_powers, long_term_spectrum
 from edge.normaliser import BinStatistics, Normaliser
-from edge.profile import Profile
+from edge.profile import Profile, Reference
 from edge.recogniser import MOST_AT_ONCE_S, QUIETEST_DBFS, Recognizer, Settings
 from tests.edge.conftest import random_head
 from tests.tolerances import float32_tolerance

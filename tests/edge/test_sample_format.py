@@ -11,8 +11,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.arrays import Array
 from edge.audio import read_clip
-from edge.frontend import Array
 from edge.sample_format import DECIDED_AFTER, NOISE, PAIRS, WINDOW_BYTES, SampleFormatCheck
 from edge.sources import demo_clip
 

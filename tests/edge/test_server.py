@@ -22,12 +22,12 @@ import pytest
 
 from edge import profile as profile_module
 from edge.access import Address
+from edge.arrays import Array
 from edge.bundle import Bundle
 from edge.client_session import Service, checked_rate
 from edge.ear import Ear, kept_for_clients, shared_engines
 from edge.errors import SourceError, UsageError
 from edge.events import Device, Event, to_json
-from edge.frontend import Array
 from edge.profile import Profile, profile_path, save_profile
 from edge.rate_limits import Limits, Throttle
 from edge.recogniser import Recognizer

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from edge.arrays import Array
 from edge.bundle import Bundle
 from edge.events import Device, Event
-from edge.frontend import Array
 from edge.rate_limits import QUIET_S, Limits, QuietLog
 from edge.recogniser import Recognizer
 from edge.websocket_channel import LARGEST_MESSAGE

@@ -10,8 +10,8 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.arrays import Array
 from edge.audio import read_clip
-from edge.frontend import Array
 from edge.signatures import LONGEST_BEGINNING, MEDIA, NETWORK, OTHER, READABLE, recognised
 from edge.sources import demo_clip
 

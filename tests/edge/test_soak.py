@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import Bundle
 from edge.events import Overrun, Utterance, Window
-from edge.frontend import Array
 from edge.recogniser import Recognizer, Settings
 from edge.sources import demo_clip
 

@@ -16,10 +16,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.audio import BLOCK_S, SAMPLE_RATE, read_clip
+from edge.arrays import SAMPLE_RATE, Array
+from edge.audio import BLOCK_S, read_clip
 from edge.blocks import Block, Source
 from edge.errors import SourceError, UsageError
-from edge.frontend import Array
 from edge.microphone import Microphone
 from edge.sources import DemoSource, FileSource, StdinSource, open_source
 

@@ -7,8 +7,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edge.arrays import Array
 from edge.audio import read_clip
-from edge.frontend import Array, FrontEnd
+from edge.frontend import FrontEnd
 from edge.sources import demo_clip
 from edge.speech import SpeechDetector, SpeechGate
 from edge.voice import PIECE

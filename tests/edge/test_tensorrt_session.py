@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from edge.arrays import Array
 from edge.cuda import NumpyCuda
 from edge.errors import EngineError
-from edge.frontend import Array
 from edge.tensorrt_runner import Answer
 from edge.tensorrt_session import TensorrtSession
 from tests.edge.fake_runtime import FakeTensorrt

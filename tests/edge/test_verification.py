@@ -12,10 +12,10 @@ import soundfile
 from safetensors.numpy import load_file
 
 from edge import cli, verification
+from edge.arrays import Array
 from edge.bundle import ENCODER, WEIGHTS, WINDOW, Bundle, load_bundle, read_manifest, write_manifest
 from edge.errors import UsageError
 from edge.events import Event
-from edge.frontend import Array
 from edge.recogniser import Recognizer
 from edge.verification import TOLERANCE, verify
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from edge import voice
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.errors import ModelError
-from edge.frontend import Array
 from edge.sources import demo_clip
 from edge.voice import PIECE, SileroVoice
 

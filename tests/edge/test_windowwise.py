@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from edge.arrays import Array
 from edge.bundle import Bundle
 from edge.engine import EncoderState, Engine, WindowEngine
 from edge.errors import EngineError
 from edge.events import EngineChange, Event, Window
-from edge.frontend import Array
 from edge.long_term_spectrum import SPECTRUM_SIZE
 from edge.profile import ADOPTED, Profile
 from edge.recogniser import Recognizer

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from edge.arrays import Array
 from edge.errors import UsageError
-from edge.frontend import Array
 from export.draft import IR_VERSION, OPSET, SAFE_OPERATORS, write_graph
 from export.graphs import (
     Variant,

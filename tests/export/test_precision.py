@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from edge.frontend import Array
+from edge.arrays import Array
 from export.draft import Draft
 from export.graphs import Variant, window_graph
 from export.precision import rounding

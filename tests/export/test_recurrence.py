@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from torch import nn
 
-from edge.frontend import Array
+from edge.arrays import Array
 from export.draft import Draft, Shape
 from export.recurrence import Recurrence, lstm_operator, unrolled_lstm
 from tests.tolerances import float32_tolerance, largest

@@ -12,11 +12,11 @@ import pytest
 import soundfile
 
 from calibrate.takes import Take
+from edge.arrays import Array
 from edge.bundle import WEIGHTS, Bundle, load_bundle, read_manifest
 from edge.cli import main
 from edge.errors import BundleError, ModelError, UsageError
 from edge.events import Window
-from edge.frontend import Array
 from edge.labels import EMOTIONS
 from edge.profile import ADOPTED, REJECTED, find_profile, load_profile, profile_path, read_profile
 from edge.recogniser import Recognizer

@@ -21,10 +21,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from edge.arrays import Array
 from edge.audio import read_clip
 from edge.bundle import load_bundle
 from edge.events import EngineChange, Event, Window
-from edge.frontend import Array
 from edge.recogniser import Recognizer, Settings
 from edge.sources import demo_clip
 from export.parity import Checks

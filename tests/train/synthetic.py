@@ -10,7 +10,8 @@ import numpy as np
 import soundfile
 import torch
 
-from edge.frontend import Array, FrontEnd
+from edge.arrays import Array
+from edge.frontend import FrontEnd
 from edge.labels import EMOTIONS
 from edge.normaliser import BinStatistics, Levels
 from train.checkpoint import Checkpoint

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.frontend import Array
+from edge.arrays import Array
 from train.acoustics import NAMES, measures, pitch_track
 
 RATE = 16_000

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.frontend import Array, FrontEnd, power_spectrogram
+from edge.arrays import Array
+from edge.frontend import FrontEnd, power_spectrogram
 from tests.tolerances import float32_tolerance, largest
 
 torch = pytest.importorskip("torch")

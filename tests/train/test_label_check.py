@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from edge.arrays import Array
 from edge.audio import read_clip
-from edge.frontend import Array
 from edge.labels import EMOTIONS
 from tests.train.synthetic import SAMPLE_RATE
 from train.acoustics import measures

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from edge.arrays import Array
 from edge.errors import UsageError
-from edge.frontend import Array
 from train.recording_conditions import (
     SCORING_KINDS,
     Ambience,

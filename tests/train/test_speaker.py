@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from calibrate.takes import Normalisation, Ratings, Take, listen
+from edge.arrays import Array
 from edge.bundle import Bundle, load_bundle
 from edge.engine import Engine
-from edge.frontend import Array, filtered, power_spectrogram
+from edge.frontend import filtered, power_spectrogram
 from edge.labels import DIMENSIONS, EMOTIONS
 from edge.normaliser import Normaliser
 from export.bundling import export_bundle
