@@ -15,10 +15,9 @@ from typing import Final
 import numpy as np
 import soxr
 
-from edge.arrays import Array
+from edge.arrays import SAMPLE_RATE, Array
 from edge.audio import read_clip
 from edge.errors import UsageError
-from edge.log_mel import SAMPLE_RATE
 
 SCORING_KINDS: Final = frozenset({"Rain", "Rooster", "Chainsaw", "washing_machine"})
 """Kinds of noise that no training hears, so that scores in noise are of noise it does not know."""
