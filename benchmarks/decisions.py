@@ -21,12 +21,12 @@ from typing import Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import Bundle, default_bundle, load_bundle
-from edge.decision import Decision, DecisionRule
+from edge.audio.ingest import read_clip
 from edge.events import Event, Speech, Window
 from edge.labels import UNSURE
-from edge.recogniser import Recognizer, Settings
+from edge.model.bundle import Bundle, default_bundle, load_bundle
+from edge.recognition.decision import Decision, DecisionRule
+from edge.recognition.recognizer import Recognizer, Settings
 from train.corpora import Clip, four_emotions, read_corpus
 
 DATA: Final = Path(os.environ.get("MMTL_DATA", "../shared/data"))

@@ -21,18 +21,18 @@ from typing import Final
 
 import numpy as np
 
-from calibrate.judge import fit_and_judge
+from calibrate.fitting.model_selection import fit_and_judge
+from calibrate.fitting.session_reference import session_reference
 from calibrate.takes import Take
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import Bundle, default_bundle, load_bundle
-from edge.drift import DriftWatch
-from edge.engine import Engine
+from edge.audio.ingest import read_clip
 from edge.events import Drift
+from edge.inference.engine import Engine
 from edge.labels import EMOTIONS
-from edge.profile import Profile
-from edge.recogniser import Recognizer
-from edge.session_reference import session_reference
+from edge.model.bundle import Bundle, default_bundle, load_bundle
+from edge.model.profile import Profile
+from edge.recognition.drift import DriftWatch
+from edge.recognition.recognizer import Recognizer
 from train.corpora import Clip, four_emotions, read_corpus
 
 RATE: Final = 16_000

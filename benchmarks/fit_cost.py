@@ -19,14 +19,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is loaded
 
 import numpy as np
 
-from calibrate.judge import fit_and_judge
+from calibrate.fitting.model_selection import fit_and_judge
 from calibrate.takes import Take
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import default_bundle, load_bundle
-from edge.engine import Engine
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
+from edge.inference.engine import Engine
 from edge.labels import EMOTIONS
-from edge.sources import demo_clip
+from edge.model.bundle import default_bundle, load_bundle
 
 RATE = 16_000
 

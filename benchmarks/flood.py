@@ -29,8 +29,8 @@ from pathlib import Path
 import numpy as np
 
 from edge.arrays import SAMPLE_RATE
-from edge.audio import read_clip
-from edge.sources import demo_clip
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
 
 CLIENTS = 6
 PIECE = 1_280
@@ -109,7 +109,7 @@ def flood(port: int, frame: bytes, stop: threading.Event) -> None:
 @contextlib.contextmanager
 def server() -> Iterator[Served]:
     """Run `mmtl serve` on two free ports."""
-    program = "from edge.cli import main; main()"
+    program = "from edge.cli.main import main; main()"
     arguments = ["serve", "--tcp", "0", "--websocket", "0", "--provider", "cpu"]
     command = [sys.executable, "-c", program, *arguments]
     root = Path(__file__).parents[1]

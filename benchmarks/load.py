@@ -28,8 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from edge.arrays import SAMPLE_RATE
-from edge.audio import read_clip
-from edge.sources import demo_clip
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
 
 MOST_LAG_S = 0.5
 PIECE = 1_280
@@ -92,7 +92,7 @@ def holds(clients: int, seconds: float, provider: str) -> bool:
 @contextlib.contextmanager
 def server(clients: int, provider: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Run `mmtl serve` on a free port."""
-    program = "from edge.cli import main; main()"
+    program = "from edge.cli.main import main; main()"
     arguments = ["serve", "--tcp", "0", "--clients", str(clients), "--provider", provider]
     command = [sys.executable, "-c", program, *arguments]
     root = Path(__file__).parents[1]

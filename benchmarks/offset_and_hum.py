@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from edge.audio import read_clip
-from edge.bundle import Bundle, default_bundle, load_bundle
-from edge.frontend import FrontEnd, filtered
+from edge.audio.ingest import read_clip
+from edge.features.frontend import FrontEnd, filtered
 from edge.labels import EMOTIONS
+from edge.model.bundle import Bundle, default_bundle, load_bundle
 from train.corpora import Clip, four_emotions, read_corpus
 from train.evaluation import recognise_sounds
 

@@ -22,8 +22,8 @@ import onnxruntime
 import torch
 from torch import nn
 
-from export.draft import Draft
-from export.recurrence import lstm_operator, unrolled_lstm
+from export.lstm import lstm_operator, unrolled_lstm
+from export.onnx_builder import Draft
 
 STEPS = 32
 UNITS = 128

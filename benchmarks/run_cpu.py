@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from edge.audio import read_clip
-from edge.sources import demo_clip
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
 
-COMMAND = (sys.executable, "-c", "from edge.cli import main; main()")
+COMMAND = (sys.executable, "-c", "from edge.cli.main import main; main()")
 
 
 def main() -> None:

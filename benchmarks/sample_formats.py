@@ -20,8 +20,8 @@ import numpy as np
 import soundfile
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.sample_format import (
+from edge.audio.ingest import read_clip
+from edge.file_formats.sample_format import (
     ACTIVE_RMS,
     DECIDED_AFTER,
     NOISE,

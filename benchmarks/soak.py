@@ -21,11 +21,11 @@ from statistics import median
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.benchmarking import resident_mb
-from edge.bundle import default_bundle, load_bundle
-from edge.recogniser import Recognizer
-from edge.sources import demo_clip
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
+from edge.diagnostics.benchmark import resident_mb
+from edge.model.bundle import default_bundle, load_bundle
+from edge.recognition.recognizer import Recognizer
 
 RATE = 16_000
 MOST_GROWTH_MB = 4.0

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.benchmarking import resident_mb
-from edge.bundle import Bundle, default_bundle, load_bundle
-from edge.engine import Engine
-from edge.recogniser import Recognizer, Settings
-from edge.sources import demo_clip
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
+from edge.diagnostics.benchmark import resident_mb
+from edge.inference.engine import Engine
+from edge.model.bundle import Bundle, default_bundle, load_bundle
+from edge.recognition.recognizer import Recognizer, Settings
 
 STEP = 1_280
 """Samples of 80 ms."""

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from edge.arrays import Array
-from edge.bundle import WEIGHTS, WINDOW, Bundle, default_bundle, load_bundle
-from edge.engine import PROVIDER_OPTIONS, PROVIDERS
 from edge.errors import MmtlError
-from edge.provider import open_engine
-from edge.windowwise import WindowwiseEngine
+from edge.inference.engine import PROVIDER_OPTIONS, PROVIDERS
+from edge.inference.provider import open_engine
+from edge.inference.window_engine import WindowwiseEngine
+from edge.model.bundle import WEIGHTS, WINDOW, Bundle, default_bundle, load_bundle
 from train.checkpoint import load_checkpoint
 
 Runs = Callable[[Array], object]

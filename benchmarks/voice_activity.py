@@ -30,9 +30,9 @@ import webrtcvad
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.speech import SpeechDetector, SpeechGate
-from edge.voice import PIECE, SileroVoice
+from edge.audio.ingest import read_clip
+from edge.features.silero_vad import PIECE, SileroVoice
+from edge.features.vad import SpeechDetector, SpeechGate
 from train.corpora import Clip, read_corpus
 
 Flags = NDArray[np.bool_]

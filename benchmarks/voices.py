@@ -2,12 +2,12 @@
 
     python benchmarks/voices.py [--data FOLDER] [--draws 20] [--spreads]
 
-Sessions are drawn from the clips of one speaker, two or four of each emotion. In each, one take is
-replaced by a clip of another speaker of the same corpus, emotion and, where there is one, sentence: once of
-the same sex, once of the other. Printed for the speakers that the constants of `calibrate/voices.py`
-were chosen on, for those they were not, and for a corpus the model has not heard: the takes of unmixed
-sessions that are suspected, the unmixed sessions with such a take, and the replaced takes that are
-suspected. With --spreads, what the spreads there were taken from.
+Sessions are drawn from the clips of one speaker, two or four of each emotion. In each, one take is replaced
+by a clip of another speaker of the same corpus, emotion and, where there is one, sentence: once of the same
+sex, once of the other. Printed for the speakers that the constants of
+`calibrate/fitting/speaker_consistency.py` were chosen on, for those they were not, and for a corpus the
+model has not heard: the takes of unmixed sessions that are suspected, the unmixed sessions with such a
+take, and the replaced takes that are suspected. With --spreads, what the spreads there were taken from.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Final
 
 import numpy as np
 
-from calibrate.descent import Floats
-from calibrate.voices import PITCH_SPREAD, SHAPE_SPREADS, UNLIKE, strangeness, voice_of
-from edge.audio import read_clip
-from edge.bundle import default_bundle, load_bundle
+from calibrate.fitting.gradient_descent import Floats
+from calibrate.fitting.speaker_consistency import PITCH_SPREAD, SHAPE_SPREADS, UNLIKE, strangeness, voice_of
+from edge.audio.ingest import read_clip
 from edge.labels import EMOTIONS
+from edge.model.bundle import default_bundle, load_bundle
 from train.corpora import Clip, four_emotions, read_corpus
 
 UNHEARD: Final = "emotale"

@@ -20,8 +20,8 @@ from pathlib import Path
 import onnx
 from onnx import numpy_helper, shape_inference
 
-from edge.bundle import WINDOW, default_bundle, load_bundle
-from edge.recogniser import Settings
+from edge.model.bundle import WINDOW, default_bundle, load_bundle
+from edge.recognition.recognizer import Settings
 
 FLOAT_BYTES = 4
 Shape = tuple[int, ...]

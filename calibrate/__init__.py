@@ -1,11 +1,11 @@
 """Fit the recogniser to one speaker, judge whether it helps, and write a profile. NumPy only."""
 
 import edge  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off
-from calibrate.examples import Examples
-from calibrate.fit import CANDIDATES, Candidate
-from calibrate.folds import Folds
-from calibrate.judge import Fitted, Hearing, Judgement, fit_and_judge
-from calibrate.scores import Scores
+from calibrate.fitting.candidates import CANDIDATES, Candidate
+from calibrate.fitting.examples import Examples
+from calibrate.fitting.folds import Folds
+from calibrate.fitting.model_selection import Fitted, Hearing, Judgement, fit_and_judge
+from calibrate.fitting.scores import Scores
 from calibrate.takes import Normalisation, Take, read_sounds, read_takes
 
 __all__ = [

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from edge.cli.options import ChannelName
 from edge.errors import UsageError
-from edge.options import ChannelName
 
 if TYPE_CHECKING:
-    from calibrate.full import FullTuning
-    from calibrate.guided import GuidedSession
-    from calibrate.judge import Fitted, Judgement
-    from calibrate.outcome import Outcome
+    from calibrate.fitting.full_finetune import FullTuning
+    from calibrate.fitting.model_selection import Fitted, Judgement
+    from calibrate.report.outcome import Outcome
+    from calibrate.session.workflow import GuidedSession
     from calibrate.takes import Take
     from edge.arrays import Array
-    from edge.bundle import Bundle
-    from edge.downmix import Channel
-    from edge.engine import Engine
-    from edge.profile import Profile
+    from edge.audio.downmix import Channel
+    from edge.inference.engine import Engine
+    from edge.model.bundle import Bundle
+    from edge.model.profile import Profile
 
 
 SESSION: Final = "Guided session"
@@ -126,9 +126,9 @@ def calibrate(
 
     At least two takes of each emotion; three to five are better, and the same sentences in each.
     """
-    from edge.downmix import parse_channel
-    from edge.profile import profile_path, require_place
-    from edge.profile_names import profile_name
+    from edge.audio.downmix import parse_channel
+    from edge.model.profile import profile_path, require_place
+    from edge.model.profile_names import profile_name
 
     heard = parse_channel(channel)
     name = profile_name(name)
@@ -136,14 +136,14 @@ def calibrate(
     _require_free(name, path, replace=replace)
     require_place(path)
     if picture is not None:
-        from calibrate.picture import require_picture
+        from calibrate.report.picture import require_picture
 
         require_picture(picture, overwrite=replace)
     tuning = _full_tuning(bundle, out, full=full, replace=replace)
     order = Order(name, path, tuning, out, picture, replace)
     if manifest is None:
-        from calibrate.guided import GuidedSession, Wish
-        from calibrate.session_lock import alone
+        from calibrate.session.session_lock import alone
+        from calibrate.session.workflow import GuidedSession, Wish
 
         order.require_apart([bundle])
         model = _bundle(bundle)
@@ -183,16 +183,16 @@ class Order:
 
     def require_apart(self, inputs: Iterable[Path | None]) -> None:
         """Check that nothing that is written is read too."""
-        from edge.bundle import default_bundle
-        from edge.outputs import require_apart
+        from edge.model.bundle import default_bundle
+        from edge.system.outputs import require_apart
 
         outputs = {"--picture": self.picture, "--out": self.out, "the profile": self.path}
         require_apart(outputs, [default_bundle(), *inputs])
 
     def fit(self, takes: Sequence[Take], model: Bundle) -> Outcome:
         """Tune and fit; write the bundle if it helps, and the profile unless it would cost one in use."""
-        from calibrate.outcome import Outcome
-        from edge.profile import ADOPTED, save_profile
+        from calibrate.report.outcome import Outcome
+        from edge.model.profile import ADOPTED, save_profile
 
         tuned = _tune(self.tuning, self.name, takes, model)
         fitted, profile, doubtful = _calibrate(self.name, takes, model)
@@ -204,7 +204,7 @@ class Order:
 
     def show(self, outcome: Outcome) -> None:
         """Print what came of it."""
-        from calibrate.outcome import show
+        from calibrate.report.outcome import show
 
         show(self.name, outcome, self.out)
 
@@ -243,7 +243,7 @@ def _require_free(name: str, path: Path, *, replace: bool) -> None:
 def _in_use(path: Path, model: Bundle) -> Profile | None:
     """Read the profile in place, if it is one that can be applied."""
     from edge.errors import ProfileError
-    from edge.profile import load_profile
+    from edge.model.profile import load_profile
 
     try:
         return load_profile(path, model)
@@ -259,7 +259,7 @@ def _refuse_with_manifest(options: Mapping[str, object]) -> None:
 
 
 def _bundle(folder: Path | None) -> Bundle:
-    from edge.bundle import default_bundle, load_bundle
+    from edge.model.bundle import default_bundle, load_bundle
 
     return load_bundle(folder or default_bundle())
 
@@ -270,7 +270,7 @@ def _full_tuning(bundle: Path | None, out: Path | None, *, full: bool, replace: 
         raise UsageError("--full and --out FOLDER go together: give both, or neither")
     if out is None:
         return None
-    from calibrate.full import full_tuning
+    from calibrate.fitting.full_finetune import full_tuning
 
     return full_tuning(_bundle(bundle), out, replace=replace)
 
@@ -286,12 +286,12 @@ def _calibrate(name: str, takes: Sequence[Take], bundle: Bundle) -> tuple[Fitted
     """Fit and judge; return the profile too, and which takes do not sound like the others."""
     import time
 
-    from calibrate.judge import fit_and_judge
+    from calibrate.fitting.model_selection import fit_and_judge
+    from calibrate.fitting.speaker_consistency import unlike_the_others
     from calibrate.takes import count_ratings, count_takes, read_sounds
-    from calibrate.voices import unlike_the_others
-    from edge.engine import Engine
+    from edge.inference.engine import Engine
     from edge.labels import EMOTIONS
-    from edge.profile import Profile
+    from edge.model.profile import Profile
 
     sounds = read_sounds(takes, bundle)
     doubtful = unlike_the_others(sounds, bundle.manifest.front_end)
@@ -323,9 +323,9 @@ def _calibrate(name: str, takes: Sequence[Take], bundle: Bundle) -> tuple[Fitted
 
 def _watched(profile: Profile, bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Profile:
     """Let a profile that will be applied say how the session sounded, for the watch for drift."""
-    from edge.profile import ADOPTED
-    from edge.recogniser import Recognizer
-    from edge.session_reference import session_reference
+    from calibrate.fitting.session_reference import session_reference
+    from edge.model.profile import ADOPTED
+    from edge.recognition.recognizer import Recognizer
 
     if profile.verdict != ADOPTED:
         return profile
@@ -336,7 +336,7 @@ def _watched(profile: Profile, bundle: Bundle, engine: Engine, sounds: Sequence[
 def _draw(name: str, fitted: Fitted, picture: Path | None) -> None:
     """Draw the judgement where that was asked for."""
     if picture is not None:
-        from calibrate.picture import draw_judgement
+        from calibrate.report.picture import draw_judgement
 
         draw_judgement(name, fitted.judgement, fitted.folds, picture)
         typer.echo(f"Wrote {picture}")

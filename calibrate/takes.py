@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import Bundle, Graphs
-from edge.downmix import AUTO, Channel
+from edge.audio.downmix import AUTO, Channel
+from edge.audio.ingest import read_clip
 from edge.errors import UsageError
-from edge.features import FeatureStream, Progress
-from edge.files import is_file
-from edge.frontend import FrontEnd, filtered, power_spectrogram
+from edge.features.frontend import FrontEnd, filtered, power_spectrogram
+from edge.features.long_term_spectrum import band_powers, long_term_spectrum
+from edge.features.normaliser import DECIBEL, BinStatistics, Levels
+from edge.file_formats.recordings import emotion_in, manifest_rows, rating_in, recording_in, why_missing
+from edge.inference.encoder_stream import FeatureStream, Progress
 from edge.labels import DIMENSIONS, EMOTIONS
-from edge.long_term_spectrum import band_powers, long_term_spectrum
-from edge.manifest import emotion_in, manifest_rows, rating_in, recording_in, why_missing
-from edge.normaliser import DECIBEL, BinStatistics, Levels
-from edge.recogniser import Settings
+from edge.model.bundle import Bundle, Graphs
+from edge.recognition.recognizer import Settings
+from edge.system.files import is_file
 
 if TYPE_CHECKING:
-    from edge.engine import EngineLike
+    from edge.inference.engine import EngineLike
 
 REQUIRED_COLUMNS: Final = ("path", "emotion")
 
@@ -57,7 +57,7 @@ class Take:
     ratings: Ratings = (None, None, None)
     """As the speaker gave them."""
     channel: Channel = AUTO
-    """Which channel of the file to hear, as in `edge.downmix`."""
+    """Which channel of the file to hear, as in `edge.audio.downmix`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ class Normalisation:
 
 
 def read_takes(manifest: Path, channel: Channel = AUTO) -> list[Take]:
-    """Read a session's manifest: a CSV file with a header, one take a row; see `edge.manifest`.
+    """Read a session's manifest: a CSV file with a header, one take a row.
+
+    See `edge.file_formats.recordings`.
 
     The columns path and emotion are required; valence, arousal, dominance, text and speaker are
     read where present; others are ignored. Paths are relative to the manifest's folder.

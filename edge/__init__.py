@@ -20,12 +20,12 @@ TYPE_CHECKING = False  # typing's constant: loading that module takes longer tha
 if TYPE_CHECKING:
     from typing import Any
 
-    from edge.bundle import Bundle, load_bundle
     from edge.errors import MmtlError
     from edge.events import Event
     from edge.labels import EMOTIONS, UNSURE
-    from edge.profile import Profile, load_profile
-    from edge.recogniser import Recognizer, Settings
+    from edge.model.bundle import Bundle, load_bundle
+    from edge.model.profile import Profile, load_profile
+    from edge.recognition.recognizer import Recognizer, Settings
 
 __all__ = [
     "EMOTIONS",

@@ -67,8 +67,8 @@ class Window(Event):
     """Compute time since the window before, by stage; `queue` is waiting (for its turn, and in the
     resampler), not compute."""
     lag_ms: float
-    """Time since the window's last sound was due: see `edge.lag.LagMeter`. For a file that is read as fast
-    as possible, and from a `Recognizer` that is fed directly: since that sound was handed over."""
+    """Time since the window's last sound was due: see `edge.recognition.lag.LagMeter`. For a file that is
+    read as fast as possible, and a `Recognizer` that is fed directly: since that sound was handed over."""
 
 
 @dataclass(frozen=True)

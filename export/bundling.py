@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace as changed
 from pathlib import Path
 
-from edge.bundle import (
+from edge.errors import UsageError
+from edge.labels import EMOTIONS
+from edge.model.bundle import (
     CLASSIFIER,
     ENCODER,
     GOLDEN,
@@ -20,11 +22,8 @@ from edge.bundle import (
     write_head,
     write_manifest,
 )
-from edge.errors import UsageError
-from edge.files import replacing_folder
-from edge.head import Head
-from edge.labels import EMOTIONS
-from export.draft import write_graph
+from edge.model.head import Head
+from edge.system.files import replacing_folder
 from export.golden import write_golden
 from export.graphs import (
     Variant,
@@ -34,11 +33,12 @@ from export.graphs import (
     state_shapes,
     window_graph,
 )
+from export.onnx_builder import write_graph
 from export.parity import Checks, Parity, measure, require
 from export.source import Source
-from train.card import write_card
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.model import POOL, EmotionNet
+from train.model_card import write_card
 from train.run import frames_for_first
 
 

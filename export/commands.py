@@ -48,10 +48,10 @@ def export(
     replace: Annotated[bool, typer.Option("--replace", help="Replace what is there.")] = False,
 ) -> None:
     """Turn a checkpoint into what a device runs, and check that the two agree."""
-    from edge.outputs import require_apart
-    from edge.progress import progress_bar
+    from edge.output.progress import progress_bar
+    from edge.system.outputs import require_apart
     from export.parity import Checks, table
-    from export.sounds import find_clips
+    from export.parity_audio import find_clips
     from export.source import read_source
     from export.targets import Wanted, export_target
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from edge.files import replacing
-from edge.normaliser import Normaliser
+from edge.features.normaliser import Normaliser
+from edge.system.files import replacing
 from export.parity import TOLERANCE
-from export.sounds import filling, shipped_sound, windows_of
+from export.parity_audio import filling, shipped_sound, windows_of
 from train.checkpoint import Checkpoint
 
 COUNT: Final = 8

@@ -14,8 +14,8 @@ from torch import nn
 
 from edge.arrays import Array
 from edge.errors import UsageError
-from export.draft import Draft, Precision, Shape, array
-from export.recurrence import Recurrence, lstm_operator, unrolled_lstm
+from export.lstm import Recurrence, lstm_operator, unrolled_lstm
+from export.onnx_builder import Draft, Precision, Shape, array
 from train.model import POOL, Architecture, ConvBlock, EmotionNet, MetaLearner
 
 

@@ -16,9 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from edge.bundle import MANIFEST, Bundle
 from edge.errors import MmtlError, UsageError
-from edge.files import replacing
+from edge.model.bundle import MANIFEST, Bundle
+from edge.system.files import replacing
 
 SUFFIX: Final = ".tar.gz"
 TOP: Final = "mmtl-jetson"

@@ -15,7 +15,7 @@ from onnx import helper
 from torch import nn
 
 from edge.arrays import Array
-from export.draft import Draft, array
+from export.onnx_builder import Draft, array
 
 Recurrence = Literal["lstm", "unrolled"]
 

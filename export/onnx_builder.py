@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edge.arrays import Array
-from edge.files import replacing
+from edge.system.files import replacing
 
 OPSET: Final = 17
 IR_VERSION: Final = 8

@@ -13,16 +13,16 @@ import onnxruntime
 import torch
 
 from edge.arrays import Array
-from edge.bundle import WINDOW, Bundle, engine_graph
-from edge.engine import Engine
 from edge.errors import VerificationError
-from edge.features import FeatureStream
-from edge.frontend import filtered
-from edge.normaliser import Normaliser
-from export.draft import Precision
+from edge.features.frontend import filtered
+from edge.features.normaliser import Normaliser
+from edge.inference.encoder_stream import FeatureStream
+from edge.inference.engine import Engine
+from edge.model.bundle import WINDOW, Bundle, engine_graph
+from export.fp16_emulation import rounding
 from export.graphs import Variant
-from export.precision import rounding
-from export.sounds import STEP_FRAMES, filling, read_sounds, windows_of
+from export.onnx_builder import Precision
+from export.parity_audio import STEP_FRAMES, filling, read_sounds, windows_of
 from train.model import EmotionNet
 
 TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-4, "fp16": 2e-2}

@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio import read_clip
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
 from edge.errors import UsageError
-from edge.frontend import FrontEnd, filtered, power_spectrogram
-from edge.manifest import manifest_rows, recording_in
-from edge.normaliser import Normaliser
-from edge.sources import demo_clip
+from edge.features.frontend import FrontEnd, filtered, power_spectrogram
+from edge.features.normaliser import Normaliser
+from edge.file_formats.recordings import manifest_rows, recording_in
 
 MANIFEST_NAME: Final = "manifest.csv"
 SUFFIXES: Final = frozenset({".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3"})

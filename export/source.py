@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.bundle import WEIGHTS, is_bundle, load_bundle
 from edge.errors import ModelError
+from edge.model.bundle import WEIGHTS, is_bundle, load_bundle
 from train.checkpoint import Checkpoint, load_checkpoint
 
 

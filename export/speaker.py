@@ -11,32 +11,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrate.descent import Floats
-from calibrate.folds import Folds, hold_out
-from calibrate.full import judge_tuned
-from calibrate.judge import Judgement
-from calibrate.scores import Answers
+from calibrate.fitting.folds import Folds, hold_out
+from calibrate.fitting.full_finetune import judge_tuned
+from calibrate.fitting.gradient_descent import Floats
+from calibrate.fitting.model_selection import Judgement
+from calibrate.fitting.scores import Answers
 from calibrate.takes import Take, count_ratings, count_takes
 from edge.arrays import Array
-from edge.bundle import WEIGHTS, Bundle
 from edge.errors import UsageError
-from edge.files import require_writable
-from edge.frontend import filtered, power_spectrogram
+from edge.features.frontend import filtered, power_spectrogram
+from edge.features.normaliser import Normaliser
 from edge.labels import DIMENSIONS, EMOTIONS
-from edge.normaliser import Normaliser
-from edge.profile import ADOPTED
+from edge.model.bundle import WEIGHTS, Bundle
+from edge.model.profile import ADOPTED
+from edge.system.files import require_writable
 from export.bundling import export_bundle, require_free
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.console import ConsoleProgress
 from train.model import EmotionNet
-from train.speaker import Tuning, answer, speaker_samples, tune
+from train.speaker_finetune import Tuning, answer, speaker_samples, tune
 
 LICENCE = "the speaker's own"
 """Of the takes: it is for the speaker to say."""
 
 
 class SpeakerBundle:
-    """Tunes the network of a bundle to one speaker; the entry point `speaker` of `calibrate.full`."""
+    """Tunes a bundle's network to one speaker: the entry point of `calibrate.fitting.full_finetune`."""
 
     def __init__(
         self, bundle: Bundle, folder: Path, *, replace: bool = False, tuning: Tuning | None = None

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from edge.bundle import load_bundle
+from edge.model.bundle import load_bundle
 from export.bundling import put_bundle, stage_bundle
-from export.draft import Precision
 from export.graphs import Variant
+from export.lstm import Recurrence
+from export.onnx_builder import Precision
 from export.parity import Checks
-from export.recurrence import Recurrence
 from export.source import Source
 
 Target = Literal["bundle", "tensorrt", "triton", "jetson"]

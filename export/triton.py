@@ -16,10 +16,10 @@ from typing import Final
 
 import onnx
 
-from edge.bundle import MANIFEST, Bundle, engine_graph
 from edge.errors import UsageError
-from edge.files import replacing_folder
 from edge.labels import EMOTIONS
+from edge.model.bundle import MANIFEST, Bundle, engine_graph
+from edge.system.files import replacing_folder
 
 ONNX_MODEL: Final = "mmtl_window_onnx"
 PLAN_MODEL: Final = "mmtl_window_plan"

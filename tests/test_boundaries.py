@@ -30,7 +30,7 @@ ON_DEVICE_MAY_IMPORT = {
 }
 """The base dependencies of pyproject.toml, and what the extras for the device add."""
 
-PICTURES = {"calibrate/figures.py", "calibrate/picture.py"}
+PICTURES = {"calibrate/report/figures.py", "calibrate/report/picture.py"}
 """Files, from the root, that may import matplotlib: when a person asks for a picture, and not before."""
 
 IMPORTERS = {"import_module", "importlib.import_module", "__import__"}
@@ -43,8 +43,13 @@ NETWORK = {
 }
 
 NETWORK_EXCEPTIONS = {
-    *("edge/server.py", "edge/client_session.py", "edge/channels.py", "edge/websocket_channel.py"),
-    *("edge/access.py", "edge/mqtt.py", "edge/readiness.py"),
+    *(
+        "edge/server/server.py",
+        "edge/server/client_session.py",
+        "edge/server/transport.py",
+        "edge/server/websocket_transport.py",
+    ),
+    *("edge/server/access.py", "edge/output/mqtt.py", "edge/output/systemd.py"),
 }
 """Files, from the root, that may use the network: when a person asks for it, and not before.
 
@@ -94,7 +99,7 @@ import sys
 
 slow, sys.argv = sys.argv[1:], ["mmtl", "--help"]
 try:
-    from edge.cli import main
+    from edge.cli.main import main
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
@@ -276,9 +281,9 @@ def test_imports_go_one_way() -> None:
 @pytest.mark.parametrize(
     ("path", "code"),
     [
-        ("edge/cli.py", "from calibrate import fit"),
+        ("edge/cli/main.py", "from calibrate import fit"),
         ("edge/deep/er.py", "def late():\n    import train.model"),
-        ("calibrate/fit.py", "import train"),
+        ("calibrate/fitting/candidates.py", "import train"),
         ("train/model.py", "import importlib\nimportlib.import_module('export.bundle')"),
         ("export/graph.py", "from tests import make_demo"),
     ],
@@ -307,10 +312,10 @@ def test_a_foreign_import_on_the_device_is_found(tmp_path: Path, package: str, c
 
 
 def test_only_the_picture_may_import_matplotlib(tmp_path: Path) -> None:
-    for path in ("calibrate/picture.py", "calibrate/deep/picture.py", "edge/monitor.py"):
+    for path in ("calibrate/report/picture.py", "calibrate/deep/picture.py", "edge/output/monitor.py"):
         _write(tmp_path, path, "import matplotlib.figure")
     found = [line.partition(":")[0] for line in foreign_imports(tmp_path)]
-    assert found == ["edge/monitor.py", "calibrate/deep/picture.py"]
+    assert found == ["edge/output/monitor.py", "calibrate/deep/picture.py"]
 
 
 def test_the_device_runs_without_torch_and_matplotlib() -> None:
@@ -360,7 +365,7 @@ def styled_consoles(root: Path) -> list[str]:
     return [
         f"{path}:{node.lineno}"
         for path, tree in _sources(root, *OURS)
-        if path != "edge/drawing.py"
+        if path != "edge/output/terminal.py"
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and _name(node.func).rpartition(".")[2] in {"Console", "get_console"}
     ]
@@ -371,10 +376,10 @@ def test_every_console_writes_names_as_they_are() -> None:
 
 
 def test_a_console_that_reads_markup_is_found(tmp_path: Path) -> None:
-    _write(tmp_path, "edge/machine_commands.py", "from rich.console import Console\nConsole().print('[x]')\n")
+    _write(tmp_path, "edge/cli/machine.py", "from rich.console import Console\nConsole().print('[x]')\n")
     _write(tmp_path, "train/console.py", "import rich\nrich.get_console()\n")
     assert [found.partition(":")[0] for found in styled_consoles(tmp_path)] == [
-        "edge/machine_commands.py",
+        "edge/cli/machine.py",
         "train/console.py",
     ]
 
@@ -393,7 +398,7 @@ def test_a_way_to_a_network_is_found(tmp_path: Path, package: str, code: str) ->
 
 
 def test_only_the_server_and_the_publisher_may_use_the_network(tmp_path: Path) -> None:
-    for path in ("edge/server.py", "edge/mqtt.py", "calibrate/server.py", "edge/deep/mqtt.py"):
+    for path in ("edge/server/server.py", "edge/output/mqtt.py", "calibrate/server.py", "edge/deep/mqtt.py"):
         _write(tmp_path, path, "import asyncio")
     found = [line.partition(":")[0] for line in network_imports(tmp_path)]
     assert found == ["edge/deep/mqtt.py", "calibrate/server.py"]
@@ -407,23 +412,25 @@ def test_nothing_loads_a_user_of_the_network_before_it_is_asked_to() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "import edge.server",
+        "import edge.server.server",
         "from edge import mqtt",
-        "from edge.server import serve",
-        "try:\n    from edge.mqtt import Mqtt\nfinally:\n    pass",
-        "class Command:\n    import edge.server",
+        "from edge.server.server import serve",
+        "try:\n    from edge.output.mqtt import Mqtt\nfinally:\n    pass",
+        "class Command:\n    import edge.server.server",
     ],
 )
 def test_an_eager_user_of_the_network_is_found(tmp_path: Path, code: str) -> None:
-    _write(tmp_path, "edge/cli.py", f"{code}\n\ndef serve():\n    from edge.server import serve\n")
+    _write(
+        tmp_path, "edge/cli/main.py", f"{code}\n\ndef serve():\n    from edge.server.server import serve\n"
+    )
     assert len(eager_network_users(tmp_path)) == 1
 
 
 def test_a_run_that_loads_a_user_of_the_network_is_found(tmp_path: Path) -> None:
     _write(tmp_path, "edge/__init__.py", "")
-    _write(tmp_path, "edge/server.py", "")
-    _write(tmp_path, "edge/cli.py", "def main():\n    import edge.server\n    print('demo')")
-    assert loaded_by_a_run(tmp_path) == ["edge.server"]
+    _write(tmp_path, "edge/server/server.py", "")
+    _write(tmp_path, "edge/cli/main.py", "def main():\n    import edge.server.server\n    print('demo')")
+    assert loaded_by_a_run(tmp_path) == ["edge.server.server"]
 
 
 def test_help_loads_nothing_slow() -> None:
@@ -432,7 +439,7 @@ def test_help_loads_nothing_slow() -> None:
 
 def test_a_slow_import_for_help_is_found(tmp_path: Path) -> None:
     _write(tmp_path, "edge/__init__.py", "")
-    _write(tmp_path, "edge/cli.py", "def main():\n    import numpy\n    print('Usage: mmtl')")
+    _write(tmp_path, "edge/cli/main.py", "def main():\n    import numpy\n    print('Usage: mmtl')")
     assert slow_imports_of_help(tmp_path) == ["numpy"]
 
 

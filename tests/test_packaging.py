@@ -120,7 +120,7 @@ def test_the_wheel_brings_nothing_else(wheel: dict[str, int]) -> None:
     ],
 )
 def test_a_stray_file_in_the_wheel_is_found(name: str, size: int) -> None:
-    assert stray_files({"edge/cli.py": 100, "edge/demo.flac": 100, name: size}) == [name]
+    assert stray_files({"edge/cli/main.py": 100, "edge/demo.flac": 100, name: size}) == [name]
 
 
 def test_the_demo_clip_is_a_few_seconds_of_plain_sound() -> None:

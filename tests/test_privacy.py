@@ -29,7 +29,7 @@ import onnxruntime
 print(*Watch.found)
 """
 
-MMTL = "from edge.cli import main; main()"
+MMTL = "from edge.cli.main import main; main()"
 AT_A_TERMINAL = (
     "import os, pty, sys; os.environ['TERM'] = 'xterm'; "
     f"sys.exit(pty.spawn([sys.executable, '-c', {MMTL!r}, *sys.argv[1:]]))"

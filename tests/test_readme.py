@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.bundle import default_bundle, read_manifest
+from edge.model.bundle import default_bundle, read_manifest
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 COMMANDS = sorted(set(re.findall(r"^\| `mmtl ([a-z-]+)", README, re.MULTILINE)))
@@ -41,7 +41,7 @@ def test_the_readme_shows_python_and_commands() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_in_the_readme_has_help(command: str) -> None:
-    program = [sys.executable, "-c", "from edge.cli import main; main()"]
+    program = [sys.executable, "-c", "from edge.cli.main import main; main()"]
     done = subprocess.run([*program, command, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "Usage" in done.stdout

@@ -37,7 +37,7 @@ def test_ci_installs_every_package() -> None:
 
 
 def test_a_run_without_a_compiler_ends_with_the_packages(tmp_path: Path) -> None:
-    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/edge/test_driver.py"]
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/edge/gpu/test_probe.py"]
     environment = {**os.environ, "PATH": str(tmp_path)}
     done = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

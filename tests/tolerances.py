@@ -8,8 +8,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from edge.arrays import Array
-from edge.bundle import WEIGHTS, Bundle
-from edge.head import Head
+from edge.model.bundle import WEIGHTS, Bundle
+from edge.model.head import Head
 
 UNIT_ROUNDOFF = 2.0**-24
 """Largest relative error of one rounding to float32."""

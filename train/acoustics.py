@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.frontend import FrontEnd, filtered
-from edge.log_mel import HOP_LENGTH, MEL_BANDS, log_mel_spectrogram
+from edge.features.frontend import FrontEnd, filtered
+from edge.features.log_mel import HOP_LENGTH, MEL_BANDS, log_mel_spectrogram
 
 NAMES: Final = ("loudness", "pitch", "rate")
 """The first three measures: dB of the loud frames, semitones from 100 Hz, syllable peaks a second."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from edge.arrays import Array
-from edge.normaliser import DECIBEL
+from edge.features.normaliser import DECIBEL
 
 
 @dataclass(frozen=True)

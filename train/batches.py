@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edge.arrays import Array
-from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension, dimension_class
-from edge.normaliser import (
+from edge.features.normaliser import (
     DECIBEL,
     follow_levels,
     frame_levels,
     initial_state,
     log_power,
 )
+from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension, dimension_class
 from train.augment import Augmentation, masked, microphone, warped, with_noise
 from train.mmtl import UNKNOWN, Samples, class_weights
 from train.segments import Normalisation, Spectra

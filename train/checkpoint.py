@@ -14,10 +14,10 @@ from torch import Tensor
 
 from edge.bounds import build, one_line, shown, within
 from edge.errors import ModelError
-from edge.files import replacing
-from edge.frontend import FrontEnd
-from edge.head import TEMPERATURES
-from edge.normaliser import BinStatistics, Levels
+from edge.features.frontend import FrontEnd
+from edge.features.normaliser import BinStatistics, Levels
+from edge.model.head import TEMPERATURES
+from edge.system.files import replacing
 from train.model import Architecture, EmotionNet
 from train.segments import Normalisation
 

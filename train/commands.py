@@ -13,14 +13,14 @@ from unicodedata import normalize
 import typer
 
 from edge.errors import UsageError
-from edge.files import require_writable
 from edge.labels import DIMENSIONS, EMOTIONS, Dimension
-from edge.outputs import require_apart, require_free
+from edge.system.files import require_writable
+from edge.system.outputs import require_apart, require_free
 
 if TYPE_CHECKING:
     import torch
 
-    from edge.bundle import Bundle
+    from edge.model.bundle import Bundle
     from train.console import ConsoleProgress
     from train.corpora import Clip
     from train.evaluation import CorpusScores
@@ -171,7 +171,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a bundle on a corpus, speaker by speaker, with the runtime that is deployed."""
-    from edge.bundle import load_bundle
+    from edge.model.bundle import load_bundle
     from train.console import ConsoleProgress
 
     if heard and record:
@@ -259,8 +259,8 @@ def _calibrated(
 ) -> dict[str, Any]:
     """Score every speaker before and after calibration; show the scores and return them."""
     from train.console import ConsoleProgress, shot_table
+    from train.few_shot import over_corpora, planned, shot_scores, sittings
     from train.plots import plot_shots
-    from train.shots import over_corpora, planned, shot_scores, sittings
 
     progress = ConsoleProgress()
     held = sittings(model, clips, shots, draws)
@@ -282,8 +282,8 @@ def _calibrated(
 
 def _record(model: Bundle, protocol: str, measured: dict[str, Any]) -> None:
     """Write what was measured into the bundle's manifest and card."""
-    from edge.bundle import write_manifest
-    from train.card import write_card
+    from edge.model.bundle import write_manifest
+    from train.model_card import write_card
 
     metrics = {**model.manifest.metrics, protocol: {"command": _command(), **measured}}
     manifest = replace(model.manifest, metrics=metrics)

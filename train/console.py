@@ -14,11 +14,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from edge.drawing import plain_console
-from edge.progress import Tenths, bars
+from edge.output.progress import Tenths, bars
+from edge.output.terminal import plain_console
 from train.evaluation import CorpusScores
+from train.few_shot import ShotScores
 from train.metrics import Answers
-from train.shots import ShotScores
 
 Item = TypeVar("Item")
 

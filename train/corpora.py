@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from edge.errors import UsageError
-from edge.files import is_file
+from edge.file_formats.recordings import emotion_in, manifest_rows, rating_in, recording_in, why_missing
 from edge.labels import DIMENSIONS, EMOTIONS, derived_ratings
-from edge.manifest import emotion_in, manifest_rows, rating_in, recording_in, why_missing
+from edge.system.files import is_file
 from train import iemocap
 
 MANIFEST_NAME: Final = "manifest.csv"
@@ -89,7 +89,7 @@ def read_corpus(path: Path, *, improvised_only: bool = True, excited_as_happy: b
 
 
 def read_manifest(path: Path) -> list[Clip]:
-    """Read a manifest: a CSV file with a header, one recording a row; see `edge.manifest`.
+    """Read a manifest: a CSV file with a header, one recording a row; see `edge.file_formats.recordings`.
 
     The columns path, corpus, speaker and emotion are required; gender, language, intensity, text,
     valence, arousal and dominance are read where present; others are ignored. Paths are relative

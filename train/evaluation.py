@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import Bundle
+from edge.audio.ingest import read_clip
 from edge.events import Window
 from edge.labels import EMOTIONS
-from edge.recogniser import Recognizer
+from edge.model.bundle import Bundle
+from edge.recognition.recognizer import Recognizer
 from train.corpora import Clip
 from train.metrics import Answers, answers, bootstrap_uar, score
 

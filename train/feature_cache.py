@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.files import replacing
-from edge.log_mel import log_mel_spectrogram, normalised_window
+from edge.audio.ingest import read_clip
+from edge.features.log_mel import log_mel_spectrogram, normalised_window
+from edge.system.files import replacing
 from train.corpora import Clip
 from train.recording_conditions import Ambience, ChannelConfig, draw_channel
 from train.segments import segment_starts

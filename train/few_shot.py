@@ -12,15 +12,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrate.judge import fit_and_judge
+from calibrate.fitting.model_selection import fit_and_judge
 from calibrate.takes import FEWEST_TAKES, Normalisation, Take, listen
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import Bundle
-from edge.engine import Engine
-from edge.head import Head
+from edge.audio.ingest import read_clip
+from edge.inference.engine import Engine
 from edge.labels import EMOTIONS
-from edge.profile import ADOPTED
+from edge.model.bundle import Bundle
+from edge.model.head import Head
+from edge.model.profile import ADOPTED
 from train.corpora import Clip
 from train.metrics import score
 

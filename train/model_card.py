@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edge.bundle import CARD, Manifest
-from edge.files import replacing
+from edge.model.bundle import CARD, Manifest
+from edge.system.files import replacing
 
 LIMITS = """\
 - It hears acted speech only. How people sound when nobody acts differs, and so does every microphone: on

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from calibrate.figures import blank_figure
-from edge.files import replacing
+from calibrate.report.figures import blank_figure
 from edge.labels import EMOTIONS
+from edge.system.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from train.shots import ShotScores
+    from train.few_shot import ShotScores
 
 INK: Final = "#22313f"
 FAINT: Final = "#8a97a3"

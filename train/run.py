@@ -13,7 +13,7 @@ import torch
 
 from edge.arrays import Array
 from edge.errors import UsageError
-from edge.frontend import FrontEnd
+from edge.features.frontend import FrontEnd
 from edge.labels import EMOTIONS
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.corpora import Clip

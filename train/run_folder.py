@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import UsageError
-from edge.files import lock, may_write, replacing, require_writable
-from edge.outputs import require_free
+from edge.system.files import lock, may_write, replacing, require_writable
+from edge.system.outputs import require_free
 from train.plots import plot_curves
 
 MAY_DIFFER = ("git_revision", "command")

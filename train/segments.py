@@ -12,9 +12,9 @@ import torchaudio
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.frontend import FrontEnd, filtered, power_spectrogram
-from edge.normaliser import (
+from edge.audio.ingest import read_clip
+from edge.features.frontend import FrontEnd, filtered, power_spectrogram
+from edge.features.normaliser import (
     DECIBEL,
     BinStatistics,
     Levels,

@@ -14,11 +14,11 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from calibrate.examples import dimension_classes
+from calibrate.fitting.examples import dimension_classes
 from calibrate.takes import Take, window_ends
 from edge.arrays import Array
-from edge.bundle import Graphs
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension
+from edge.model.bundle import Graphs
 from train.batches import padded
 from train.mmtl import MetaRates, Samples, Weights, adapt, adapt_transfer, class_weights
 from train.model import EmotionNet

@@ -12,7 +12,7 @@ from typing import Final, TypedDict
 from unicodedata import normalize
 
 from edge.errors import UsageError
-from edge.files import read_text
+from edge.system.files import read_text
 from train.corpora import Clip
 
 HELD_OUT_SHARE: Final = 0.2

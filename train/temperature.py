@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge.arrays import Array
-from edge.head import softmax
+from edge.model.head import softmax
 
 CANDIDATES: NDArray[np.float64] = np.geomspace(0.2, 8.0, 150)
 

@@ -18,8 +18,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from edge.arrays import Array
 from edge.errors import ModelError
-from edge.files import replacing
 from edge.labels import EMOTIONS
+from edge.system.files import replacing
 from train.augment import Augmentation
 from train.batches import Batches, Draw, padded
 from train.mmtl import (

@@ -16,10 +16,10 @@ from typing import Final
 
 import numpy as np
 
-from calibrate.descent import Floats, Objective, descend
-from calibrate.examples import Examples, cross_entropy
+from calibrate.fitting.examples import Examples, cross_entropy
+from calibrate.fitting.gradient_descent import Floats, Objective, descend
 from edge.arrays import Array
-from edge.head import Head
+from edge.model.head import Head
 
 PULL: Final = 6.0
 """How hard the layer is pulled towards nothing: lambda.

@@ -9,15 +9,13 @@ from typing import Final
 
 import numpy as np
 
-from calibrate.adapter import fit_adapter
-from calibrate.descent import Floats, Objective, descend
-from calibrate.dimensions import fit_dimensions, has_dimensions
-from calibrate.examples import Examples, cross_entropy, take_shares
+from calibrate.fitting.adapter import fit_adapter
+from calibrate.fitting.dimensions import fit_dimensions, has_dimensions
+from calibrate.fitting.examples import Examples, cross_entropy, take_shares
+from calibrate.fitting.gradient_descent import Floats, Objective, descend
 from calibrate.takes import Normalisation, Take
 from edge.arrays import Array
-from edge.head import Head
-from edge.labels import EMOTIONS
-from edge.normaliser import (
+from edge.features.normaliser import (
     DECIBEL,
     BinStatistics,
     follow_levels,
@@ -26,6 +24,8 @@ from edge.normaliser import (
     initial_state,
     log_power,
 )
+from edge.labels import EMOTIONS
+from edge.model.head import Head
 
 STATISTICS_PRIOR_FRAMES: Final = 3000.0
 """Frames that the training set's bin statistics are worth: 30 s."""

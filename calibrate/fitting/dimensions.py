@@ -13,10 +13,10 @@ from typing import Final
 
 import numpy as np
 
-from calibrate.descent import Floats
-from calibrate.examples import Examples, cross_entropy
-from edge.head import Head
+from calibrate.fitting.examples import Examples, cross_entropy
+from calibrate.fitting.gradient_descent import Floats
 from edge.labels import DIMENSION_CLASSES
+from edge.model.head import Head
 
 INNER_LR: Final = 0.01
 """alpha, as in training."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrate.descent import Floats
+from calibrate.fitting.gradient_descent import Floats
 from calibrate.takes import Take
 from edge.arrays import Array
 from edge.labels import EMOTIONS, derived_ratings, dimension_class

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrate.examples import Integers
+from calibrate.fitting.examples import Integers
 from calibrate.takes import Take
 
 MOST_FOLDS: Final = 5

@@ -7,15 +7,15 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from calibrate.fit import CANDIDATES, Candidate
-from calibrate.judge import Judgement, judge
-from calibrate.scores import Answers, Scores
+from calibrate.fitting.candidates import CANDIDATES, Candidate
+from calibrate.fitting.model_selection import Judgement, judge
+from calibrate.fitting.scores import Answers, Scores
 from calibrate.takes import Take
 from edge.arrays import Array
-from edge.bundle import Bundle
 from edge.errors import UsageError
-from edge.profile import ADOPTED
-from edge.shell import quoted
+from edge.model.bundle import Bundle
+from edge.model.profile import ADOPTED
+from edge.system.shell import quoted
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrate.examples import examples
-from calibrate.fit import Candidate, candidates, speaker_normalisation
-from calibrate.folds import Folds, hold_out
-from calibrate.scores import Answers, Gain, Scores, gain, score
+from calibrate.fitting.candidates import Candidate, candidates, speaker_normalisation
+from calibrate.fitting.examples import examples
+from calibrate.fitting.folds import Folds, hold_out
+from calibrate.fitting.scores import Answers, Gain, Scores, gain, score
 from calibrate.takes import Normalisation, Take, listen
 from edge.arrays import Array
-from edge.bundle import Bundle
-from edge.frontend import filtered, power_spectrogram
-from edge.head import Head
+from edge.features.frontend import filtered, power_spectrogram
 from edge.labels import EMOTIONS
-from edge.profile import ADOPTED, REJECTED
+from edge.model.bundle import Bundle
+from edge.model.head import Head
+from edge.model.profile import ADOPTED, REJECTED
 
 if TYPE_CHECKING:
-    from edge.engine import Engine
+    from edge.inference.engine import Engine
 
 LEAST_GAIN: Final = 0.02
 """Nats of held-out log loss; less is not worth a profile."""

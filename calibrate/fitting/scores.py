@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrate.descent import Floats
-from calibrate.examples import Integers, take_shares
+from calibrate.fitting.examples import Integers, take_shares
+from calibrate.fitting.gradient_descent import Floats
 from edge.labels import EMOTIONS
 
 CALIBRATION_BINS: Final = 10

@@ -1,4 +1,4 @@
-"""How a calibration session sounded, as the recogniser hears it: what `edge.drift` measures from."""
+"""How a calibration session sounded to the recogniser: the reference of `edge.recognition.drift`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.drift import summed_up
 from edge.events import Drift
-from edge.profile import Reference
-from edge.recogniser import Recognizer
+from edge.model.profile import Reference
+from edge.recognition.drift import summed_up
+from edge.recognition.recognizer import Recognizer
 
 PAUSE_S: Final = 0.6
 """Between the takes of a session, when it is heard as one stream."""

@@ -12,10 +12,10 @@ from typing import Final
 
 import numpy as np
 
-from calibrate.descent import Floats
+from calibrate.fitting.gradient_descent import Floats
 from edge.arrays import Array
-from edge.frontend import FrontEnd, filtered, power_spectrogram
-from edge.normaliser import DECIBEL, frame_levels
+from edge.features.frontend import FrontEnd, filtered, power_spectrogram
+from edge.features.normaliser import DECIBEL, frame_levels
 
 UNLIKE: Final = 2.6
 """Strangeness above which a take is suspected.

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibrate.judge import Fitted, Judgement
+from calibrate.fitting.model_selection import Fitted, Judgement
 from calibrate.takes import Take
-from edge.profile import ADOPTED, Profile
-from edge.shell import quoted
+from edge.model.profile import ADOPTED, Profile
+from edge.system.shell import quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,8 +42,8 @@ def show(name: str, outcome: Outcome, out: Path | None) -> None:
         outcome: of the session.
         out: where the bundle of the tuned network goes.
     """
-    from calibrate.summary import conclusion, confusions, doubt, how_it_was_judged, score_table
-    from edge.drawing import plain_console
+    from calibrate.report.summary import conclusion, confusions, doubt, how_it_was_judged, score_table
+    from edge.output.terminal import plain_console
 
     judgement = outcome.fitted.judgement
     console = plain_console()
@@ -71,7 +71,7 @@ def _what_now(name: str, outcome: Outcome) -> str:
 
 def _show_tuned(console: Console, fitted: Judgement, tuned: Judgement, out: Path) -> None:
     """Print what the tuned network gives beside the profile, and what became of it."""
-    from calibrate.full import full_conclusion, full_table
+    from calibrate.fitting.full_finetune import full_conclusion, full_table
 
     console.print()
     console.print(full_table(fitted, tuned))

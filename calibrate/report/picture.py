@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from calibrate.figures import blank_figure, drawable
-from calibrate.folds import Folds
-from calibrate.judge import Judgement
-from calibrate.scores import Scores
-from calibrate.summary import change_of, how_it_was_judged
+from calibrate.fitting.folds import Folds
+from calibrate.fitting.model_selection import Judgement
+from calibrate.fitting.scores import Scores
+from calibrate.report.figures import blank_figure, drawable
+from calibrate.report.summary import change_of, how_it_was_judged
 from edge.errors import UsageError
-from edge.files import PRIVATE, replacing, require_writable
 from edge.labels import EMOTIONS
-from edge.outputs import require_free
+from edge.system.files import PRIVATE, replacing, require_writable
+from edge.system.outputs import require_free
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from calibrate.folds import Folds
-from calibrate.judge import Judgement
-from calibrate.scores import Gain, Scores
+from calibrate.fitting.folds import Folds
+from calibrate.fitting.model_selection import Judgement
+from calibrate.fitting.scores import Gain, Scores
 from calibrate.takes import Take
 from edge.labels import EMOTIONS
-from edge.sinks import printable
+from edge.output.sinks import printable
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -1,7 +1,7 @@
 """The conversation of a guided session: what each key and each block of sound leads to.
 
 No terminal and no device here: keys and sound come in, takes go to a folder, and
-`calibrate.screens` draws what there is. Time is the stream's own, counted in samples.
+`calibrate.session.views` draws what there is. Time is the stream's own, counted in samples.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from calibrate.quality import Quality, measure, refusal
-from calibrate.recording import Progress, Recorder
-from calibrate.scale import SCALES, rating_of
-from calibrate.session import Prompt, Session
+from calibrate.session.quality import Quality, measure, refusal
+from calibrate.session.recording import Progress, Recorder
+from calibrate.session.sam_scale import SCALES, rating_of
+from calibrate.session.session import Prompt, Session
 from calibrate.takes import Ratings
 from edge.arrays import SAMPLE_RATE, Array
-from edge.blocks import Block, DeviceNews
+from edge.audio.block import Block, DeviceNews
 from edge.errors import UsageError
-from edge.frontend import FrontEnd
-from edge.voice import SileroVoice, Voice
+from edge.features.frontend import FrontEnd
+from edge.features.silero_vad import SileroVoice, Voice
 
 RECENT_S: Final = 4.0
 """What the advice before the first take is about."""
@@ -92,7 +92,7 @@ class Player(Protocol):
 class Guide:
     """One conversation. Remembers `RECENT_S` of sound, and the take under way.
 
-    Public attributes are for `calibrate.screens` to read.
+    Public attributes are for `calibrate.session.views` to read.
     """
 
     def __init__(

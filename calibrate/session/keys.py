@@ -10,8 +10,8 @@ import select
 import sys
 from typing import Any, Final
 
-from edge import job_control
 from edge.errors import UsageError
+from edge.system import job_control
 
 NAMES: Final = {
     " ": "space",

@@ -6,10 +6,10 @@ import contextlib
 from typing import Any
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.devices import load_portaudio
+from edge.audio.devices import load_portaudio
+from edge.audio.portaudio_thread import ENDING_S, call
 from edge.errors import DeviceError
-from edge.portaudio_thread import ENDING_S, call
-from edge.standard_streams import quiet
+from edge.system.standard_streams import quiet
 
 
 class Loudspeaker:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.frontend import FrontEnd, filtered
-from edge.speech import SpeechGate
-from edge.voice import PIECE, SileroVoice, Voice
+from edge.features.frontend import FrontEnd, filtered
+from edge.features.silero_vad import PIECE, SileroVoice, Voice
+from edge.features.vad import SpeechGate
 
 PIECE_S: Final = PIECE / SAMPLE_RATE
 """Voice, level and noise are judged in pieces of 32 ms."""

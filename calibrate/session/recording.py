@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 
-from calibrate.quality import LONGEST_S
+from calibrate.session.quality import LONGEST_S
 from edge.arrays import SAMPLE_RATE, Array
-from edge.frontend import FrontEnd
-from edge.speech import SpeechDetector, SpeechGate
-from edge.voice import Voice
+from edge.features.frontend import FrontEnd
+from edge.features.silero_vad import Voice
+from edge.features.vad import SpeechDetector, SpeechGate
 
 GATE: Final = SpeechGate(leave_ms=1200)
 """A pause inside a sentence is shorter than the one that ends a take."""

@@ -50,4 +50,4 @@ def language_of_locale(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def _folder() -> Path:
-    return Path(str(resources.files("calibrate"))) / "languages"
+    return Path(str(resources.files("calibrate"))) / "session" / "languages"

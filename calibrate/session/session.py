@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from calibrate.sentences import sentences
+from calibrate.session.sentences import sentences
 from calibrate.takes import FEWEST_TAKES, Ratings
 from edge.labels import EMOTIONS
 

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from calibrate.sentences import MOST_TAKES, sentences
-from calibrate.session import Prompt, Recorded, Session, emotion_of
+from calibrate.session.sentences import MOST_TAKES, sentences
+from calibrate.session.session import Prompt, Recorded, Session, emotion_of
 from calibrate.takes import FEWEST_TAKES, Ratings, Take
 from edge.arrays import SAMPLE_RATE, Array
 from edge.errors import UsageError
-from edge.files import remove_leftovers, replacing, require_writable
 from edge.labels import DIMENSIONS, EMOTIONS, dimension_class
-from edge.profile import session_folder
+from edge.model.profile import session_folder
+from edge.system.files import remove_leftovers, replacing, require_writable
 
 SESSION_VERSION: Final = 1
 

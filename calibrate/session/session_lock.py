@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.errors import UsageError
-from edge.files import is_at, lock
-from edge.profile import session_folder
+from edge.model.profile import session_folder
+from edge.system.files import is_at, lock
 
 
 @contextlib.contextmanager

@@ -13,23 +13,23 @@ from typing import Final, Protocol
 
 import typer
 
-from calibrate.guide import Ending, Guide
-from calibrate.keys import END, Keys
-from calibrate.playback import Loudspeaker
-from calibrate.screens import frame, time_left, wrapped
-from calibrate.session import Session
-from calibrate.session_folder import SessionFolder
-from edge.blocks import Source
-from edge.devices import InputDevice, input_devices
-from edge.downmix import AUTO, Channel
-from edge.drawing import can_redraw, plain_console
+from calibrate.session.controller import Ending, Guide
+from calibrate.session.keys import END, Keys
+from calibrate.session.playback import Loudspeaker
+from calibrate.session.session import Session
+from calibrate.session.session_folder import SessionFolder
+from calibrate.session.views import frame, time_left, wrapped
+from edge.audio.block import Source
+from edge.audio.devices import InputDevice, input_devices
+from edge.audio.downmix import AUTO, Channel
+from edge.audio.sources import open_source
 from edge.errors import UsageError
-from edge.pipeline import Stopper
-from edge.profile import profile_path
-from edge.screen import Screen
-from edge.shell import quoted
-from edge.sinks import printable
-from edge.sources import open_source
+from edge.model.profile import profile_path
+from edge.output.screen import Screen
+from edge.output.sinks import printable
+from edge.output.terminal import can_redraw, plain_console
+from edge.recognition.pipeline import Stopper
+from edge.system.shell import quoted
 
 REDRAW_S: Final = 0.1
 """Shortest time between two frames."""
@@ -121,7 +121,7 @@ def hold(
     Args:
         session: how far the speaker has come.
         folder: where takes go.
-        spec: the microphone, as `edge.sources` names it; None to ask where there are several.
+        spec: the microphone, as `edge.audio.sources` names it; None to ask where there are several.
         channel: which channel of it to hear.
 
     Returns:

@@ -8,14 +8,14 @@ from typing import Final
 from rich.cells import cell_len
 from rich.text import Text
 
-from calibrate.guide import Guide, Stage
-from calibrate.quality import QUIETEST_DBFS, SOME_VOICE_S, setting
-from calibrate.recording import Progress
-from calibrate.scale import SCALES, drawn
-from edge.drawing import BAD, GOOD, WARN, Row, bar, ends, flow, meter, most_important, placed
+from calibrate.session.controller import Guide, Stage
+from calibrate.session.quality import QUIETEST_DBFS, SOME_VOICE_S, setting
+from calibrate.session.recording import Progress
+from calibrate.session.sam_scale import SCALES, drawn
 from edge.labels import EMOTIONS, derived_ratings
-from edge.monitor_state import CLIP_DBFS
-from edge.sinks import printable
+from edge.output.monitor_state import CLIP_DBFS
+from edge.output.sinks import printable
+from edge.output.terminal import BAD, GOOD, WARN, Row, bar, ends, flow, meter, most_important, placed
 
 MANNERS: Final = {
     "neutral": "plainly, as you would read out a timetable",

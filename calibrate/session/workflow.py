@@ -11,12 +11,12 @@ from typing import Final
 
 import typer
 
-from calibrate.sentences import MOST_TAKES, language_of_locale, sentences
-from calibrate.session import Session
-from calibrate.session_folder import SessionFolder, copy_takes, require_room
-from calibrate.studio import consents, hold, require_microphone, require_terminal
+from calibrate.session.sentences import MOST_TAKES, language_of_locale, sentences
+from calibrate.session.session import Session
+from calibrate.session.session_folder import SessionFolder, copy_takes, require_room
+from calibrate.session.terminal import consents, hold, require_microphone, require_terminal
 from calibrate.takes import Take
-from edge.downmix import AUTO, Channel
+from edge.audio.downmix import AUTO, Channel
 from edge.errors import UsageError
 
 DEFAULT_TAKES: Final = 2
@@ -36,7 +36,7 @@ class Wish:
     language: str | None = None
     """Of the sentences; None: as before, or the locale's."""
     device: str | None = None
-    """The microphone, as `edge.sources` names it; None: ask where there are several."""
+    """The microphone, as `edge.audio.sources` names it; None: ask where there are several."""
     resume: bool = False
     replace: bool = False
     keep_recordings: Path | None = None
@@ -49,7 +49,7 @@ class Wish:
     full: Path | None = None
     """Where the bundle of the whole network, tuned to the speaker, goes; None: it is not tuned."""
     channel: Channel = AUTO
-    """Which channel of the microphone to hear, as in `edge.downmix`."""
+    """Which channel of the microphone to hear, as in `edge.audio.downmix`."""
 
 
 class GuidedSession:

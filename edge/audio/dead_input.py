@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.blocks import NOTHING, Block, DeviceNews
-from edge.frontend import FrontEnd
+from edge.audio.block import NOTHING, Block, DeviceNews
+from edge.features.frontend import FrontEnd
 
 DEAD_AFTER_S: Final = 3.0
 """Of one value; speech and rooms are never so quiet."""

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edge.audio.portaudio_thread import call
 from edge.errors import DeviceError
-from edge.portaudio_thread import call
-from edge.standard_streams import quiet
+from edge.system.standard_streams import quiet
 
 TRIED_RATES: Final = (8_000, 16_000, 32_000, 44_100, 48_000, 96_000)
 """Hz."""

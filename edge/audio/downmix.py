@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.blocks import Caution
+from edge.audio.block import Caution
 from edge.errors import UsageError
 
 Channel = int | str

@@ -18,13 +18,13 @@ import numpy as np
 import soxr
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.blocks import Caution
-from edge.containers import logical_streams
-from edge.decoding import LEAST_LOSS_S, Recording, load_soundfile, reason
-from edge.downmix import AUTO, Channel, Downmix
+from edge.audio.block import Caution
+from edge.audio.downmix import AUTO, Channel, Downmix
 from edge.errors import SoundWarning, SourceError
-from edge.sections import LogicalStream
-from edge.shell import quoted
+from edge.file_formats.containers import logical_streams
+from edge.file_formats.decoding import LEAST_LOSS_S, Recording, load_soundfile, reason
+from edge.file_formats.sections import LogicalStream
+from edge.system.shell import quoted
 
 LOWEST_RATE: Final = 4_000
 """Hz; below this there is too little speech left to judge."""
@@ -241,7 +241,7 @@ def read_clip(path: str | Path, channel: Channel = AUTO, *, longest_s: float = m
 
     Args:
         path: the file.
-        channel: which channel to read, as in `edge.downmix`.
+        channel: which channel to read, as in `edge.audio.downmix`.
         longest_s: where to stop reading; the file is not checked any further.
 
     Raises:

@@ -8,15 +8,15 @@ from concurrent.futures import wait
 from typing import Any, Final
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio import HIGHEST_RATE, LOWEST_RATE, Intake
-from edge.blocks import NOTHING, Block, DeviceNews
-from edge.dead_input import watched
-from edge.devices import choose, find_again, load_portaudio, look_again
-from edge.downmix import AUTO, Channel, Downmix, require_channel
+from edge.audio.block import NOTHING, Block, DeviceNews
+from edge.audio.capture_buffer import Inbox, Piece, elapsed_s
+from edge.audio.dead_input import watched
+from edge.audio.devices import choose, find_again, load_portaudio, look_again
+from edge.audio.downmix import AUTO, Channel, Downmix, require_channel
+from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE, Intake
+from edge.audio.portaudio_thread import ENDING_S, call, submit
 from edge.errors import DeviceError
-from edge.inbox import Inbox, Piece, elapsed_s
-from edge.portaudio_thread import ENDING_S, call, submit
-from edge.standard_streams import quiet
+from edge.system.standard_streams import quiet
 
 DRIVER_BLOCK_S: Final = 0.02
 """Duration of what the driver is asked to deliver at once."""
@@ -59,7 +59,7 @@ class Microphone:
             buffer_s: sound that may wait to be taken, > 0.
             stall_s: silence from the driver (not from the room) that means the device is gone, > 0.
             reconnect: take the device up again when it returns; otherwise its loss is an error.
-            channel: which channel to hear, as in `edge.downmix`.
+            channel: which channel to hear, as in `edge.audio.downmix`.
             portaudio: an object with what is used of the sounddevice module, which is the default.
             clock: seconds, never going back, counting the time that the machine slept.
         """

@@ -7,11 +7,19 @@ from typing import Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.blocks import Caution
-from edge.downmix import require_channels
+from edge.audio.block import Caution
+from edge.audio.downmix import require_channels
 from edge.errors import SourceError
-from edge.sample_format import SampleFormatCheck
-from edge.signatures import LONGEST_BEGINNING, MEDIA, NETWORK, OTHER, READABLE, Signature, recognised
+from edge.file_formats.sample_format import SampleFormatCheck
+from edge.file_formats.signatures import (
+    LONGEST_BEGINNING,
+    MEDIA,
+    NETWORK,
+    OTHER,
+    READABLE,
+    Signature,
+    recognised,
+)
 
 FULL_SCALE: Final = 32_768.0
 """The magnitude of s16le that is 1.0."""

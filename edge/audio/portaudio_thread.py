@@ -15,8 +15,8 @@ from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
-from edge import signals
 from edge.errors import DeviceError
+from edge.system import signals
 
 T = TypeVar("T")
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio import BLOCK_S, HIGHEST_RATE, LOWEST_RATE, Intake, SoundFile
-from edge.blocks import NOTHING, Block, Caution, Source
-from edge.dead_input import watched
-from edge.downmix import AUTO, Channel, Downmix, require_channel, require_channels
+from edge.audio.block import NOTHING, Block, Caution, Source
+from edge.audio.dead_input import watched
+from edge.audio.downmix import AUTO, Channel, Downmix, require_channel, require_channels
+from edge.audio.ingest import BLOCK_S, HIGHEST_RATE, LOWEST_RATE, Intake, SoundFile
+from edge.audio.microphone import Microphone
+from edge.audio.pcm_decoder import RawSound
 from edge.errors import SourceError, UsageError
-from edge.microphone import Microphone
-from edge.raw_sound import RawSound
-from edge.signatures import READABLE
+from edge.file_formats.signatures import READABLE
 
 
 def open_source(
@@ -38,7 +38,7 @@ def open_source(
         rate: Hz of what comes on stdin; a file and a device state their own.
         channels: of what comes on stdin, interleaved.
         paced: deliver a file or the demo at the pace of real time. A microphone and a pipe set their own.
-        channel: which channel to hear, as in `edge.downmix`.
+        channel: which channel to hear, as in `edge.audio.downmix`.
 
     Raises:
         UsageError: the word or the rate cannot be meant.
@@ -78,7 +78,7 @@ class FileSource:
         Args:
             path: the file.
             paced: deliver each block when its last sample would have been spoken.
-            channel: which channel to hear, as in `edge.downmix`.
+            channel: which channel to hear, as in `edge.audio.downmix`.
             clock: seconds, never going back; arrivals are in its terms.
             sleep: wait for so many seconds, > 0.
         """
@@ -90,7 +90,7 @@ class FileSource:
         self.live = paced
 
     def __enter__(self) -> FileSource:
-        """Open the file; see `edge.audio.SoundFile` for what is refused.
+        """Open the file; see `edge.audio.ingest.SoundFile` for what is refused.
 
         Raises:
             UsageError: it does not have the channel.
@@ -182,7 +182,7 @@ class StdinSource:
             rate: Hz of the sound, `LOWEST_RATE` to `HIGHEST_RATE`; a pipe cannot say.
             stream: where to read, with `read1`; standard input by default.
             channels: interleaved, 1 to `MOST_CHANNELS`; a pipe cannot say.
-            channel: which of them to hear, as in `edge.downmix`.
+            channel: which of them to hear, as in `edge.audio.downmix`.
 
         Raises:
             UsageError: nobody records speech at this rate, or there is no such channel.

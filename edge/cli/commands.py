@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from edge.cli.listen import convert, monitor, run, serve
+from edge.cli.machine import benchmark, build_engine, devices, doctor, verify
+from edge.cli.profiles import profiles
 from edge.errors import MmtlError, UsageError
-from edge.listen_commands import convert, monitor, run, serve
-from edge.machine_commands import benchmark, build_engine, devices, doctor, verify
-from edge.profile_commands import profiles
 
 COMMAND_GROUP = "mmtl.commands"
 """Entry points of commands that live outside `edge`; each names a function for typer."""
@@ -117,7 +117,7 @@ def _described_misuse(error: Any) -> str:
 
 
 def _describe_default_bundle() -> None:
-    from edge.bundle import default_bundle, read_manifest
+    from edge.model.bundle import default_bundle, read_manifest
 
     manifest = read_manifest(default_bundle())
     typer.echo(f"model {manifest.name}: weights under {manifest.licence}")

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.errors import UsageError
-from edge.options import (
+from edge.cli.options import (
     Anonymous,
     Append,
     BundleFolder,
@@ -33,11 +32,12 @@ from edge.options import (
     Step,
     Strict,
 )
+from edge.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge.outputs import Existing
-    from edge.recogniser import Recognizer
-    from edge.sinks import Sink
+    from edge.output.sinks import Sink
+    from edge.recognition.recognizer import Recognizer
+    from edge.system.outputs import Existing
 
 
 def monitor(
@@ -56,11 +56,11 @@ def monitor(
     anonymous: Anonymous = False,
 ) -> None:
     """Watch a microphone, a file or the demo live in the terminal. Ctrl-C ends it."""
-    from edge.downmix import parse_channel
-    from edge.outputs import existing_by
-    from edge.pipeline import listen
-    from edge.sinks import JsonLines
-    from edge.sources import open_source
+    from edge.audio.downmix import parse_channel
+    from edge.audio.sources import open_source
+    from edge.output.sinks import JsonLines
+    from edge.recognition.pipeline import listen
+    from edge.system.outputs import existing_by
 
     existing = existing_by(replace=replace, append=append)
     heard = parse_channel(channel)
@@ -83,9 +83,9 @@ def _shown(*, alone: bool) -> Sink:
     Args:
         alone: whether the events go nowhere else, and nothing is left to do when their reader has gone.
     """
-    from edge.drawing import can_redraw, plain_console
-    from edge.monitor import LiveMonitor
-    from edge.sinks import PlainLines, say
+    from edge.output.monitor import LiveMonitor
+    from edge.output.sinks import PlainLines, say
+    from edge.output.terminal import can_redraw, plain_console
 
     console = plain_console(stderr=True)
     if can_redraw(console):
@@ -115,10 +115,10 @@ def run(
     mqtt_names: MqttNames = False,
 ) -> None:
     """Recognise without a screen: events as JSON Lines, rows or messages, or a readable line each."""
-    from edge.downmix import parse_channel
-    from edge.outputs import existing_by
-    from edge.pipeline import listen
-    from edge.sources import open_source
+    from edge.audio.downmix import parse_channel
+    from edge.audio.sources import open_source
+    from edge.recognition.pipeline import listen
+    from edge.system.outputs import existing_by
 
     existing = existing_by(replace=replace, append=append)
     targets = _Targets(jsonl, csv, mqtt, mqtt_ca, existing, anonymous, mqtt_names)
@@ -129,8 +129,8 @@ def run(
     opened = itertools.chain(_provider_note(provider), targets.sinks(recogniser))
     with contextlib.closing(recogniser.engine), _closed_after(opened) as sinks:
         if "NOTIFY_SOCKET" in os.environ:  # a service: systemd waits until the engine is warm
-            from edge.readiness import ServiceManager
-            from edge.sinks import say
+            from edge.output.sinks import say
+            from edge.output.systemd import ServiceManager
 
             recogniser.warm_up()
             sinks.append(ServiceManager(report=say))
@@ -179,16 +179,16 @@ def serve(
     With --client-profiles it may first send {"profile": "NAME"} too. With --token-file it must first send
     {"token": "..."}, or ask for /?token=..., or send the header "Authorization: Bearer ...".
     """
-    from edge.access import caution, load_access, parse_address, require_protected
-    from edge.bundle import default_bundle, load_bundle
-    from edge.client_session import Service
-    from edge.downmix import parse_channel
-    from edge.ear import kept_for_clients, shared_engines
-    from edge.profile import find_profile, load_profile
-    from edge.rate_limits import Limits
-    from edge.recogniser import Settings
-    from edge.server import serve as serve_clients
-    from edge.sinks import say
+    from edge.audio.downmix import parse_channel
+    from edge.model.bundle import default_bundle, load_bundle
+    from edge.model.profile import find_profile, load_profile
+    from edge.output.sinks import say
+    from edge.recognition.recognizer import Settings
+    from edge.server.access import caution, load_access, parse_address, require_protected
+    from edge.server.client_session import Service
+    from edge.server.client_stream import kept_for_clients, shared_engines
+    from edge.server.rate_limits import Limits
+    from edge.server.server import serve as serve_clients
 
     addresses = {"tcp": tcp, "websocket": websocket}
     listen = {kind: parse_address(text) for kind, text in addresses.items() if text is not None}
@@ -226,9 +226,9 @@ def convert(
     ] = None,
 ) -> None:
     """Turn a log of events into a table, segments or subtitles."""
-    from edge.convert import converted, lines_of
-    from edge.outputs import require_apart, write_whole
-    from edge.sinks import say, write_text
+    from edge.output.convert import converted, lines_of
+    from edge.output.sinks import say, write_text
+    from edge.system.outputs import require_apart, write_whole
 
     require_apart({"--out" if out else "stdout": out or "-"}, [events])
     name = "stdin" if events == "-" else events
@@ -240,8 +240,8 @@ def convert(
 
 
 def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms: int) -> Recognizer:
-    from edge.profile import find_profile
-    from edge.recogniser import Recognizer, Settings
+    from edge.model.profile import find_profile
+    from edge.recognition.recognizer import Recognizer, Settings
 
     return Recognizer.load(
         bundle,
@@ -253,7 +253,7 @@ def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms
 
 def _provider_note(asked: str) -> list[Sink]:
     """Return what tells those who left the choice to us what was chosen, and why."""
-    from edge.sinks import ProviderNote, say
+    from edge.output.sinks import ProviderNote, say
 
     return [ProviderNote(say)] if asked == "auto" else []
 
@@ -283,7 +283,7 @@ class _Targets:
 
     def sinks(self, recogniser: Recognizer) -> Iterator[Sink]:
         """Open them one by one."""
-        from edge.sinks import CsvRows, JsonLines, PlainLines, WarningNote, say, standard_output
+        from edge.output.sinks import CsvRows, JsonLines, PlainLines, WarningNote, say, standard_output
 
         def shown(sink: Sink) -> Sink:
             return _without_names(sink, recogniser) if self.anonymous else sink
@@ -301,7 +301,7 @@ class _Targets:
 
     def _readable(self) -> bool:
         """Whether readable lines go to stdout: if nothing else does, and if somebody can get them."""
-        from edge.outputs import is_stdout
+        from edge.system.outputs import is_stdout
 
         if is_stdout(self.jsonl) or is_stdout(self.csv):
             return False
@@ -312,8 +312,8 @@ class _Targets:
         return bool(self.jsonl or self.csv or self.mqtt)
 
     def _publisher(self, address: str, recogniser: Recognizer) -> Sink:
-        from edge.mqtt import Mqtt, parse_target
-        from edge.sinks import say
+        from edge.output.mqtt import Mqtt, parse_target
+        from edge.output.sinks import say
 
         target = parse_target(address, authority=self.mqtt_ca, environment=os.environ)
         publisher = Mqtt(target, report=say)
@@ -328,10 +328,10 @@ def _require_apart(
     authority: Path | None = None,
 ) -> None:
     """Refuse outputs that would overwrite what a run reads, or each other."""
-    from edge.bundle import default_bundle
-    from edge.outputs import require_apart
-    from edge.profile import find_profile
-    from edge.sources import demo_clip
+    from edge.audio.sources import demo_clip
+    from edge.model.bundle import default_bundle
+    from edge.model.profile import find_profile
+    from edge.system.outputs import require_apart
 
     device = source.partition(":")[0] == "mic"
     sound = None if device else demo_clip() if source == "demo" else source
@@ -340,7 +340,7 @@ def _require_apart(
 
 
 def _without_names(sink: Sink, recogniser: Recognizer) -> Sink:
-    from edge.anonymous import AnonymousSink
+    from edge.output.anonymous import AnonymousSink
 
     return AnonymousSink(sink, speaker_bundle="speaker" in recogniser.bundle.manifest.training)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.options import ChannelName, NamedBundle, ProfileName, Step
+from edge.cli.options import ChannelName, NamedBundle, ProfileName, Step
 
 if TYPE_CHECKING:
-    from edge.bundle import Bundle
+    from edge.model.bundle import Bundle
 
 
 def verify(
@@ -22,12 +22,12 @@ def verify(
     channel: ChannelName = "auto",
 ) -> None:
     """Check that a stream of random blocks says what the whole-window graph says of the whole file."""
-    from edge.audio import read_clip
-    from edge.downmix import parse_channel
+    from edge.audio.downmix import parse_channel
+    from edge.audio.ingest import read_clip
+    from edge.audio.sources import demo_clip
+    from edge.diagnostics.verification import verify as compare
     from edge.errors import VerificationError
-    from edge.progress import progress_bar
-    from edge.sources import demo_clip
-    from edge.verification import verify as compare
+    from edge.output.progress import progress_bar
 
     chosen = parse_channel(channel)
     model, samples = _bundle(bundle), read_clip(demo_clip() if str(file) == "demo" else file, chosen)
@@ -60,8 +60,8 @@ def benchmark(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Measure what the recogniser costs on this machine, and against running the whole window again."""
-    from edge.benchmarking import benchmark as measure
-    from edge.progress import progress_bar
+    from edge.diagnostics.benchmark import benchmark as measure
+    from edge.output.progress import progress_bar
 
     with progress_bar("measuring") as progress:
         figures = measure(_bundle(bundle), seconds=seconds, progress=progress)
@@ -70,7 +70,7 @@ def benchmark(
 
         typer.echo(json.dumps(figures.described(), indent=2))
     else:
-        from edge.benchmarking import table
+        from edge.diagnostics.benchmark import table
 
         typer.echo(table(figures))
 
@@ -93,11 +93,11 @@ def build_engine(
 
     Not yet run on a GPU.
     """
-    from edge.engine_choice import build_engine as build
-    from edge.engine_choice import this_machine
-    from edge.plan import Wanted
-    from edge.progress import progress_bar
-    from edge.sinks import say
+    from edge.engine_builder.selection import build_engine as build
+    from edge.engine_builder.selection import this_machine
+    from edge.gpu.plan import Wanted
+    from edge.output.progress import progress_bar
+    from edge.output.sinks import say
 
     model, machine, wanted = _bundle(bundle), this_machine(), Wanted(precision, batch)
     with progress_bar("building the engine") as progress:
@@ -113,9 +113,9 @@ def devices() -> None:
     """List the microphones: number, name, host API, channels and the rates that really open."""
     from rich.table import Column, Table
 
-    from edge.devices import input_devices
-    from edge.drawing import plain_console
-    from edge.sinks import printable
+    from edge.audio.devices import input_devices
+    from edge.output.sinks import printable
+    from edge.output.terminal import plain_console
 
     found = input_devices()
     if not found:
@@ -147,11 +147,11 @@ def doctor(
 
     The exit code is that of the first problem: 3 sound, 4 model or profile, 5 engine; 0 if there is none.
     """
-    from edge.bundle import default_bundle
-    from edge.checks import Patient
-    from edge.doctor import described, examine, exit_code, lines
-    from edge.sinks import write_text
-    from edge.symptoms import System
+    from edge.diagnostics.checks import Patient
+    from edge.diagnostics.doctor import described, examine, exit_code, lines
+    from edge.diagnostics.probes import System
+    from edge.model.bundle import default_bundle
+    from edge.output.sinks import write_text
 
     folder = default_bundle() if bundle == "default" else Path(bundle)
     shown, counted = itertools.tee(examine(Patient(System(), folder, profile)))
@@ -166,6 +166,6 @@ def doctor(
 
 
 def _bundle(name: str) -> Bundle:
-    from edge.bundle import default_bundle, load_bundle
+    from edge.model.bundle import default_bundle, load_bundle
 
     return load_bundle(default_bundle() if name == "default" else Path(name))

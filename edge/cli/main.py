@@ -33,7 +33,7 @@ def main() -> None:
         SystemExit: with any code but 0.
     """
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
-    from edge import signals, standard_streams
+    from edge.system import signals, standard_streams
 
     standard_streams.secure()
     code = _run()
@@ -51,7 +51,7 @@ def _run() -> int:
 
 
 def _explained() -> int:
-    from edge import signals
+    from edge.system import signals
 
     try:
         return _dispatch()
@@ -70,9 +70,9 @@ def _failure(error: Exception) -> int:
 def _dispatch() -> int:
     import warnings
 
-    from edge import signals
-    from edge.commands import dispatch
-    from edge.sinks import ReaderGone, show_warning
+    from edge.cli.commands import dispatch
+    from edge.output.sinks import ReaderGone, show_warning
+    from edge.system import signals
 
     warnings.showwarning = show_warning
     signals.hide_dropped_interrupts()
@@ -93,7 +93,7 @@ def _stopped(interrupt: KeyboardInterrupt) -> int:
     Ctrl-C is the user's own wish, so its code is 0; SIGTERM and SIGHUP may reach a script that would
     take 0 for success.
     """
-    from edge import signals
+    from edge.system import signals
 
     signals.catch(interrupt)
     command = sys.argv[1] if len(sys.argv) > 1 else "--help"
@@ -109,8 +109,8 @@ def _stdout_failure() -> int | None:
 
     A pipe whose reader has gone (`| head`) is no failure: like other programs, this one stops in silence.
     """
-    from edge.sinks import unwritable
-    from edge.standard_streams import silence
+    from edge.output.sinks import unwritable
+    from edge.system.standard_streams import silence
 
     try:
         if sys.stdout is not None:
@@ -139,7 +139,7 @@ def _failed_unexpectedly(error: Exception) -> int:
 
 
 def _failed(message: str, exit_code: int) -> int:
-    from edge.sinks import say
+    from edge.output.sinks import say
 
     say(message)
     return exit_code

@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from edge.bundle import Bundle
 from edge.errors import ProfileError
-from edge.profile import Profile, read_profile
-from edge.profile_names import name_of
-from edge.sinks import printable
+from edge.model.bundle import Bundle
+from edge.model.profile import Profile, read_profile
+from edge.model.profile_names import name_of
+from edge.output.sinks import printable
 
 
 def listing(paths: Sequence[Path], bundle: Bundle) -> str:

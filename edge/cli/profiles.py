@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.options import BundleFolder
-from edge.shell import quoted
+from edge.cli.options import BundleFolder
+from edge.system.shell import quoted
 
 if TYPE_CHECKING:
-    from edge.bundle import Bundle
+    from edge.model.bundle import Bundle
 
 profiles = typer.Typer(no_args_is_help=True, help="Look after speakers' profiles.")
 
@@ -21,8 +21,8 @@ Overwrite = Annotated[bool, typer.Option("--replace", help="Overwrite what there
 @profiles.command("list")
 def list_profiles(bundle: BundleFolder = None) -> None:
     """List the profiles kept on this device: name, verdict, when made, for which model."""
-    from edge.profile import kept_profiles
-    from edge.profile_text import listing
+    from edge.cli.profile_text import listing
+    from edge.model.profile import kept_profiles
 
     paths = kept_profiles()
     typer.echo(listing(paths, _model(bundle)) if paths else "No profiles yet: mmtl calibrate makes one.")
@@ -37,8 +37,8 @@ def show_profile(
     """Print what is known of a profile, as JSON."""
     import json
 
-    from edge.profile import find_profile, read_profile
-    from edge.profile_text import as_json, as_text
+    from edge.cli.profile_text import as_json, as_text
+    from edge.model.profile import find_profile, read_profile
 
     kept = read_profile(find_profile(name))
     typer.echo(as_text(kept, _model(bundle)) if text else json.dumps(as_json(kept), indent=2))
@@ -47,7 +47,7 @@ def show_profile(
 @profiles.command("delete")
 def delete_profile(name: Annotated[str, typer.Argument(help="Name of the speaker.")]) -> None:
     """Delete a profile for good, and what an unfinished session of that name has recorded."""
-    from edge.profile_files import delete_profile as delete
+    from edge.model.profile_store import delete_profile as delete
 
     deleted = delete(name)
     if deleted.profile:
@@ -63,7 +63,7 @@ def export_profile(
     overwrite: Overwrite = False,
 ) -> None:
     """Copy a profile to a file, to keep it or to take it to another device with the same model."""
-    from edge.profile_files import export_profile as export
+    from edge.model.profile_store import export_profile as export
 
     export(name, file, overwrite=overwrite)
     command = f"mmtl profile import {quoted(file.name)} --name {quoted(name)}"
@@ -78,8 +78,8 @@ def import_profile(
     bundle: BundleFolder = None,
 ) -> None:
     """Keep the profile in a file on this device; refused if it was made for another model."""
-    from edge.profile import ADOPTED
-    from edge.profile_files import import_profile as take_in
+    from edge.model.profile import ADOPTED
+    from edge.model.profile_store import import_profile as take_in
 
     kept = take_in(file, _model(bundle), name=name, overwrite=overwrite)
     if kept.verdict == ADOPTED:
@@ -89,6 +89,6 @@ def import_profile(
 
 
 def _model(folder: Path | None) -> Bundle:
-    from edge.bundle import default_bundle, load_bundle
+    from edge.model.bundle import default_bundle, load_bundle
 
     return load_bundle(folder or default_bundle())

@@ -20,17 +20,17 @@ from typing import Any, Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import Bundle
-from edge.engine import WindowEngine
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
 from edge.events import Window
-from edge.frontend import filtered, power_spectrogram
-from edge.long_term_spectrum import SPECTRUM_SIZE
-from edge.normaliser import Normaliser
-from edge.profile import ADOPTED, Profile, Reference
-from edge.recogniser import STAGES, Recognizer, Settings
-from edge.sources import demo_clip
-from edge.speech import SpeechDetector, SpeechGate
+from edge.features.frontend import filtered, power_spectrogram
+from edge.features.long_term_spectrum import SPECTRUM_SIZE
+from edge.features.normaliser import Normaliser
+from edge.features.vad import SpeechDetector, SpeechGate
+from edge.inference.engine import WindowEngine
+from edge.model.bundle import Bundle
+from edge.model.profile import ADOPTED, Profile, Reference
+from edge.recognition.recognizer import STAGES, Recognizer, Settings
 
 STEP_MS: Final = 80
 """The shortest step: what a block of sound costs at most."""
@@ -44,13 +44,13 @@ RANKS: Final = (50, 95, 99)
 START_REPEATS: Final = 3
 START_LIMIT_S: Final = 120.0
 
-PROGRAM: Final = "from edge.cli import main; main()"
+PROGRAM: Final = "from edge.cli.main import main; main()"
 FIRST_WINDOW: Final = """
 import sys
 from pathlib import Path
 import numpy as np
-from edge.bundle import load_bundle
-from edge.recogniser import Recognizer
+from edge.model.bundle import load_bundle
+from edge.recognition.recognizer import Recognizer
 recogniser = Recognizer(load_bundle(Path(sys.argv[1])), provider="cpu")
 assert recogniser.feed(np.zeros(48_000, np.float32)), "no window came"
 """
@@ -345,7 +345,7 @@ def start_s(*arguments: str) -> float:
             [sys.executable, *arguments],
             check=True,
             stdout=subprocess.DEVNULL,
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             timeout=START_LIMIT_S,
             start_new_session=True,  # Ctrl-C is for us, who end it
         )

@@ -1,6 +1,6 @@
 """Is the machine, its sound and the model fit to be used? One small function a check; none raises or hangs.
 
-What only a GPU needs is checked in `edge.engine_checks`; `edge.doctor` calls them all.
+What only a GPU needs is checked in `edge.diagnostics.gpu_checks`; `edge.diagnostics.doctor` calls them all.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from edge.bundle import Bundle, load_bundle
+from edge.diagnostics.probes import Answer, System, explained
 from edge.errors import BundleError, ModelError, ProfileError, UsageError
-from edge.plan import plan_folder
-from edge.profile import find_profile, kept_profiles, load_profile, profiles_folder, read_profile
-from edge.profile_names import name_of
-from edge.symptoms import Answer, System, explained
+from edge.gpu.plan import plan_folder
+from edge.model.bundle import Bundle, load_bundle
+from edge.model.profile import find_profile, kept_profiles, load_profile, profiles_folder, read_profile
+from edge.model.profile_names import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from edge import checks, engine_checks
-from edge.checks import Check, Patient, failed
+from edge.diagnostics import checks
+from edge.diagnostics import gpu_checks as engine_checks
+from edge.diagnostics.checks import Check, Patient, failed
+from edge.diagnostics.probes import explained, shortened
 from edge.errors import EngineError, MmtlError, ModelError, SourceError
-from edge.sinks import printable
-from edge.symptoms import explained, shortened
+from edge.output.sinks import printable
 
 SCHEMA_VERSION: Final = 1
 """Of the JSON: raised when a key is renamed or removed."""

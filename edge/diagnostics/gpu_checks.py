@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from edge.bundle import Bundle
-from edge.checks import Check, Patient, Verdict, failed
-from edge.driver import Gpu
-from edge.plan import StalePlanError, Target, Wanted, find_plan, open_plan
-from edge.shell import quoted
-from edge.symptoms import copies_of, installed
+from edge.diagnostics.checks import Check, Patient, Verdict, failed
+from edge.diagnostics.probes import copies_of, installed
+from edge.gpu.plan import StalePlanError, Target, Wanted, find_plan, open_plan
+from edge.gpu.probe import Gpu
+from edge.model.bundle import Bundle
+from edge.system.shell import quoted
 
 TENSORRT_PARTS: Final = r"tensorrt(?:_cu\d+)?(?:_bindings|_libs)?"
 """Names under which TensorRT is installed for Python."""

@@ -32,7 +32,7 @@ _SETTLING_S: Final = 0.5
 """Of a recording, in which a driver begins and a resampler makes a step of what is constant."""
 _CHILD: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from edge.symptoms import answer; answer(*sys.argv[2:])"
+    "from edge.diagnostics.probes import answer; answer(*sys.argv[2:])"
 )
 
 
@@ -127,7 +127,7 @@ def shortened(text: object) -> str:
 
 
 def _sound() -> Answer:
-    from edge.devices import input_devices, load_portaudio
+    from edge.audio.devices import input_devices, load_portaudio
 
     portaudio = load_portaudio()
     return {
@@ -142,8 +142,8 @@ def _recording() -> Answer:
     import numpy as np
 
     from edge.arrays import SAMPLE_RATE
-    from edge.dead_input import FLAT
-    from edge.microphone import Microphone
+    from edge.audio.dead_input import FLAT
+    from edge.audio.microphone import Microphone
 
     heard_s = 0.0
     with Microphone(reconnect=False) as microphone:
@@ -159,7 +159,7 @@ def _recording() -> Answer:
 def _voice() -> Answer:
     import numpy as np
 
-    from edge.voice import PIECE, SileroVoice
+    from edge.features.silero_vad import PIECE, SileroVoice
 
     return {"silence": SileroVoice()(np.zeros(PIECE, np.float32))}
 
@@ -171,13 +171,13 @@ def _onnxruntime() -> Answer:
 
 
 def _gpu() -> Answer:
-    from edge.driver import probe
+    from edge.gpu.probe import probe
 
     return {"gpus": [asdict(gpu) for gpu in probe()]}
 
 
 def _tensorrt() -> Answer:
-    from edge.tensorrt_errors import tensorrt_module
+    from edge.gpu.errors import tensorrt_module
 
     trt = tensorrt_module()
     return {"version": str(trt.__version__), "file": str(trt.__file__)}
@@ -193,8 +193,8 @@ def _pycuda() -> Answer:
 
 
 def _provider(folder: str) -> Answer:
-    from edge.bundle import load_bundle
-    from edge.provider import open_engine
+    from edge.inference.provider import open_engine
+    from edge.model.bundle import load_bundle
 
     engine = open_engine(load_bundle(Path(folder)))
     return {"provider": engine.provider, "reason": engine.reason}

@@ -9,13 +9,13 @@ from typing import Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.bundle import Bundle
-from edge.engine import WindowEngine
 from edge.errors import UsageError
 from edge.events import Event, Window
-from edge.frontend import FrontEnd, filtered, power_spectrogram
-from edge.normaliser import Normaliser
-from edge.recogniser import Recognizer, Settings
+from edge.features.frontend import FrontEnd, filtered, power_spectrogram
+from edge.features.normaliser import Normaliser
+from edge.inference.engine import WindowEngine
+from edge.model.bundle import Bundle
+from edge.recognition.recognizer import Recognizer, Settings
 
 TOLERANCE: Final = 1e-4
 """Largest difference of a probability that passes."""

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.errors import EngineError, MmtlError
-from edge.futures import interruptible_result
-from edge.plan import write_whole
-from edge.tensorrt_errors import error_log, explained
+from edge.gpu.errors import error_log, explained
+from edge.gpu.plan import write_whole
+from edge.system.futures import interruptible_result
 
 Progress = Callable[[float], None]
 """Takes the share that is done, 0 to 1."""
@@ -49,7 +49,7 @@ class Recipe:
 def build_plan(
     trt: Any, recipe: Recipe, progress: Progress = lambda _: None, say: Say = lambda _: None
 ) -> bytes:
-    """Build a plan. Ask `edge.driver.probe` first.
+    """Build a plan. Ask `edge.gpu.probe.probe` first.
 
     TensorRT works in a thread of its own, so that Ctrl-C is heard: it then ends at its next step. The
     timing cache is kept even so.

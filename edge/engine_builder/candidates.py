@@ -12,10 +12,10 @@ import numpy as np
 
 from edge.arrays import Array
 from edge.bounds import UNREADABLE, build, one_line, read_tensors, tensor, within
-from edge.bundle import GOLDEN, WINDOW, Bundle, engine_graph
-from edge.engine import WindowEngine
 from edge.errors import BundleError, UsageError, VerificationError
-from edge.frontend import filtered, power_spectrogram
+from edge.features.frontend import filtered, power_spectrogram
+from edge.inference.engine import WindowEngine
+from edge.model.bundle import GOLDEN, WINDOW, Bundle, engine_graph
 
 PRECISIONS: Final = ("fp32", "fp16")
 RECURRENCES: Final = ("lstm", "unrolled")
@@ -141,9 +141,9 @@ def largest_difference(found: Sequence[Array], expected: Sequence[Array]) -> flo
 
 def _demo_windows(bundle: Bundle) -> Array:
     """Cut the demo clip into (B, T, F) normalised windows, each half a second after the one before."""
-    from edge.audio import read_clip
-    from edge.normaliser import Normaliser
-    from edge.sources import demo_clip
+    from edge.audio.ingest import read_clip
+    from edge.audio.sources import demo_clip
+    from edge.features.normaliser import Normaliser
 
     front_end = bundle.manifest.front_end
     normaliser = Normaliser(bundle.manifest.levels, bundle.statistics)

@@ -19,14 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.bundle import Bundle
-from edge.cuda import pycuda_driver
-from edge.driver import Gpu, probe
-from edge.engine_build import Progress, Recipe, Say, build_plan
-from edge.engine_candidates import Candidate, Reference, candidates, largest_difference, reference_of
+from edge.engine_builder.build import Progress, Recipe, Say, build_plan
+from edge.engine_builder.candidates import Candidate, Reference, candidates, largest_difference, reference_of
 from edge.errors import EngineError, UsageError, VerificationError
-from edge.files import remove_leftovers
-from edge.plan import (
+from edge.gpu.cuda import pycuda_driver
+from edge.gpu.errors import tensorrt_module
+from edge.gpu.plan import (
     Fingerprint,
     Plan,
     Target,
@@ -38,7 +36,9 @@ from edge.plan import (
     stale,
     write_plan,
 )
-from edge.tensorrt_errors import tensorrt_module
+from edge.gpu.probe import Gpu, probe
+from edge.model.bundle import Bundle
+from edge.system.files import remove_leftovers
 
 _WORKSPACE_BYTES: Final = 2**30
 _ROOM_BYTES: Final = 64 * 2**20
@@ -109,7 +109,7 @@ def this_machine() -> Machine:
     gpu = probe()[0]
     trt = tensorrt_module()
     pycuda_driver()  # asked now: to learn after minutes of building that nothing can be compared is too late
-    from edge.tensorrt_session import TensorrtSession
+    from edge.gpu.session import TensorrtSession
 
     return Machine(gpu, trt, TensorrtSession)
 
@@ -130,7 +130,7 @@ def build_engine(
         bundle: a checked bundle.
         wanted: precision and batch.
         machine: what to build with.
-        folder: of the plans; where `edge.plan.plan_folder` says, if not given.
+        folder: of the plans; where `edge.gpu.plan.plan_folder` says, if not given.
         force: build even if it holds.
         say: told, in a line each, why it is built and what became of each candidate.
         progress: told the share that is done.

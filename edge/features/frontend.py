@@ -13,8 +13,8 @@ import numpy as np
 
 from edge.arrays import SAMPLE_RATE, Array
 from edge.bounds import within
-from edge.history import History
-from edge.input_filter import InputFilter
+from edge.features.input_filter import InputFilter
+from edge.stream_buffer import History
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The long-term average spectrum of a window: the colour of a voice, beside what the network hears in it.
 
 The network was taught to hear all speakers alike, so it drops colour that tells one person's emotions
-apart. Only a speaker's own head reads it: see `calibrate.adapter`.
+apart. Only a speaker's own head reads it: see `calibrate.fitting.adapter`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.frontend import FrontEnd
+from edge.features.frontend import FrontEnd
 
 BANDS: Final = 17
 """Third octaves from 100 Hz to 4 kHz, the front-end's last bin: 1000 Hz * 2^(k / 3), k = -10 to 6."""

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.history import History
-from edge.voice import PIECE, SileroVoice, Voice
+from edge.features.silero_vad import PIECE, SileroVoice, Voice
+from edge.stream_buffer import History
 
 
 @dataclass(frozen=True)

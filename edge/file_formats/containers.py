@@ -17,9 +17,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from edge.mpeg import mpeg_stream
-from edge.ogg import ogg_stream
-from edge.sections import FILE_BEGINNING, LONGEST_MARKER, LogicalStream, Piece, SectionReader, read_at
+from edge.file_formats.mpeg import mpeg_stream
+from edge.file_formats.ogg import ogg_stream
+from edge.file_formats.sections import (
+    FILE_BEGINNING,
+    LONGEST_MARKER,
+    LogicalStream,
+    Piece,
+    SectionReader,
+    read_at,
+)
 
 LARGEST_KEPT: Final = 1 << 24
 """Bytes of a chunk that is kept: a larger one is no description of the sound."""

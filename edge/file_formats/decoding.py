@@ -12,8 +12,8 @@ import numpy as np
 
 from edge.arrays import Array
 from edge.errors import SourceError
-from edge.sections import LogicalStream
-from edge.standard_streams import quiet
+from edge.file_formats.sections import LogicalStream
+from edge.system.standard_streams import quiet
 
 UNKNOWN_FRAMES: Final = 1 << 62
 """libsndfile states 2^63 - 1 frames where it does not know."""

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO, Final
 
-from edge.sections import FILE_BEGINNING, LONGEST_MARKER, LogicalStream, SectionReader, merged, read_at
+from edge.file_formats.sections import (
+    FILE_BEGINNING,
+    LONGEST_MARKER,
+    LogicalStream,
+    SectionReader,
+    merged,
+    read_at,
+)
 
 HEADER_BYTES: Final = 4
 FRAMES_IN_A_ROW: Final = 3

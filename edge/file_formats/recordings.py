@@ -15,8 +15,8 @@ from typing import Final
 from unicodedata import normalize
 
 from edge.errors import UsageError
-from edge.files import is_file, read_text
 from edge.labels import SCALE
+from edge.system.files import is_file, read_text
 
 SEPARATORS: Final = ",;\t"
 """Between cells; which of them, the header tells. Spreadsheets write semicolons where a comma is decimal."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from edge.mpeg import FRAMES_IN_A_ROW, HEADER_BYTES, frame_header
+from edge.file_formats.mpeg import FRAMES_IN_A_ROW, HEADER_BYTES, frame_header
 
 LONGEST_BEGINNING: Final = 4_096
 """Bytes from the start of a stream within which a signature is recognised."""
@@ -34,7 +34,7 @@ class Signature:
     name: str
     """The format, as its users call it."""
     kind: str
-    """`READABLE` (as a file, by `edge.audio.SoundFile`), `MEDIA`, `OTHER` or `NETWORK`."""
+    """`READABLE` (as a file, by `edge.audio.ingest.SoundFile`), `MEDIA`, `OTHER` or `NETWORK`."""
 
 
 _PATTERNS: Final[tuple[tuple[str, str, bytes], ...]] = (

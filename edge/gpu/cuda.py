@@ -235,7 +235,7 @@ class NumpyCuda:
 
 
 def pycuda_driver() -> Any:
-    """Import pycuda. Ask `edge.driver.probe` first: it is linked with the driver.
+    """Import pycuda. Ask `edge.gpu.probe.probe` first: it is linked with the driver.
 
     Raises:
         EngineError: it is not installed, or cannot be loaded.

@@ -58,7 +58,7 @@ _TABLE: Final = (
 
 
 def tensorrt_module() -> Any:
-    """Import TensorRT. Ask `edge.driver.probe` first: without a driver TensorRT may crash.
+    """Import TensorRT. Ask `edge.gpu.probe.probe` first: without a driver TensorRT may crash.
 
     Raises:
         EngineError: it is not installed, damaged or too old.

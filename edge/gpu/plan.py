@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from edge.bundle import Bundle
-from edge.driver import Gpu
 from edge.errors import EngineError, UsageError
-from edge.files import replacing
-from edge.user_folders import cache_folder
+from edge.gpu.probe import Gpu
+from edge.model.bundle import Bundle
+from edge.system.files import replacing
+from edge.system.user_folders import cache_folder
 
 PLAN_SCHEMA: Final = 1
 """Of the JSON, and of how this program builds: raised when either changes."""

@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.cuda import Cuda
 from edge.errors import EngineError
-from edge.tensorrt_errors import error_log, explained
+from edge.gpu.cuda import Cuda
+from edge.gpu.errors import error_log, explained
 
 INPUT: Final = "frames"
 OUTPUTS: Final = ("embedding", "logits")

@@ -26,11 +26,11 @@ from typing import Any, Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.cuda import Cuda, PycudaCuda
 from edge.errors import EngineError
-from edge.futures import interruptible_result
-from edge.tensorrt_errors import error_log, explained, tensorrt_module
-from edge.tensorrt_runner import Answer, PlanRunner
+from edge.gpu.cuda import Cuda, PycudaCuda
+from edge.gpu.errors import error_log, explained, tensorrt_module
+from edge.gpu.runner import Answer, PlanRunner
+from edge.system.futures import interruptible_result
 
 SLICE_S: Final = 0.5
 PATIENCE: Final = 3
@@ -41,7 +41,7 @@ FAREWELL_S: Final = 10.0
 
 
 class TensorrtSession:
-    """Runs full windows on TensorRT, as `edge.engine.WindowEngine` does on the CPU.
+    """Runs full windows on TensorRT, as `edge.inference.engine.WindowEngine` does on the CPU.
 
     Owns a thread, which owns the GPU's context; `close`, the end of a `with` block, the last reference
     going and the end of the program all end both. After a failure the session is lost: whoever waits,
@@ -59,7 +59,7 @@ class TensorrtSession:
         """Load a plan and run it once.
 
         Args:
-            plan: a serialised engine whose fingerprint was checked (`edge.plan`): never one from elsewhere.
+            plan: a serialised engine; `edge.gpu.plan` has checked its fingerprint.
             tensorrt: the module, or what stands in for it.
             open_cuda: takes hold of the GPU; called in the owner thread.
             slice_s: the GPU has `PATIENCE` times so many seconds to answer, > 0.

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.arrays import Array
-from edge.engine import EngineLike
-from edge.frontend import FrontEnd, PowerStream
-from edge.history import History
-from edge.normaliser import BinStatistics, Levels, Normaliser, frame_levels
+from edge.features.frontend import FrontEnd, PowerStream
+from edge.features.normaliser import BinStatistics, Levels, Normaliser, frame_levels
+from edge.inference.engine import EngineLike
+from edge.stream_buffer import History
 
 
 @dataclass(frozen=True)

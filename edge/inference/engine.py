@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from edge.arrays import Array
-from edge.bundle import CLASSIFIER, ENCODER, WINDOW, Bundle, Graphs
 from edge.errors import BundleError, EngineError, UsageError
+from edge.model.bundle import CLASSIFIER, ENCODER, WINDOW, Bundle, Graphs
 
 if TYPE_CHECKING:
     import onnxruntime

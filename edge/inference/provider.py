@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
-from edge.bundle import Bundle
-from edge.driver import Gpu, probe
-from edge.engine import ASKED_FOR, Engine, EngineLike
 from edge.errors import EngineError, UsageError
-from edge.plan import StalePlanError, Target, Wanted, find_plan, open_plan
-from edge.tensorrt_errors import tensorrt_module
-from edge.tensorrt_session import TensorrtSession
-from edge.windowwise import WindowwiseEngine
+from edge.gpu.errors import tensorrt_module
+from edge.gpu.plan import StalePlanError, Target, Wanted, find_plan, open_plan
+from edge.gpu.probe import Gpu, probe
+from edge.gpu.session import TensorrtSession
+from edge.inference.engine import ASKED_FOR, Engine, EngineLike
+from edge.inference.window_engine import WindowwiseEngine
+from edge.model.bundle import Bundle
 
 CHOICES: Final = ("auto", "cpu", "cuda", "tensorrt")
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from edge.arrays import Array
-from edge.bundle import Bundle
-from edge.engine import ASKED_FOR, EncoderState, WindowEngine
 from edge.errors import EngineError
+from edge.inference.engine import ASKED_FOR, EncoderState, WindowEngine
+from edge.model.bundle import Bundle
 
 WindowGraph = Callable[[Array], tuple[Array, Array]]
 """Maps (B, T, F) normalised frames to (B, D) embeddings and (B, C) generic logits."""

@@ -22,12 +22,12 @@ from edge.bounds import (
     within,
 )
 from edge.errors import BundleError, ModelError
-from edge.files import is_file, read_text, replacing
-from edge.frontend import FrontEnd
-from edge.head import Head
+from edge.features.frontend import FrontEnd
+from edge.features.normaliser import BinStatistics, Levels
 from edge.labels import EMOTIONS
-from edge.normaliser import BinStatistics, Levels
-from edge.onnx_file import require_self_contained
+from edge.model.head import Head
+from edge.model.onnx_file import require_self_contained
+from edge.system.files import is_file, read_text, replacing
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "model.json"

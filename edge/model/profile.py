@@ -31,15 +31,15 @@ from edge.bounds import (
     shown,
     tensor,
 )
-from edge.bundle import Bundle
 from edge.errors import ModelError, ProfileError, UsageError
-from edge.files import is_file, may_write, remove_leftovers, replacing
-from edge.head import Head
-from edge.long_term_spectrum import SPECTRUM_SIZE
-from edge.normaliser import BinStatistics, Levels
-from edge.profile_names import PROFILE_SUFFIX, is_name, is_portable, name_of, profile_name
-from edge.shell import quoted
-from edge.user_folders import data_folder
+from edge.features.long_term_spectrum import SPECTRUM_SIZE
+from edge.features.normaliser import BinStatistics, Levels
+from edge.model.bundle import Bundle
+from edge.model.head import Head
+from edge.model.profile_names import PROFILE_SUFFIX, is_name, is_portable, name_of, profile_name
+from edge.system.files import is_file, may_write, remove_leftovers, replacing
+from edge.system.shell import quoted
+from edge.system.user_folders import data_folder
 
 PROFILE_VERSION: Final = 1
 ADOPTED: Final = "adopted"

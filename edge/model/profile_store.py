@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge.bundle import Bundle
 from edge.errors import ProfileError
-from edge.files import half_written
-from edge.outputs import require_apart, require_free
-from edge.profile import (
+from edge.model.bundle import Bundle
+from edge.model.profile import (
     Profile,
     find_profile,
     profile_path,
@@ -22,7 +20,9 @@ from edge.profile import (
     session_folder,
     writing,
 )
-from edge.profile_names import PROFILE_SUFFIX, name_of
+from edge.model.profile_names import PROFILE_SUFFIX, name_of
+from edge.system.files import half_written
+from edge.system.outputs import require_apart, require_free
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from edge.events import Device, EngineChange, Event, Session, StreamWarning
-from edge.sinks import Sink
+from edge.output.sinks import Sink
 
 UNNAMED: Final = "unnamed"
 """Stands for the name of a file, microphone, profile or speaker's bundle."""

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from edge.errors import UsageError
 from edge.events import EVENT_VERSION, Session, Summary, Utterance, Window, to_json
-from edge.files import encoding_of
+from edge.system.files import encoding_of
 
 Fields = Mapping[str, Any]
 

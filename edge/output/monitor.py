@@ -16,7 +16,12 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from edge.drawing import (
+from edge.events import Device, Drift, Event, Session, StreamWarning
+from edge.labels import EMOTIONS, UNSURE
+from edge.output.monitor_state import CLIP_DBFS, MINUTE_S, MonitorState, timeline_cells
+from edge.output.screen import Screen
+from edge.output.sinks import Sink, clock_time, describe_drift, describe_summary, printable
+from edge.output.terminal import (
     BAD,
     GOOD,
     WARN,
@@ -29,11 +34,6 @@ from edge.drawing import (
     placed,
     plain_console,
 )
-from edge.events import Device, Drift, Event, Session, StreamWarning
-from edge.labels import EMOTIONS, UNSURE
-from edge.monitor_state import CLIP_DBFS, MINUTE_S, MonitorState, timeline_cells
-from edge.screen import Screen
-from edge.sinks import Sink, clock_time, describe_drift, describe_summary, printable
 
 REDRAW_S: Final = 0.125
 """Shortest time between two frames: 8 a second."""

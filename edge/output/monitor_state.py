@@ -19,7 +19,7 @@ from edge.events import (
     Utterance,
     Window,
 )
-from edge.sinks import clock_time
+from edge.output.sinks import clock_time
 
 MINUTE_S: Final = 60.0
 """What the timeline shows."""

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from edge.errors import UsageError
 from edge.events import Event, to_json
-from edge.sinks import Sink
+from edge.output.sinks import Sink
 
 DEFAULT_PORT: Final = 1883
 TLS_PORT: Final = 8883

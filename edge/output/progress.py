@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 
-from edge.drawing import can_redraw, plain_console
-from edge.job_control import Change, in_force
-from edge.sinks import say
+from edge.output.sinks import say
+from edge.output.terminal import can_redraw, plain_console
+from edge.system.job_control import Change, in_force
 
 
 @contextlib.contextmanager

@@ -10,9 +10,9 @@ from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 from rich.text import Text
 
-from edge import job_control
-from edge.drawing import encodable
-from edge.standard_streams import quiet
+from edge.output.terminal import encodable
+from edge.system import job_control
+from edge.system.standard_streams import quiet
 
 Frame = Callable[[int, int], Text]
 """Draws for so many columns and lines."""

@@ -1,6 +1,6 @@
 """Where events go: JSON Lines for programs, rows for tables, plain lines for logs and plain terminals.
 
-The live monitor, in `edge.monitor`, is one more sink.
+The live monitor, in `edge.output.monitor`, is one more sink.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
-from edge.convert import csv_header, csv_line, row_of
 from edge.errors import MmtlError, SoundWarning, UsageError
 from edge.events import (
     LATE_S,
@@ -27,8 +26,9 @@ from edge.events import (
     Window,
     to_json,
 )
-from edge.outputs import Existing, OutputFile
-from edge.standard_streams import silence
+from edge.output.convert import csv_header, csv_line, row_of
+from edge.system.outputs import Existing, OutputFile
+from edge.system.standard_streams import silence
 
 
 class ReaderGone(Exception):  # noqa: N818 - news, not an error

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from edge.events import Device, Event, Session, Summary
-from edge.sinks import Sink, describe
+from edge.output.sinks import Sink, describe
 
 VARIABLE: Final = "NOTIFY_SOCKET"
 

@@ -35,8 +35,8 @@ import numpy as np
 
 from edge.arrays import Array
 from edge.events import Drift
-from edge.long_term_spectrum import near_loudest
-from edge.profile import Reference
+from edge.features.long_term_spectrum import near_loudest
+from edge.model.profile import Reference
 
 LEAST_SPEECH: Final = 0.5
 """Share of speech in a window that is looked at: pauses have features too, which are no speaker's."""

@@ -13,15 +13,15 @@ from typing import Final
 
 import numpy as np
 
-from edge import signals
 from edge.arrays import SAMPLE_RATE
-from edge.blocks import Block, Caution, Source
+from edge.audio.block import Block, Caution, Source
 from edge.errors import MmtlError, RealTimeError
 from edge.events import Device, Event, Session, StreamWarning, Summary, Utterance, Window
 from edge.labels import EMOTIONS
-from edge.lag import LagMeter
-from edge.recogniser import Recognizer
-from edge.sinks import ReaderGone, Sink
+from edge.output.sinks import ReaderGone, Sink
+from edge.recognition.lag import LagMeter
+from edge.recognition.recognizer import Recognizer
+from edge.system import signals
 
 RECENT_WINDOWS: Final = 20_000
 """Windows whose compute times and lags the summary is about: 80 minutes at the default step."""

@@ -19,22 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.audio import HIGHEST_RATE, LOWEST_RATE, Intake
-from edge.bundle import Bundle, default_bundle, load_bundle
-from edge.decision import Decision, DecisionRule
-from edge.downmix import AUTO, MOST_CHANNELS, Channel, Downmix
-from edge.drift import LEAST_SPEECH, DriftWatch, Watch, figures, spoken_level
-from edge.engine import EngineLike
+from edge.audio.downmix import AUTO, MOST_CHANNELS, Channel, Downmix
+from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE, Intake
 from edge.errors import UsageError
 from edge.events import EngineChange, Event, Overrun, Speech, StreamWarning, Utterance, Window
-from edge.features import FeatureStream
-from edge.history import History
+from edge.features.long_term_spectrum import BANDS, band_powers, long_term_spectrum
+from edge.features.normaliser import DECIBEL
+from edge.features.vad import SpeechDetector, SpeechGate
+from edge.inference.encoder_stream import FeatureStream
+from edge.inference.engine import EngineLike
+from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS, UNSURE
-from edge.long_term_spectrum import BANDS, band_powers, long_term_spectrum
-from edge.normaliser import DECIBEL
-from edge.profile import Profile, load_profile, require_applicable
-from edge.provider import open_engine
-from edge.speech import SpeechDetector, SpeechGate
+from edge.model.bundle import Bundle, default_bundle, load_bundle
+from edge.model.profile import Profile, load_profile, require_applicable
+from edge.recognition.decision import Decision, DecisionRule
+from edge.recognition.drift import LEAST_SPEECH, DriftWatch, Watch, figures, spoken_level
+from edge.stream_buffer import History
 
 STAGES: Final = ("front_end", "encoder", "speech", "classifier", "decision")
 
@@ -54,7 +54,7 @@ class Settings:
     speech_needed_s: float = 1.0
     """Speech that a window needs before an emotion is claimed; a third of a shorter window."""
     channel: Channel = AUTO
-    """Which channel of a waveform to hear, as in `edge.downmix`: a number from 0, "mix" or "auto"."""
+    """Which channel of a waveform to hear, as in `edge.audio.downmix`: a number from 0, "mix" or "auto"."""
     rule: DecisionRule = field(default_factory=DecisionRule)
     gate: SpeechGate = field(default_factory=SpeechGate)
 

@@ -13,19 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from edge.access import Access
 from edge.arrays import SAMPLE_RATE
-from edge.audio import HIGHEST_RATE, LOWEST_RATE
-from edge.channels import HEADER, Channel, RefusedError
-from edge.downmix import MOST_CHANNELS
-from edge.ear import Ear
+from edge.audio.downmix import MOST_CHANNELS
+from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE
 from edge.errors import MmtlError, SourceError, UsageError
 from edge.events import Error, Event, to_json
-from edge.rate_limits import MESSAGE_S, IdleAllowance, Limits, Throttle
+from edge.server.access import Access
+from edge.server.client_stream import Ear
+from edge.server.rate_limits import MESSAGE_S, IdleAllowance, Limits, Throttle
+from edge.server.transport import HEADER, Channel, RefusedError
 
 if TYPE_CHECKING:
-    from edge.profile import Profile
-    from edge.recogniser import Recognizer
+    from edge.model.profile import Profile
+    from edge.recognition.recognizer import Recognizer
 
 T = TypeVar("T")
 

@@ -8,22 +8,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge.anonymous import anonymous, anonymous_session
 from edge.arrays import SAMPLE_RATE
-from edge.audio import Intake
-from edge.dead_input import DeadInput
-from edge.downmix import Downmix
+from edge.audio.dead_input import DeadInput
+from edge.audio.downmix import Downmix
+from edge.audio.ingest import Intake
+from edge.audio.pcm_decoder import RawSound
 from edge.errors import ProfileError
 from edge.events import Device, EngineChange, Event, StreamWarning, to_json
-from edge.lag import LagMeter
-from edge.pipeline import Ledger, last_events, session_of, with_queue
-from edge.raw_sound import RawSound
+from edge.output.anonymous import anonymous, anonymous_session
+from edge.recognition.lag import LagMeter
+from edge.recognition.pipeline import Ledger, last_events, session_of, with_queue
 
 if TYPE_CHECKING:
     from edge.arrays import Array
-    from edge.bundle import Bundle
-    from edge.profile import Profile
-    from edge.recogniser import Recognizer, Settings
+    from edge.model.bundle import Bundle
+    from edge.model.profile import Profile
+    from edge.recognition.recognizer import Recognizer, Settings
 
 
 class Ear:
@@ -116,8 +116,8 @@ def shared_engines(
     Raises:
         UsageError, EngineError, ModelError: no recogniser can be had like this; now, not later.
     """
-    from edge.recogniser import Recognizer
-    from edge.windowwise import WindowwiseEngine
+    from edge.inference.window_engine import WindowwiseEngine
+    from edge.recognition.recognizer import Recognizer
 
     here = threading.local()
     everywhere: list[WindowwiseEngine] = []
@@ -155,7 +155,7 @@ def kept_for_clients(bundle: Bundle) -> Callable[[str], Profile]:
 
     A client learns nothing of other profiles, nor why it cannot have this one.
     """
-    from edge.profile import load_profile, profile_path
+    from edge.model.profile import load_profile, profile_path
 
     def find(name: str) -> Profile:
         try:

@@ -20,15 +20,15 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
-from edge import signals
-from edge.access import Address
-from edge.channels import Channel, GoneError, Listener, RefusedError, listen_tcp
-from edge.client_session import ClientSession, Service, Worker
-from edge.ear import warm_up
 from edge.errors import MmtlError, UsageError
 from edge.events import Error, to_json
-from edge.rate_limits import MOST_WAITING, QuietLog, require_descriptors
-from edge.sinks import printable
+from edge.output.sinks import printable
+from edge.server.access import Address
+from edge.server.client_session import ClientSession, Service, Worker
+from edge.server.client_stream import warm_up
+from edge.server.rate_limits import MOST_WAITING, QuietLog, require_descriptors
+from edge.server.transport import Channel, GoneError, Listener, RefusedError, listen_tcp
+from edge.system import signals
 
 REFUSAL_S: Final = 0.25
 """For a client that is refused to be told why and to stop sending."""
@@ -104,7 +104,7 @@ class Server:
         return await listen_tcp(address, self._service.access, self._attend)
 
     async def _listen_websocket(self, address: Address) -> Listener:
-        from edge.websocket_channel import listen_websocket
+        from edge.server.websocket_transport import listen_websocket
 
         return await listen_websocket(
             address, self._service.access, self._attend, self._service.limits, self._log

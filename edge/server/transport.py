@@ -1,6 +1,6 @@
 """The transport between the server and one client, and its TCP form: sound in, events out.
 
-`edge.websocket_channel` holds the WebSocket form.
+`edge.server.websocket_transport` holds the WebSocket form.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from edge.access import Access, Address
+from edge.audio.pcm_decoder import EXPECTED, REMEDIES
 from edge.errors import UsageError
-from edge.raw_sound import EXPECTED, REMEDIES
-from edge.signatures import NETWORK
+from edge.file_formats.signatures import NETWORK
+from edge.server.access import Access, Address
 
 HEADER: Final = (
     '{"rate": HZ, "channels": N, "profile": "NAME"} or some of them before any sound, '
@@ -43,7 +43,7 @@ class RefusedError(Exception):
     """The client is not served.
 
     Args:
-        kind: names the trouble for `edge.rate_limits.QuietLog`.
+        kind: names the trouble for `edge.server.rate_limits.QuietLog`.
         line: says it to whoever runs the server.
         answer: says it to the client.
     """

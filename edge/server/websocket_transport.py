@@ -15,10 +15,10 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 
-from edge.access import Access, Address
-from edge.channels import HANDSHAKE_S, Channel, GoneError, Listener, peer_name
-from edge.rate_limits import MOST_UNSENT, FrameBudget, Limits, QuietLog
-from edge.sinks import printable
+from edge.output.sinks import printable
+from edge.server.access import Access, Address
+from edge.server.rate_limits import MOST_UNSENT, FrameBudget, Limits, QuietLog
+from edge.server.transport import HANDSHAKE_S, Channel, GoneError, Listener, peer_name
 
 LARGEST_MESSAGE: Final = 2**18
 """Bytes of a message: 8 s at 16 kHz."""
@@ -184,7 +184,7 @@ def _query(request: Request, name: str) -> str | None:
 
 def _silent_logger() -> logging.Logger:
     """Return a logger that writes nothing: strangers' broken handshakes are no news."""
-    logger = logging.getLogger("edge.server.websockets")
+    logger = logging.getLogger("edge.server.server.websockets")
     logger.propagate = False
     logger.disabled = True
     return logger

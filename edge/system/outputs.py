@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Literal, TextIO
 
 from edge.errors import MmtlError, UsageError
-from edge.files import PRIVATE, lock, replacing
+from edge.system.files import PRIVATE, lock, replacing
 
 Existing = Literal["refuse", "replace", "append"]
 """What to do with a file that exists and is not empty."""

@@ -21,22 +21,22 @@ from typing import Any, Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.bundle import Bundle, load_bundle
-from edge.engine_candidates import largest_difference, reference_of
+from edge.audio.sources import open_source
+from edge.engine_builder.candidates import largest_difference, reference_of
 from edge.errors import EngineError, MmtlError, UsageError, VerificationError
-from edge.pipeline import listen
-from edge.profile import find_profile, load_profile
-from edge.recogniser import Recognizer
-from edge.sinks import JsonLines, ReaderGone
-from edge.sources import open_source
-from edge.windowwise import WindowwiseEngine
+from edge.inference.window_engine import WindowwiseEngine
+from edge.model.bundle import Bundle, load_bundle
+from edge.model.profile import find_profile, load_profile
+from edge.output.sinks import JsonLines, ReaderGone
+from edge.recognition.pipeline import listen
+from edge.recognition.recognizer import Recognizer
 
 TIMEOUT_S: Final = 0.8
 """For an answer; twice this is less than the 2 s of sound that a microphone's buffer keeps."""
 
 
 class TritonWindow:
-    """Runs full windows on a Triton server, as `edge.engine.WindowEngine` does on the CPU.
+    """Runs full windows on a Triton server, as `edge.inference.engine.WindowEngine` does on the CPU.
 
     Remembers nothing but the connection. A request that fails is sent once more; if the connection broke,
     a load balancer leads that to another replica. For one thread.

@@ -14,20 +14,20 @@ import pytest
 import soundfile
 
 import calibrate.takes
-from calibrate.session_lock import alone
+from calibrate.fitting.session_reference import session_reference
+from calibrate.session.session_lock import alone
 from calibrate.takes import Take
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import default_bundle, load_bundle
-from edge.cli import main
-from edge.downmix import Channel
-from edge.drift import DriftWatch
+from edge.audio.downmix import Channel
+from edge.audio.ingest import read_clip
+from edge.cli.main import main
 from edge.errors import ProfileError
 from edge.labels import EMOTIONS
-from edge.profile import load_profile, profile_path, read_profile, save_profile
-from edge.recogniser import Recognizer
-from edge.session_reference import session_reference
-from tests.calibrate.voices import speech
+from edge.model.bundle import default_bundle, load_bundle
+from edge.model.profile import load_profile, profile_path, read_profile, save_profile
+from edge.recognition.drift import DriftWatch
+from edge.recognition.recognizer import Recognizer
+from tests.calibrate.session.synthetic_voices import speech
 from tests.tolerances import float32_tolerance, largest, network_terms
 
 pytestmark = pytest.mark.skipif(

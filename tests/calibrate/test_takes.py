@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from calibrate.takes import Normalisation, Take, count_takes, listen, read_sounds, read_takes, window_ends
 from edge.arrays import Array
-from edge.bundle import Graphs, default_bundle, load_bundle
-from edge.engine import Engine
 from edge.errors import SourceError, UsageError
 from edge.events import Window
+from edge.features.long_term_spectrum import SPECTRUM_SIZE
+from edge.inference.engine import Engine
 from edge.labels import EMOTIONS
-from edge.long_term_spectrum import SPECTRUM_SIZE
-from edge.recogniser import Recognizer
+from edge.model.bundle import Graphs, default_bundle, load_bundle
+from edge.recognition.recognizer import Recognizer
 
 needs_bundle = pytest.mark.skipif(
     not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"

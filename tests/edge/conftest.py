@@ -11,20 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import portaudio_thread
-from edge.access import Access
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import Bundle, default_bundle, load_bundle
-from edge.client_session import Service
-from edge.ear import shared_engines
-from edge.head import Head
-from edge.profile import Profile
-from edge.rate_limits import Limits
-from edge.recogniser import Recognizer
-from edge.sources import demo_clip
-from tests.edge.portaudio import Frozen
-from tests.edge.server_clients import FAST, Open, Running, open_server, raw
+from edge.audio import portaudio_thread
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
+from edge.model.bundle import Bundle, default_bundle, load_bundle
+from edge.model.head import Head
+from edge.model.profile import Profile
+from edge.recognition.recognizer import Recognizer
+from edge.server.access import Access
+from edge.server.client_session import Service
+from edge.server.client_stream import shared_engines
+from edge.server.rate_limits import Limits
+from tests.edge.audio.portaudio import Frozen
+from tests.edge.server.clients import FAST, Open, Running, open_server, raw
 
 EMBEDDING = 256
 

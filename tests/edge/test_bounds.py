@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edge.arrays import Array
 from edge.bounds import build, one_line, read_tensors, require_shallow, shown, tensor, within
 from edge.errors import ModelError
-from tests.edge.hostile import hostile
+from tests.edge.model.hostile import hostile
 
 # Ranges
 

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from edge.bundle import Bundle
+from edge.audio.sources import DemoSource
 from edge.events import (
     EVENT_VERSION,
     Device,
@@ -27,8 +27,8 @@ from edge.events import (
     to_json,
 )
 from edge.events import Window as WindowEvent
-from edge.recogniser import Recognizer
-from edge.sources import DemoSource
+from edge.model.bundle import Bundle
+from edge.recognition.recognizer import Recognizer
 from tests.edge.schema import SCHEMA, checked_event, problems
 
 PROBS = {"neutral": 0.1, "happy": 0.6, "sad": 0.1, "angry": 0.2}

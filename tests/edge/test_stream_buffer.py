@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.history import History
+from edge.stream_buffer import History
 
 
 def numbers(*lengths: int) -> History:

@@ -24,5 +24,5 @@ def brief_sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     path = tmp_path_factory.mktemp("sound") / "brief.wav"
     soundfile.write(path, voice(1, "angry", 0, 3.5), SAMPLE_RATE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.sounds.demo_clip", lambda: path)
+        patch.setattr("export.parity_audio.demo_clip", lambda: path)
         yield

@@ -10,10 +10,10 @@ import onnx
 import pytest
 import torch
 
-from edge.bundle import REQUIRED, load_bundle, read_manifest
 from edge.errors import UsageError, VerificationError
-from edge.head import softmax
 from edge.labels import EMOTIONS
+from edge.model.bundle import REQUIRED, load_bundle, read_manifest
+from edge.model.head import softmax
 from export import graphs
 from export.bundling import export_bundle, head_of
 from tests.tolerances import logits_tolerance

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from edge.bundle import load_bundle
-from edge.cli import main
+from edge.cli.main import main
+from edge.model.bundle import load_bundle
 from export import graphs
 from tests.train.synthetic import TINY, tiny_checkpoint, write_corpus
 from train.checkpoint import save_checkpoint

@@ -8,10 +8,10 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from edge.arrays import Array
-from export.draft import Draft
+from export.fp16_emulation import rounding
 from export.graphs import Variant, window_graph
-from export.precision import rounding
-from export.recurrence import Recurrence
+from export.lstm import Recurrence
+from export.onnx_builder import Draft
 from tests.train.synthetic import tiny_checkpoint
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from edge.arrays import Array
 from edge.errors import UsageError
-from export.draft import IR_VERSION, OPSET, SAFE_OPERATORS, write_graph
+from export.fp16_emulation import rounding
 from export.graphs import (
     Variant,
     classifier_graph,
@@ -26,9 +26,9 @@ from export.graphs import (
     state_shapes,
     window_graph,
 )
+from export.lstm import Recurrence
+from export.onnx_builder import IR_VERSION, OPSET, SAFE_OPERATORS, write_graph
 from export.parity import TOLERANCE as TOLERANCES
-from export.precision import rounding
-from export.recurrence import Recurrence
 from tests.tolerances import float32_tolerance, largest
 from tests.train.synthetic import TINY, tiny_checkpoint, with_random_norms
 from train.model import Architecture, ConvBlock, EmotionNet

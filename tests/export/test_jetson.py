@@ -23,7 +23,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from edge.bundle import (
+from edge.errors import MmtlError, UsageError
+from edge.model.bundle import (
     MANIFEST,
     REQUIRED,
     Bundle,
@@ -32,7 +33,6 @@ from edge.bundle import (
     load_bundle,
     write_manifest,
 )
-from edge.errors import MmtlError, UsageError
 from export import jetson
 from export.jetson import SUMS, TOP, packed, write_package
 
@@ -515,7 +515,7 @@ def test_systemd_accepts_the_unit(installed: Device) -> None:
 
 @pytest.mark.slow
 def test_an_update_repairs_the_program_and_keeps_state_and_settings(installed: Device) -> None:
-    (cli,) = (installed.home / "venv").glob("lib/python*/site-packages/edge/cli.py")
+    (cli,) = (installed.home / "venv").glob("lib/python*/site-packages/edge/cli/main.py")
     write(cli, "raise SystemExit('broken')\n")
     write(installed.home / "bundle" / MANIFEST, "{}")
     settings = write(installed.root / "etc" / "mmtl" / "mmtl.env", "MMTL_SOURCE=mic:room\n")

@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from torch import nn
 
 from edge.arrays import Array
-from export.draft import Draft, Shape
-from export.recurrence import Recurrence, lstm_operator, unrolled_lstm
+from export.lstm import Recurrence, lstm_operator, unrolled_lstm
+from export.onnx_builder import Draft, Shape
 from tests.tolerances import float32_tolerance, largest
 
 

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 import torch
 
-from edge.bundle import load_bundle
 from edge.errors import VerificationError
+from edge.model.bundle import load_bundle
 from export.bundling import export_bundle, put_bundle
 from export.parity import TOLERANCE, Checks, Parity, Row, measure, require, table
 from export.source import Source

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 
 from edge.errors import SourceError, UsageError
-from edge.frontend import FrontEnd, filtered, power_spectrogram
-from edge.normaliser import BinStatistics, Levels, Normaliser
-from export.sounds import (
+from edge.features.frontend import FrontEnd, filtered, power_spectrogram
+from edge.features.normaliser import BinStatistics, Levels, Normaliser
+from export.parity_audio import (
     LONGEST_CLIP_S,
     MOST_CLIPS,
     STEP_FRAMES,

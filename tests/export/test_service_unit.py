@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.pulse import PulseUnavailableError, virtual_microphone
+from tests.edge.audio.pulse import PulseUnavailableError, virtual_microphone
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "export" / "device_files" / "mmtl.service"
@@ -25,7 +25,7 @@ MOST_EXPOSURE = 2.5
 """Of 10, as systemd-analyze rates it."""
 OFFLINE_SINCE = 250
 """The version of systemd that rates a unit's file alone."""
-RUN = (sys.executable, "-c", "from edge.cli import main; main()", "run")
+RUN = (sys.executable, "-c", "from edge.cli.main import main; main()", "run")
 NEW_USERS = ("unshare", "--user", "--map-current-user")
 """What PrivateUsers= does to the service's own user."""
 

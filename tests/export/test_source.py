@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from edge.bundle import MANIFEST, WINDOW, load_bundle, write_manifest
 from edge.errors import ModelError
+from edge.model.bundle import MANIFEST, WINDOW, load_bundle, write_manifest
 from export.bundling import export_bundle
 from export.source import read_source
 from tests.train.synthetic import tiny_checkpoint

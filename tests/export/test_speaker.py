@@ -13,19 +13,19 @@ import soundfile
 
 from calibrate.takes import Take
 from edge.arrays import Array
-from edge.bundle import WEIGHTS, Bundle, load_bundle, read_manifest
-from edge.cli import main
+from edge.cli.main import main
 from edge.errors import BundleError, ModelError, UsageError
 from edge.events import Window
 from edge.labels import EMOTIONS
-from edge.profile import ADOPTED, REJECTED, find_profile, load_profile, profile_path, read_profile
-from edge.recogniser import Recognizer
+from edge.model.bundle import WEIGHTS, Bundle, load_bundle, read_manifest
+from edge.model.profile import ADOPTED, REJECTED, find_profile, load_profile, profile_path, read_profile
+from edge.recognition.recognizer import Recognizer
 from export import bundling, speaker
 from export.bundling import export_bundle
 from export.speaker import SpeakerBundle
 from tests.train.synthetic import SAMPLE_RATE, TINY, tiny_checkpoint, voice
 from train.checkpoint import load_checkpoint
-from train.speaker import Tuning, answer, speaker_samples
+from train.speaker_finetune import Tuning, answer, speaker_samples
 
 STRONG = Tuning(inner_lr=0.03, inner_steps=10, transfer_steps=300)
 """Enough for a network that was never trained."""
@@ -307,7 +307,7 @@ def test_a_missing_package_is_one_line_before_anything_is_done(
     generic: Bundle, home: Path, tmp_path: Path, missing: str
 ) -> None:
     manifest = written(tmp_path / "takes", session())
-    without = f"import sys; sys.modules[{missing!r}] = None; from edge.cli import main; main()"
+    without = f"import sys; sys.modules[{missing!r}] = None; from edge.cli.main import main; main()"
     options = ["--from", manifest, "--bundle", generic.folder, "--full", "--out", tmp_path / "anna"]
     command = [sys.executable, "-c", without, "calibrate", "anna", *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

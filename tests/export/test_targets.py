@@ -9,8 +9,8 @@ import onnx
 import pytest
 import torch
 
-from edge.bundle import GOLDEN, REQUIRED, Bundle, load_bundle
 from edge.errors import BundleError, UsageError, VerificationError
+from edge.model.bundle import GOLDEN, REQUIRED, Bundle, load_bundle
 from export.graphs import Variant, window_graph
 from export.parity import Checks, Parity
 from export.source import Source, read_source

@@ -13,10 +13,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from edge.bundle import Bundle, load_bundle
-from edge.engine import WindowEngine
 from edge.errors import UsageError
+from edge.inference.engine import WindowEngine
 from edge.labels import EMOTIONS
+from edge.model.bundle import Bundle, load_bundle
 from export.parity import Checks
 from export.source import Source
 from export.targets import Wanted, export_target

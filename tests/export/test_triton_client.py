@@ -22,11 +22,11 @@ import onnxruntime
 import pytest
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import load_bundle
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
 from edge.events import EngineChange, Event, Window
-from edge.recogniser import Recognizer, Settings
-from edge.sources import demo_clip
+from edge.model.bundle import load_bundle
+from edge.recognition.recognizer import Recognizer, Settings
 from export.parity import Checks
 from export.server_files import client
 from export.server_files.client import TritonWindow

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.window_work import Work, sized, work_of
-from edge.bundle import WEIGHTS, WINDOW, default_bundle
+from edge.model.bundle import WEIGHTS, WINDOW, default_bundle
 from train.checkpoint import load_checkpoint
 
 SCALE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text("utf-8")

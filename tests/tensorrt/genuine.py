@@ -34,22 +34,22 @@ def failure(act: Callable[[], object]) -> str:
 
 def build(trt: Any, graph: Path) -> None:
     """Build a plan with our code."""
-    from edge.engine_build import Recipe, build_plan
+    from edge.engine_builder.build import Recipe, build_plan
 
     build_plan(trt, Recipe(graph, 300, 200, 1, 1 << 28, Path("/nowhere/timing.cache")))
 
 
 def run(trt: Any) -> None:
     """Load a plan with our code."""
-    from edge.cuda import NumpyCuda
-    from edge.tensorrt_session import TensorrtSession
+    from edge.gpu.cuda import NumpyCuda
+    from edge.gpu.session import TensorrtSession
 
     TensorrtSession(b"a plan", tensorrt=trt, open_cuda=NumpyCuda)
 
 
 def kept(trt: Any) -> list[str]:
     """Let our log hear an error and a remark, and return what it keeps."""
-    from edge.tensorrt_errors import error_log
+    from edge.gpu.errors import error_log
 
     log = error_log(trt)
     log.log(trt.ILogger.Severity.ERROR, "an error")
@@ -63,8 +63,8 @@ def main() -> None:
     sys.path.insert(0, folder)
     trt = importlib.import_module("tensorrt_bindings")
     sys.modules["tensorrt"] = trt  # as the package of that name has it
-    from edge.engine_choice import this_machine
-    from edge.tensorrt_errors import tensorrt_module
+    from edge.engine_builder.selection import this_machine
+    from edge.gpu.errors import tensorrt_module
 
     report = {
         "version": tensorrt_module().__version__,

@@ -11,7 +11,7 @@ MODULE = {"trt", "_trt", "tensorrt"}
 """What the module is called, as a variable or an attribute of one."""
 
 OBJECTS = {
-    "edge/engine_build.py": {
+    "edge/engine_builder/build.py": {
         "builder": "Builder",
         "network": "INetworkDefinition",
         "parser": "OnnxParser",
@@ -19,7 +19,7 @@ OBJECTS = {
         "profile": "IOptimizationProfile",
         "cache": "ITimingCache",
     },
-    "edge/tensorrt_runner.py": {
+    "edge/gpu/runner.py": {
         "_runtime": "Runtime",
         "engine": "ICudaEngine",
         "_engine": "ICudaEngine",

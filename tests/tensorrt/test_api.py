@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from edge.bundle import WINDOW, default_bundle
-from tests.edge import fake_tensorrt
+from edge.model.bundle import WINDOW, default_bundle
+from tests.edge.gpu import fake_tensorrt
 from tests.tensorrt.names import unlisted_files, uses_of
 
 HERE = Path(__file__).parent
@@ -189,7 +189,7 @@ def write(root: Path, path: str, code: str) -> None:
     ],
 )
 def test_each_way_to_use_a_name_is_seen(tmp_path: Path, code: str, name: str) -> None:
-    write(tmp_path, "edge/engine_build.py", code)
+    write(tmp_path, "edge/engine_builder/build.py", code)
     assert name in uses_of(tmp_path, "edge").needed
 
 
@@ -209,7 +209,7 @@ def test_what_is_not_tensorrts_is_left_alone(tmp_path: Path) -> None:
         "hasattr(x, 'y')",
         "trt.__version__",
     ]
-    write(tmp_path, "edge/provider.py", "\n".join(lines))
+    write(tmp_path, "edge/inference/provider.py", "\n".join(lines))
     assert uses_of(tmp_path, "edge").needed == set()
 
 

@@ -11,9 +11,9 @@ import soundfile
 import torch
 
 from edge.arrays import Array
-from edge.frontend import FrontEnd
+from edge.features.frontend import FrontEnd
+from edge.features.normaliser import BinStatistics, Levels
 from edge.labels import EMOTIONS
-from edge.normaliser import BinStatistics, Levels
 from train.checkpoint import Checkpoint
 from train.corpora import Clip
 from train.model import Architecture, EmotionNet

@@ -10,9 +10,9 @@ import pytest
 import soundfile
 import torch
 
-from edge.bundle import load_bundle
-from edge.cli import main
+from edge.cli.main import main
 from edge.errors import UsageError
+from edge.model.bundle import load_bundle
 from tests.train.synthetic import SAMPLE_RATE, voice, write_corpus, write_iemocap
 from train.checkpoint import load_checkpoint
 from train.commands import auxiliary_tasks
@@ -51,7 +51,7 @@ def exported(run: Path) -> Path:
     folder = run.parent / "bundle"
     soundfile.write(run.parent / "brief.wav", voice(1, "angry", 0, 2.5), SAMPLE_RATE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.sounds.demo_clip", lambda: run.parent / "brief.wav")
+        patch.setattr("export.parity_audio.demo_clip", lambda: run.parent / "brief.wav")
         assert mmtl("export", run / "best.safetensors", "--out", folder) == 0
     return folder
 

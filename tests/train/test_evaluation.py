@@ -10,8 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from edge.bundle import Bundle, default_bundle, load_bundle, read_manifest
-from edge.head import softmax
+from edge.model.bundle import Bundle, default_bundle, load_bundle, read_manifest
+from edge.model.head import softmax
 from export.bundling import export_bundle
 from tests.tolerances import float32_tolerance
 from tests.train.synthetic import SAMPLE_RATE, tiny_checkpoint, voice, write_corpus

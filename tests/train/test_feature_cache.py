@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from edge.audio import read_clip
-from edge.log_mel import log_mel_spectrogram, normalised_window
+from edge.audio.ingest import read_clip
+from edge.features.log_mel import log_mel_spectrogram, normalised_window
 from tests.train.synthetic import write_corpus
 from train.corpora import Clip, read_corpus
 from train.feature_cache import (

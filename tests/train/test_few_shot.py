@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.judge import fit_and_judge
+from calibrate.fitting.model_selection import fit_and_judge
 from calibrate.takes import Take
-from edge.bundle import Bundle, load_bundle
 from edge.labels import EMOTIONS
+from edge.model.bundle import Bundle, load_bundle
 from export.bundling import export_bundle
 from tests.train.synthetic import tiny_checkpoint, write_corpus
-from train import shots
+from train import few_shot as shots
 from train.corpora import Clip, read_corpus
-from train.shots import Sitting, divisions, over_corpora, planned, shot_scores, sittings
+from train.few_shot import Sitting, divisions, over_corpora, planned, shot_scores, sittings
 
 
 def clips_of(texts: Sequence[str], each: int = 1, corpus: str = "made") -> list[Clip]:
@@ -106,7 +106,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
 def test_a_model_that_knows_nothing_is_taught_a_speaker(
     bundle: Bundle, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calibrate.adapter.PULL", 1e-3)  # the embeddings of a network of chance are small
+    monkeypatch.setattr("calibrate.fitting.adapter.PULL", 1e-3)  # for the small embeddings of random weights
     held = list(sittings(bundle, clips, [0, 1, 2], 1))
     assert len(held) == planned(clips, [0, 1, 2], 1) == 6
     by_shots = {item.shots: item for item in shot_scores(held)}

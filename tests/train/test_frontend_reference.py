@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.frontend import FrontEnd, power_spectrogram
+from edge.features.frontend import FrontEnd, power_spectrogram
 from tests.tolerances import float32_tolerance, largest
 
 torch = pytest.importorskip("torch")

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from edge.bundle import Graphs, Manifest
-from edge.frontend import FrontEnd
+from edge.features.frontend import FrontEnd
+from edge.features.normaliser import Levels
 from edge.labels import EMOTIONS
-from edge.normaliser import Levels
-from train.card import write_card
+from edge.model.bundle import Graphs, Manifest
+from train.model_card import write_card
 
 TRAINING = {
     "command": "mmtl train data --out second --start first",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from edge.frontend import FrontEnd, filtered, power_spectrogram
-from edge.normaliser import Normaliser
+from edge.features.frontend import FrontEnd, filtered, power_spectrogram
+from edge.features.normaliser import Normaliser
 from tests.tolerances import float32_tolerance, largest
 from tests.train.synthetic import SAMPLE_RATE, make_spectra, voice
 from train.corpora import Clip

@@ -11,16 +11,16 @@ from torch.nn import functional as F  # noqa: N812
 
 from calibrate.takes import Normalisation, Ratings, Take, listen
 from edge.arrays import Array
-from edge.bundle import Bundle, load_bundle
-from edge.engine import Engine
-from edge.frontend import filtered, power_spectrogram
+from edge.features.frontend import filtered, power_spectrogram
+from edge.features.normaliser import Normaliser
+from edge.inference.engine import Engine
 from edge.labels import DIMENSIONS, EMOTIONS
-from edge.normaliser import Normaliser
+from edge.model.bundle import Bundle, load_bundle
 from export.bundling import export_bundle
 from tests.train.synthetic import tiny_checkpoint, voice
 from train.mmtl import MetaRates, Samples, Weights, adapt
 from train.model import EmotionNet
-from train.speaker import SEGMENTS, Tuning, answer, speaker_samples, tune
+from train.speaker_finetune import SEGMENTS, Tuning, answer, speaker_samples, tune
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_a_step_takes_a_bounded_number_of_segments(bundle: Bundle, monkeypatch: 
         sizes.append(len(support.frames))
         return adapt(meta, theta, support, rates)
 
-    monkeypatch.setattr("train.speaker.adapt", spied)
+    monkeypatch.setattr("train.speaker_finetune.adapt", spied)
     tuned(samples, Tuning(inner_steps=3))
     assert sizes == [SEGMENTS] * 3
 

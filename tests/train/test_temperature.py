@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.head import softmax
+from edge.model.head import softmax
 from tests.tolerances import float32_tolerance
 from train.temperature import CANDIDATES, averaged, fit_temperature
 

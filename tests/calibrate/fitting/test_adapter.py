@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.adapter import (
+from calibrate.fitting.adapter import (
     DEVIATION_SCALE,
     EMBEDDING_SCALE,
     HIDDEN_SCALE,
@@ -20,11 +20,20 @@ from calibrate.adapter import (
     fit_adapter,
     with_adapter,
 )
-from calibrate.descent import Floats, descend
-from calibrate.examples import Examples, examples
+from calibrate.fitting.examples import Examples, examples
+from calibrate.fitting.gradient_descent import Floats, descend
 from edge.arrays import Array
-from edge.head import Head, softmax
-from tests.calibrate.toys import HIDDEN, SIZE, heard, knowing_head, loss, takes_of, toy_examples, toy_head
+from edge.model.head import Head, softmax
+from tests.calibrate.fitting.toys import (
+    HIDDEN,
+    SIZE,
+    heard,
+    knowing_head,
+    loss,
+    takes_of,
+    toy_examples,
+    toy_head,
+)
 from tests.tolerances import float32_tolerance, largest, logits_tolerance
 
 BANDS = 3
@@ -130,7 +139,7 @@ def test_a_harder_pull_stays_closer_to_the_generic_head(monkeypatch: pytest.Monk
     generic = head.probs(data.inputs)
     moved = []
     for pull in (0.1, 10.0, 1e6):
-        monkeypatch.setattr("calibrate.adapter.PULL", pull)
+        monkeypatch.setattr("calibrate.fitting.adapter.PULL", pull)
         moved.append(float(np.abs(fit_adapter(head, data).probs(data.inputs) - generic).max()))
     assert moved[0] > 2.0 * moved[1] > 4.0 * moved[2]
     assert moved[2] < 1e-4

@@ -8,9 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibrate.descent import descend
-from calibrate.examples import Examples
-from calibrate.fit import (
+from calibrate.fitting.candidates import (
     BIAS_PULL,
     CANDIDATES,
     STATISTICS_PRIOR_FRAMES,
@@ -20,11 +18,13 @@ from calibrate.fit import (
     fit_bias,
     speaker_normalisation,
 )
+from calibrate.fitting.examples import Examples
+from calibrate.fitting.gradient_descent import descend
 from calibrate.takes import Normalisation
 from edge.arrays import Array
-from edge.head import Head, softmax
-from edge.normaliser import BinStatistics, Levels
-from tests.calibrate.toys import SIZE, loss, numeric_gradient, takes_of, toy_examples, toy_head
+from edge.features.normaliser import BinStatistics, Levels
+from edge.model.head import Head, softmax
+from tests.calibrate.fitting.toys import SIZE, loss, numeric_gradient, takes_of, toy_examples, toy_head
 from tests.tolerances import float32_tolerance, largest, logits_tolerance
 
 BINS = 5
@@ -72,7 +72,7 @@ def share_right(head: Head, data: Examples) -> float:
 
 
 def test_a_consistent_bias_is_undone_where_the_pull_is_light(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibrate.fit.BIAS_PULL", 0.02)
+    monkeypatch.setattr("calibrate.fitting.candidates.BIAS_PULL", 0.02)
     skewed, data = skewed_examples(toy_head())
     assert share_right(skewed, data) < 0.7
     assert share_right(fit_bias(skewed, data), data) > 0.85
@@ -89,7 +89,7 @@ def test_a_harder_pull_leaves_temperature_and_bias_closer(monkeypatch: pytest.Mo
     generic, data = toy_head(), toy_examples()
     moved = []
     for pull in (BIAS_PULL, 10.0, 1e6):
-        monkeypatch.setattr("calibrate.fit.BIAS_PULL", pull)
+        monkeypatch.setattr("calibrate.fitting.candidates.BIAS_PULL", pull)
         fitted = fit_bias(generic, data)
         bias = np.abs(fitted.fc3_bias - generic.fc3_bias).max()
         moved.append(max(float(bias), abs(np.log(fitted.temperature / generic.temperature))))

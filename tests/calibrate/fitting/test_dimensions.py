@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibrate.descent import Floats
-from calibrate.dimensions import dimensions_gradient, fit_dimensions, has_dimensions
-from calibrate.examples import Examples
-from edge.head import Head
-from tests.calibrate.toys import toy_examples, toy_head
+from calibrate.fitting.dimensions import dimensions_gradient, fit_dimensions, has_dimensions
+from calibrate.fitting.examples import Examples
+from calibrate.fitting.gradient_descent import Floats
+from edge.model.head import Head
+from tests.calibrate.fitting.toys import toy_examples, toy_head
 from tests.tolerances import float32_tolerance, largest
 
 META = ("fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias")
@@ -77,9 +77,9 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 
 def test_a_step_is_that_of_equations_4_and_5(monkeypatch: pytest.MonkeyPatch) -> None:
     """With steps large enough to be seen in single precision, and a different rate for each."""
-    monkeypatch.setattr("calibrate.dimensions.TUNING_STEPS", 1)
-    monkeypatch.setattr("calibrate.dimensions.INNER_LR", 0.5)
-    monkeypatch.setattr("calibrate.dimensions.TRANSFER_LR", 0.25)
+    monkeypatch.setattr("calibrate.fitting.dimensions.TUNING_STEPS", 1)
+    monkeypatch.setattr("calibrate.fitting.dimensions.INNER_LR", 0.5)
+    monkeypatch.setattr("calibrate.fitting.dimensions.TRANSFER_LR", 0.25)
     generic, data = toy_head(), toy_examples()
     fitted = fit_dimensions(generic, data)
 

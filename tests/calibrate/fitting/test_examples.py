@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibrate.descent import Floats
-from calibrate.examples import cross_entropy, dimension_classes, examples, take_shares
-from tests.calibrate.toys import SIZE, numeric_gradient, take, takes_of, toy_examples
+from calibrate.fitting.examples import cross_entropy, dimension_classes, examples, take_shares
+from calibrate.fitting.gradient_descent import Floats
+from tests.calibrate.fitting.toys import SIZE, numeric_gradient, take, takes_of, toy_examples
 
 
 def test_emotions_takes_and_windows_count_alike() -> None:

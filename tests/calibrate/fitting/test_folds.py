@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.folds import MOST_FOLDS, Folds, hold_out
-from tests.calibrate.toys import EIGHT, takes_of
+from calibrate.fitting.folds import MOST_FOLDS, Folds, hold_out
+from tests.calibrate.fitting.toys import EIGHT, takes_of
 
 COUNTS = [(2, 2, 2, 2), (10, 10, 10, 10), (2, 9, 3, 30), (2, 2, 0, 0), (3, 0, 2, 5)]
 

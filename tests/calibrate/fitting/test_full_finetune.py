@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from calibrate import full
-from calibrate.fit import CANDIDATES, Candidate
-from calibrate.full import full_conclusion, full_table, full_tuning, judge_tuned
-from calibrate.judge import Judgement, judge
-from calibrate.scores import Answers
-from edge.bundle import default_bundle, load_bundle
+from calibrate.fitting import full_finetune as full
+from calibrate.fitting.candidates import CANDIDATES, Candidate
+from calibrate.fitting.full_finetune import full_conclusion, full_table, full_tuning, judge_tuned
+from calibrate.fitting.model_selection import Judgement, judge
+from calibrate.fitting.scores import Answers
 from edge.errors import UsageError
-from edge.profile import ADOPTED, REJECTED
+from edge.model.bundle import default_bundle, load_bundle
+from edge.model.profile import ADOPTED, REJECTED
 
 TRUTH = np.array([0, 1, 2, 3] * 2)
 

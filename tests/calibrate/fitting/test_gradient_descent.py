@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.descent import STEPS, Floats, Objective, descend
-from calibrate.fit import bias_objective
-from tests.calibrate.toys import toy_examples, toy_head
+from calibrate.fitting.candidates import bias_objective
+from calibrate.fitting.gradient_descent import STEPS, Floats, Objective, descend
+from tests.calibrate.fitting.toys import toy_examples, toy_head
 
 
 def bowl(curvature: Floats, minimum: Floats) -> Objective:
@@ -46,7 +46,7 @@ def test_more_steps_are_never_worse(seed: int, sharpness: float, steps: int) -> 
     losses = [objective(np.zeros(4))[0]]
     for limit in (steps, steps + 1, STEPS):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("calibrate.descent.STEPS", limit)
+            patch.setattr("calibrate.fitting.gradient_descent.STEPS", limit)
             losses.append(objective(descend(objective, np.zeros(4)))[0])
     assert losses == sorted(losses, reverse=True)
 
@@ -65,12 +65,12 @@ def test_it_does_not_step_where_the_loss_is_no_number() -> None:
         return (float((point[0] - 1.9) ** 2) if inside else float("nan")), 2.0 * (point - 1.9)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("calibrate.descent.STEPS", 50)
+        patch.setattr("calibrate.fitting.gradient_descent.STEPS", 50)
         assert descend(walled, np.array([-3.0]))[0] == pytest.approx(1.9, abs=1e-3)
 
 
 def test_it_ends_after_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibrate.descent.STEPS", 3)
+    monkeypatch.setattr("calibrate.fitting.gradient_descent.STEPS", 3)
     seen: list[float] = []
 
     def slope(point: Floats) -> tuple[float, Floats]:

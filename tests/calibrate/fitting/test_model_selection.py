@@ -11,21 +11,29 @@ from typing import cast
 import numpy as np
 import pytest
 
-from calibrate.examples import Examples
-from calibrate.fit import CANDIDATES, Candidate, speaker_normalisation
-from calibrate.folds import Folds, hold_out
-from calibrate.judge import LEAST_GAIN, Fitted, Hearing, Judgement, fit_and_judge, held_out_answers, judge
-from calibrate.scores import Answers
+from calibrate.fitting.candidates import CANDIDATES, Candidate, speaker_normalisation
+from calibrate.fitting.examples import Examples
+from calibrate.fitting.folds import Folds, hold_out
+from calibrate.fitting.model_selection import (
+    LEAST_GAIN,
+    Fitted,
+    Hearing,
+    Judgement,
+    fit_and_judge,
+    held_out_answers,
+    judge,
+)
+from calibrate.fitting.scores import Answers
 from calibrate.takes import Normalisation, listen
 from edge.arrays import Array
-from edge.bundle import Bundle, Graphs, Manifest
-from edge.engine import EncoderState, Engine
-from edge.frontend import FrontEnd
-from edge.head import Head
+from edge.features.frontend import FrontEnd
+from edge.features.normaliser import BinStatistics, Levels
+from edge.inference.engine import EncoderState, Engine
 from edge.labels import EMOTIONS
-from edge.normaliser import BinStatistics, Levels
-from edge.profile import ADOPTED, REJECTED
-from tests.calibrate.toys import EIGHT, PLAIN, SIXTEEN, SIZE, heard, knowing_head, takes_of
+from edge.model.bundle import Bundle, Graphs, Manifest
+from edge.model.head import Head
+from edge.model.profile import ADOPTED, REJECTED
+from tests.calibrate.fitting.toys import EIGHT, PLAIN, SIXTEEN, SIZE, heard, knowing_head, takes_of
 
 ON_HEAD = [candidate for candidate in CANDIDATES if not candidate.own_statistics]
 
@@ -285,7 +293,7 @@ def test_a_take_is_judged_under_statistics_that_do_not_know_it(monkeypatch: pyte
         seen.append(list(emotions))
         return speaker_normalisation(generic, powers, emotions)
 
-    monkeypatch.setattr("calibrate.judge.speaker_normalisation", spy)
+    monkeypatch.setattr("calibrate.fitting.model_selection.speaker_normalisation", spy)
     run_toy(toy_bundle(), EIGHT)
     assert seen == [[0, 1, 2, 3], [0, 1, 2, 3], EIGHT]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.descent import Floats
-from calibrate.scores import Answers, gain, score
+from calibrate.fitting.gradient_descent import Floats
+from calibrate.fitting.scores import Answers, gain, score
 
 
 def answers(posteriors: list[list[float]], truth: list[int]) -> Answers:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.voices import (
+from calibrate.fitting.speaker_consistency import (
     FEWEST,
     NEIGHBOURS,
     PITCH_SPREAD,
@@ -18,8 +18,8 @@ from calibrate.voices import (
     voice_of,
 )
 from edge.arrays import Array
-from edge.frontend import FrontEnd
-from tests.calibrate.voices import room, speech
+from edge.features.frontend import FrontEnd
+from tests.calibrate.session.synthetic_voices import room, speech
 from tests.tolerances import float32_tolerance, largest
 
 FRONT_END = FrontEnd()

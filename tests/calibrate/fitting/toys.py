@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from calibrate.descent import Floats, Objective
-from calibrate.examples import Examples, examples
+from calibrate.fitting.examples import Examples, examples
+from calibrate.fitting.gradient_descent import Floats, Objective
 from calibrate.takes import Normalisation, Ratings, Take
 from edge.arrays import Array
-from edge.head import Head
-from edge.normaliser import BinStatistics, Levels
+from edge.features.normaliser import BinStatistics, Levels
+from edge.model.head import Head
 
 SIZE = 8
 """Length of an embedding."""

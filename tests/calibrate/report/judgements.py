@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from calibrate.fit import CANDIDATES
-from calibrate.judge import Judgement
-from calibrate.scores import Gain, Scores
-from edge.profile import ADOPTED, REJECTED
+from calibrate.fitting.candidates import CANDIDATES
+from calibrate.fitting.model_selection import Judgement
+from calibrate.fitting.scores import Gain, Scores
+from edge.model.profile import ADOPTED, REJECTED
 
 GENERIC, BIAS, *_ = CANDIDATES
 

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from calibrate.folds import Folds
-from calibrate.picture import AFTER, BEFORE, draw_judgement, require_picture
+from calibrate.fitting.folds import Folds
+from calibrate.report.picture import AFTER, BEFORE, draw_judgement, require_picture
 from edge.errors import UsageError
-from tests.calibrate.judgements import HELPED, UNCHANGED
+from tests.calibrate.report.judgements import HELPED, UNCHANGED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from calibrate.folds import Folds
-from calibrate.judge import Judgement
-from calibrate.scores import Gain
-from calibrate.summary import change_of, conclusion, confusions, doubt, how_it_was_judged, score_table
-from tests.calibrate.judgements import HELPED, UNCHANGED
-from tests.calibrate.toys import take
+from calibrate.fitting.folds import Folds
+from calibrate.fitting.model_selection import Judgement
+from calibrate.fitting.scores import Gain
+from calibrate.report.summary import change_of, conclusion, confusions, doubt, how_it_was_judged, score_table
+from tests.calibrate.fitting.toys import take
+from tests.calibrate.report.judgements import HELPED, UNCHANGED
 
 ROUNDS = (np.array([0, 1]),)
 

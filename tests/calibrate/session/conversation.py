@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calibrate.guide import Guide
-from calibrate.session import Prompt, Session
+from calibrate.session.controller import Guide
+from calibrate.session.session import Prompt, Session
 from calibrate.takes import Ratings
 from edge.arrays import Array
-from edge.blocks import Block, DeviceNews
+from edge.audio.block import Block, DeviceNews
 from edge.errors import UsageError
-from tests.calibrate.voices import LoudVoice, room, tone
+from tests.calibrate.session.synthetic_voices import LoudVoice, room, tone
 
 BLOCK = 320
 

@@ -17,14 +17,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 WAIT_S = 60.0
 
 # Makes the terminal the one that Ctrl-C is typed at, then becomes `mmtl`.
-CHILD = (
-    "import fcntl, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nfrom edge.cli import main\nmain()\n"
-)
+CHILD = """
+import fcntl, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from edge.cli.main import main
+main()
+"""
 
 SHELL = """
 import fcntl, os, signal, sys, termios
@@ -37,7 +40,7 @@ if not job:
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     os.tcsetpgrp(0, os.getpgrp())
     signal.signal(signal.SIGTTOU, signal.SIG_DFL)
-    program = "from edge.cli import main; main()"
+    program = "from edge.cli.main import main; main()"
     os.execv(sys.executable, [sys.executable, "-c", program, *sys.argv[1:]])
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 while True:

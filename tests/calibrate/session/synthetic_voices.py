@@ -7,8 +7,8 @@ import functools
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.sources import demo_clip
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
 
 
 class LoudVoice:

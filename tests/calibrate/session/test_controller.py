@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibrate.guide import Ending, Stage
-from calibrate.quality import setting
-from calibrate.session import Session
-from edge.blocks import Block
-from edge.dead_input import ZEROS
-from tests.calibrate.conversation import Talk
-from tests.calibrate.voices import room, tone
+from calibrate.session.controller import Ending, Stage
+from calibrate.session.quality import setting
+from calibrate.session.session import Session
+from edge.audio.block import Block
+from edge.audio.dead_input import ZEROS
+from tests.calibrate.session.conversation import Talk
+from tests.calibrate.session.synthetic_voices import room, tone
 
 
 @pytest.fixture

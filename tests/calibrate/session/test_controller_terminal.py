@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibrate.sentences import sentences
-from edge.bundle import default_bundle
+from calibrate.session.sentences import sentences
 from edge.labels import EMOTIONS
-from edge.profile import Profile, read_profile
-from tests.calibrate.terminal import CHILD, HIDE, LEAVE, SHELL, SHOW, Terminal
-from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+from edge.model.bundle import default_bundle
+from edge.model.profile import Profile, read_profile
+from tests.calibrate.session.pseudo_terminal import CHILD, HIDE, LEAVE, SHELL, SHOW, Terminal
+from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
 
 pytestmark = pytest.mark.skipif(
     not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
@@ -111,7 +111,7 @@ def record_twice(terminal: Terminal, speaker: Speaker) -> None:
 def calibrated_from(manifest: Path, folder: Path) -> Profile:
     """Calibrate from kept recordings, and read the profile."""
     home = folder / "again"
-    command = [sys.executable, "-c", "from edge.cli import main; main()", "calibrate", "anna"]
+    command = [sys.executable, "-c", "from edge.cli.main import main; main()", "calibrate", "anna"]
     subprocess.run(
         [*command, "--from", str(manifest)],
         env={**os.environ, "XDG_DATA_HOME": str(home)},

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.keys import END, Keys, named
+from calibrate.session.keys import END, Keys, named
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-import calibrate.playback
-from calibrate.playback import Loudspeaker
+import calibrate.session.playback
+from calibrate.session.playback import Loudspeaker
 from edge.arrays import Array
 from edge.errors import DeviceError
-from tests.calibrate.voices import tone
+from tests.calibrate.session.synthetic_voices import tone
 
 
 class FakeError(Exception):
@@ -68,7 +68,7 @@ def test_a_machine_without_portaudio_says_so(monkeypatch: pytest.MonkeyPatch) ->
     def missing() -> Any:
         raise DeviceError("PortAudio is missing")
 
-    monkeypatch.setattr(calibrate.playback, "load_portaudio", missing)
+    monkeypatch.setattr(calibrate.session.playback, "load_portaudio", missing)
     assert Loudspeaker().play(tone(1.0)) == "It cannot be played: PortAudio is missing"
     Loudspeaker().stop()
 

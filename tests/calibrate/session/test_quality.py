@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibrate.quality import LONGEST_S, measure, refusal, setting
+from calibrate.session.quality import LONGEST_S, measure, refusal, setting
 from edge.arrays import Array
-from tests.calibrate.voices import LoudVoice, room, speech, tone
+from tests.calibrate.session.synthetic_voices import LoudVoice, room, speech, tone
 
 NOTHING = np.zeros(0, np.float32)
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibrate.quality import LONGEST_S, measure, refusal
-from calibrate.recording import MARGIN_S, PATIENCE_S, Progress, Recorder
+from calibrate.session.quality import LONGEST_S, measure, refusal
+from calibrate.session.recording import MARGIN_S, PATIENCE_S, Progress, Recorder
 from edge.arrays import Array
-from tests.calibrate.voices import LoudVoice, room, tone
+from tests.calibrate.session.synthetic_voices import LoudVoice, room, tone
 from tests.tolerances import float32_tolerance, largest
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.scale import CELL, SCALES, Scale, drawn, rating_of
+from calibrate.session.sam_scale import CELL, SCALES, Scale, drawn, rating_of
 from edge.labels import DIMENSIONS
 
 each_scale = pytest.mark.parametrize("scale", SCALES, ids=lambda scale: scale.dimension)

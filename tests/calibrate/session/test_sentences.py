@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from calibrate.sentences import FALLBACK, MOST_TAKES, language_of_locale, languages, sentences
+from calibrate.session.sentences import FALLBACK, MOST_TAKES, language_of_locale, languages, sentences
 from edge.errors import UsageError
 
 

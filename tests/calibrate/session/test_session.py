@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.session import TYPICAL_TAKE_S, Session, emotion_of
+from calibrate.session.session import TYPICAL_TAKE_S, Session, emotion_of
 from edge.labels import EMOTIONS
 
 NO_RATINGS = (None, None, None)

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibrate.session import Session
-from calibrate.session_folder import SessionFolder, copy_takes, require_room
+from calibrate.session.session import Session
+from calibrate.session.session_folder import SessionFolder, copy_takes, require_room
 from calibrate.takes import Ratings, read_takes
-from edge.audio import read_clip
+from edge.audio.ingest import read_clip
 from edge.errors import ProfileError, UsageError
-from tests.calibrate.voices import speech
+from tests.calibrate.session.synthetic_voices import speech
 
 RATINGS: Ratings = (4.0, None, 1.0)
 

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from calibrate.session_lock import alone
+from calibrate.session.session_lock import alone
 from edge.errors import ProfileError, UsageError
 
-HOLD = "from calibrate.session_lock import alone\nwith alone('anna'):\n    print(flush=True)\n    input()\n"
+HOLD = """
+from calibrate.session.session_lock import alone
+with alone('anna'):
+    print(flush=True)
+    input()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +55,7 @@ def test_what_else_is_there_stays(home: Path) -> None:
 
 
 def test_a_program_that_is_killed_leaves_nothing_locked() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     with subprocess.Popen(
         [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root
     ) as other:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import calibrate.studio
-from calibrate.guide import Ending, Guide
-from calibrate.session import Session
-from calibrate.session_folder import SessionFolder
-from calibrate.studio import choose_microphone, hold, require_terminal
-from edge.blocks import Source
-from edge.devices import InputDevice
+import calibrate.session.terminal
+from calibrate.session.controller import Ending, Guide
+from calibrate.session.session import Session
+from calibrate.session.session_folder import SessionFolder
+from calibrate.session.terminal import choose_microphone, hold, require_terminal
+from edge.audio.block import Source
+from edge.audio.devices import InputDevice
 from edge.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def microphone(index: int, *, default: bool = False, rates: tuple[int, ...] = (4
 
 
 def plug_in(monkeypatch: pytest.MonkeyPatch, *inputs: InputDevice, typed: str = "") -> None:
-    monkeypatch.setattr(calibrate.studio, "input_devices", lambda: list(inputs))
+    monkeypatch.setattr(calibrate.session.terminal, "input_devices", lambda: list(inputs))
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
 
 
@@ -67,7 +67,7 @@ def test_another_microphone_goes_on_with_the_same_session(
         guide.session = guide.session.without(guide.prompt)
         guide.ending = Ending.OTHER_DEVICE if len(names) == 1 else None
 
-    monkeypatch.setattr(calibrate.studio, "_converse", converse)
+    monkeypatch.setattr(calibrate.session.terminal, "_converse", converse)
     session, complete = hold(Session("anna", "en", 2), SessionFolder("anna"), "mic:2")
     assert names == ["mic:2", "mic:7"]
     assert session.skipped == {0, 1}

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from calibrate.guide import Stage
-from calibrate.screens import frame, time_left, wrapped
-from calibrate.session import Session
+from calibrate.session.controller import Stage
+from calibrate.session.session import Session
+from calibrate.session.views import frame, time_left, wrapped
 from edge.labels import EMOTIONS
-from tests.calibrate.conversation import Talk
-from tests.calibrate.voices import room, tone
+from tests.calibrate.session.conversation import Talk
+from tests.calibrate.session.synthetic_voices import room, tone
 
 
 def text(talk: Talk, width: int = 80, height: int = 24) -> str:

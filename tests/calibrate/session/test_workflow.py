@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import typer
 
-import calibrate.guided
-from calibrate.guided import GuidedSession, Wish
-from calibrate.session import Session
-from calibrate.session_folder import SessionFolder
+import calibrate.session.workflow
+from calibrate.session.session import Session
+from calibrate.session.session_folder import SessionFolder
+from calibrate.session.workflow import GuidedSession, Wish
 from calibrate.takes import read_takes
 from edge.errors import DeviceError, ProfileError, UsageError
-from tests.calibrate.voices import speech
+from tests.calibrate.session.synthetic_voices import speech
 
 Held = Callable[[Session, SessionFolder, str | None], tuple[Session, bool]]
 
@@ -25,7 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep sessions where the test ends, at a terminal where somebody agrees to nothing."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    monkeypatch.setattr(calibrate.guided, "require_terminal", lambda: None)
+    monkeypatch.setattr(calibrate.session.workflow, "require_terminal", lambda: None)
     answer(monkeypatch, yes=False)
     return tmp_path / "home"
 
@@ -42,7 +42,7 @@ def records(monkeypatch: pytest.MonkeyPatch, count: int, *, complete: bool) -> N
             session = folder.keep(session, prompt, speech(), (3.0, None, None))
         return session, complete
 
-    monkeypatch.setattr(calibrate.guided, "hold", hold)
+    monkeypatch.setattr(calibrate.session.workflow, "hold", hold)
 
 
 def unfinished(monkeypatch: pytest.MonkeyPatch, count: int, language: str = "pl") -> SessionFolder:
@@ -112,7 +112,7 @@ def test_a_microphone_that_fails_costs_no_take(
         folder.keep(session, session.prompts[0], speech(), (None, None, None))
         raise DeviceError("it is gone")
 
-    monkeypatch.setattr(calibrate.guided, "hold", hold)
+    monkeypatch.setattr(calibrate.session.workflow, "hold", hold)
     with pytest.raises(DeviceError):
         GuidedSession(Wish("anna", agreed=True)).hold()
     assert "1 take is kept" in capsys.readouterr().err
@@ -138,7 +138,7 @@ def test_resuming_goes_on_and_may_make_the_plan_longer(monkeypatch: pytest.Monke
 
 def test_a_complete_session_is_fitted_without_another_word(monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished(monkeypatch, 8)
-    monkeypatch.setattr(calibrate.guided, "hold", None)
+    monkeypatch.setattr(calibrate.session.workflow, "hold", None)
     assert len(GuidedSession(Wish("anna", resume=True)).hold()) == 8
 
 
@@ -293,7 +293,7 @@ def test_a_take_that_is_doubted_can_be_listened_to_and_recorded_again(
         asked.extend(prompt.index for prompt in session.open)
         return session, False
 
-    monkeypatch.setattr(calibrate.guided, "hold", hold)
+    monkeypatch.setattr(calibrate.session.workflow, "hold", hold)
     GuidedSession(Wish("anna", resume=True, replace=True, agreed=True)).hold()
     assert asked == [4]
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
+from edge.audio.portaudio_thread import call
 from edge.errors import DeviceError
-from edge.portaudio_thread import call
 
 
 class FakeError(Exception):
@@ -58,7 +58,7 @@ class FakeStream:
 
 @dataclass
 class FakePortAudio:
-    """The part of the sounddevice module that edge.devices and edge.microphone use.
+    """The part of the sounddevice module that edge.audio.devices and edge.audio.microphone use.
 
     A test's `plan` is called with it each time that it starts anew, to plug something in or out.
     """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.inbox import Inbox, Piece, elapsed_s
+from edge.audio.capture_buffer import Inbox, Piece, elapsed_s
 
 RATE = 16_000
 BLOCK_S = 0.02

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.blocks import Block, DeviceNews
-from edge.bundle import Bundle
-from edge.dead_input import DEAD_AFTER_S, STUCK, ZEROS, watched
-from edge.ear import Ear
+from edge.audio.block import Block, DeviceNews
+from edge.audio.dead_input import DEAD_AFTER_S, STUCK, ZEROS, watched
+from edge.audio.microphone import Microphone
+from edge.audio.sources import StdinSource
 from edge.events import Device, Event, StreamWarning
-from edge.microphone import Microphone
-from edge.pipeline import listen
-from edge.recogniser import Recognizer
-from edge.sinks import Sink, describe
-from edge.sources import StdinSource
-from tests.edge.portaudio import FakePortAudio, desk
+from edge.model.bundle import Bundle
+from edge.output.sinks import Sink, describe
+from edge.recognition.pipeline import listen
+from edge.recognition.recognizer import Recognizer
+from edge.server.client_stream import Ear
+from tests.edge.audio.portaudio import FakePortAudio, desk
 from tests.edge.schema import checked_event
 
 RATE = 16_000
@@ -151,7 +151,7 @@ def test_a_microphone_that_is_dead_from_its_start_is_reported(
     clock, portaudio = Clock(), desk()
     portaudio.rates = (rate,)
     portaudio.devices[0]["default_samplerate"] = float(rate)
-    monkeypatch.setattr("edge.inbox.time.perf_counter", clock)
+    monkeypatch.setattr("edge.audio.capture_buffer.time.perf_counter", clock)
     states = [news.state for news in heard_news(portaudio, clock, rate, np.full((5 * rate, 1), value))]
     assert states == ["silent"]
 
@@ -160,7 +160,7 @@ def test_a_microphone_of_which_a_channel_lives_is_alive(monkeypatch: pytest.Monk
     clock, portaudio = Clock(), desk()
     portaudio.rates, portaudio.channels = (48_000,), (2,)
     portaudio.devices[0] |= {"default_samplerate": 48_000.0, "max_input_channels": 2}
-    monkeypatch.setattr("edge.inbox.time.perf_counter", clock)
+    monkeypatch.setattr("edge.audio.capture_buffer.time.perf_counter", clock)
     sound = np.stack([np.zeros(5 * 48_000), np.random.default_rng(0).normal(0, 1e-3, 5 * 48_000)], axis=1)
     assert heard_news(portaudio, clock, 48_000, sound) == []
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from edge import machine_commands
-from edge.devices import InputDevice, find_again, input_devices, look_again
-from edge.microphone import Microphone
-from edge.sinks import printable
-from tests.edge.portaudio import FakeError, FakePortAudio, desk, device, error_of
+from edge.audio.devices import InputDevice, find_again, input_devices, look_again
+from edge.audio.microphone import Microphone
+from edge.cli import machine as machine_commands
+from edge.output.sinks import printable
+from tests.edge.audio.portaudio import FakeError, FakePortAudio, desk, device, error_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 # Which inputs there are
@@ -52,7 +52,7 @@ def test_trying_rates_keeps_the_libraries_quiet_and_gives_the_terminal_back(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     script = (
-        "import os, sys; from edge.standard_streams import quiet\n"
+        "import os, sys; from edge.system.standard_streams import quiet\n"
         "with quiet(): os.write(2, b'ALSA lib pcm.c: noise')\n"
         "os.write(2, b'diagnostics')"
     )
@@ -102,7 +102,7 @@ def test_real_names_are_listed_by_the_program(tmp_path: Path) -> None:
     lines.append(b'pcm."mic \xff\xfe" { type null hint { show on description "x" } }\n')
     (tmp_path / ".asoundrc").write_bytes(b"".join(lines))
     done = subprocess.run(
-        [sys.executable, "-c", "from edge.cli import main; main()", "devices"],
+        [sys.executable, "-c", "from edge.cli.main import main; main()", "devices"],
         cwd=ROOT,
         env={**os.environ, "HOME": str(tmp_path), "PYTHONUTF8": "1"},
         capture_output=True,

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.audio import Intake
-from edge.downmix import (
+from edge.audio.downmix import (
     AUTO,
     MIX,
     SEGMENT_S,
@@ -16,6 +15,7 @@ from edge.downmix import (
     parse_channel,
     require_channels,
 )
+from edge.audio.ingest import Intake
 from edge.errors import UsageError
 from tests.tolerances import float32_tolerance, largest
 

@@ -15,21 +15,21 @@ from typing import Any
 
 import pytest
 
-from edge import microphone as microphone_module
-from edge import portaudio_thread
-from edge.bundle import Bundle
+from edge.audio import microphone as microphone_module
+from edge.audio import portaudio_thread
+from edge.audio.microphone import Microphone
+from edge.audio.portaudio_thread import FrozenServerError
+from edge.audio.sources import demo_clip
 from edge.events import Event, Summary
-from edge.microphone import Microphone
-from edge.pipeline import listen
-from edge.portaudio_thread import FrozenServerError
-from edge.recogniser import Recognizer
-from edge.sinks import Sink
-from edge.sources import demo_clip
-from tests.calibrate.terminal import Terminal
-from tests.edge.portaudio import FakeStream, Frozen, desk, ramp
-from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+from edge.model.bundle import Bundle
+from edge.output.sinks import Sink
+from edge.recognition.pipeline import listen
+from edge.recognition.recognizer import Recognizer
+from tests.calibrate.session.pseudo_terminal import Terminal
+from tests.edge.audio.portaudio import FakeStream, Frozen, desk, ramp
+from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 WAIT_S = 60.0
 
@@ -37,7 +37,7 @@ SAID = "the sound server does not answer: restart it"
 
 CALLING = """
 import sys
-from edge import portaudio_thread
+from edge.audio import portaudio_thread
 
 submit = portaudio_thread.submit
 
@@ -47,7 +47,7 @@ def noted(work):
 
 portaudio_thread.submit = noted
 portaudio_thread.ANSWER_S = float(sys.argv.pop(1))
-from edge.cli import main
+from edge.cli.main import main
 main()
 """
 """Runs `mmtl` with its own patience, and tells when PortAudio is called."""

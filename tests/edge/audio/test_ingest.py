@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio import BLOCK_S, Intake, Resampler, SoundFile, read_clip
-from edge.downmix import Downmix
+from edge.audio.downmix import Downmix
+from edge.audio.ingest import BLOCK_S, Intake, Resampler, SoundFile, read_clip
 from edge.errors import SoundWarning, SourceError
 from tests.tolerances import float32_tolerance
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from edge import microphone as microphone_module
 from edge.arrays import SAMPLE_RATE
-from edge.blocks import Block, DeviceNews
-from edge.downmix import Channel
+from edge.audio import microphone as microphone_module
+from edge.audio.block import Block, DeviceNews
+from edge.audio.downmix import Channel
+from edge.audio.microphone import Microphone
 from edge.errors import UsageError
-from edge.microphone import Microphone
-from tests.edge.portaudio import FakePortAudio, FakeStream, desk, device, error_of, ramp
-from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+from tests.edge.audio.portaudio import FakePortAudio, FakeStream, desk, device, error_of, ramp
+from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def opened(portaudio: FakePortAudio, **options: Any) -> tuple[Microphone, FakeStream]:
@@ -469,9 +469,9 @@ RECORD = """
 import sys
 import numpy as np
 import sounddevice
-from edge.devices import input_devices
-from edge.microphone import Microphone
-from edge.sources import open_source
+from edge.audio.devices import input_devices
+from edge.audio.microphone import Microphone
+from edge.audio.sources import open_source
 
 class Refusing:
     \"\"\"The real PortAudio on a device that has no 16 kHz.\"\"\"

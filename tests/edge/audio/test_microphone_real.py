@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from edge.sources import demo_clip
-from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+from edge.audio.sources import demo_clip
+from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 WAIT_S = 60.0
 
@@ -42,7 +42,7 @@ def refusing(**options):
     return open_stream(**options)
 
 sounddevice.query_devices, sounddevice.RawInputStream = query_devices, refusing
-from edge.cli import main
+from edge.cli.main import main
 main()
 """
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.audio.pcm_decoder import RawSound
 from edge.errors import SourceError
-from edge.raw_sound import RawSound
-from edge.signatures import LONGEST_BEGINNING, NETWORK
+from edge.file_formats.signatures import LONGEST_BEGINNING, NETWORK
 
 
 def feed_all(raw: RawSound, data: bytes, piece: int) -> None:

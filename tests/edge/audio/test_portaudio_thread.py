@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge.portaudio_thread import FrozenServerError, call, submit
-from tests.edge.portaudio import Frozen
+from edge.audio.portaudio_thread import FrozenServerError, call, submit
+from tests.edge.audio.portaudio import Frozen
 
 WAIT_S = 60.0
 

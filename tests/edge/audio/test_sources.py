@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio import BLOCK_S, read_clip
-from edge.blocks import Block, Source
+from edge.audio.block import Block, Source
+from edge.audio.ingest import BLOCK_S, read_clip
+from edge.audio.microphone import Microphone
+from edge.audio.sources import DemoSource, FileSource, StdinSource, open_source
 from edge.errors import SourceError, UsageError
-from edge.microphone import Microphone
-from edge.sources import DemoSource, FileSource, StdinSource, open_source
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def noise(samples: int) -> Array:
@@ -325,7 +325,7 @@ def count_samples(*arguments: str, data: bytes = b"", before: str = "") -> int:
     """Count what a source delivers in a process of its own."""
     script = (
         f"import sys; {before}\n"
-        "from edge.sources import open_source\n"
+        "from edge.audio.sources import open_source\n"
         "with open_source(sys.argv[1]) as source: print(sum(len(block.samples) for block in source))"
     )
     command = [sys.executable, "-c", script, *arguments]

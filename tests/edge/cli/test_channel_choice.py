@@ -14,19 +14,19 @@ import pytest
 import soundfile
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import Bundle
-from edge.client_session import Service
-from edge.downmix import Channel
-from edge.ear import shared_engines
+from edge.audio.downmix import Channel
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
 from edge.errors import SoundWarning, UsageError
 from edge.events import Event, StreamWarning, Window
-from edge.recogniser import Recognizer, Settings
-from edge.sources import demo_clip
-from tests.edge.server_clients import END, FAST, Events, messages, open_server, said_to, websocket
+from edge.model.bundle import Bundle
+from edge.recognition.recognizer import Recognizer, Settings
+from edge.server.client_session import Service
+from edge.server.client_stream import shared_engines
+from tests.edge.server.clients import END, FAST, Events, messages, open_server, said_to, websocket
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = "from edge.cli import main; main()"
+ROOT = Path(__file__).parents[3]
+PROGRAM = "from edge.cli.main import main; main()"
 
 
 @pytest.fixture(scope="module")

@@ -16,21 +16,22 @@ import numpy as np
 import pytest
 import soundfile
 
-from edge import cli, commands
-from edge import profile as profile_module
-from edge.audio import read_clip
-from edge.bundle import ENCODER, MANIFEST, Bundle
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
+from edge.cli import commands
+from edge.cli import main as cli
 from edge.events import Event, to_json
-from edge.profile import Profile, save_profile
-from edge.sinks import Sink
-from edge.sources import demo_clip
+from edge.model import profile as profile_module
+from edge.model.bundle import ENCODER, MANIFEST, Bundle
+from edge.model.profile import Profile, save_profile
+from edge.output.sinks import Sink
 from tests.edge.schema import checked
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 FULL = Path("/dev/full")
 
-PROGRAM = "from edge.cli import main; main()"
+PROGRAM = "from edge.cli.main import main; main()"
 
 TORCHLESS = f"import sys; sys.modules['torch'] = None; {PROGRAM}"
 
@@ -329,7 +330,7 @@ def test_a_broker_is_told_names_only_where_that_is_asked_for(
         def emit(self, event: Event) -> None:
             published.append(checked(to_json(event)))
 
-    monkeypatch.setattr("edge.mqtt.Mqtt", Broker)
+    monkeypatch.setattr("edge.output.mqtt.Mqtt", Broker)
     path = tmp_path / "short.wav"
     soundfile.write(path, np.full(1_000, 0.1), 16_000)
     outcome = mmtl("run", str(path), "--mqtt", "127.0.0.1:1/mmtl", "--jsonl", "-", *options)
@@ -548,7 +549,7 @@ def test_what_nobody_foresaw_is_one_line_and_code_1(mmtl: Mmtl, monkeypatch: pyt
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr("edge.sources.open_source", fail)
+    monkeypatch.setattr("edge.audio.sources.open_source", fail)
     assert_one_line(mmtl("run", "demo"), 1, "unexpected: RuntimeError: first line second line", "MMTL_DEBUG")
     monkeypatch.setenv("MMTL_DEBUG", "1")
     with pytest.raises(RuntimeError, match="first line"):
@@ -562,7 +563,7 @@ def test_a_missing_package_of_an_extra_is_one_line_and_code_2(
     def fail(*_: object, **__: object) -> None:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
-    monkeypatch.setattr("edge.sources.open_source", fail)
+    monkeypatch.setattr("edge.audio.sources.open_source", fail)
     assert_one_line(mmtl("run", "demo"), 2, package, f"pip install 'mmtl[{extra}]'")
 
 
@@ -573,7 +574,7 @@ def test_a_missing_package_of_no_extra_is_unexpected(
     def fail(*_: object, **__: object) -> None:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
-    monkeypatch.setattr("edge.sources.open_source", fail)
+    monkeypatch.setattr("edge.audio.sources.open_source", fail)
     assert_one_line(mmtl("run", "demo"), 1, package)
 
 

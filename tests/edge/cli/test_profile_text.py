@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.bundle import Bundle
-from edge.profile import Profile, Reference, save_profile
-from edge.profile_text import as_json, as_text, listing
+from edge.cli.profile_text import as_json, as_text, listing
+from edge.model.bundle import Bundle
+from edge.model.profile import Profile, Reference, save_profile
 
 REPORT = {
     "takes": {"neutral": 2, "happy": 3},

@@ -8,16 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge import benchmarking, cli
-from edge.audio import read_clip
-from edge.benchmarking import Benchmark, Percentiles, benchmark, resident_mb, somebody, table, this_machine
-from edge.bundle import Bundle
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
+from edge.cli import main as cli
+from edge.diagnostics import benchmark as benchmarking
+from edge.diagnostics.benchmark import (
+    Benchmark,
+    Percentiles,
+    benchmark,
+    resident_mb,
+    somebody,
+    table,
+    this_machine,
+)
+from edge.diagnostics.verification import TOLERANCE
 from edge.events import Window
-from edge.long_term_spectrum import SPECTRUM_SIZE
-from edge.profile import Profile, require_applicable
-from edge.recogniser import STAGES, Recognizer
-from edge.sources import demo_clip
-from edge.verification import TOLERANCE
+from edge.features.long_term_spectrum import SPECTRUM_SIZE
+from edge.model.bundle import Bundle
+from edge.model.profile import Profile, require_applicable
+from edge.recognition.recognizer import STAGES, Recognizer
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from edge import checks
-from edge import profile as profile_module
-from edge.bundle import ENCODER, Bundle, default_bundle, load_bundle
-from edge.checks import Patient
-from edge.dead_input import STUCK, ZEROS
-from edge.profile import Profile, profile_path, save_profile
-from edge.symptoms import Answer, System
+from edge.audio.dead_input import STUCK, ZEROS
+from edge.diagnostics import checks
+from edge.diagnostics.checks import Patient
+from edge.diagnostics.probes import Answer, System
+from edge.model import profile as profile_module
+from edge.model.bundle import ENCODER, Bundle, default_bundle, load_bundle
+from edge.model.profile import Profile, profile_path, save_profile
 
 ORIN = "# R36 (release), REVISION: 4.4, GCID: 41062509, BOARD: generic\n"
 XAVIER = "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref\n"

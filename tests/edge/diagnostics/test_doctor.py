@@ -14,14 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import checks, cli, doctor, symptoms
-from edge.bundle import ENCODER
-from edge.checks import Check, Patient, Verdict
-from edge.doctor import AREAS, Area, Examined, described, examine, exit_code, lines
+from edge.audio.sources import demo_clip
+from edge.cli import main as cli
+from edge.diagnostics import checks, doctor
+from edge.diagnostics import probes as symptoms
+from edge.diagnostics.checks import Check, Patient, Verdict
+from edge.diagnostics.doctor import AREAS, Area, Examined, described, examine, exit_code, lines
+from edge.diagnostics.probes import Answer, System
 from edge.errors import EngineError, ModelError, SourceError, UsageError
-from edge.sources import demo_clip
-from edge.symptoms import Answer, System
-from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+from edge.model.bundle import ENCODER
+from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
 
 CARD = """
 import random

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from edge import engine_checks
-from edge.bundle import WINDOW, Bundle, default_bundle, load_bundle
-from edge.checks import Check, Patient
-from edge.plan import Fingerprint, fingerprint_of_graph, plan_path, write_plan
-from edge.symptoms import Answer, System
+from edge.diagnostics import gpu_checks as engine_checks
+from edge.diagnostics.checks import Check, Patient
+from edge.diagnostics.probes import Answer, System
+from edge.gpu.plan import Fingerprint, fingerprint_of_graph, plan_path, write_plan
+from edge.model.bundle import WINDOW, Bundle, default_bundle, load_bundle
 
 DRIVER = Path(__file__).with_name("fake_libcuda.c")
 GPU = {

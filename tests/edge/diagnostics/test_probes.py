@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edge import symptoms
+from edge.diagnostics import probes as symptoms
+from edge.diagnostics.probes import System, copies_of, explained, installed
 from edge.errors import EngineError, UsageError
-from edge.symptoms import System, copies_of, explained, installed
 
 CRASH = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"
 

@@ -11,13 +11,14 @@ import pytest
 import soundfile
 from safetensors.numpy import load_file
 
-from edge import cli, verification
 from edge.arrays import Array
-from edge.bundle import ENCODER, WEIGHTS, WINDOW, Bundle, load_bundle, read_manifest, write_manifest
+from edge.cli import main as cli
+from edge.diagnostics import verification
+from edge.diagnostics.verification import TOLERANCE, verify
 from edge.errors import UsageError
 from edge.events import Event
-from edge.recogniser import Recognizer
-from edge.verification import TOLERANCE, verify
+from edge.model.bundle import ENCODER, WEIGHTS, WINDOW, Bundle, load_bundle, read_manifest, write_manifest
+from edge.recognition.recognizer import Recognizer
 
 Talk = Callable[..., Array]
 

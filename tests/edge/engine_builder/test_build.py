@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.bundle import WINDOW, Bundle
-from edge.engine_build import Phases, Recipe, build_plan
+from edge.engine_builder.build import Phases, Recipe, build_plan
 from edge.errors import EngineError
-from tests.edge.fake_tensorrt import CACHE_HEADER, MAGIC, FakeTensorrt, interrupt_at
+from edge.model.bundle import WINDOW, Bundle
+from tests.edge.gpu.fake_tensorrt import CACHE_HEADER, MAGIC, FakeTensorrt, interrupt_at
 
 
 @pytest.fixture

@@ -15,16 +15,23 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from edge import cli, engine_choice
 from edge.arrays import Array
-from edge.bundle import GOLDEN, WINDOW, Bundle, engine_graph, load_bundle, read_manifest, write_manifest
-from edge.driver import Gpu
-from edge.engine import WindowEngine
-from edge.engine_candidates import PRECISIONS, RECURRENCES, candidates, largest_difference, reference_of
-from edge.engine_choice import Machine, build_engine, this_machine
+from edge.cli import main as cli
+from edge.engine_builder import selection as engine_choice
+from edge.engine_builder.candidates import (
+    PRECISIONS,
+    RECURRENCES,
+    candidates,
+    largest_difference,
+    reference_of,
+)
+from edge.engine_builder.selection import Machine, build_engine, this_machine
 from edge.errors import BundleError, EngineError, UsageError, VerificationError
-from edge.plan import Plan, Wanted, open_plan, plan_path
-from tests.edge.fake_tensorrt import MAGIC, FakeSession, FakeTensorrt, interrupt_at
+from edge.gpu.plan import Plan, Wanted, open_plan, plan_path
+from edge.gpu.probe import Gpu
+from edge.inference.engine import WindowEngine
+from edge.model.bundle import GOLDEN, WINDOW, Bundle, engine_graph, load_bundle, read_manifest, write_manifest
+from tests.edge.gpu.fake_tensorrt import MAGIC, FakeSession, FakeTensorrt, interrupt_at
 
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6")
 LIMITS = {"fp32": 1e-4, "fp16": 2e-2}
@@ -352,7 +359,7 @@ def test_without_pycuda_it_is_said_before_minutes_are_spent(monkeypatch: pytest.
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from edge.cli import main; main()", "build-engine", *arguments]
+    return [sys.executable, "-c", "from edge.cli.main import main; main()", "build-engine", *arguments]
 
 
 def test_the_command_without_a_driver_is_one_line_and_exit_code_5(tmp_path: Path) -> None:

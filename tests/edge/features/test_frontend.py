@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.frontend import FrontEnd, PowerStream, power_spectrogram
+from edge.features.frontend import FrontEnd, PowerStream, power_spectrogram
 from tests.tolerances import float32_tolerance, largest
 
 DEFAULT = FrontEnd()
@@ -136,7 +136,7 @@ def test_silence_has_no_power() -> None:
 
 
 def test_the_window_shared_by_all_streams_cannot_be_changed() -> None:
-    from edge.frontend import _hamming
+    from edge.features.frontend import _hamming
 
     with pytest.raises(ValueError, match="read-only"):
         _hamming(640)[0] = 1.0

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.frontend import FrontEnd, filtered
-from edge.input_filter import BLOCK, InputFilter
+from edge.features.frontend import FrontEnd, filtered
+from edge.features.input_filter import BLOCK, InputFilter
 from tests.tolerances import float32_tolerance, largest
 
 RATE = 16_000

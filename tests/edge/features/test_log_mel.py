@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.log_mel import (
+from edge.features.log_mel import (
     DYNAMIC_RANGE,
     HOP_LENGTH,
     MAXIMUM,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.frontend import FrontEnd, power_spectrogram
-from edge.long_term_spectrum import BANDS, FLOOR, SPECTRUM_SIZE, band_powers, long_term_spectrum
+from edge.features.frontend import FrontEnd, power_spectrogram
+from edge.features.long_term_spectrum import BANDS, FLOOR, SPECTRUM_SIZE, band_powers, long_term_spectrum
 from tests.tolerances import float32_tolerance, largest
 
 FRONT_END = FrontEnd()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge.arrays import Array
 from edge.errors import ModelError
-from edge.normaliser import (
+from edge.features.normaliser import (
     DECIBEL,
     BinStatistics,
     Levels,

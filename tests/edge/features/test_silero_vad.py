@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import voice
 from edge.arrays import Array
-from edge.audio import read_clip
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
 from edge.errors import ModelError
-from edge.sources import demo_clip
-from edge.voice import PIECE, SileroVoice
+from edge.features import silero_vad as voice
+from edge.features.silero_vad import PIECE, SileroVoice
 
 
 @pytest.fixture

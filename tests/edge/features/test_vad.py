@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.frontend import FrontEnd
-from edge.sources import demo_clip
-from edge.speech import SpeechDetector, SpeechGate
-from edge.voice import PIECE
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
+from edge.features.frontend import FrontEnd
+from edge.features.silero_vad import PIECE
+from edge.features.vad import SpeechDetector, SpeechGate
 
 Flags = NDArray[np.bool_]
 

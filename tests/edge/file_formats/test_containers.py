@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio import BLOCK_S, SoundFile, read_clip
+from edge.audio.ingest import BLOCK_S, SoundFile, read_clip
 from edge.errors import SoundWarning, SourceError
 
 FRAMES = 16_001
@@ -325,7 +325,7 @@ def test_a_file_cut_off_in_its_header_is_refused_or_holds_nothing_much(folder: P
 
 
 def test_a_disk_that_fails_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge import sections
+    from edge.file_formats import sections
 
     reads = iter(range(1_000))
     real = sections.SectionReader._read

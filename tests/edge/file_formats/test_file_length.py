@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = "from edge.cli import main; main()"
+ROOT = Path(__file__).parents[3]
+PROGRAM = "from edge.cli.main import main; main()"
 
 
 def mmtl(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -14,11 +14,11 @@ import pytest
 import soundfile
 
 from edge.arrays import Array
-from edge.audio import BLOCK_S, SoundFile, read_clip
+from edge.audio.ingest import BLOCK_S, SoundFile, read_clip
 from edge.errors import SourceError
-from edge.mpeg import FrameHeader, frame_header
+from edge.file_formats.mpeg import FrameHeader, frame_header
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DECODER_DELAY = 529
 """Samples that a decoder of layer III is late, and trims."""
 
@@ -201,7 +201,10 @@ def test_a_decoder_s_remarks_stay_off_stderr(folder: Path) -> None:
         damaged[place] ^= 0x5A
     path = folder / "clip.mp3"
     path.write_bytes(bytes(damaged))
-    script = "import sys, edge.audio; edge.audio.read_clip(sys.argv[1]); print('mine', file=sys.stderr)"
+    script = (
+        "import sys\nfrom edge.audio.ingest import read_clip\n"
+        "read_clip(sys.argv[1])\nprint('mine', file=sys.stderr)"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script, path],
         cwd=ROOT,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edge.errors import UsageError
+from edge.file_formats.recordings import emotion_in, manifest_rows, rating_in, recording_in, why_missing
 from edge.labels import EMOTIONS
-from edge.manifest import emotion_in, manifest_rows, rating_in, recording_in, why_missing
 
 PLAIN = "path,emotion,text\na.wav,happy,Yes\nb.wav,sad,\n"
 ROWS = [

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.sample_format import DECIDED_AFTER, NOISE, PAIRS, WINDOW_BYTES, SampleFormatCheck
-from edge.sources import demo_clip
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
+from edge.file_formats.sample_format import DECIDED_AFTER, NOISE, PAIRS, WINDOW_BYTES, SampleFormatCheck
 
 
 def encoded(samples: Array, subtype: str, endian: str = "LITTLE") -> bytes:

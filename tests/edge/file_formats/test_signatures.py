@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.signatures import LONGEST_BEGINNING, MEDIA, NETWORK, OTHER, READABLE, recognised
-from edge.sources import demo_clip
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
+from edge.file_formats.signatures import LONGEST_BEGINNING, MEDIA, NETWORK, OTHER, READABLE, recognised
 
 BEGINNINGS: list[tuple[str, str, bytes]] = [
     ("WAV", READABLE, b"RIFF\x24\0\0\0WAVEfmt "),

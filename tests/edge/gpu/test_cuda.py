@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.cuda import Cuda, NumpyCuda, PycudaCuda
 from edge.errors import EngineError
+from edge.gpu.cuda import Cuda, NumpyCuda, PycudaCuda
 
 
 def rows(count: int, first: float = 1.0) -> Array:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from edge.errors import EngineError
-from edge.tensorrt_errors import error_log, explained, tensorrt_module
-from tests.edge.fake_tensorrt import FakeTensorrt, Severity
+from edge.gpu.errors import error_log, explained, tensorrt_module
+from tests.edge.gpu.fake_tensorrt import FakeTensorrt, Severity
 
 DESERIALISATION = "[runtime.cpp::deserializeCudaEngine::65] Error Code 4: (Engine deserialization failed.)"
 

@@ -12,10 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.bundle import WINDOW, Bundle, load_bundle
-from edge.driver import Gpu
 from edge.errors import EngineError, UsageError
-from edge.plan import (
+from edge.gpu.plan import (
     Fingerprint,
     Plan,
     StalePlanError,
@@ -28,6 +26,8 @@ from edge.plan import (
     stale,
     write_plan,
 )
+from edge.gpu.probe import Gpu
+from edge.model.bundle import WINDOW, Bundle, load_bundle
 
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6")
 HERE = Target.of(ORIN, "10.3.0")
@@ -241,7 +241,7 @@ def test_a_build_interrupted_between_its_two_files_is_noticed(
             raise KeyboardInterrupt
         file.write_bytes(data)
 
-    monkeypatch.setattr("edge.plan.write_whole", stop_at_the_second)
+    monkeypatch.setattr("edge.gpu.plan.write_whole", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         write_plan(path, DATA[::-1], fingerprint(bundle), {})
     assert "its SHA-256 differs: rebuilding" in why(bundle, tmp_path)

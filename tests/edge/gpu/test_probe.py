@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.driver import Gpu, probe
 from edge.errors import EngineError
+from edge.gpu.probe import Gpu, probe
 
 SOURCE = Path(__file__).with_name("fake_libcuda.c")
 

@@ -17,13 +17,13 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.cuda import NumpyCuda
 from edge.errors import EngineError
-from edge.tensorrt_runner import Answer
-from edge.tensorrt_session import TensorrtSession
-from tests.edge.fake_runtime import FakeTensorrt
+from edge.gpu.cuda import NumpyCuda
+from edge.gpu.runner import Answer
+from edge.gpu.session import TensorrtSession
+from tests.edge.inference.fake_runtime import FakeTensorrt
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 FRAMES, BINS = 5, 3
 SOON_S = 60.0
@@ -239,7 +239,7 @@ def test_a_session_that_nobody_refers_to_ends_by_itself(machine: FakeTensorrt) -
 
 def test_a_program_that_forgets_to_close_ends_well() -> None:
     program = """
-from tests.edge.test_tensorrt_session import BINS, FRAMES, FakeTensorrt, graph, opened, windows
+from tests.edge.gpu.test_session import BINS, FRAMES, FakeTensorrt, graph, opened, windows
 machine = FakeTensorrt(graph, FRAMES, BINS)
 session = opened(machine)
 session(windows(3))

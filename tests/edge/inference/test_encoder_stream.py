@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.bundle import Bundle
-from edge.engine import Engine
-from edge.features import FeatureStream
+from edge.inference.encoder_stream import FeatureStream
+from edge.inference.engine import Engine
+from edge.model.bundle import Bundle
 from tests.tolerances import float32_tolerance, largest, network_terms
 
 FIRST = 48 * 160 + 640

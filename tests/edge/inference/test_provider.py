@@ -11,27 +11,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import cli
-from edge import engine as engine_module
-from edge import provider as provider_module
 from edge.arrays import Array
-from edge.bundle import WINDOW, Bundle, default_bundle, load_bundle
-from edge.driver import Gpu
-from edge.ear import shared_engines
-from edge.engine import Engine, WindowEngine
+from edge.cli import main as cli
+from edge.diagnostics.verification import TOLERANCE
 from edge.errors import EngineError, UsageError
 from edge.events import Window
-from edge.pipeline import session_of
-from edge.plan import Fingerprint, plan_path, write_plan
-from edge.provider import open_engine
-from edge.recogniser import Recognizer
-from edge.tensorrt_session import TensorrtSession
-from edge.verification import TOLERANCE
-from edge.windowwise import WindowwiseEngine
-from tests.edge.fake_runtime import FakeTensorrt
+from edge.gpu.plan import Fingerprint, plan_path, write_plan
+from edge.gpu.probe import Gpu
+from edge.gpu.session import TensorrtSession
+from edge.inference import engine as engine_module
+from edge.inference import provider as provider_module
+from edge.inference.engine import Engine, WindowEngine
+from edge.inference.provider import open_engine
+from edge.inference.window_engine import WindowwiseEngine
+from edge.model.bundle import WINDOW, Bundle, default_bundle, load_bundle
+from edge.recognition.pipeline import session_of
+from edge.recognition.recognizer import Recognizer
+from edge.server.client_stream import shared_engines
+from tests.edge.inference.fake_runtime import FakeTensorrt
 from tests.edge.schema import checked
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 GPU = Gpu("Orin", "8.7", 8 << 30, "12.6")
 
@@ -268,8 +268,8 @@ def test_importing_and_running_on_the_cpu_touches_neither_tensorrt_nor_pycuda() 
 import sys
 sys.modules["tensorrt"] = sys.modules["pycuda"] = None  # an import would fail
 sys.argv = ["mmtl", "run", "demo", "--jsonl", "-", "--step-ms", "800", "--provider", "cpu"]
-import edge.cuda, edge.tensorrt_runner, edge.tensorrt_session, edge.windowwise, edge.provider
-from edge.cli import main
+import edge.gpu.cuda, edge.gpu.runner, edge.gpu.session, edge.inference.window_engine, edge.inference.provider
+from edge.cli.main import main
 main()
 """
     done = subprocess.run(

@@ -11,17 +11,17 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.bundle import Bundle
-from edge.engine import EncoderState, Engine, WindowEngine
 from edge.errors import EngineError
 from edge.events import EngineChange, Event, Window
-from edge.long_term_spectrum import SPECTRUM_SIZE
-from edge.profile import ADOPTED, Profile
-from edge.recogniser import Recognizer
-from edge.tensorrt_session import TensorrtSession
-from edge.windowwise import WindowwiseEngine
+from edge.features.long_term_spectrum import SPECTRUM_SIZE
+from edge.gpu.session import TensorrtSession
+from edge.inference.engine import EncoderState, Engine, WindowEngine
+from edge.inference.window_engine import WindowwiseEngine
+from edge.model.bundle import Bundle
+from edge.model.profile import ADOPTED, Profile
+from edge.recognition.recognizer import Recognizer
 from tests.edge.conftest import random_head
-from tests.edge.fake_runtime import FakeTensorrt
+from tests.edge.inference.fake_runtime import FakeTensorrt
 
 TOLERANCE = 1e-4
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.bundle import (
+from edge.errors import BundleError
+from edge.features.frontend import FrontEnd
+from edge.model.bundle import (
     CARD,
     CLASSIFIER,
     ENCODER,
@@ -27,8 +29,6 @@ from edge.bundle import (
     write_head,
     write_manifest,
 )
-from edge.errors import BundleError
-from edge.frontend import FrontEnd
 
 Edit = Callable[[dict[str, Any]], object]
 

@@ -7,7 +7,7 @@ import pytest
 
 from edge.arrays import Array
 from edge.errors import ModelError
-from edge.head import Head, softmax
+from edge.model.head import Head, softmax
 from tests.tolerances import float32_tolerance, logits_tolerance
 
 EMBEDDINGS = np.random.default_rng(5).standard_normal((6, 256)).astype(np.float32)

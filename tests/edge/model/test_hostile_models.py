@@ -19,10 +19,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from edge import profile as profile_module
 from edge.arrays import Array
 from edge.bounds import shown
-from edge.bundle import (
+from edge.cli.profile_text import as_json, as_text, listing
+from edge.errors import BundleError, MmtlError, ProfileError
+from edge.features.long_term_spectrum import SPECTRUM_SIZE
+from edge.model import profile as profile_module
+from edge.model.bundle import (
     LARGEST_MANIFEST,
     MANIFEST,
     Bundle,
@@ -31,13 +34,10 @@ from edge.bundle import (
     read_manifest,
     write_manifest,
 )
-from edge.errors import BundleError, MmtlError, ProfileError
-from edge.long_term_spectrum import SPECTRUM_SIZE
-from edge.profile import Profile, Reference, load_profile, profile_path, save_profile
-from edge.profile_text import as_json, as_text, listing
-from edge.recogniser import Recognizer
+from edge.model.profile import Profile, Reference, load_profile, profile_path, save_profile
+from edge.recognition.recognizer import Recognizer
 from tests.edge.conftest import random_head
-from tests.edge.hostile import HOSTILE, hostile
+from tests.edge.model.hostile import HOSTILE, hostile
 
 EXAMPLES = settings(
     max_examples=150,
@@ -314,7 +314,7 @@ def test_a_bad_profile_does_not_hide_the_others_from_the_list(
         respell(data / f"{name}.safetensors", spoil)
     (data / "folder.safetensors").mkdir()
     (data / "text.safetensors").write_text("hello")
-    command = [sys.executable, "-c", "from edge.cli import main; main()", "profile", "list"]
+    command = [sys.executable, "-c", "from edge.cli.main import main; main()", "profile", "list"]
     environment = {"XDG_DATA_HOME": str(tmp_path / "data"), "PATH": "", "PYTHONPATH": str(Path.cwd())}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")

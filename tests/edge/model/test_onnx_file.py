@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.bundle import (
+from edge.errors import BundleError, ModelError
+from edge.model.bundle import (
     CLASSIFIER,
     ENCODER,
     WINDOW,
@@ -19,8 +20,7 @@ from edge.bundle import (
     read_manifest,
     write_manifest,
 )
-from edge.errors import BundleError, ModelError
-from edge.onnx_file import DEEPEST, require_self_contained
+from edge.model.onnx_file import DEEPEST, require_self_contained
 
 EXTERNAL, INSIDE = 1, 0
 

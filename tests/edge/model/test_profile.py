@@ -17,12 +17,12 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from edge import profile as profile_module
-from edge.bundle import Bundle
 from edge.errors import ProfileError
-from edge.long_term_spectrum import SPECTRUM_SIZE
-from edge.normaliser import BinStatistics
-from edge.profile import (
+from edge.features.long_term_spectrum import SPECTRUM_SIZE
+from edge.features.normaliser import BinStatistics
+from edge.model import profile as profile_module
+from edge.model.bundle import Bundle
+from edge.model.profile import (
     LARGEST_BYTES,
     Profile,
     Reference,
@@ -37,7 +37,7 @@ from edge.profile import (
 )
 from tests.edge.conftest import random_head
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -160,7 +160,7 @@ def test_a_name_of_an_older_program_is_found_where_it_would_be_refused_today(
 
 @pytest.mark.parametrize("name", ["\\ubbfc", "\\udceb\\udcaf\\udcbc"])
 def test_a_system_that_cannot_spell_a_name_says_so(name: str) -> None:
-    body = f"from edge.profile import profile_path\nprofile_path('{name}')"
+    body = f"from edge.model.profile import profile_path\nprofile_path('{name}')"
     environment = {"PATH": "", "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-c", body]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -386,7 +386,7 @@ def test_a_profile_that_may_not_be_read_is_said_to_be(
 ) -> None:
     path = profile_path("anna")
     save_profile(path, profile)
-    monkeypatch.setattr("edge.profile.os.access", lambda *_: False)  # root may read anything
+    monkeypatch.setattr("edge.model.profile.os.access", lambda *_: False)  # root may read anything
     with pytest.raises(ProfileError, match=r"cannot read .* see that this user may"):
         load_profile(path, bundle)
 

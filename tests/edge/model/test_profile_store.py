@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import profile as profile_module
-from edge.bundle import Bundle
 from edge.errors import MmtlError, ProfileError, UsageError
-from edge.profile import Profile, load_profile, profile_path, save_profile, session_folder
-from edge.profile_files import Deleted, delete_profile, export_profile, import_profile
+from edge.model import profile as profile_module
+from edge.model.bundle import Bundle
+from edge.model.profile import Profile, load_profile, profile_path, save_profile, session_folder
+from edge.model.profile_store import Deleted, delete_profile, export_profile, import_profile
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from edge.anonymous import UNNAMED, AnonymousSink, anonymous, anonymous_session, without_names
 from edge.events import Device, EngineChange, Error, Event, Overrun, Session, Speech, StreamWarning, to_json
-from edge.sinks import Sink
+from edge.output.anonymous import UNNAMED, AnonymousSink, anonymous, anonymous_session, without_names
+from edge.output.sinks import Sink
 from tests.edge.schema import checked_event
 
 SESSION = Session(

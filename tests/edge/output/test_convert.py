@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.convert import FORMATS, converted, lines_of, read_log
 from edge.errors import MmtlError, UsageError
 from edge.events import Device, Event, Session, Speech, Summary, Utterance, Window, to_json
+from edge.output.convert import FORMATS, converted, lines_of, read_log
 
 PROBS = {"happy": 0.625, "sad": 0.375}
 SMOOTHED = {"happy": 0.5, "sad": 0.5}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edge.dead_input import ZEROS
+from edge.audio.dead_input import ZEROS
 from edge.events import (
     Device,
     Drift,
@@ -25,8 +25,8 @@ from edge.events import (
     Window,
 )
 from edge.labels import EMOTIONS, UNSURE
-from edge.monitor import GLYPHS, LiveMonitor, big_rows, farewell, frame
-from edge.monitor_state import CLIP_DBFS, MonitorState, timeline_cells
+from edge.output.monitor import GLYPHS, LiveMonitor, big_rows, farewell, frame
+from edge.output.monitor_state import CLIP_DBFS, MonitorState, timeline_cells
 
 SESSION = Session("demo", "base", "anna", "cpu", EMOTIONS, 3.0, 0.24, True)
 SHARES = {"neutral": 0.07, "happy": 0.62, "sad": 0.11, "angry": 0.2}

@@ -21,10 +21,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import mqtt
 from edge.errors import UsageError
 from edge.events import Overrun, Session
-from edge.mqtt import Mqtt, Target, hang_up, parse_target
+from edge.output import mqtt
+from edge.output.mqtt import Mqtt, Target, hang_up, parse_target
 from tests.edge.schema import checked
 
 client_module = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")

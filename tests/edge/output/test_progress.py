@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from edge.progress import Tenths, progress_bar
-from tests.calibrate.terminal import CHILD, HIDE, SHELL, SHOW, Terminal
+from edge.output.progress import Tenths, progress_bar
+from tests.calibrate.session.pseudo_terminal import CHILD, HIDE, SHELL, SHOW, Terminal
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.convert import converted, read_log
 from edge.errors import MmtlError, UsageError
 from edge.events import (
     Device,
@@ -30,7 +29,8 @@ from edge.events import (
     Window,
     to_json,
 )
-from edge.sinks import (
+from edge.output.convert import converted, read_log
+from edge.output.sinks import (
     CsvRows,
     JsonLines,
     PlainLines,
@@ -68,7 +68,7 @@ def plain(*events: Event) -> list[str]:
 
 
 def run_script(body: str) -> list[str]:
-    script = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom edge.sinks import *\n{body}"
+    script = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom edge.output.sinks import *\n{body}"
     return [sys.executable, "-E", "-c", script]  # -E: PYTHONUNBUFFERED would hide the flush at exit
 
 

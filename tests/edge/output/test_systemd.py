@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import cli, readiness
 from edge.arrays import Array
-from edge.blocks import Block
-from edge.bundle import Bundle
+from edge.audio.block import Block
+from edge.cli import main as cli
 from edge.events import Device, Event, Session, Summary, Window
-from edge.pipeline import listen
-from edge.readiness import VARIABLE, ServiceManager, notify
-from edge.recogniser import Recognizer
+from edge.model.bundle import Bundle
+from edge.output import systemd as readiness
+from edge.output.systemd import VARIABLE, ServiceManager, notify
+from edge.recognition.pipeline import listen
+from edge.recognition.recognizer import Recognizer
 
 SESSION = Session("mic:USB", "default", "anna", "tensorrt", ("happy",), 3.0, 0.24, False)
 

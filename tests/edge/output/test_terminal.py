@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from tests.calibrate.terminal import CHILD, ENTER, HIDE, HOME, LEAVE, SHELL, SHOW, Terminal
-from tests.edge.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+from tests.calibrate.session.pseudo_terminal import CHILD, ENTER, HIDE, HOME, LEAVE, SHELL, SHOW, Terminal
+from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
 from tests.edge.schema import checked
 
 Open = Callable[..., Terminal]
@@ -30,7 +30,7 @@ def write():
 def at_first_frame(*_):
     threading.Thread(target=write, daemon=True).start()
 
-from edge import screen
+from edge.output import screen
 take = screen.Screen._take
 screen.Screen._take = lambda self: (at_first_frame(), take(self))
 main()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.decision import Decision, DecisionRule
 from edge.labels import EMOTIONS, UNSURE
+from edge.recognition.decision import Decision, DecisionRule
 from tests.tolerances import float32_tolerance
 
 STEP_S = 0.24

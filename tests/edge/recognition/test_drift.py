@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from calibrate.fitting.session_reference import session_reference
 from edge.arrays import Array
-from edge.bundle import Bundle
-from edge.drift import FEWEST_WINDOWS, Bounds, DriftWatch, figures, spoken_level, summed_up
 from edge.errors import ModelError
 from edge.events import Drift, Event
-from edge.long_term_spectrum import SPECTRUM_SIZE
-from edge.profile import Profile, Reference
-from edge.recogniser import Recognizer
-from edge.session_reference import session_reference
-from edge.sinks import describe
+from edge.features.long_term_spectrum import SPECTRUM_SIZE
+from edge.model.bundle import Bundle
+from edge.model.profile import Profile, Reference
+from edge.output.sinks import describe
+from edge.recognition.drift import FEWEST_WINDOWS, Bounds, DriftWatch, figures, spoken_level, summed_up
+from edge.recognition.recognizer import Recognizer
 from tests.edge.conftest import random_head
 from tests.edge.schema import checked_event
 from tests.tolerances import float32_tolerance

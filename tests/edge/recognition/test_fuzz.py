@@ -22,16 +22,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import Bundle
-from edge.channels import TcpChannel
-from edge.client_session import Service
-from edge.ear import Ear, shared_engines
+from edge.audio.ingest import read_clip
+from edge.audio.sources import FileSource, StdinSource
 from edge.errors import MmtlError
-from edge.rate_limits import Limits
-from edge.recogniser import Recognizer
-from edge.server import Server
-from edge.sources import FileSource, StdinSource
+from edge.model.bundle import Bundle
+from edge.recognition.recognizer import Recognizer
+from edge.server.client_session import Service
+from edge.server.client_stream import Ear, shared_engines
+from edge.server.rate_limits import Limits
+from edge.server.server import Server
+from edge.server.transport import TcpChannel
 from tests.edge.schema import checked, checked_event
 
 EXAMPLES = settings(

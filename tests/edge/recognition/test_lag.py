@@ -20,18 +20,18 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.blocks import Block
-from edge.bundle import Bundle
-from edge.ear import Ear
+from edge.audio.block import Block
 from edge.events import LATE_S, Event, Speech, StreamWarning, Summary, Window
-from edge.lag import RECOVERED_S, LagMeter
-from edge.pipeline import Ledger, listen
-from edge.recogniser import Recognizer
+from edge.model.bundle import Bundle
+from edge.recognition.lag import RECOVERED_S, LagMeter
+from edge.recognition.pipeline import Ledger, listen
+from edge.recognition.recognizer import Recognizer
+from edge.server.client_stream import Ear
+from tests.edge.recognition.test_pipeline import Blocks, Collected
 from tests.edge.schema import checked
-from tests.edge.test_pipeline import Blocks, Collected
 
 Talk = Callable[..., Array]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PIECE_S = 0.08
 WINDOW = Window(0.0, 0.0, {}, {}, "happy", True, -20.0, {}, 0.0)
 
@@ -248,7 +248,7 @@ def test_a_client_whose_sound_has_waited_is_warned(recogniser: Recognizer, talk:
 
 
 def test_the_summary_has_the_longest_lag_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.pipeline.RECENT_WINDOWS", 10)
+    monkeypatch.setattr("edge.recognition.pipeline.RECENT_WINDOWS", 10)
     ledger = Ledger()
     for lag_ms in [9_000, *range(1, 101)]:
         ledger.spent(0.0, [replace(WINDOW, lag_ms=float(lag_ms))])
@@ -312,8 +312,11 @@ def speech(talk: Talk) -> bytes:
     return (32_767 * talk((4.5 + HELD_S, 0.3))).astype("<i2").tobytes()
 
 
+MAIN = "from edge.cli.main import main; main()"
+
+
 def process(*arguments: str) -> subprocess.Popen[bytes]:
-    program = [sys.executable, "-c", "from edge.cli import main; main()", *arguments, "--provider", "cpu"]
+    program = [sys.executable, "-c", MAIN, *arguments, "--provider", "cpu"]
     pipe = subprocess.PIPE
     return subprocess.Popen(program, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe)
 

@@ -10,15 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge import pipeline, signals
 from edge.arrays import SAMPLE_RATE, Array
-from edge.blocks import Block, DeviceNews
-from edge.bundle import Bundle
+from edge.audio.block import Block, DeviceNews
 from edge.errors import MmtlError, RealTimeError, SourceError
 from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
-from edge.pipeline import Ledger, listen, session_of, with_queue
-from edge.recogniser import QUIETEST_DBFS, STAGES, Recognizer
-from edge.sinks import Sink
+from edge.model.bundle import Bundle
+from edge.output.sinks import Sink
+from edge.recognition import pipeline
+from edge.recognition.pipeline import Ledger, listen, session_of, with_queue
+from edge.recognition.recognizer import QUIETEST_DBFS, STAGES, Recognizer
+from edge.system import signals
 from tests.edge.schema import checked_event
 
 Talk = Callable[..., Array]

@@ -11,19 +11,19 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.audio import Intake
-from edge.bundle import Bundle, default_bundle, load_bundle
-from edge.decision import DecisionRule
-from edge.engine import WindowEngine
+from edge.audio.ingest import Intake
 from edge.errors import ProfileError, UsageError
 from edge.events import Event, Overrun, Speech, Utterance, Window
-from edge.frontend import filtered, power_spectrogram
-from edge.head import Head
+from edge.features.frontend import filtered, power_spectrogram
+from edge.features.long_term_spectrum import SPECTRUM_SIZE, band_powers, long_term_spectrum
+from edge.features.normaliser import BinStatistics, Normaliser
+from edge.inference.engine import WindowEngine
 from edge.labels import EMOTIONS, UNSURE
-from edge.long_term_spectrum import SPECTRUM_SIZE, band_powers, long_term_spectrum
-from edge.normaliser import BinStatistics, Normaliser
-from edge.profile import Profile, Reference
-from edge.recogniser import MOST_AT_ONCE_S, QUIETEST_DBFS, Recognizer, Settings
+from edge.model.bundle import Bundle, default_bundle, load_bundle
+from edge.model.head import Head
+from edge.model.profile import Profile, Reference
+from edge.recognition.decision import DecisionRule
+from edge.recognition.recognizer import MOST_AT_ONCE_S, QUIETEST_DBFS, Recognizer, Settings
 from tests.edge.conftest import random_head
 from tests.tolerances import float32_tolerance
 

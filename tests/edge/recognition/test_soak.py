@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.audio import read_clip
-from edge.bundle import Bundle
+from edge.audio.ingest import read_clip
+from edge.audio.sources import demo_clip
 from edge.events import Overrun, Utterance, Window
-from edge.recogniser import Recognizer, Settings
-from edge.sources import demo_clip
+from edge.model.bundle import Bundle
+from edge.recognition.recognizer import Recognizer, Settings
 
 RATE = 16_000
 MINUTES = 10

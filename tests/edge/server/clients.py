@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from edge.access import Address
 from edge.arrays import Array
-from edge.client_session import Service
-from edge.rate_limits import Limits
-from edge.server import Server
+from edge.server.access import Address
+from edge.server.client_session import Service
+from edge.server.rate_limits import Limits
+from edge.server.server import Server
 from tests.edge.schema import checked
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Events = list[dict[str, Any]]
 
 SOON_S = 60.0
@@ -88,7 +88,7 @@ class Serving(Running):
 @contextlib.contextmanager
 def serve_process(*arguments: str) -> Iterator[Serving]:
     """Run `mmtl serve` in a process of its own; killed at the end, if it is still there."""
-    program = [sys.executable, "-c", "from edge.cli import main; main()", "serve", *arguments]
+    program = [sys.executable, "-c", "from edge.cli.main import main; main()", "serve", *arguments]
     with subprocess.Popen(
         program, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

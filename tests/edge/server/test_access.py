@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from edge.access import (
+from edge.errors import UsageError
+from edge.server.access import (
     LARGEST_TOKEN_FILE,
     Access,
     Address,
@@ -25,10 +26,9 @@ from edge.access import (
     require_protected,
     tls_context,
 )
-from edge.errors import UsageError
-from edge.rate_limits import MOST_WAITING, Limits
+from edge.server.rate_limits import MOST_WAITING, Limits
 from tests.edge.schema import checked
-from tests.edge.server_clients import (
+from tests.edge.server.clients import (
     END,
     ROOT,
     SOON_S,
@@ -96,7 +96,7 @@ def test_any_other_address_needs_a_token_or_the_users_word(host: str) -> None:
 
 @pytest.mark.parametrize("kind", ["--tcp", "--websocket"])
 def test_the_command_refuses_to_serve_everybody_by_accident(kind: str) -> None:
-    command = [sys.executable, "-c", "from edge.cli import main; main()", "serve", kind, "0.0.0.0:0"]
+    command = [sys.executable, "-c", "from edge.cli.main import main; main()", "serve", kind, "0.0.0.0:0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SOON_S)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -20,20 +20,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import profile as profile_module
-from edge.access import Address
 from edge.arrays import Array
-from edge.bundle import Bundle
-from edge.client_session import Service, checked_rate
-from edge.ear import Ear, kept_for_clients, shared_engines
 from edge.errors import SourceError, UsageError
 from edge.events import Device, Event, to_json
-from edge.profile import Profile, profile_path, save_profile
-from edge.rate_limits import Limits, Throttle
-from edge.recogniser import Recognizer
-from edge.server import Server, serve
+from edge.model import profile as profile_module
+from edge.model.bundle import Bundle
+from edge.model.profile import Profile, profile_path, save_profile
+from edge.recognition.recognizer import Recognizer
+from edge.server.access import Address
+from edge.server.client_session import Service, checked_rate
+from edge.server.client_stream import Ear, kept_for_clients, shared_engines
+from edge.server.rate_limits import Limits, Throttle
+from edge.server.server import Server, serve
 from tests.edge.schema import checked
-from tests.edge.server_clients import (
+from tests.edge.server.clients import (
     END,
     SOON_S,
     Events,

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.bundle import Bundle
 from edge.events import Device, Event
-from edge.rate_limits import QUIET_S, Limits, QuietLog
-from edge.recogniser import Recognizer
-from edge.websocket_channel import LARGEST_MESSAGE
+from edge.model.bundle import Bundle
+from edge.recognition.recognizer import Recognizer
+from edge.server.rate_limits import QUIET_S, Limits, QuietLog
+from edge.server.websocket_transport import LARGEST_MESSAGE
 from tests.edge.schema import checked
-from tests.edge.server_clients import (
+from tests.edge.server.clients import (
     FAST,
     SOON_S,
     Open,

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from edge import rate_limits
-from edge.access import Address
-from edge.bundle import default_bundle
-from edge.client_session import Service, checked_rate
 from edge.errors import UsageError
-from edge.rate_limits import (
+from edge.model.bundle import default_bundle
+from edge.recognition.recognizer import Recognizer
+from edge.server import rate_limits
+from edge.server.access import Address
+from edge.server.client_session import Service, checked_rate
+from edge.server.rate_limits import (
     FRAMES_AT_ONCE,
     FRAMES_PER_S,
     MOST_UNSENT,
@@ -32,9 +33,8 @@ from edge.rate_limits import (
     Limits,
     require_descriptors,
 )
-from edge.recogniser import Recognizer
-from edge.server import serve
-from tests.edge.server_clients import (
+from edge.server.server import serve
+from tests.edge.server.clients import (
     END,
     ROOT,
     SOON_S,
@@ -281,7 +281,7 @@ def limited(soft: int, hard: int, *arguments: str) -> subprocess.CompletedProces
     """Run `mmtl serve` under a limit on open files until it ends, or for some seconds."""
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, "
-        f"({soft}, {hard})); from edge.cli import main; main()"
+        f"({soft}, {hard})); from edge.cli.main import main; main()"
     )
     command = [sys.executable, "-c", code, "serve", "--tcp", "0", "--provider", "cpu", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SOON_S)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import UsageError
-from edge.files import (
+from edge.system.files import (
     half_written,
     may_write,
     read_text,
@@ -21,7 +21,7 @@ from edge.files import (
     require_writable,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_file_appears_whole_with_its_permissions(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_another_failure_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from edge.files import replacing, replacing_folder
+from edge.system.files import replacing, replacing_folder
 target, kind = Path(sys.argv[1]), sys.argv[2]
 with (replacing if kind == "file" else replacing_folder)(target) as partial:
     if kind != "file":

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from edge.futures import interruptible_result
+from edge.system.futures import interruptible_result
 
 
 def test_it_is_the_result() -> None:

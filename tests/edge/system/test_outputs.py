@@ -12,7 +12,7 @@ from typing import IO, get_args
 import pytest
 
 from edge.errors import MmtlError, UsageError
-from edge.outputs import (
+from edge.system.outputs import (
     Existing,
     OutputFile,
     existing_by,
@@ -22,7 +22,7 @@ from edge.outputs import (
     write_whole,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DEVICES = ["/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/stderr"]
 
 
@@ -94,7 +94,7 @@ def test_devices_and_pipes_may_be_named_twice_and_stdout_only_once(tmp_path: Pat
 
 def apart(outputs: str, inputs: str, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None) -> str:
     """Return what a program says that checks its outputs and inputs."""
-    body = f"from edge.outputs import require_apart\nrequire_apart({outputs}, {inputs})"
+    body = f"from edge.system.outputs import require_apart\nrequire_apart({outputs}, {inputs})"
     command = [sys.executable, "-c", body]
     done = subprocess.run(command, cwd=ROOT, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False)
     return done.stderr.decode()
@@ -197,7 +197,7 @@ def test_devices_are_never_locked_truncated_or_asked_about(device: str) -> None:
 def test_what_stdout_leads_to_is_not_truncated_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "all.log"
     path.write_text("old\n")
-    body = "from edge.sinks import *\nJsonLines('/dev/stdout', 'replace').write('new')"
+    body = "from edge.output.sinks import *\nJsonLines('/dev/stdout', 'replace').write('new')"
     with path.open("ab") as appended:
         subprocess.run([sys.executable, "-c", body], cwd=ROOT, stdout=appended, check=True)
     assert path.read_text() == "old\nnew\n"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.shell import quoted
+from edge.system.shell import quoted
 
 BASH = shutil.which("bash")
 

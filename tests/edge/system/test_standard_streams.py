@@ -13,9 +13,9 @@ import soundfile
 
 from tests.edge.schema import checked
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FULL = Path("/dev/full")
-MMTL = f"{sys.executable} -c 'from edge.cli import main; main()' "
+MMTL = f"{sys.executable} -c 'from edge.cli.main import main; main()' "
 
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 full = pytest.param("2>/dev/full", marks=needs_full)
@@ -131,8 +131,8 @@ def test_a_name_that_an_encoding_lacks_is_written_with_other_characters(
 
 QUIET = """
 import os, sys, threading
-from edge import standard_streams
-from edge.standard_streams import quiet
+from edge.system import standard_streams
+from edge.system.standard_streams import quiet
 
 standard_streams.secure()
 inside, over = threading.Event(), threading.Event()

@@ -12,13 +12,13 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from edge.bundle import Bundle
 from edge.errors import UsageError
-from edge.plan import StalePlanError, find_plan
-from edge.user_folders import cache_folder, data_folder
+from edge.gpu.plan import StalePlanError, find_plan
+from edge.model.bundle import Bundle
+from edge.system.user_folders import cache_folder, data_folder
 from tests.edge.schema import checked
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 VARIABLES = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "STATE_DIRECTORY")
 
@@ -29,7 +29,7 @@ def unknown(number):
     raise KeyError(number)
 
 pwd.getpwuid = unknown
-from edge.cli import main
+from edge.cli.main import main
 main()
 """
 
