@@ -86,11 +86,11 @@ def row(found: Sequence[Rates]) -> str:
 
 def rates(bundle: Bundle, recordings: Iterable[Array]) -> Rates:
     """Recognise one speaker's recordings, each a new stream."""
-    recogniser = Recognizer(bundle, settings=Settings(rule=SHIPPED), provider="cpu")
-    step_s, total = recogniser.settings.step_ms / 1000.0, Rates()
+    recognizer = Recognizer(bundle, settings=Settings(rule=SHIPPED), provider="cpu")
+    step_s, total = recognizer.settings.step_ms / 1000.0, Rates()
     for recording in recordings:
-        recogniser.reset()
-        events = [*recogniser.feed(recording), *recogniser.flush()]
+        recognizer.reset()
+        events = [*recognizer.feed(recording), *recognizer.flush()]
         shown = [event.label for event in events if isinstance(event, Window) and event.speech]
         total.add({SHIPPED: shown, WITHOUT: list(replayed(events, WITHOUT, step_s))}, step_s)
     return total

@@ -104,17 +104,17 @@ def row(item: Found) -> str:
     return f" {''.join(f'{cell:>19}' for cell in cells)}   {total}"
 
 
-def measure(recogniser: Recognizer, sounds: Iterator[tuple[str, Array]], found: dict[str, Found]) -> None:
+def measure(recognizer: Recognizer, sounds: Iterator[tuple[str, Array]], found: dict[str, Found]) -> None:
     """Let a calibrated recogniser hear sounds, each a new stream."""
-    profile = recogniser.profile
+    profile = recognizer.profile
     assert profile
     assert profile.reference, "a session of this length has one"
-    spectrum = profile.head.input_size - recogniser.engine.graphs.embedding_size
-    step_s = recogniser.settings.step_ms / 1000.0
-    recogniser.watch = record = Record(profile.reference, step_s, spectrum=spectrum)
+    spectrum = profile.head.input_size - recognizer.engine.graphs.embedding_size
+    step_s = recognizer.settings.step_ms / 1000.0
+    recognizer.watch = record = Record(profile.reference, step_s, spectrum=spectrum)
     for kind, sound in sounds:
-        recogniser.reset()
-        events = [event for event in recogniser.feed(sound) if isinstance(event, Drift)]
+        recognizer.reset()
+        events = [event for event in recognizer.feed(sound) if isinstance(event, Drift)]
         found[kind].departures.append(record.largest)
         found[kind].events.update(event.what for event in events[:1])
 
@@ -127,10 +127,10 @@ def calibrated(bundle: Bundle, speaker: str, session: Sequence[Clip]) -> Recogni
     fitted = fit_and_judge(bundle, engine, takes, sounds)
     own = fitted.normalisation
     profile = Profile(speaker, bundle.fingerprint, fitted.head, own.levels, own.statistics, "adopted")
-    recogniser = Recognizer(bundle, profile=profile, engine=engine)
-    reference = session_reference(recogniser, sounds)
-    recogniser.use(replace(profile, reference=reference))
-    return recogniser
+    recognizer = Recognizer(bundle, profile=profile, engine=engine)
+    reference = session_reference(recognizer, sounds)
+    recognizer.use(replace(profile, reference=reference))
+    return recognizer
 
 
 def streams(speaker: str, halves: dict[str, tuple[list[Clip], list[Clip]]]) -> Iterator[tuple[str, Array]]:

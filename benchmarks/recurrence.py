@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from export.lstm import lstm_operator, unrolled_lstm
-from export.onnx_builder import Draft
+from export.onnx_builder import GraphBuilder
 
 STEPS = 32
 UNITS = 128
@@ -51,7 +51,7 @@ def main() -> None:
 def session(kind: str, values: int) -> onnxruntime.InferenceSession:
     """Open a graph of nothing but the BiLSTM."""
     torch.manual_seed(0)
-    lstm, draft = nn.LSTM(values, UNITS, bidirectional=True), Draft()
+    lstm, draft = nn.LSTM(values, UNITS, bidirectional=True), GraphBuilder()
     if kind == "operator":
         output = lstm_operator(draft, "features", lstm, every=True)
     else:

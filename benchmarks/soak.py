@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    recogniser = Recognizer(load_bundle(options.bundle), provider="cpu")
-    resident = listen(recogniser, 3600.0 * options.hours, np.random.default_rng(options.seed))
+    recognizer = Recognizer(load_bundle(options.bundle), provider="cpu")
+    resident = listen(recognizer, 3600.0 * options.hours, np.random.default_rng(options.seed))
     warm = resident[1:]  # the first reading is from before anything was heard
     half = len(warm) // 2
     growth = median(warm[half:]) - median(warm[:half] or warm)
@@ -48,23 +48,23 @@ def main() -> None:
     sys.exit(growth > MOST_GROWTH_MB)
 
 
-def listen(recogniser: Recognizer, seconds: float, generator: np.random.Generator) -> list[float]:
+def listen(recognizer: Recognizer, seconds: float, generator: np.random.Generator) -> list[float]:
     """Hear so much sound; print and return the resident memory of every ten minutes, in MB."""
     counts: Counter[str] = Counter()
     resident: list[float] = []
     began = time.process_time()
     print(f"{'simulated':>10}{'resident':>12}{'CPU':>9}   events so far")
     for block, lost in life(generator):
-        events = recogniser.feed(block) + (recogniser.lose(lost) if lost else [])
+        events = recognizer.feed(block) + (recognizer.lose(lost) if lost else [])
         counts.update(event.type for event in events)
-        if recogniser.heard_s >= len(resident) * REPORT_EVERY_S:
+        if recognizer.heard_s >= len(resident) * REPORT_EVERY_S:
             resident.append(resident_mb())
             said = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
             spent = time.process_time() - began
             print(
-                f"{recogniser.heard_s / 3600:8.2f} h{resident[-1]:9.1f} MB{spent:7.0f} s   {said}", flush=True
+                f"{recognizer.heard_s / 3600:8.2f} h{resident[-1]:9.1f} MB{spent:7.0f} s   {said}", flush=True
             )
-        if recogniser.heard_s >= seconds:
+        if recognizer.heard_s >= seconds:
             return resident
     return resident
 

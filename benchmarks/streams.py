@@ -40,22 +40,22 @@ def main() -> None:
     options = parser.parse_args()
     bundle = load_bundle(options.bundle)
     print(f"{platform.machine()}, Python {platform.python_version()}, one thread, CPU time")
-    recognisers(bundle, options.streams, options.seconds, options.step_ms)
+    recognizers(bundle, options.streams, options.seconds, options.step_ms)
     batches(bundle, options.streams)
 
 
-def recognisers(bundle: Bundle, streams: int, seconds: float, step_ms: int) -> None:
+def recognizers(bundle: Bundle, streams: int, seconds: float, step_ms: int) -> None:
     """Feed many recognisers in turn and print what a stream takes of a core."""
     engine, before = Engine(bundle, "cpu"), resident_mb()
     settings = Settings(step_ms=step_ms)
     listening = [Recognizer(bundle, settings=settings, engine=engine) for _ in range(streams)]
     sounds = different_sounds(streams, round(seconds * 16_000))
-    for recogniser, sound in zip(listening, sounds, strict=True):
-        recogniser.feed(sound[: 4 * 16_000])
+    for recognizer, sound in zip(listening, sounds, strict=True):
+        recognizer.feed(sound[: 4 * 16_000])
     windows, began = 0, time.process_time()
     for start in range(0, sounds.shape[1] - STEP + 1, STEP):
-        for recogniser, sound in zip(listening, sounds, strict=True):
-            events = recogniser.feed(sound[start : start + STEP])
+        for recognizer, sound in zip(listening, sounds, strict=True):
+            events = recognizer.feed(sound[start : start + STEP])
             windows += sum(event.type == "window" for event in events)
     spent, heard = time.process_time() - began, sounds.shape[1] // STEP * STEP / 16_000
     share = spent / (streams * heard)

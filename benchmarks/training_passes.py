@@ -149,8 +149,8 @@ def query_gradient(
     net: EmotionNet, theta: Weights, phi: Weights, samples: Samples, rates: MetaRates
 ) -> tuple[Weights, Weights]:
     """Compute grad L_Q at (theta, phi): one forward and one backward pass."""
-    taught = functional_call(net.meta, theta, (samples.frames, samples.lengths))
-    loss = emotion_loss(functional_call(net.transfer, phi, (taught,)), samples, rates.loss)
+    query_auxiliary_logits = functional_call(net.meta, theta, (samples.frames, samples.lengths))
+    loss = emotion_loss(functional_call(net.transfer, phi, (query_auxiliary_logits,)), samples, rates.loss)
     gradients = torch.autograd.grad(loss, [*theta.values(), *phi.values()])
     of_theta = dict(zip(theta, gradients, strict=False))
     return of_theta, dict(zip(phi, gradients[len(theta) :], strict=True))

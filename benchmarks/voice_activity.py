@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from edge.arrays import Array
 from edge.audio.ingest import read_clip
-from edge.features.silero_vad import PIECE, SileroVoice
-from edge.features.vad import SpeechDetector, SpeechGate
+from edge.features.silero_vad import PIECE, SileroVad
+from edge.features.vad import SpeechDetector, VadConfig
 from train.corpora import Clip, read_corpus
 
 Flags = NDArray[np.bool_]
@@ -202,7 +202,7 @@ def webrtc(mode: int) -> Judge:
 
 def silero(sound: Array) -> Flags:
     """Judge by the deployed network and thresholds; each 10 ms by the piece of 32 ms it begins in."""
-    gate, voice, active, said = SpeechGate(), SileroVoice(), False, []
+    gate, voice, active, said = VadConfig(), SileroVad(), False, []
     for piece in sound[: len(sound) // PIECE * PIECE].reshape(-1, PIECE):
         active = voice(piece) >= (gate.leave_probability if active else gate.enter_probability)
         said.append(active)
@@ -213,7 +213,7 @@ def silero(sound: Array) -> Flags:
 def held(said: Flags) -> Flags:
     """Apply the deployed hysteresis in time."""
     samples = np.repeat(said.astype(np.float32), HOP)
-    return SpeechDetector(SpeechGate(), voice=Told()).feed(samples)
+    return SpeechDetector(VadConfig(), voice=Told()).feed(samples)
 
 
 def speech_of(clean: Floats) -> Flags:

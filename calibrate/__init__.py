@@ -4,7 +4,7 @@ import edge  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off
 from calibrate.fitting.candidates import CANDIDATES, Candidate
 from calibrate.fitting.examples import Examples
 from calibrate.fitting.folds import Folds
-from calibrate.fitting.model_selection import Fitted, Hearing, Judgement, fit_and_judge
+from calibrate.fitting.model_selection import Fitted, HeadInputs, Judgement, fit_and_judge
 from calibrate.fitting.scores import Scores
 from calibrate.takes import Normalisation, Take, read_sounds, read_takes
 
@@ -14,7 +14,7 @@ __all__ = [
     "Examples",
     "Fitted",
     "Folds",
-    "Hearing",
+    "HeadInputs",
     "Judgement",
     "Normalisation",
     "Scores",

@@ -140,17 +140,17 @@ def calibrate(
 
         require_picture(picture, overwrite=replace)
     tuning = _full_tuning(bundle, out, full=full, replace=replace)
-    order = Order(name, path, tuning, out, picture, replace)
+    order = CalibrationJob(name, path, tuning, out, picture, replace)
     if manifest is None:
-        from calibrate.session.session_lock import alone
-        from calibrate.session.workflow import GuidedSession, Wish
+        from calibrate.session.session_lock import session_lock
+        from calibrate.session.workflow import GuidedSession, SessionOptions
 
         order.require_apart([bundle])
         model = _bundle(bundle)
-        wish = Wish(
+        wish = SessionOptions(
             name, takes, language, device, resume, replace, keep_recordings, yes, bundle, picture, out, heard
         )
-        with alone(name):
+        with session_lock(name):
             _hold(order, model, GuidedSession(wish))
         return
     _refuse_with_manifest(
@@ -167,7 +167,7 @@ def calibrate(
 
 
 @dataclasses.dataclass(frozen=True)
-class Order:
+class CalibrationJob:
     """What is to come of a speaker's takes, wherever they come from."""
 
     name: str
@@ -209,7 +209,7 @@ class Order:
         show(self.name, outcome, self.out)
 
 
-def _read(order: Order, manifest: Path, bundle: Path | None, channel: Channel) -> None:
+def _read(order: CalibrationJob, manifest: Path, bundle: Path | None, channel: Channel) -> None:
     """Calibrate on the takes that a manifest lists."""
     from calibrate.takes import read_takes
 
@@ -220,7 +220,7 @@ def _read(order: Order, manifest: Path, bundle: Path | None, channel: Channel) -
     _draw(order.name, outcome.fitted, order.picture)
 
 
-def _hold(order: Order, model: Bundle, guided: GuidedSession) -> None:
+def _hold(order: CalibrationJob, model: Bundle, guided: GuidedSession) -> None:
     """Calibrate on the takes of a guided session."""
     recorded = guided.hold()
     if not recorded:
@@ -329,8 +329,8 @@ def _watched(profile: Profile, bundle: Bundle, engine: Engine, sounds: Sequence[
 
     if profile.verdict != ADOPTED:
         return profile
-    recogniser = Recognizer(bundle, profile=profile, engine=engine)
-    return dataclasses.replace(profile, reference=session_reference(recogniser, sounds))
+    recognizer = Recognizer(bundle, profile=profile, engine=engine)
+    return dataclasses.replace(profile, reference=session_reference(recognizer, sounds))
 
 
 def _draw(name: str, fitted: Fitted, picture: Path | None) -> None:

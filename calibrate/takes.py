@@ -17,7 +17,7 @@ from edge.audio.ingest import read_clip
 from edge.errors import UsageError
 from edge.features.frontend import FrontEnd, filtered, power_spectrogram
 from edge.features.long_term_spectrum import band_powers, long_term_spectrum
-from edge.features.normaliser import DECIBEL, BinStatistics, Levels
+from edge.features.normaliser import DECIBEL, BinStatistics, GainConfig
 from edge.file_formats.recordings import emotion_in, manifest_rows, rating_in, recording_in, why_missing
 from edge.inference.encoder_stream import FeatureStream, Progress
 from edge.labels import DIMENSIONS, EMOTIONS
@@ -64,7 +64,7 @@ class Take:
 class Normalisation:
     """How sound is normalised before the network: the bundle's way or a speaker's."""
 
-    levels: Levels
+    levels: GainConfig
     statistics: BinStatistics
 
 

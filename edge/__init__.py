@@ -2,10 +2,10 @@
 
 from edge import Recognizer
 
-recogniser = Recognizer.load()
-for event in recogniser.feed(samples):  # float32, mono, 16 kHz, any number of them
+recognizer = Recognizer.load()
+for event in recognizer.feed(samples):  # float32, mono, 16 kHz, any number of them
     print(event)
-print(recogniser.flush())
+print(recognizer.flush())
 
 Importing this package turns ONNX Runtime's telemetry off, for this process and those it starts: whatever
 ORT_DISABLE_TELEMETRY was, an empty or unknown value would leave the telemetry on. ONNX Runtime reads the
@@ -20,6 +20,7 @@ TYPE_CHECKING = False  # typing's constant: loading that module takes longer tha
 if TYPE_CHECKING:
     from typing import Any
 
+    from edge.audio.sources import demo_clip
     from edge.errors import MmtlError
     from edge.events import Event
     from edge.labels import EMOTIONS, UNSURE
@@ -36,6 +37,7 @@ __all__ = [
     "Profile",
     "Recognizer",
     "Settings",
+    "demo_clip",
     "load_bundle",
     "load_profile",
 ]
@@ -45,14 +47,15 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 _HOMES = {
     "EMOTIONS": "labels",
     "UNSURE": "labels",
-    "Bundle": "bundle",
+    "Bundle": "model.bundle",
     "Event": "events",
     "MmtlError": "errors",
-    "Profile": "profile",
-    "Recognizer": "recogniser",
-    "Settings": "recogniser",
-    "load_bundle": "bundle",
-    "load_profile": "profile",
+    "Profile": "model.profile",
+    "Recognizer": "recognition.recognizer",
+    "Settings": "recognition.recognizer",
+    "demo_clip": "audio.sources",
+    "load_bundle": "model.bundle",
+    "load_profile": "model.profile",
 }
 
 

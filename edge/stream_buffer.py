@@ -11,7 +11,7 @@ SPARE: Final = 4
 """A buffer so many times larger than what it must hold is given back."""
 
 
-class History:
+class StreamBuffer:
     """Rows that are appended at the end and forgotten from the front, addressed by their number.
 
     Remembers the rows since the last `forget`; row numbers count from the beginning of the stream.

@@ -53,11 +53,11 @@ def export(
     from export.parity import Checks, table
     from export.parity_audio import find_clips
     from export.source import read_source
-    from export.targets import Wanted, export_target
+    from export.targets import ExportRequest, export_target
 
     recordings = find_clips(clips) if clips else []
     require_apart({"--out": out}, [checkpoint, clips, *recordings])
-    wanted = Wanted(target, out, name=name, replace=replace, fp16=not no_fp16)
+    wanted = ExportRequest(target, out, name=name, replace=replace, fp16=not no_fp16)
     model = read_source(checkpoint)
     measured: list[Parity] = []
     try:

@@ -15,7 +15,7 @@ from torch import nn
 from edge.arrays import Array
 from edge.errors import UsageError
 from export.lstm import Recurrence, lstm_operator, unrolled_lstm
-from export.onnx_builder import Draft, Precision, Shape, array
+from export.onnx_builder import GraphBuilder, Precision, Shape, array
 from train.model import POOL, Architecture, ConvBlock, EmotionNet, MetaLearner
 
 
@@ -30,7 +30,7 @@ class Variant:
 def encoder_graph(net: EmotionNet) -> onnx.ModelProto:
     """Draw frames (B, T, F) and states to features (B, T / 8, P) and new states; T a multiple of 8."""
     meta = streamable(net)
-    draft = Draft()
+    draft = GraphBuilder()
     inputs: dict[str, Shape] = {"frames": ("B", "T", meta.arch.bins)}
     outputs: dict[str, Shape] = {"features": ("B", "S", "P")}
     maps = draft.add("Unsqueeze", ["frames", _axes(draft, 1)], "maps")
@@ -47,7 +47,7 @@ def encoder_graph(net: EmotionNet) -> onnx.ModelProto:
 def classifier_graph(net: EmotionNet) -> onnx.ModelProto:
     """Draw features (B, S, P) of a window to its embedding (B, D)."""
     meta = streamable(net)
-    draft = Draft()
+    draft = GraphBuilder()
     _embed(draft, "features", meta)
     shape = ("B", "S", feature_size(meta.arch))
     return draft.model("mmtl_classifier", {"features": shape}, {"embedding": ("B", 2 * meta.arch.hidden)})
@@ -65,7 +65,7 @@ def window_graph(net: EmotionNet, variant: Variant = Variant(), frames: int | No
         frames: T; None for any, which only the LSTM as an operator can take.
     """
     meta = streamable(net)
-    draft = Draft(variant.precision)
+    draft = GraphBuilder(variant.precision)
     maps = draft.add("Unsqueeze", [draft.narrowed("frames", "narrow"), _axes(draft, 1)], "maps")
     for index, block in enumerate(_blocks(meta)):
         maps = _convolution(draft, maps, block, index)
@@ -124,7 +124,7 @@ def _blocks(meta: MetaLearner) -> list[ConvBlock]:
     return [block for block in meta.blocks if isinstance(block, ConvBlock)]
 
 
-def _convolution(draft: Draft, maps: str, block: ConvBlock, index: int) -> str:
+def _convolution(draft: GraphBuilder, maps: str, block: ConvBlock, index: int) -> str:
     left, right, top, bottom = block.padding
     weight, bias = folded(block)
     inputs = [
@@ -137,7 +137,7 @@ def _convolution(draft: Draft, maps: str, block: ConvBlock, index: int) -> str:
     return draft.add("MaxPool", [active], f"pool_{index}", kernel_shape=[POOL, POOL], strides=[POOL, POOL])
 
 
-def _project(draft: Draft, maps: str, meta: MetaLearner, output: str) -> str:
+def _project(draft: GraphBuilder, maps: str, meta: MetaLearner, output: str) -> str:
     """Flatten (B, C, S, F') maps to (B, S, C * F') and reduce them to P values."""
     turned = draft.add("Transpose", [maps], "turned", perm=[0, 2, 1, 3])
     shape = draft.constant("flat_shape", np.array([0, 0, -1], np.int64))
@@ -149,7 +149,7 @@ def _project(draft: Draft, maps: str, meta: MetaLearner, output: str) -> str:
     return draft.add("Add", [product, draft.weight("projection.bias", array(meta.projection.bias))], output)
 
 
-def _embed(draft: Draft, features: str, meta: MetaLearner, steps: int | None = None) -> str:
+def _embed(draft: GraphBuilder, features: str, meta: MetaLearner, steps: int | None = None) -> str:
     """Run the BiLSTM over (B, S, P) and summarise it as "embedding" (B, 2 * hidden).
 
     Args:
@@ -180,7 +180,7 @@ def _steps(arch: Architecture, variant: Variant, frames: int | None) -> int | No
     return arch.features_in(frames)
 
 
-def _gemm(draft: Draft, value: str, layer: nn.Linear, name: str, output: str | None = None) -> str:
+def _gemm(draft: GraphBuilder, value: str, layer: nn.Linear, name: str, output: str | None = None) -> str:
     inputs = [
         value,
         draft.constant(f"{name}.weight", array(layer.weight)),
@@ -189,12 +189,12 @@ def _gemm(draft: Draft, value: str, layer: nn.Linear, name: str, output: str | N
     return draft.add("Gemm", inputs, output or name, transB=1)
 
 
-def _last_frames(draft: Draft, maps: str, frames: int, output: str) -> None:
+def _last_frames(draft: GraphBuilder, maps: str, frames: int, output: str) -> None:
     """Keep the last frames of (B, C, T, F) maps."""
     starts = draft.constant(f"{output}_start", np.array([-frames], np.int64))
     ends = draft.constant("to_the_end", np.array([np.iinfo(np.int64).max], np.int64))
     draft.add("Slice", [maps, starts, ends, _axes(draft, 2)], output)
 
 
-def _axes(draft: Draft, axis: int) -> str:
+def _axes(draft: GraphBuilder, axis: int) -> str:
     return draft.constant(f"axis_{axis}", np.array([axis], np.int64))

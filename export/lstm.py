@@ -15,7 +15,7 @@ from onnx import helper
 from torch import nn
 
 from edge.arrays import Array
-from export.onnx_builder import Draft, array
+from export.onnx_builder import GraphBuilder, array
 
 Recurrence = Literal["lstm", "unrolled"]
 
@@ -23,7 +23,7 @@ SUFFIXES: Final = ("", "_reverse")
 """Of torch's names for the parameters of the two directions."""
 
 
-def lstm_operator(draft: Draft, sequence: str, lstm: nn.LSTM, *, every: bool) -> str:
+def lstm_operator(draft: GraphBuilder, sequence: str, lstm: nn.LSTM, *, every: bool) -> str:
     """Draw the BiLSTM as one operator.
 
     Args:
@@ -46,7 +46,7 @@ def lstm_operator(draft: Draft, sequence: str, lstm: nn.LSTM, *, every: bool) ->
     return outputs[-1]
 
 
-def unrolled_lstm(draft: Draft, sequence: str, lstm: nn.LSTM, steps: int, *, every: bool) -> str:
+def unrolled_lstm(draft: GraphBuilder, sequence: str, lstm: nn.LSTM, steps: int, *, every: bool) -> str:
     """Draw the BiLSTM step by step, both directions at once.
 
     i, f, o = sigmoid(z_i, z_f, z_o);  g = tanh(z_g) = 2 sigmoid(2 z_g) - 1
@@ -80,7 +80,7 @@ def unrolled_lstm(draft: Draft, sequence: str, lstm: nn.LSTM, steps: int, *, eve
     return draft.add("Squeeze", [hidden, draft.constant("axis_0", np.array([0], np.int64))], "lstm_last")
 
 
-def _projected(draft: Draft, sequence: str, lstm: nn.LSTM, steps: int) -> list[str]:
+def _projected(draft: GraphBuilder, sequence: str, lstm: nn.LSTM, steps: int) -> list[str]:
     """Project all steps in one product; return each step's W x + b, (1, 2, B, 4 H)."""
     weight, bias = _input_weights(lstm)
     product = draft.add("MatMul", [sequence, draft.weight("lstm.weight", weight)], "lstm_product")
@@ -94,7 +94,7 @@ def _projected(draft: Draft, sequence: str, lstm: nn.LSTM, steps: int) -> list[s
     return draft.split(both, [f"projected_{step}" for step in range(steps)], axis=0)
 
 
-def _step(draft: Draft, projected: str, hidden: str, cell: str, step: int) -> tuple[str, str]:
+def _step(draft: GraphBuilder, projected: str, hidden: str, cell: str, step: int) -> tuple[str, str]:
     """Map W x + b (1, 2, B, 4 H), h and c (1, 2, B, H each; both "" at first) to the next h and c."""
     gates = projected
     if hidden:
@@ -112,7 +112,7 @@ def _step(draft: Draft, projected: str, hidden: str, cell: str, step: int) -> tu
     return draft.add("Mul", [o, bounded], f"hidden_{step}"), new
 
 
-def _initial_state(draft: Draft, sequence: str, units: int) -> list[str]:
+def _initial_state(draft: GraphBuilder, sequence: str, units: int) -> list[str]:
     """Draw zeros (2, B, H) for h and c in FP16, where TensorRT would supply float32 ones and refuse them.
 
     B is known only at run time: the zeros are made from the sequence, squashed first so that they

@@ -33,7 +33,7 @@ Shape = tuple[int | str, ...]
 
 
 @dataclass
-class Draft:
+class GraphBuilder:
     """A graph under construction.
 
     `precision` is that of `weight`s and of what is computed from them, between `narrowed` and

@@ -27,7 +27,7 @@ VARIANTS: Final = tuple(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportRequest:
     """What to write, and where."""
 
     target: Target
@@ -47,7 +47,7 @@ class Wanted:
         return tuple(item for item in VARIANTS if self.fp16 or item.precision == "fp32")
 
 
-def export_target(source: Source, wanted: Wanted, checks: Checks) -> Path:
+def export_target(source: Source, wanted: ExportRequest, checks: Checks) -> Path:
     """Write what is wanted, unless it would not do what the network does.
 
     Returns:
@@ -65,7 +65,7 @@ def export_target(source: Source, wanted: Wanted, checks: Checks) -> Path:
     return wanted.out
 
 
-def _made_from_a_bundle(source: Source, wanted: Wanted, checks: Checks) -> Path:
+def _made_from_a_bundle(source: Source, wanted: ExportRequest, checks: Checks) -> Path:
     from export import jetson, triton
 
     require_free = jetson.require_free if wanted.target == "jetson" else triton.require_free

@@ -413,7 +413,7 @@ def test_nothing_loads_a_user_of_the_network_before_it_is_asked_to() -> None:
     "code",
     [
         "import edge.server.server",
-        "from edge import mqtt",
+        "from edge.output import mqtt",
         "from edge.server.server import serve",
         "try:\n    from edge.output.mqtt import Mqtt\nfinally:\n    pass",
         "class Command:\n    import edge.server.server",

@@ -39,8 +39,8 @@ import time
 import numpy
 import edge
 from edge import Recognizer
-with Recognizer.load() as recogniser:
-    print(len(recogniser.feed(numpy.zeros(64_000, numpy.float32))))
+with Recognizer.load() as recognizer:
+    print(len(recognizer.feed(numpy.zeros(64_000, numpy.float32))))
 time.sleep(12.0)
 """
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from edge.arrays import Array
 from edge.features.normaliser import (
     DECIBEL,
-    follow_levels,
     frame_levels,
     initial_state,
     log_power,
+    track_gain,
 )
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension, dimension_class
 from train.augment import Augmentation, masked, microphone, warped, with_noise
@@ -30,7 +30,7 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Draw:
+class SamplingConfig:
     """How the batches of an epoch are put together."""
 
     window: int
@@ -52,7 +52,7 @@ class Batches:
         spectra: Sequence[Spectra],
         normalisation: Normalisation,
         augmentation: Augmentation,
-        draw: Draw,
+        draw: SamplingConfig,
         seed: int,
     ) -> None:
         self._spectra = list(spectra)
@@ -138,7 +138,7 @@ class Batches:
         if rng.random() < how.settled:
             level = np.full(len(power), settled, np.float32)
         else:
-            level, _ = follow_levels(frame_levels(power), initial_state(levels), levels)
+            level, _ = track_gain(frame_levels(power), initial_state(levels), levels)
         error = np.float32(rng.normal(0.0, how.level_db) * DECIBEL)
         logs = log_power(power[start:], level[start:] + error, levels.eps)
         normalised: Array = (logs - statistics.mean) / statistics.std

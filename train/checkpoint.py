@@ -15,7 +15,7 @@ from torch import Tensor
 from edge.bounds import build, one_line, shown, within
 from edge.errors import ModelError
 from edge.features.frontend import FrontEnd
-from edge.features.normaliser import BinStatistics, Levels
+from edge.features.normaliser import BinStatistics, GainConfig
 from edge.model.head import TEMPERATURES
 from edge.system.files import replacing
 from train.model import Architecture, EmotionNet
@@ -84,7 +84,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         _require_usable(arch, tensors)
         net = EmotionNet(arch)
         net.load_state_dict(tensors)
-        levels, training = build(Levels, described["levels"]), _table(described["training"])
+        levels, training = build(GainConfig, described["levels"]), _table(described["training"])
         temperature = build(_Fitted, {"temperature": described["temperature"]}).temperature
     except (ModelError, TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{path} does not describe a model of this program: {one_line(error)}") from error

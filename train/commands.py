@@ -92,7 +92,7 @@ def train(
     """Train a model and score it on speakers it has not heard."""
     import torch
 
-    from train.batches import Draw
+    from train.batches import SamplingConfig
     from train.console import ConsoleProgress
     from train.mmtl import Loss, MetaRates
     from train.model import Architecture
@@ -120,7 +120,7 @@ def train(
         freeze_norm=freeze_norm,
         seed=seed,
         rates=rates,
-        draw=Draw(base.draw.window, batch_size, speakers, samples, dimensions),
+        draw=SamplingConfig(base.draw.window, batch_size, speakers, samples, dimensions),
         augmentation=base.augmentation.scaled(augment),
     )
     clips = _clips(corpora, exclude or [], improvised_only=not scripted, excited_as_happy=excited_as_happy)

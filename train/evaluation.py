@@ -64,14 +64,14 @@ def recognise_sounds(bundle: Bundle, sounds: Iterable[Array]) -> Array:
     Returns:
         (sounds, C) probabilities.
     """
-    recogniser = Recognizer(bundle, provider="cpu")
+    recognizer = Recognizer(bundle, provider="cpu")
     front_end = bundle.manifest.front_end
     shortest = front_end.samples_in(bundle.manifest.graphs.frames_for_first)
     averages = []
     for sound in sounds:
         samples = np.pad(sound, (0, max(0, shortest - len(sound))))
-        recogniser.reset()
-        events = [*recogniser.feed(samples), *recogniser.flush()]
+        recognizer.reset()
+        events = [*recognizer.feed(samples), *recognizer.flush()]
         windows = [list(event.probs.values()) for event in events if isinstance(event, Window)]
         averages.append(np.mean(windows, axis=0))
     return np.asarray(averages, np.float32)

@@ -29,7 +29,7 @@ HARM: Final = 2.0
 
 
 @dataclass(frozen=True)
-class Sitting:
+class CalibrationTrial:
     """One calibration of one speaker."""
 
     corpus: str
@@ -84,7 +84,9 @@ class Division:
     by_sentence: bool
 
 
-def sittings(bundle: Bundle, clips: Sequence[Clip], shots: Sequence[int], draws: int) -> Iterator[Sitting]:
+def sittings(
+    bundle: Bundle, clips: Sequence[Clip], shots: Sequence[int], draws: int
+) -> Iterator[CalibrationTrial]:
     """Calibrate each speaker with each number of shots, on several draws of their clips.
 
     Args:
@@ -128,9 +130,9 @@ def divisions(clips: Sequence[Clip], shots: int, draws: int) -> Iterator[Divisio
         yield Division(tuple(chosen), tuple(query), bool(said))
 
 
-def shot_scores(held: Iterable[Sitting]) -> list[ShotScores]:
+def shot_scores(held: Iterable[CalibrationTrial]) -> list[ShotScores]:
     """Summarise sittings by corpus and number of shots."""
-    groups: dict[tuple[str, int], dict[str, list[Sitting]]] = {}
+    groups: dict[tuple[str, int], dict[str, list[CalibrationTrial]]] = {}
     for sitting in held:
         speakers = groups.setdefault((sitting.corpus, sitting.shots), {})
         speakers.setdefault(sitting.speaker, []).append(sitting)
@@ -157,7 +159,7 @@ class _Voice:
         self._generic = Normalisation(bundle.manifest.levels, bundle.statistics)
         self._heard = self._listen(self._generic, range(len(clips)))
 
-    def sit(self, division: Division, shots: int) -> Sitting:
+    def sit(self, division: Division, shots: int) -> CalibrationTrial:
         """Calibrate on the support and score the query."""
         before = self._uar(division.query, self._bundle.head, self._generic)
         after, adopted = before, False
@@ -169,7 +171,9 @@ class _Voice:
             if adopted:
                 after = self._uar(division.query, fitted.head, fitted.normalisation)
         first = self.clips[0]
-        return Sitting(first.corpus, first.speaker, shots, division.by_sentence, adopted, before, after)
+        return CalibrationTrial(
+            first.corpus, first.speaker, shots, division.by_sentence, adopted, before, after
+        )
 
     def _uar(self, query: Sequence[int], head: Head, normalisation: Normalisation) -> float:
         heard = [self._heard[index] for index in query]
@@ -211,7 +215,7 @@ def _may(clip: Clip, said: set[str]) -> bool:
     return not said or clip.text in said
 
 
-def _summed_up(corpus: str, shots: int, speakers: dict[str, list[Sitting]]) -> ShotScores:
+def _summed_up(corpus: str, shots: int, speakers: dict[str, list[CalibrationTrial]]) -> ShotScores:
     every = [sitting for held in speakers.values() for sitting in held]
     before = [float(np.mean([sitting.before for sitting in held])) for held in speakers.values()]
     after = [float(np.mean([sitting.after for sitting in held])) for held in speakers.values()]

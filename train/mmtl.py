@@ -163,7 +163,9 @@ def inner_step(weights: Mapping[str, Tensor], gradient: Mapping[str, Tensor], ra
     }
 
 
-def adapt(meta: nn.Module, theta: Weights, support: Samples, rates: MetaRates) -> tuple[Weights, float]:
+def multi_train_step(
+    meta: nn.Module, theta: Weights, support: Samples, rates: MetaRates
+) -> tuple[Weights, float]:
     """Tune the meta learner on a speaker's auxiliary tasks, equation 4.
 
     Returns:
@@ -178,7 +180,7 @@ def adapt(meta: nn.Module, theta: Weights, support: Samples, rates: MetaRates) -
     return theta, first
 
 
-def adapt_transfer(
+def knowledge_transfer_step(
     transfer: nn.Module, phi: Weights, auxiliary_logits: Tensor, query: Samples, rates: MetaRates
 ) -> tuple[Weights, float]:
     """Tune the transfer learner on a speaker's emotions by one step, equation 5.
@@ -206,13 +208,15 @@ def speaker_gradient(
         The gradients for theta and for phi, by parameter name, and the losses on the way.
     """
     theta, phi = _parameters(meta), _parameters(transfer)
-    theta_i, auxiliary = adapt(meta, theta, support, rates)  # (4)
-    taught = functional_call(meta, theta_i, (query.frames, query.lengths))
+    theta_i, auxiliary = multi_train_step(meta, theta, support, rates)  # (4)
+    query_auxiliary_logits = functional_call(meta, theta_i, (query.frames, query.lengths))
 
-    phi_i, before = adapt_transfer(transfer, phi, taught.detach(), query, rates)  # (5): theta' does not move
+    phi_i, before = knowledge_transfer_step(
+        transfer, phi, query_auxiliary_logits.detach(), query, rates
+    )  # (5): theta' does not move
 
     # (6) and (7), at the same forward pass
-    after = emotion_loss(functional_call(transfer, phi_i, (taught,)), query, rates.loss)
+    after = emotion_loss(functional_call(transfer, phi_i, (query_auxiliary_logits,)), query, rates.loss)
     gradient = _gradient(after, {**_prefixed("theta", theta_i), **_prefixed("phi", phi_i)})
     record = SpeakerRecord(auxiliary, before, after.item())
     return _unprefixed("theta", gradient), _unprefixed("phi", gradient), record

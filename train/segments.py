@@ -17,11 +17,11 @@ from edge.features.frontend import FrontEnd, filtered, power_spectrogram
 from edge.features.normaliser import (
     DECIBEL,
     BinStatistics,
-    Levels,
-    follow_levels,
+    GainConfig,
     frame_levels,
     initial_state,
     log_power,
+    track_gain,
 )
 from train.corpora import Clip
 
@@ -84,7 +84,7 @@ def read_spectra(
 class Normalisation:
     """What turns power into the network's input, fitted on the training speakers."""
 
-    levels: Levels
+    levels: GainConfig
     statistics: BinStatistics
 
 
@@ -93,11 +93,11 @@ def fit_normalisation(training: Sequence[Spectra], **constants: float) -> Normal
 
     Args:
         training: spectra of training speakers only.
-        constants: fields of `Levels` that differ from its defaults.
+        constants: fields of `GainConfig` that differ from its defaults.
     """
-    gate = Levels(**constants).gate_db * DECIBEL
+    gate = GainConfig(**constants).gate_db * DECIBEL
     speech = [levels[levels > levels.max() - gate].mean() for levels in map(_levels, training)]
-    levels = Levels(reference=float(np.mean(speech)), **constants)
+    levels = GainConfig(reference=float(np.mean(speech)), **constants)
     total, squares, count = 0.0, 0.0, 0
     for spectra in training:
         frames = normal_logs(spectra, levels).astype(np.float64)
@@ -107,10 +107,10 @@ def fit_normalisation(training: Sequence[Spectra], **constants: float) -> Normal
     return Normalisation(levels, BinStatistics(mean.astype(np.float32), std.astype(np.float32)))
 
 
-def normal_logs(spectra: Spectra, levels: Levels) -> Array:
+def normal_logs(spectra: Spectra, levels: GainConfig) -> Array:
     """Return the (T, F) log power of a clip heard as a new stream, its level followed."""
     power = spectra.power()
-    estimates, _ = follow_levels(frame_levels(power), initial_state(levels), levels)
+    estimates, _ = track_gain(frame_levels(power), initial_state(levels), levels)
     return log_power(power, estimates, levels.eps)
 
 

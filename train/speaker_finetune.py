@@ -20,7 +20,7 @@ from edge.arrays import Array
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension
 from edge.model.bundle import Graphs
 from train.batches import padded
-from train.mmtl import MetaRates, Samples, Weights, adapt, adapt_transfer, class_weights
+from train.mmtl import MetaRates, Samples, Weights, class_weights, knowledge_transfer_step, multi_train_step
 from train.model import EmotionNet
 from train.segments import segment_starts
 
@@ -106,13 +106,13 @@ def tune(net: EmotionNet, samples: Samples, tuning: Tuning) -> Iterator[float]:
     rates = MetaRates(tuning.inner_lr, tuning.transfer_lr)
     theta = _beside_norms(net.meta)
     for support in _draws(samples, tuning):
-        theta, loss = adapt(net.meta, theta, support, rates)
+        theta, loss = multi_train_step(net.meta, theta, support, rates)
         yield loss
     net.meta.load_state_dict(theta, strict=False)
-    taught = _auxiliary_logits(net.meta, samples)
+    query_auxiliary_logits = _auxiliary_logits(net.meta, samples)
     phi: Weights = dict(net.transfer.named_parameters())
     for _ in range(tuning.transfer_steps):
-        phi, _ = adapt_transfer(net.transfer, phi, taught, samples, rates)
+        phi, _ = knowledge_transfer_step(net.transfer, phi, query_auxiliary_logits, samples, rates)
     net.transfer.load_state_dict(phi)
 
 

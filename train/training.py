@@ -21,7 +21,7 @@ from edge.errors import ModelError
 from edge.labels import EMOTIONS
 from edge.system.files import replacing
 from train.augment import Augmentation
-from train.batches import Batches, Draw, padded
+from train.batches import Batches, SamplingConfig, padded
 from train.mmtl import (
     MetaRates,
     Samples,
@@ -52,7 +52,7 @@ class Options:
     """Keep the batch normalisation's statistics as they are (of a run it starts from)."""
     seed: int = 0
     rates: MetaRates = field(default_factory=MetaRates)
-    draw: Draw = field(default_factory=lambda: Draw(window=297))
+    draw: SamplingConfig = field(default_factory=lambda: SamplingConfig(window=297))
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 

@@ -21,7 +21,7 @@ from calibrate.fitting.gradient_descent import Floats, Objective, descend
 from edge.arrays import Array
 from edge.model.head import Head
 
-PULL: Final = 6.0
+L2_PENALTY: Final = 6.0
 """How hard the layer is pulled towards nothing: lambda.
 
 Chosen on validation speakers, as `docs/calibration.md` says. It does not fall with the number of takes:
@@ -72,7 +72,7 @@ def fit_adapter(generic: Head, examples: Examples) -> Head:
     """
     scaling = Scaling.of(generic, examples)
     inputs = scaling.inputs(generic, examples.inputs)
-    objective = adapter_objective(inputs, generic, examples, PULL)
+    objective = adapter_objective(inputs, generic, examples, L2_PENALTY)
     fitted = descend(objective, np.zeros(len(generic.fc3_bias) * inputs.shape[1]))
     return with_adapter(generic, fitted.reshape(len(generic.fc3_bias), -1), scaling)
 

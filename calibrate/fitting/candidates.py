@@ -18,11 +18,11 @@ from edge.arrays import Array
 from edge.features.normaliser import (
     DECIBEL,
     BinStatistics,
-    follow_levels,
     for_speaker,
     frame_levels,
     initial_state,
     log_power,
+    track_gain,
 )
 from edge.labels import EMOTIONS
 from edge.model.head import Head
@@ -52,7 +52,7 @@ class Candidate:
     """Whether the takes are heard with the speaker's statistics."""
     fit: Callable[[Head, Examples], Head] | None
     """Fits the head; None leaves it."""
-    handicap: float = 0.0
+    complexity_penalty: float = 0.0
     """Nats of held-out log loss by which it has to be better to be chosen."""
 
     def head(self, generic: Head, examples: Examples) -> Head:
@@ -106,7 +106,7 @@ def speaker_normalisation(
     mean = np.zeros(len(generic.statistics.mean))
     square = np.zeros(len(mean))
     for share, power, frames in zip(shares, powers, followed, strict=True):
-        estimates, _ = follow_levels(frames, initial_state(levels), levels)
+        estimates, _ = track_gain(frames, initial_state(levels), levels)
         logs = log_power(power, estimates, levels.eps).astype(np.float64)
         mean += share * logs.mean(axis=0)
         square += share * (logs**2).mean(axis=0)
@@ -151,9 +151,9 @@ def bias_objective(scaled: Floats, examples: Examples, pull: float) -> Objective
 
 CANDIDATES: Final = (
     Candidate("generic", own_statistics=False, fit=None),
-    Candidate("bias", own_statistics=False, fit=fit_bias, handicap=0.15),
-    Candidate("dimensions", own_statistics=False, fit=fit_dimensions, handicap=0.15),
+    Candidate("bias", own_statistics=False, fit=fit_bias, complexity_penalty=0.15),
+    Candidate("dimensions", own_statistics=False, fit=fit_dimensions, complexity_penalty=0.15),
     Candidate("adapter", own_statistics=False, fit=fit_adapter),
-    Candidate("statistics + adapter", own_statistics=True, fit=fit_adapter, handicap=0.15),
+    Candidate("statistics + adapter", own_statistics=True, fit=fit_adapter, complexity_penalty=0.15),
 )
 """Simplest first; the first changes nothing."""

@@ -30,7 +30,7 @@ LEAST_GAIN: Final = 0.02
 
 
 @dataclass(frozen=True)
-class Hearing:
+class HeadInputs:
     """What a head may read of each take, (W, X), under one choice of statistics."""
 
     normalisation: Normalisation
@@ -127,16 +127,16 @@ def fit_and_judge(bundle: Bundle, engine: Engine, takes: Sequence[Take], sounds:
     return Fitted(head, hearing.normalisation, judgement, folds)
 
 
-def hear(bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Hearing:
+def hear(bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> HeadInputs:
     """Hear the takes as the generic model does."""
     normalisation = Normalisation(bundle.manifest.levels, bundle.statistics)
     heard = listen(engine, bundle.manifest.front_end, normalisation, sounds)
-    return Hearing(normalisation, heard, heard)
+    return HeadInputs(normalisation, heard, heard)
 
 
 def hear_with_own_statistics(
     bundle: Bundle, engine: Engine, takes: Sequence[Take], sounds: Sequence[Array], folds: Folds
-) -> Hearing:
+) -> HeadInputs:
     """Hear the takes with the speaker's statistics; each to be judged on without its own fold's part."""
     front_end = bundle.manifest.front_end
     powers = [power_spectrogram(filtered(sound, front_end), front_end) for sound in sounds]
@@ -155,11 +155,11 @@ def hear_with_own_statistics(
         for index, windows in zip(indices, heard, strict=True):
             scoring[index] = windows
     normalisation = of(np.ones(len(sounds), bool))
-    return Hearing(normalisation, listen(engine, front_end, normalisation, sounds), scoring)
+    return HeadInputs(normalisation, listen(engine, front_end, normalisation, sounds), scoring)
 
 
 def held_out_answers(
-    candidate: Candidate, generic: Head, hearing: Hearing, takes: Sequence[Take], folds: Folds
+    candidate: Candidate, generic: Head, hearing: HeadInputs, takes: Sequence[Take], folds: Folds
 ) -> Answers:
     """Answer for each take by the head that the other folds lead to, averaged over its windows."""
     posteriors = np.zeros((len(folds.rounds), len(takes), len(EMOTIONS)))
@@ -184,7 +184,7 @@ def judge(tried: Sequence[Candidate], answers: Mapping[str, Answers]) -> Judgeme
         answers: of each, by name.
     """
     scores = {candidate.name: score(answers[candidate.name]) for candidate in tried}
-    chosen = min(tried, key=lambda candidate: scores[candidate.name].log_loss + candidate.handicap)
+    chosen = min(tried, key=lambda candidate: scores[candidate.name].log_loss + candidate.complexity_penalty)
     before, after = answers["generic"], answers[chosen.name]
     emotions = before.truth.tolist()
     gains = {

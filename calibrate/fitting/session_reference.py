@@ -20,27 +20,27 @@ ROOM: Final = 1e-4
 """Amplitude of the noise in it: a quiet room, for nothing that is heard is digitally silent."""
 
 
-def session_reference(recogniser: Recognizer, sounds: Sequence[Array]) -> Reference | None:
+def session_reference(recognizer: Recognizer, sounds: Sequence[Array]) -> Reference | None:
     """Hear a session's takes as one stream, as the recogniser will hear the speaker, and sum it up.
 
     One stream, for windows that begin or end in a pause are part of what is normal.
 
     Args:
-        recogniser: with the speaker's profile; it is reset.
+        recognizer: with the speaker's profile; it is reset.
         sounds: (N,) samples at 16 kHz of each take.
     """
-    notes, watch = Notes(), recogniser.watch
-    recogniser.watch = notes
+    notes, watch = StatisticsCollector(), recognizer.watch
+    recognizer.watch = notes
     try:
-        recogniser.reset()
-        recogniser.feed(_as_one_stream(sounds, recogniser.front_end.sample_rate))
+        recognizer.reset()
+        recognizer.feed(_as_one_stream(sounds, recognizer.front_end.sample_rate))
         return summed_up(notes.seen)
     finally:
-        recogniser.watch = watch
-        recogniser.reset()
+        recognizer.watch = watch
+        recognizer.reset()
 
 
-class Notes:
+class StatisticsCollector:
     """Keeps the figures of all windows. For sessions, which end; `reset` forgets them."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.block import Block, DeviceNews
 from edge.errors import UsageError
 from edge.features.frontend import FrontEnd
-from edge.features.silero_vad import SileroVoice, Voice
+from edge.features.silero_vad import SileroVad, VoiceActivityModel
 
 RECENT_S: Final = 4.0
 """What the advice before the first take is about."""
@@ -96,7 +96,11 @@ class Guide:
     """
 
     def __init__(
-        self, session: Session, keeper: Keeper, player: Player, voice: Callable[[], Voice] = SileroVoice
+        self,
+        session: Session,
+        keeper: Keeper,
+        player: Player,
+        voice: Callable[[], VoiceActivityModel] = SileroVad,
     ) -> None:
         """Begin with the level.
 

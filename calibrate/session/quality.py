@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from edge.arrays import SAMPLE_RATE, Array
 from edge.features.frontend import FrontEnd, filtered
-from edge.features.silero_vad import PIECE, SileroVoice, Voice
-from edge.features.vad import SpeechGate
+from edge.features.silero_vad import PIECE, SileroVad, VoiceActivityModel
+from edge.features.vad import VadConfig
 
 PIECE_S: Final = PIECE / SAMPLE_RATE
 """Voice, level and noise are judged in pieces of 32 ms."""
@@ -77,7 +77,7 @@ class Quality:
         return max(0.0, _dbfs(speech) - self.noise_dbfs)
 
 
-def measure(samples: Array, voice: Voice | None = None) -> Quality:
+def measure(samples: Array, voice: VoiceActivityModel | None = None) -> Quality:
     """Measure a take.
 
     Args:
@@ -86,7 +86,7 @@ def measure(samples: Array, voice: Voice | None = None) -> Quality:
     """
     pieces = _pieces(filtered(samples, FrontEnd()))  # offset, rumble and hum are not heard in recognition
     powers = np.square(pieces, dtype=np.float64).mean(axis=1)
-    spoken = _spoken(pieces, voice or SileroVoice())
+    spoken = _spoken(pieces, voice or SileroVad())
     level = powers[spoken].mean() if spoken.any() else powers.mean()
     return Quality(
         duration_s=len(samples) / SAMPLE_RATE,
@@ -144,9 +144,9 @@ def _pieces(samples: Array) -> Array:
     return samples[:whole].reshape(-1, PIECE) if whole else np.zeros((1, PIECE), np.float32)
 
 
-def _spoken(pieces: Array, voice: Voice) -> NDArray[np.bool_]:
+def _spoken(pieces: Array, voice: VoiceActivityModel) -> NDArray[np.bool_]:
     """Judge (P, 512) pieces in their order: (P,)."""
-    gate, is_voice, spoken = SpeechGate(), False, []
+    gate, is_voice, spoken = VadConfig(), False, []
     voice.reset()
     for piece in pieces:
         is_voice = voice(piece) >= (gate.leave_probability if is_voice else gate.enter_probability)

@@ -10,10 +10,10 @@ import numpy as np
 from calibrate.session.quality import LONGEST_S
 from edge.arrays import SAMPLE_RATE, Array
 from edge.features.frontend import FrontEnd
-from edge.features.silero_vad import Voice
-from edge.features.vad import SpeechDetector, SpeechGate
+from edge.features.silero_vad import VoiceActivityModel
+from edge.features.vad import SpeechDetector, VadConfig
 
-GATE: Final = SpeechGate(leave_ms=1200)
+GATE: Final = VadConfig(leave_ms=1200)
 """A pause inside a sentence is shorter than the one that ends a take."""
 
 MARGIN_S: Final = 0.3
@@ -41,7 +41,7 @@ class Recorder:
     Remembers the whole take, at most `PATIENCE_S` and `LONGEST_S` of sound. One take each.
     """
 
-    def __init__(self, voice: Voice | None = None) -> None:
+    def __init__(self, voice: VoiceActivityModel | None = None) -> None:
         """Prepare to record.
 
         Args:

@@ -13,7 +13,7 @@ from edge.system.files import is_at, lock
 
 
 @contextlib.contextmanager
-def alone(name: str) -> Iterator[None]:
+def session_lock(name: str) -> Iterator[None]:
     """Keep other sessions of a name away meanwhile; nothing of it stays on disk.
 
     The system lets go of the lock when the program ends, however it ends.

@@ -27,7 +27,7 @@ MORE_TAKES: Final = 2
 
 
 @dataclass(frozen=True)
-class Wish:
+class SessionOptions:
     """What was asked for on the command line."""
 
     name: str
@@ -55,7 +55,7 @@ class Wish:
 class GuidedSession:
     """One session, of which the takes outlive anything but its end."""
 
-    def __init__(self, wish: Wish) -> None:
+    def __init__(self, wish: SessionOptions) -> None:
         """Check all that can go wrong before anybody speaks.
 
         Raises:
@@ -173,7 +173,7 @@ class GuidedSession:
         return shlex.join(words)
 
 
-def _begun(wish: Wish, folder: SessionFolder) -> Session:
+def _begun(wish: SessionOptions, folder: SessionFolder) -> Session:
     language = wish.language or language_of_locale()
     sentences(language)
     if folder.exists() and not wish.replace:
@@ -185,7 +185,7 @@ def _begun(wish: Wish, folder: SessionFolder) -> Session:
     return Session(wish.name, language, wish.takes or DEFAULT_TAKES)
 
 
-def _resumed(wish: Wish, folder: SessionFolder) -> Session:
+def _resumed(wish: SessionOptions, folder: SessionFolder) -> Session:
     if not folder.exists():
         raise UsageError(f"there is no unfinished session of {wish.name}: leave --resume out to begin one")
     session = folder.load()

@@ -29,7 +29,7 @@ def elapsed_s() -> float:
 
 
 @dataclass(frozen=True)
-class Piece:
+class CapturedBlock:
     """What one callback delivered."""
 
     data: bytes
@@ -47,7 +47,7 @@ class Piece:
         return np.frombuffer(self.data, np.float32).reshape(-1, channels)
 
 
-class Inbox:
+class CaptureBuffer:
     """A bounded queue of pieces of one recording.
 
     Remembers `buffer_s` of sound; past that the oldest is dropped, so that a slow listener hears
@@ -69,10 +69,10 @@ class Inbox:
         self.channels = channels
         self._clock = clock
         self._room = round(buffer_s * rate)
-        self._pieces: deque[Piece] = deque()
+        self._pieces: deque[CapturedBlock] = deque()
         self._frames = 0
         self._dropped = 0
-        self._newest: Piece | None = None
+        self._newest: CapturedBlock | None = None
         self._adc_s = 0.0
         self._ended = False
         self._broken = False
@@ -83,7 +83,7 @@ class Inbox:
         if self._ended:  # a driver may call once more after it was told to stop
             return
         adc_s, newest = times.inputBufferAdcTime, self._newest
-        piece = Piece(bytes(data), frames, time.perf_counter(), self._clock(), 0)
+        piece = CapturedBlock(bytes(data), frames, time.perf_counter(), self._clock(), 0)
         if newest and adc_s == self._adc_s > 0 and piece.data == newest.data and any(piece.data):
             return  # the same piece once more
         lost = self._missing(piece, adc_s, flagged=status.input_overflow) if newest else 0
@@ -109,7 +109,7 @@ class Inbox:
             self._ended = True
             self._changed.notify()
 
-    def take(self, patience_s: float) -> Piece | None:
+    def take(self, patience_s: float) -> CapturedBlock | None:
         """Wait for the next piece; None after the last, once `end` was called.
 
         Raises:
@@ -135,7 +135,7 @@ class Inbox:
     def _anything(self) -> bool:
         return bool(self._pieces) or self._ended or self._broken
 
-    def _take_oldest(self) -> Piece:
+    def _take_oldest(self) -> CapturedBlock:
         piece = self._pieces.popleft()
         self._frames -= piece.frames
         lost, self._dropped = piece.lost + self._dropped, 0
@@ -146,7 +146,7 @@ class Inbox:
         self._frames -= piece.frames
         self._dropped += piece.frames + piece.lost
 
-    def _missing(self, piece: Piece, adc_s: float, *, flagged: bool) -> int:
+    def _missing(self, piece: CapturedBlock, adc_s: float, *, flagged: bool) -> int:
         """Estimate the frames that were lost before a piece, which PortAudio does not tell.
 
         The gap between the converter's timestamps says it where the driver reports a loss. Where it

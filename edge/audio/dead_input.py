@@ -10,9 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from edge.arrays import Array
+from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.block import NOTHING, Block, DeviceNews
-from edge.features.frontend import FrontEnd
 
 DEAD_AFTER_S: Final = 3.0
 """Of one value; speech and rooms are never so quiet."""
@@ -54,7 +53,7 @@ class DeadInput:
         """
         if not len(samples):
             return None
-        self._extend(samples, len(samples) / FrontEnd.sample_rate, arrived_s)
+        self._extend(samples, len(samples) / SAMPLE_RATE, arrived_s)
         if self._reported and self._changing_s >= ALIVE_AFTER_S:
             self._reported = False
             return DeviceNews(self._name, "active")

@@ -1,6 +1,6 @@
 """Sound of any rate and number of channels to mono samples at 16 kHz, as a stream.
 
-A file, a pipe and a microphone all pass through one `Intake`, so that the model hears the same
+A file, a pipe and a microphone all pass through one `AudioConverter`, so that the model hears the same
 samples whichever way they came.
 """
 
@@ -65,7 +65,7 @@ class Resampler:
         return resampled
 
 
-class Intake:
+class AudioConverter:
     """Clean a stream of sound and bring it to 16 kHz: repair, mix down, resample.
 
     Remembers what its `Downmix` and its `Resampler` do, and when the sound that they hold back arrived;
@@ -267,7 +267,7 @@ def read_clip(path: str | Path, channel: Channel = AUTO, *, longest_s: float = m
 def _samples(file: SoundFile, channel: Channel) -> Iterator[tuple[Array, Caution | None]]:
     """Read an open file's recordings as (N,) mono samples at 16 kHz, with what was noticed."""
     for recording in file.recordings():
-        intake = Intake(recording.rate, Downmix(recording.rate, channel))
+        intake = AudioConverter(recording.rate, Downmix(recording.rate, channel))
         for block in recording.blocks(BLOCK_S):
             yield intake.feed(block), intake.take_caution()
         yield intake.flush(), intake.take_caution()

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.block import NOTHING, Block, DeviceNews
-from edge.audio.capture_buffer import Inbox, Piece, elapsed_s
+from edge.audio.capture_buffer import CaptureBuffer, CapturedBlock, elapsed_s
 from edge.audio.dead_input import watched
 from edge.audio.devices import choose, find_again, load_portaudio, look_again
 from edge.audio.downmix import AUTO, Channel, Downmix, require_channel
-from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE, Intake
+from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE, AudioConverter
 from edge.audio.portaudio_thread import ENDING_S, call, submit
 from edge.errors import DeviceError
 from edge.system.standard_streams import quiet
@@ -179,7 +179,7 @@ class Microphone:
         """
         refusal = "it offers no rate that speech can be heard at"
         for rate, channels in _ways_to_open(entry, self._channel):
-            inbox = Inbox(rate, channels, self._buffer_s, self._clock)
+            inbox = CaptureBuffer(rate, channels, self._buffer_s, self._clock)
             try:
                 self._stream = _start(self._portaudio, entry["index"], inbox)
             except (self._portaudio.PortAudioError, UnicodeDecodeError) as error:
@@ -200,7 +200,9 @@ class _Recording:
     samples does not drift.
     """
 
-    def __init__(self, inbox: Inbox, name: str, absent_since_s: float | None, channel: Channel) -> None:
+    def __init__(
+        self, inbox: CaptureBuffer, name: str, absent_since_s: float | None, channel: Channel
+    ) -> None:
         """Prepare to listen.
 
         Args:
@@ -214,7 +216,7 @@ class _Recording:
         self._inbox = inbox
         self._name = name
         self._downmix = Downmix(inbox.rate, channel)
-        self._intake = Intake(inbox.rate, self._downmix)
+        self._intake = AudioConverter(inbox.rate, self._downmix)
         self._passed = self._told = self._lost = 0
 
     def blocks(self, patience_s: float) -> Iterator[Block]:
@@ -240,7 +242,7 @@ class _Recording:
     def _gap(self, frames: int) -> Iterator[Block]:
         """Yield what was heard before a loss, and start the resampler anew for what comes after it."""
         yield from self.tail()
-        self._intake = Intake(self._inbox.rate, self._downmix)
+        self._intake = AudioConverter(self._inbox.rate, self._downmix)
         self._passed += frames
         # Rounded once, on the whole recording: the clock of the samples must not drift.
         passed = round(self._passed * SAMPLE_RATE / self._inbox.rate)
@@ -259,7 +261,7 @@ class _Recording:
             yield from self.tail()
             yield Block(NOTHING, time.perf_counter(), news=DeviceNews(self._name, "lost"))
 
-    def _back(self, piece: Piece) -> Block:
+    def _back(self, piece: CapturedBlock) -> Block:
         assert self.heard_until_s is not None
         self._absent = False
         away_s = piece.elapsed_s - (piece.frames + piece.lost) / self._inbox.rate - self.heard_until_s
@@ -267,7 +269,7 @@ class _Recording:
         return Block(NOTHING, piece.arrived_s, lost, DeviceNews(self._name, "back"))
 
 
-def _start(portaudio: Any, index: int, inbox: Inbox) -> Any:
+def _start(portaudio: Any, index: int, inbox: CaptureBuffer) -> Any:
     stream = portaudio.RawInputStream(
         device=index,
         samplerate=inbox.rate,

@@ -34,7 +34,7 @@ REMEDIES: Final = {
 """By the kind of what arrived."""
 
 
-class RawSound:
+class PcmDecoder:
     """Decode a stream of raw 16-bit little-endian sound.
 
     Remembers the bytes of a frame that is still on its way, the first 4 KiB to recognise what is not raw

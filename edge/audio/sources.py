@@ -15,9 +15,9 @@ from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.block import NOTHING, Block, Caution, Source
 from edge.audio.dead_input import watched
 from edge.audio.downmix import AUTO, Channel, Downmix, require_channel, require_channels
-from edge.audio.ingest import BLOCK_S, HIGHEST_RATE, LOWEST_RATE, Intake, SoundFile
+from edge.audio.ingest import BLOCK_S, HIGHEST_RATE, LOWEST_RATE, AudioConverter, SoundFile
 from edge.audio.microphone import Microphone
-from edge.audio.pcm_decoder import RawSound
+from edge.audio.pcm_decoder import PcmDecoder
 from edge.errors import SourceError, UsageError
 from edge.file_formats.signatures import READABLE
 
@@ -114,7 +114,7 @@ class FileSource:
         """
         start_s = arrived_s = self._clock()
         for recording in self._file.recordings():
-            intake = Intake(recording.rate, Downmix(recording.rate, self._channel))
+            intake = AudioConverter(recording.rate, Downmix(recording.rate, self._channel))
             for sound in recording.blocks(BLOCK_S):
                 arrived_s = self._arrival(start_s + recording.done / recording.rate)
                 samples = intake.feed(sound, arrived_s)
@@ -220,9 +220,9 @@ class StdinSource:
         return watched(self._blocks(), self.name)
 
     def _blocks(self) -> Iterator[Block]:
-        intake, heard = Intake(self._rate, Downmix(self._rate, self._channel)), False
+        intake, heard = AudioConverter(self._rate, Downmix(self._rate, self._channel)), False
         remedies = {READABLE: "give the file's name instead of -"}
-        raw = RawSound(" on standard input", remedies, channels=self._channels)
+        raw = PcmDecoder(" on standard input", remedies, channels=self._channels)
         while data := self._read():
             if len(sound := raw.feed(data)):
                 heard = True

@@ -66,15 +66,15 @@ def monitor(
     heard = parse_channel(channel)
     sound = open_source(source, rate=rate, channels=channels, paced=True, channel=heard)
     _require_apart({"--jsonl": jsonl}, source, bundle, profile)
-    recogniser = _recogniser(bundle, profile, provider, step_ms)
+    recognizer = _recognizer(bundle, profile, provider, step_ms)
     sinks = _provider_note(provider)
     sinks.append(_shown(alone=jsonl is None))
     if jsonl is not None:
         sinks.append(JsonLines(jsonl, existing))
     if anonymous:
-        sinks = [_without_names(sink, recogniser) for sink in sinks]
-    with contextlib.closing(recogniser.engine), _closed_after(sinks):
-        listen(sound, recogniser, sinks, strict=strict)
+        sinks = [_without_names(sink, recognizer) for sink in sinks]
+    with contextlib.closing(recognizer.engine), _closed_after(sinks):
+        listen(sound, recognizer, sinks, strict=strict)
 
 
 def _shown(*, alone: bool) -> Sink:
@@ -125,16 +125,16 @@ def run(
     heard = parse_channel(channel)
     sound = open_source(source, rate=rate, channels=channels, paced=paced, channel=heard)
     _require_apart(targets.files(), source, bundle, profile, mqtt_ca)
-    recogniser = _recogniser(bundle, profile, provider, step_ms)
-    opened = itertools.chain(_provider_note(provider), targets.sinks(recogniser))
-    with contextlib.closing(recogniser.engine), _closed_after(opened) as sinks:
+    recognizer = _recognizer(bundle, profile, provider, step_ms)
+    opened = itertools.chain(_provider_note(provider), targets.sinks(recognizer))
+    with contextlib.closing(recognizer.engine), _closed_after(opened) as sinks:
         if "NOTIFY_SOCKET" in os.environ:  # a service: systemd waits until the engine is warm
             from edge.output.sinks import say
             from edge.output.systemd import ServiceManager
 
-            recogniser.warm_up()
+            recognizer.warm_up()
             sinks.append(ServiceManager(report=say))
-        listen(sound, recogniser, sinks, strict=strict)
+        listen(sound, recognizer, sinks, strict=strict)
 
 
 def serve(
@@ -239,7 +239,7 @@ def convert(
         write_whole(out, text, replace=replace)
 
 
-def _recogniser(bundle: Path | None, profile: str | None, provider: str, step_ms: int) -> Recognizer:
+def _recognizer(bundle: Path | None, profile: str | None, provider: str, step_ms: int) -> Recognizer:
     from edge.model.profile import find_profile
     from edge.recognition.recognizer import Recognizer, Settings
 
@@ -281,12 +281,12 @@ class _Targets:
         files = {"--jsonl": self.jsonl, "--csv": self.csv}
         return {**files, "stdout": "-"} if self._readable() else files
 
-    def sinks(self, recogniser: Recognizer) -> Iterator[Sink]:
+    def sinks(self, recognizer: Recognizer) -> Iterator[Sink]:
         """Open them one by one."""
         from edge.output.sinks import CsvRows, JsonLines, PlainLines, WarningNote, say, standard_output
 
         def shown(sink: Sink) -> Sink:
-            return _without_names(sink, recogniser) if self.anonymous else sink
+            return _without_names(sink, recognizer) if self.anonymous else sink
 
         if self.jsonl:
             yield shown(JsonLines(self.jsonl, self.existing))
@@ -297,7 +297,7 @@ class _Targets:
         else:
             yield WarningNote(say)
         if self.mqtt:
-            yield self._publisher(self.mqtt, recogniser)
+            yield self._publisher(self.mqtt, recognizer)
 
     def _readable(self) -> bool:
         """Whether readable lines go to stdout: if nothing else does, and if somebody can get them."""
@@ -311,13 +311,13 @@ class _Targets:
         """Whether anything but readable lines is written."""
         return bool(self.jsonl or self.csv or self.mqtt)
 
-    def _publisher(self, address: str, recogniser: Recognizer) -> Sink:
+    def _publisher(self, address: str, recognizer: Recognizer) -> Sink:
         from edge.output.mqtt import Mqtt, parse_target
         from edge.output.sinks import say
 
         target = parse_target(address, authority=self.mqtt_ca, environment=os.environ)
         publisher = Mqtt(target, report=say)
-        return publisher if self.mqtt_names else _without_names(publisher, recogniser)
+        return publisher if self.mqtt_names else _without_names(publisher, recognizer)
 
 
 def _require_apart(
@@ -339,10 +339,10 @@ def _require_apart(
     require_apart(outputs, [sound, bundle or default_bundle(), speaker, authority])
 
 
-def _without_names(sink: Sink, recogniser: Recognizer) -> Sink:
+def _without_names(sink: Sink, recognizer: Recognizer) -> Sink:
     from edge.output.anonymous import AnonymousSink
 
-    return AnonymousSink(sink, speaker_bundle="speaker" in recogniser.bundle.manifest.training)
+    return AnonymousSink(sink, speaker_bundle="speaker" in recognizer.bundle.manifest.training)
 
 
 @contextlib.contextmanager

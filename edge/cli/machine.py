@@ -95,11 +95,11 @@ def build_engine(
     """
     from edge.engine_builder.selection import build_engine as build
     from edge.engine_builder.selection import this_machine
-    from edge.gpu.plan import Wanted
+    from edge.gpu.plan import PlanRequirements
     from edge.output.progress import progress_bar
     from edge.output.sinks import say
 
-    model, machine, wanted = _bundle(bundle), this_machine(), Wanted(precision, batch)
+    model, machine, wanted = _bundle(bundle), this_machine(), PlanRequirements(precision, batch)
     with progress_bar("building the engine") as progress:
         plan = build(model, wanted, machine, folder=out, force=force, say=say, progress=progress)
     holds = plan.fingerprint
@@ -147,14 +147,14 @@ def doctor(
 
     The exit code is that of the first problem: 3 sound, 4 model or profile, 5 engine; 0 if there is none.
     """
-    from edge.diagnostics.checks import Patient
+    from edge.diagnostics.checks import DiagnosticContext
     from edge.diagnostics.doctor import described, examine, exit_code, lines
-    from edge.diagnostics.probes import System
+    from edge.diagnostics.probes import SystemProbe
     from edge.model.bundle import default_bundle
     from edge.output.sinks import write_text
 
     folder = default_bundle() if bundle == "default" else Path(bundle)
-    shown, counted = itertools.tee(examine(Patient(System(), folder, profile)))
+    shown, counted = itertools.tee(examine(DiagnosticContext(SystemProbe(), folder, profile)))
     if as_json:
         import json
 

@@ -26,7 +26,7 @@ from edge.events import Window
 from edge.features.frontend import filtered, power_spectrogram
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
 from edge.features.normaliser import Normaliser
-from edge.features.vad import SpeechDetector, SpeechGate
+from edge.features.vad import SpeechDetector, VadConfig
 from edge.inference.engine import WindowEngine
 from edge.model.bundle import Bundle
 from edge.model.profile import ADOPTED, Profile, Reference
@@ -51,8 +51,8 @@ from pathlib import Path
 import numpy as np
 from edge.model.bundle import load_bundle
 from edge.recognition.recognizer import Recognizer
-recogniser = Recognizer(load_bundle(Path(sys.argv[1])), provider="cpu")
-assert recogniser.feed(np.zeros(48_000, np.float32)), "no window came"
+recognizer = Recognizer(load_bundle(Path(sys.argv[1])), provider="cpu")
+assert recognizer.feed(np.zeros(48_000, np.float32)), "no window came"
 """
 
 
@@ -277,7 +277,7 @@ class _Spent:
         self.usual_s = 0.0
         self.heard_s = 0.0
         self.memory_loaded_mb = 0.0
-        self._detector = SpeechDetector(SpeechGate())
+        self._detector = SpeechDetector(VadConfig())
 
     def window(self, compute: Callable[[Array], object], sound: Array) -> None:
         """Compute a window from nothing, then judge its voice activity; note the CPU time of each."""
@@ -285,10 +285,10 @@ class _Spent:
         self.windows_ms.append(window_ms)
         self.windows_with_speech_ms.append(window_ms + 1000.0 * cpu_s(self._detector.feed, sound))
 
-    def step(self, recogniser: Recognizer, block: Array) -> None:
+    def step(self, recognizer: Recognizer, block: Array) -> None:
         """Feed one step; note its CPU time, and its stages as the window's event tells them."""
         began = time.process_time()
-        events = recogniser.feed(block)
+        events = recognizer.feed(block)
         step_ms = 1000.0 * (time.process_time() - began)
         self.steps_ms.append(step_ms)
         windows = [event for event in events if isinstance(event, Window)]

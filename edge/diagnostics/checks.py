@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from edge.diagnostics.probes import Answer, System, explained
+from edge.diagnostics.probes import Answer, SystemProbe, explained
 from edge.errors import BundleError, ModelError, ProfileError, UsageError
 from edge.gpu.plan import plan_folder
 from edge.model.bundle import Bundle, load_bundle
@@ -49,10 +49,10 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Patient:
+class DiagnosticContext:
     """Who is looked at: a machine, a model on it and perhaps a speaker. Asks each question once."""
 
-    system: System
+    system: SystemProbe
     folder: Path
     """Of the bundle."""
     profile: str | None = None
@@ -100,7 +100,7 @@ def failed(name: str, verdict: Verdict, answer: Answer, remedy: str = "") -> Che
     return Check(name, verdict, answer["error"], answer.get("remedy") or remedy)
 
 
-def python(_: Patient) -> Check:
+def python(_: DiagnosticContext) -> Check:
     """Which Python, mmtl and system are these?"""
     try:
         mmtl = version("mmtl")
@@ -110,7 +110,7 @@ def python(_: Patient) -> Check:
     return Check("python", "ok", f"{platform.python_version()} ({sys.executable}), mmtl {mmtl}, {where}")
 
 
-def jetpack(patient: Patient) -> Check:
+def jetpack(patient: DiagnosticContext) -> Check:
     """Is this a Jetson, and of which JetPack?"""
     linux = patient.jetson_linux
     if not linux:
@@ -126,7 +126,7 @@ def jetpack(patient: Patient) -> Check:
 _JETPACK: Final = "sudo apt install nvidia-jetpack, unless TensorRT and CUDA are there without it"
 
 
-def power_mode(patient: Patient) -> Check:
+def power_mode(patient: DiagnosticContext) -> Check:
     """In which power mode is a Jetson? Every latency depends on it."""
     said = patient.system.run("nvpmodel", "-q")
     if said is None:
@@ -137,7 +137,7 @@ def power_mode(patient: Patient) -> Check:
     return Check("power mode", "note", "nvpmodel does not tell it to this user", "ask sudo nvpmodel -q")
 
 
-def portaudio(patient: Patient) -> Check:
+def portaudio(patient: DiagnosticContext) -> Check:
     """Is the library there that microphones need?"""
     found = patient.sound
     if "error" in found:
@@ -145,7 +145,7 @@ def portaudio(patient: Patient) -> Check:
     return Check("portaudio", "ok", f"{found['version']} ({found['library']})")
 
 
-def microphones(patient: Patient) -> Check:
+def microphones(patient: DiagnosticContext) -> Check:
     """Which inputs are there, and do they open?"""
     name = "microphones"
     if "error" in patient.sound:
@@ -177,7 +177,7 @@ def _described_input(item: Answer) -> str:
     return f"{item['index']} {item['name']} ({item['host_api']}, {channels}): {rates}"
 
 
-def recording(patient: Patient) -> Check:
+def recording(patient: DiagnosticContext) -> Check:
     """Does the default microphone deliver sound?"""
     name = "recording"
     inputs = patient.sound.get("inputs", ())
@@ -192,7 +192,7 @@ def recording(patient: Patient) -> Check:
     return Check(name, "ok", f"sound arrives from {found['name']}; nothing of it was kept")
 
 
-def sound_group(patient: Patient) -> Check:
+def sound_group(patient: DiagnosticContext) -> Check:
     """May this user record from the sound cards?"""
     name = "sound group"
     cards = sorted((patient.system.root / "dev" / "snd").glob("pcm*c"))
@@ -205,7 +205,7 @@ def sound_group(patient: Patient) -> Check:
     return Check(name, "note", said, "sudo usermod -aG audio USER, then log out and in again")
 
 
-def bundle(patient: Patient) -> Check:
+def bundle(patient: DiagnosticContext) -> Check:
     """Is the model whole?"""
     model = patient.bundle
     if isinstance(model, BundleError):
@@ -215,7 +215,7 @@ def bundle(patient: Patient) -> Check:
     return Check("bundle", "ok", found)
 
 
-def voice(patient: Patient) -> Check:
+def voice(patient: DiagnosticContext) -> Check:
     """Is the network there that tells speech from noise?"""
     found = patient.system.ask("voice")
     if "error" in found:
@@ -223,7 +223,7 @@ def voice(patient: Patient) -> Check:
     return Check("voice", "ok", "the network that tells speech from noise runs")
 
 
-def profiles(patient: Patient) -> Check:
+def profiles(patient: DiagnosticContext) -> Check:
     """In which state are the profiles that are kept?"""
     try:
         states = {name_of(path): _state(path, patient.bundle) for path in kept_profiles()}
@@ -248,7 +248,7 @@ def _state(path: Path, model: Bundle | BundleError) -> str:
     return profile.verdict
 
 
-def profile(patient: Patient) -> Check:
+def profile(patient: DiagnosticContext) -> Check:
     """Can the speaker's profile that was named be applied?"""
     if patient.profile is None:
         return Check("profile", "ok", "none was named (--profile NAME)")
@@ -261,12 +261,12 @@ def profile(patient: Patient) -> Check:
     return Check("profile", "ok", f"{found.name}: {found.verdict}, for this model")
 
 
-def profile_folder(_: Patient) -> Check:
+def profile_folder(_: DiagnosticContext) -> Check:
     """Can profiles be kept?"""
     return _folder("profile folder", profiles_folder(), "problem")
 
 
-def engine_folder(patient: Patient) -> Check:
+def engine_folder(patient: DiagnosticContext) -> Check:
     """Can engines be kept?"""
     try:
         return _folder("engine folder", plan_folder(), patient.gpu_verdict)

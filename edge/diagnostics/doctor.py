@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from edge.diagnostics import checks
 from edge.diagnostics import gpu_checks as engine_checks
-from edge.diagnostics.checks import Check, Patient, failed
+from edge.diagnostics.checks import Check, DiagnosticContext, failed
 from edge.diagnostics.probes import explained, shortened
 from edge.errors import EngineError, MmtlError, ModelError, SourceError
 from edge.output.sinks import printable
@@ -29,7 +29,7 @@ class Area:
     name: str
     error: type[MmtlError]
     """Its exit code is the doctor's where the first problem is here."""
-    checks: tuple[Callable[[Patient], Check], ...]
+    checks: tuple[Callable[[DiagnosticContext], Check], ...]
 
 
 AREAS: Final = (
@@ -64,7 +64,7 @@ class Examined:
     check: Check
 
 
-def examine(patient: Patient) -> Iterator[Examined]:
+def examine(patient: DiagnosticContext) -> Iterator[Examined]:
     """Make every check, one after the other as they are asked for.
 
     Raises:
@@ -137,7 +137,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}{'s' if count != 1 else ''}"
 
 
-def _made(check: Callable[[Patient], Check], patient: Patient) -> Check:
+def _made(check: Callable[[DiagnosticContext], Check], patient: DiagnosticContext) -> Check:
     """Make a check; one that fails is a problem, and no end to the others."""
     name = check.__name__.replace("_", " ")
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from edge.diagnostics.checks import Check, Patient, Verdict, failed
+from edge.diagnostics.checks import Check, DiagnosticContext, Verdict, failed
 from edge.diagnostics.probes import copies_of, installed
-from edge.gpu.plan import StalePlanError, Target, Wanted, find_plan, open_plan
+from edge.gpu.plan import PlanRequirements, StalePlanError, Target, find_plan, open_plan
 from edge.gpu.probe import Gpu
 from edge.model.bundle import Bundle
 from edge.system.shell import quoted
@@ -20,7 +20,7 @@ _ONNXRUNTIME: Final = "pip install --force-reinstall onnxruntime"
 _UNUSABLE: Final = "not looked at: the bundle cannot be used"
 
 
-def onnxruntime(patient: Patient) -> Check:
+def onnxruntime(patient: DiagnosticContext) -> Check:
     """Is ONNX Runtime there, once, and what can it use?"""
     name = "onnxruntime"
     found = patient.system.ask("onnxruntime")
@@ -34,7 +34,7 @@ def onnxruntime(patient: Patient) -> Check:
     return Check(name, "ok", said)
 
 
-def gpu(patient: Patient) -> Check:
+def gpu(patient: DiagnosticContext) -> Check:
     """Which GPU is there, and does its driver work?"""
     found, verdict = patient.driver, patient.gpu_verdict
     if "error" in found:
@@ -55,7 +55,7 @@ def _described(item: Gpu) -> str:
     return f"{item.name}, {capability}, {memory}, driver for CUDA {item.driver_cuda_version}"
 
 
-def tensorrt(patient: Patient) -> Check:
+def tensorrt(patient: DiagnosticContext) -> Check:
     """Is there one TensorRT, and does it load?"""
     name, found, copies = "tensorrt", patient.engines, _copies()
     if "error" in found:
@@ -86,16 +86,16 @@ def _copies() -> tuple[str, ...]:
     )
 
 
-def _is_systems(patient: Patient, file: str) -> bool:
+def _is_systems(patient: DiagnosticContext, file: str) -> bool:
     return Path(file).resolve().is_relative_to((patient.system.root / "usr" / "lib").resolve())
 
 
-def _remove(patient: Patient) -> str:
+def _remove(patient: DiagnosticContext) -> str:
     keep = "JetPack's, under /usr/lib" if patient.jetson_linux else "the one that fits the driver"
     return f"keep {keep}; pip uninstall the other, then mmtl build-engine {quoted(patient.folder)}"
 
 
-def pycuda(patient: Patient) -> Check:
+def pycuda(patient: DiagnosticContext) -> Check:
     """Is pycuda there, which brings windows to TensorRT and back?"""
     found = patient.system.ask("pycuda")
     if "error" not in found:
@@ -108,7 +108,7 @@ def pycuda(patient: Patient) -> Check:
 _PYCUDA: Final = "PATH=/usr/local/cuda/bin:$PATH pip install pycuda"
 
 
-def engine(patient: Patient) -> Check:
+def engine(patient: DiagnosticContext) -> Check:
     """Was a TensorRT engine built for this model, and does it hold here?"""
     name, model = "engine", patient.bundle
     if not isinstance(model, Bundle):
@@ -123,14 +123,14 @@ def engine(patient: Patient) -> Check:
         return Check(name, "note", f"{path}: only TensorRT on a GPU can use it")
     here = Target.of(Gpu(**patient.driver["gpus"][0]), patient.engines["version"])
     try:
-        holds = open_plan(model, here, Wanted()).fingerprint
+        holds = open_plan(model, here, PlanRequirements()).fingerprint
     except StalePlanError as error:
         return Check(name, "problem", f"stale: {error.reason}", build)
     windows = f"{holds.batch} window{'s' if holds.batch != 1 else ''} at once"
     return Check(name, "ok", f"fresh: {holds.recurrence}, {holds.precision}, up to {windows} ({path})")
 
 
-def provider(patient: Patient) -> Check:
+def provider(patient: DiagnosticContext) -> Check:
     """What does --provider auto take, and why nothing faster?"""
     if not isinstance(patient.bundle, Bundle):
         return Check("provider", "note", _UNUSABLE)

@@ -47,7 +47,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class System:
+class SystemProbe:
     """The machine that is looked at. Tests look at another one."""
 
     root: Path = Path("/")
@@ -159,9 +159,9 @@ def _recording() -> Answer:
 def _voice() -> Answer:
     import numpy as np
 
-    from edge.features.silero_vad import PIECE, SileroVoice
+    from edge.features.silero_vad import PIECE, SileroVad
 
-    return {"silence": SileroVoice()(np.zeros(PIECE, np.float32))}
+    return {"silence": SileroVad()(np.zeros(PIECE, np.float32))}
 
 
 def _onnxruntime() -> Answer:

@@ -82,16 +82,16 @@ def verify(
     Raises:
         UsageError: the sound is too short to be judged, or the step is off the grid.
     """
-    recogniser = Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu")
-    due = _due(recogniser, len(samples))
+    recognizer = Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu")
+    due = _due(recognizer, len(samples))
     generator = np.random.default_rng(seed)
     blocks = _random_blocks(len(samples), generator)
-    first = _said(recogniser, _fed(recogniser, samples, blocks) + recogniser.flush())
-    recogniser.reset()
-    again = _said(recogniser, _fed(recogniser, samples, blocks) + recogniser.flush())
+    first = _said(recognizer, _fed(recognizer, samples, blocks) + recognizer.flush())
+    recognizer.reset()
+    again = _said(recognizer, _fed(recognizer, samples, blocks) + recognizer.flush())
     cut = int(generator.integers(len(samples) // 2, len(samples)))
-    recogniser.reset()
-    early = _said(recogniser, _fed(recogniser, samples, _random_blocks(cut, generator)))
+    recognizer.reset()
+    early = _said(recognizer, _fed(recognizer, samples, _random_blocks(cut, generator)))
     expected = _offline(bundle, samples, sorted({*due, *first}), progress)
     at, largest = _worst(first, expected)
     return Report(
@@ -106,9 +106,9 @@ def verify(
     )
 
 
-def _due(recogniser: Recognizer, count: int) -> list[int]:
+def _due(recognizer: Recognizer, count: int) -> list[int]:
     """List the ends of the windows that so many samples must give: one each step, then the tail."""
-    front_end, graphs = recogniser.front_end, recogniser.engine.graphs
+    front_end, graphs = recognizer.front_end, recognizer.engine.graphs
     frames = front_end.frames_in(count)
     if frames < graphs.frames_for_first:
         least = front_end.samples_in(graphs.frames_for_first) / front_end.sample_rate
@@ -117,7 +117,7 @@ def _due(recogniser: Recognizer, count: int) -> list[int]:
             f"{heard:.2f} s of sound arrived, expected at least {least:.2f} s: name a longer file"
         )
     features = graphs.features_in(frames)
-    ends = {*range(graphs.window_features, features, recogniser.step_features), features}
+    ends = {*range(graphs.window_features, features, recognizer.step_features), features}
     return [front_end.samples_in(graphs.frames_in(end)) for end in sorted(ends)]
 
 
@@ -131,13 +131,13 @@ def _random_blocks(total: int, generator: np.random.Generator) -> list[slice]:
     return blocks
 
 
-def _fed(recogniser: Recognizer, samples: Array, blocks: Iterable[slice]) -> list[Event]:
-    return [event for block in blocks for event in recogniser.feed(samples[block])]
+def _fed(recognizer: Recognizer, samples: Array, blocks: Iterable[slice]) -> list[Event]:
+    return [event for block in blocks for event in recognizer.feed(samples[block])]
 
 
-def _said(recogniser: Recognizer, events: Iterable[Event]) -> Ends:
+def _said(recognizer: Recognizer, events: Iterable[Event]) -> Ends:
     """Take the windows from events, those that close a short utterance between two steps included."""
-    rate = recogniser.front_end.sample_rate
+    rate = recognizer.front_end.sample_rate
     return {
         round(event.end_s * rate): np.array(list(event.probs.values()))
         for event in events

@@ -31,7 +31,7 @@ _NEARLY: Final = 0.99
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BuildConfig:
     """How a graph becomes a plan."""
 
     graph: Path
@@ -47,7 +47,7 @@ class Recipe:
 
 
 def build_plan(
-    trt: Any, recipe: Recipe, progress: Progress = lambda _: None, say: Say = lambda _: None
+    trt: Any, recipe: BuildConfig, progress: Progress = lambda _: None, say: Say = lambda _: None
 ) -> bytes:
     """Build a plan. Ask `edge.gpu.probe.probe` first.
 
@@ -138,7 +138,7 @@ class _Watch:
 class _Build:
     """One build, in the thread that calls it; what TensorRT refers to lives as long as this does."""
 
-    def __init__(self, trt: Any, recipe: Recipe, watch: _Watch) -> None:
+    def __init__(self, trt: Any, recipe: BuildConfig, watch: _Watch) -> None:
         self._trt, self._recipe = trt, recipe
         self._log = error_log(trt)
         self._monitor = watch.monitor(trt) if hasattr(trt, "IProgressMonitor") else None

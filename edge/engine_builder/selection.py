@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.engine_builder.build import Progress, Recipe, Say, build_plan
+from edge.engine_builder.build import BuildConfig, Progress, Say, build_plan
 from edge.engine_builder.candidates import Candidate, Reference, candidates, largest_difference, reference_of
 from edge.errors import EngineError, UsageError, VerificationError
 from edge.gpu.cuda import pycuda_driver
@@ -27,8 +27,8 @@ from edge.gpu.errors import tensorrt_module
 from edge.gpu.plan import (
     Fingerprint,
     Plan,
+    PlanRequirements,
     Target,
-    Wanted,
     fingerprint_of_graph,
     open_plan,
     plan_folder,
@@ -116,7 +116,7 @@ def this_machine() -> Machine:
 
 def build_engine(
     bundle: Bundle,
-    wanted: Wanted,
+    wanted: PlanRequirements,
     machine: Machine,
     *,
     folder: Path | None = None,
@@ -147,7 +147,7 @@ def build_engine(
         return open_plan(bundle, machine.target, wanted, folder)
     say(reason or "building as asked")
     _require_room(plan_folder(folder))
-    workshop = _Workshop(bundle, wanted, machine, plan_folder(folder), reference_of(bundle))
+    workshop = _CandidateBenchmark(bundle, wanted, machine, plan_folder(folder), reference_of(bundle))
     measured = workshop.measure_all(tried, say, progress)
     best = fastest(measured)
     report = {
@@ -173,11 +173,11 @@ def fastest(measured: Sequence[Measured]) -> Measured:
     return min(agreeing, key=lambda item: item.milliseconds)
 
 
-class _Workshop:
+class _CandidateBenchmark:
     """What building each candidate needs."""
 
     def __init__(
-        self, bundle: Bundle, wanted: Wanted, machine: Machine, folder: Path, reference: Reference
+        self, bundle: Bundle, wanted: PlanRequirements, machine: Machine, folder: Path, reference: Reference
     ) -> None:
         self._bundle, self._wanted, self._machine = bundle, wanted, machine
         self._folder, self._reference = folder, reference
@@ -229,9 +229,9 @@ class _Workshop:
             batch=self._wanted.batch,
         )
 
-    def _recipe(self, candidate: Candidate) -> Recipe:
+    def _recipe(self, candidate: Candidate) -> BuildConfig:
         gpu, target = self._machine.gpu, self._machine.target
-        return Recipe(
+        return BuildConfig(
             graph=self._bundle.graph(candidate.graph),
             frames=self._bundle.manifest.front_end.window_frames,
             bins=self._bundle.manifest.front_end.bins,

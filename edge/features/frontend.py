@@ -14,7 +14,7 @@ import numpy as np
 from edge.arrays import SAMPLE_RATE, Array
 from edge.bounds import within
 from edge.features.input_filter import InputFilter
-from edge.stream_buffer import History
+from edge.stream_buffer import StreamBuffer
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class PowerStream:
 
     def reset(self) -> None:
         """Forget all samples."""
-        self._samples = History(np.zeros(0, np.float32))
+        self._samples = StreamBuffer(np.zeros(0, np.float32))
         self._next = 0
 
     def feed(self, block: Array) -> Array:

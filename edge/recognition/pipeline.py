@@ -71,7 +71,7 @@ class Stopper:
             raise signals.Interrupt(number, self._request, self._handle)
 
 
-class Ledger:
+class StreamStatistics:
     """Counts what the summary reports. Remembers the times of `RECENT_WINDOWS` only."""
 
     def __init__(self) -> None:
@@ -119,31 +119,31 @@ class Ledger:
         )
 
 
-def session_of(source: str, recogniser: Recognizer) -> Session:
+def session_of(source: str, recognizer: Recognizer) -> Session:
     """Describe what is about to happen to the sound of a source, by its name."""
-    manifest = recogniser.bundle.manifest
+    manifest = recognizer.bundle.manifest
     return Session(
         source=source,
         bundle=manifest.name,
-        profile=recogniser.profile.name if recogniser.profile else None,
-        provider=recogniser.engine.provider,
+        profile=recognizer.profile.name if recognizer.profile else None,
+        provider=recognizer.engine.provider,
         emotions=EMOTIONS,
-        window_s=recogniser.window_s,
-        step_s=recogniser.settings.step_ms / 1000.0,
+        window_s=recognizer.window_s,
+        step_s=recognizer.settings.step_ms / 1000.0,
         temperature_fitted=manifest.temperature_fitted,
-        algorithmic_delay_s=_algorithmic_delay_s(recogniser),
-        provider_reason=recogniser.engine.reason,
+        algorithmic_delay_s=_algorithmic_delay_s(recognizer),
+        provider_reason=recognizer.engine.reason,
     )
 
 
-def listen(source: Source, recogniser: Recognizer, sinks: Sequence[Sink], *, strict: bool = False) -> Summary:
+def listen(source: Source, recognizer: Recognizer, sinks: Sequence[Sink], *, strict: bool = False) -> Summary:
     """Recognise a source to its end, or until Ctrl-C, SIGTERM or SIGHUP, and close with a summary.
 
     After the session each sink gets every event, also where another one fails.
 
     Args:
         source: the sound.
-        recogniser: in its initial state.
+        recognizer: in its initial state.
         sinks: where the events go.
         strict: end as soon as sound was lost.
 
@@ -152,20 +152,20 @@ def listen(source: Source, recogniser: Recognizer, sinks: Sequence[Sink], *, str
         RealTimeError: sound was lost, after the summary; only if `strict`.
         SourceError: the sound could not be had, or broke off; what came before is flushed first.
     """
-    ledger, meter = Ledger(), LagMeter(live=source.live)
+    ledger, meter = StreamStatistics(), LagMeter(live=source.live)
     with Stopper().listening() as stopper, contextlib.ExitStack() as opened:
         with stopper.waiting():
             opened.enter_context(source)
-        session = session_of(source.name, recogniser)
+        session = session_of(source.name, recognizer)
         for sink in sinks:
             sink.emit(session)
         try:
             for block in stopper.blocks(source):
-                _hear(block, recogniser, sinks, ledger, meter)
+                _hear(block, recognizer, sinks, ledger, meter)
                 if strict and ledger.dropped:
                     break
         finally:
-            events, summary = last_events(recogniser, ledger, meter)
+            events, summary = last_events(recognizer, ledger, meter)
             _emit(sinks, [*events, summary])
     if strict and ledger.dropped:
         raise RealTimeError(
@@ -175,13 +175,15 @@ def listen(source: Source, recogniser: Recognizer, sinks: Sequence[Sink], *, str
     return summary
 
 
-def last_events(recogniser: Recognizer, ledger: Ledger, meter: LagMeter) -> tuple[list[Event], Summary]:
+def last_events(
+    recognizer: Recognizer, ledger: StreamStatistics, meter: LagMeter
+) -> tuple[list[Event], Summary]:
     """End a stream: its tail, which has waited for nothing but the end, and the summary."""
     began = time.perf_counter()
     meter.ended()
-    events = meter.stamped([with_queue(event, 0.0) for event in recogniser.flush()])
+    events = meter.stamped([with_queue(event, 0.0) for event in recognizer.flush()])
     ledger.spent(time.perf_counter() - began, events)
-    return events, ledger.summary(recogniser.heard_s)
+    return events, ledger.summary(recognizer.heard_s)
 
 
 def _amount(lost_s: float) -> str:
@@ -189,7 +191,7 @@ def _amount(lost_s: float) -> str:
 
 
 def _hear(
-    block: Block, recogniser: Recognizer, sinks: Sequence[Sink], ledger: Ledger, meter: LagMeter
+    block: Block, recognizer: Recognizer, sinks: Sequence[Sink], ledger: StreamStatistics, meter: LagMeter
 ) -> None:
     began = time.perf_counter()
     queued_ms = 1000.0 * (began - block.arrived_s)
@@ -198,21 +200,21 @@ def _hear(
         ledger.lost(0.0)
     if block.lost:
         ledger.lost(block.lost / SAMPLE_RATE, times=0 if block.news else 1)
-        events += recogniser.lose(block.lost)
+        events += recognizer.lose(block.lost)
     if block.news:
-        events.append(Device(recogniser.heard_s, block.news.name, block.news.state, block.news.reason))
+        events.append(Device(recognizer.heard_s, block.news.name, block.news.state, block.news.reason))
     if len(block.samples):
-        meter.arrived(block.arrived_s, recogniser.heard_s)
-    events += recogniser.feed(block.samples)
+        meter.arrived(block.arrived_s, recognizer.heard_s)
+    events += recognizer.feed(block.samples)
     if block.caution:
         ledger.warned(block.caution)
-        events.append(StreamWarning(recogniser.heard_s, block.caution.what, block.caution.message))
+        events.append(StreamWarning(recognizer.heard_s, block.caution.what, block.caution.message))
     compute_s = time.perf_counter() - began
     events = meter.stamped([with_queue(event, queued_ms) for event in events])
     ledger.spent(compute_s, events)
     _emit(sinks, events)
     for sink in sinks:
-        sink.progress(recogniser.heard_s, recogniser.level_dbfs)
+        sink.progress(recognizer.heard_s, recognizer.level_dbfs)
 
 
 def _emit(sinks: Sequence[Sink], events: Sequence[Event]) -> None:
@@ -241,10 +243,10 @@ def _compute_ms(window: Window) -> float:
     return sum(ms for stage, ms in window.latency_ms.items() if stage != "queue")
 
 
-def _algorithmic_delay_s(recogniser: Recognizer) -> float:
+def _algorithmic_delay_s(recognizer: Recognizer) -> float:
     """Return the duration of the sound that one feature is made of."""
-    samples = recogniser.front_end.samples_in(recogniser.engine.graphs.frames_for_first)
-    return samples / recogniser.front_end.sample_rate
+    samples = recognizer.front_end.samples_in(recognizer.engine.graphs.frames_for_first)
+    return samples / recognizer.front_end.sample_rate
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from edge.arrays import Array
 from edge.audio.downmix import AUTO, MOST_CHANNELS, Channel, Downmix
-from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE, Intake
+from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE, AudioConverter
 from edge.errors import UsageError
 from edge.events import EngineChange, Event, Overrun, Speech, StreamWarning, Utterance, Window
 from edge.features.long_term_spectrum import BANDS, band_powers, long_term_spectrum
 from edge.features.normaliser import DECIBEL
-from edge.features.vad import SpeechDetector, SpeechGate
+from edge.features.vad import SpeechDetector, VadConfig
 from edge.inference.encoder_stream import FeatureStream
 from edge.inference.engine import EngineLike
 from edge.inference.provider import open_engine
@@ -34,7 +34,7 @@ from edge.model.bundle import Bundle, default_bundle, load_bundle
 from edge.model.profile import Profile, load_profile, require_applicable
 from edge.recognition.decision import Decision, DecisionRule
 from edge.recognition.drift import LEAST_SPEECH, DriftWatch, Watch, figures, spoken_level
-from edge.stream_buffer import History
+from edge.stream_buffer import StreamBuffer
 
 STAGES: Final = ("front_end", "encoder", "speech", "classifier", "decision")
 
@@ -56,7 +56,7 @@ class Settings:
     channel: Channel = AUTO
     """Which channel of a waveform to hear, as in `edge.audio.downmix`: a number from 0, "mix" or "auto"."""
     rule: DecisionRule = field(default_factory=DecisionRule)
-    gate: SpeechGate = field(default_factory=SpeechGate)
+    gate: VadConfig = field(default_factory=VadConfig)
 
 
 class Recognizer:
@@ -157,10 +157,10 @@ class Recognizer:
         self._stream.reset()
         self._detector.reset()
         self._decision.reset()
-        self._features = History(np.zeros((0, self.engine.graphs.feature_size), np.float32))
-        self._dbfs = History(np.zeros(0, np.float32))
-        self._bands = History(np.zeros((0, BANDS), np.float32))
-        self._speech = History(np.zeros(0, bool))
+        self._features = StreamBuffer(np.zeros((0, self.engine.graphs.feature_size), np.float32))
+        self._dbfs = StreamBuffer(np.zeros(0, np.float32))
+        self._bands = StreamBuffer(np.zeros((0, BANDS), np.float32))
+        self._speech = StreamBuffer(np.zeros(0, bool))
         self._samples = 0
         self._skipped = 0
         self._windows_due = 0
@@ -168,7 +168,7 @@ class Recognizer:
         self._utterance_from: float | None = None
         self._provider = self.engine.provider
         self._spent = dict.fromkeys(STAGES, 0.0)
-        self._intake: Intake | None = None
+        self._intake: AudioConverter | None = None
         if self.watch:
             self.watch.reset()
 
@@ -236,7 +236,7 @@ class Recognizer:
         if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
             raise UsageError(f"{sample_rate:g} Hz arrived, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
         if self._intake is None:
-            self._intake = Intake(sample_rate, Downmix(sample_rate, self.settings.channel))
+            self._intake = AudioConverter(sample_rate, Downmix(sample_rate, self.settings.channel))
         if self._intake.rate != sample_rate:
             raise UsageError(
                 f"the stream began at {self._intake.rate:g} Hz and goes on at {sample_rate:g} Hz: "

@@ -19,7 +19,7 @@ from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE
 from edge.errors import MmtlError, SourceError, UsageError
 from edge.events import Error, Event, to_json
 from edge.server.access import Access
-from edge.server.client_stream import Ear
+from edge.server.client_stream import ClientStream
 from edge.server.rate_limits import MESSAGE_S, IdleAllowance, Limits, Throttle
 from edge.server.transport import HEADER, Channel, RefusedError
 
@@ -125,7 +125,7 @@ class ClientSession:
             MmtlError: there is no recogniser for it.
             asyncio.TimeoutError: it does not read.
         """
-        ear = await worker.do(lambda: Ear(self._service.make(), self._channel.name))
+        ear = await worker.do(lambda: ClientStream(self._service.make(), self._channel.name))
         await self._send(ear.begin())
         try:
             await self._hear(ear, worker)
@@ -135,7 +135,7 @@ class ClientSession:
             await self._send_last([Error(str(error))])
         await self._send_last(await worker.do(ear.finish))
 
-    async def _hear(self, ear: Ear, worker: Worker) -> None:
+    async def _hear(self, ear: ClientStream, worker: Worker) -> None:
         """Recognise the client's sound to its end."""
         message = await self._read_header()
         rate = checked_rate(self._header.get("rate", self._channel.rate))

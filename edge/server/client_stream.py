@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from edge.arrays import SAMPLE_RATE
 from edge.audio.dead_input import DeadInput
 from edge.audio.downmix import Downmix
-from edge.audio.ingest import Intake
-from edge.audio.pcm_decoder import RawSound
+from edge.audio.ingest import AudioConverter
+from edge.audio.pcm_decoder import PcmDecoder
 from edge.errors import ProfileError
 from edge.events import Device, EngineChange, Event, StreamWarning, to_json
 from edge.output.anonymous import anonymous, anonymous_session
 from edge.recognition.lag import LagMeter
-from edge.recognition.pipeline import Ledger, last_events, session_of, with_queue
+from edge.recognition.pipeline import StreamStatistics, last_events, session_of, with_queue
 
 if TYPE_CHECKING:
     from edge.arrays import Array
@@ -26,35 +26,35 @@ if TYPE_CHECKING:
     from edge.recognition.recognizer import Recognizer, Settings
 
 
-class Ear:
+class ClientStream:
     """One client's stream: bytes in, events out. Used by one thread at a time."""
 
-    def __init__(self, recogniser: Recognizer, name: str) -> None:
+    def __init__(self, recognizer: Recognizer, name: str) -> None:
         """Begin a stream. The recogniser's settings say which of several channels is heard."""
-        self._recogniser = recogniser
+        self._recognizer = recognizer
         self._name = name
-        self._raw = RawSound()
-        self._intake: Intake | None = None
-        self._ledger = Ledger()
+        self._raw = PcmDecoder()
+        self._intake: AudioConverter | None = None
+        self._ledger = StreamStatistics()
         self._meter = LagMeter(live=True)
         self._dead_input = DeadInput(name)
         self._asked_for: str | None = None
 
     def begin(self) -> list[Event]:
         """Describe the session. Of the server's own choice it says nothing that names people or paths."""
-        session = session_of(self._name, self._recogniser)
-        tuned = "speaker" in self._recogniser.bundle.manifest.training
+        session = session_of(self._name, self._recognizer)
+        tuned = "speaker" in self._recognizer.bundle.manifest.training
         unnamed = anonymous_session(session, speaker_bundle=tuned)
         return [replace(unnamed, source=session.source, profile=self._asked_for or unnamed.profile)]
 
     def use(self, profile: Profile) -> list[Event]:
         """Go on with the profile that the client named: the last events without it, and the session again."""
         self._asked_for = profile.name
-        return [*self._recogniser.use(profile), *self.begin()]
+        return [*self._recognizer.use(profile), *self.begin()]
 
     def interleave(self, channels: int) -> None:
         """Expect sound of so many channels, before any has come."""
-        self._raw = RawSound(channels=channels)
+        self._raw = PcmDecoder(channels=channels)
 
     def hear(self, data: bytes, rate: int, arrived_s: float) -> list[Event]:
         """Take raw sound.
@@ -69,31 +69,31 @@ class Ear:
             UsageError: the sound does not have the channel that the settings ask for.
         """
         if self._intake is None:
-            self._intake = Intake(rate, Downmix(rate, self._recogniser.settings.channel))
+            self._intake = AudioConverter(rate, Downmix(rate, self._recognizer.settings.channel))
         samples = self._intake.feed(self._raw.feed(data), arrived_s)
         events = self._hear(samples, self._intake.arrived_s)
         if caution := self._raw.take_caution() or self._intake.take_caution():
             self._ledger.warned(caution)
-            events.append(StreamWarning(self._recogniser.heard_s, caution.what, caution.message))
+            events.append(StreamWarning(self._recognizer.heard_s, caution.what, caution.message))
         return events
 
     def finish(self) -> list[Event]:
         """End the stream: the tail, and the summary."""
         events = self._hear(self._intake.flush(), self._intake.arrived_s) if self._intake else []
-        last, summary = last_events(self._recogniser, self._ledger, self._meter)
+        last, summary = last_events(self._recognizer, self._ledger, self._meter)
         return [*events, *last, summary]
 
     def _hear(self, samples: Array, arrived_s: float) -> list[Event]:
         if not len(samples):
             return []
         began = time.perf_counter()
-        self._meter.arrived(arrived_s, self._recogniser.heard_s)
-        fed = [_without_paths(event) for event in self._recogniser.feed(samples)]
+        self._meter.arrived(arrived_s, self._recognizer.heard_s)
+        fed = [_without_paths(event) for event in self._recognizer.feed(samples)]
         compute_s = time.perf_counter() - began
         events = self._meter.stamped([with_queue(event, 1000.0 * (began - arrived_s)) for event in fed])
         self._ledger.spent(compute_s, events)
         if news := self._dead_input.feed(samples, arrived_s):
-            events.append(Device(self._recogniser.heard_s, news.name, news.state, news.reason))
+            events.append(Device(self._recognizer.heard_s, news.name, news.state, news.reason))
         return events
 
 
@@ -140,12 +140,12 @@ def warm_up(make: Callable[[], Recognizer]) -> None:
     Raises:
         MmtlError: no recogniser can be made or run.
     """
-    recogniser = make()
-    rate, channel = 3 * SAMPLE_RATE, recogniser.settings.channel
+    recognizer = make()
+    rate, channel = 3 * SAMPLE_RATE, recognizer.settings.channel
     channels = channel + 1 if isinstance(channel, int) else 1
-    ear = Ear(recogniser, "warm-up")
+    ear = ClientStream(recognizer, "warm-up")
     ear.interleave(channels)
-    silence = bytes(channels * (2 * round(rate * recogniser.window_s) + rate))
+    silence = bytes(channels * (2 * round(rate * recognizer.window_s) + rate))
     for event in [*ear.begin(), *ear.hear(silence, rate, time.perf_counter()), *ear.finish()]:
         to_json(event)
 

@@ -117,7 +117,7 @@ class TritonWindow:
             ) from error
 
 
-def recogniser(bundle: Bundle, window: TritonWindow, profile: str | None = None) -> Recognizer:
+def recognizer(bundle: Bundle, window: TritonWindow, profile: str | None = None) -> Recognizer:
     """Return a recogniser whose full windows go to a server, and to this CPU for good once it has failed.
 
     Args:
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         with contextlib.closing(TritonWindow(options.url, options.model)) as window:
-            listener = recogniser(load_bundle(options.bundle), window, options.profile)
+            listener = recognizer(load_bundle(options.bundle), window, options.profile)
             listen(open_source(options.source, paced=options.paced), listener, [JsonLines("-")])
     except ReaderGone:
         return 0

@@ -15,7 +15,7 @@ import soundfile
 
 import calibrate.takes
 from calibrate.fitting.session_reference import session_reference
-from calibrate.session.session_lock import alone
+from calibrate.session.session_lock import session_lock
 from calibrate.takes import Take
 from edge.arrays import Array
 from edge.audio.downmix import Channel
@@ -233,9 +233,9 @@ def test_an_adopted_profile_knows_how_the_session_sounded(run: Run, spoken: Path
     run("anna", "--from", spoken)
     bundle = load_bundle(default_bundle())
     profile = load_profile(profile_path("anna"), bundle)
-    recogniser = Recognizer(bundle, profile=replace(profile, reference=None), provider="cpu")
+    recognizer = Recognizer(bundle, profile=replace(profile, reference=None), provider="cpu")
     sounds = [read_clip(spoken.parent / f"{index}.wav") for index in range(12)]
-    expected = session_reference(recogniser, sounds)
+    expected = session_reference(recognizer, sounds)
     assert expected is not None
     assert profile.reference is not None
     terms = network_terms(bundle, steps=bundle.manifest.graphs.window_features)
@@ -436,7 +436,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_done(
 
 
 def test_two_sessions_of_a_name_at_once_are_refused(run: Run) -> None:
-    with alone("anna"):
+    with session_lock("anna"):
         code, _, err = run("anna")
     assert code == 2
     assert "a session of anna is under way already" in err

@@ -113,7 +113,7 @@ def test_a_missing_manifest_a_folder_and_other_encodings_are_refused(tmp_path: P
 
 
 @given(features=st.integers(1, 400))
-def test_windows_are_the_recogniser_s_own_and_the_last_ends_with_the_take(features: int) -> None:
+def test_windows_are_the_recognizer_s_own_and_the_last_ends_with_the_take(features: int) -> None:
     ends = window_ends(features, GRAPHS)
     assert ends[-1] == features
     assert ends == sorted(set(ends))
@@ -168,19 +168,19 @@ def test_a_file_that_is_not_sound_is_refused(tmp_path: Path) -> None:
 
 @needs_bundle
 @pytest.mark.parametrize(("seconds", "offset"), [(0.52, 0.0), (1.7, 0.0), (3.0, 0.3), (4.4, 0.0)])
-def test_a_take_is_heard_exactly_as_the_recogniser_hears_it(seconds: float, offset: float) -> None:
+def test_a_take_is_heard_exactly_as_the_recognizer_hears_it(seconds: float, offset: float) -> None:
     bundle = load_bundle(default_bundle())
     embedding_size = bundle.head.input_size
     spectrum = np.random.default_rng(2).standard_normal((64, SPECTRUM_SIZE)).astype(np.float32)
     all_of_it = np.concatenate([bundle.head.fc1_weight, spectrum], axis=1)
     bundle = replace(bundle, head=replace(bundle.head, fc1_weight=all_of_it))
-    recogniser = Recognizer(bundle, provider="cpu")
+    recognizer = Recognizer(bundle, provider="cpu")
     sound = noise(seconds) + np.float32(offset)
-    events = [*recogniser.feed(sound), *recogniser.flush()]
+    events = [*recognizer.feed(sound), *recognizer.flush()]
     shown = [list(event.probs.values()) for event in events if isinstance(event, Window)]
     generic = Normalisation(bundle.manifest.levels, bundle.statistics)
     # The take comes after another, of which nothing may remain.
-    _, heard = listen(recogniser.engine, bundle.manifest.front_end, generic, [noise(1.0, seed=1), sound])
+    _, heard = listen(recognizer.engine, bundle.manifest.front_end, generic, [noise(1.0, seed=1), sound])
     assert heard.shape == (len(shown), embedding_size + SPECTRUM_SIZE)
     np.testing.assert_allclose(bundle.head.probs(heard), shown, atol=1e-4)
 

@@ -126,11 +126,11 @@ def test_a_measurement_may_be_null_and_a_time_may_not() -> None:
     assert problems(window | {"start_s": None})
 
 
-def test_every_event_of_a_recogniser_is_valid(bundle: Bundle) -> None:
-    recogniser = Recognizer(bundle, provider="cpu")
+def test_every_event_of_a_recognizer_is_valid(bundle: Bundle) -> None:
+    recognizer = Recognizer(bundle, provider="cpu")
     with DemoSource() as demo:
-        events = [event for block in demo for event in recogniser.feed(block.samples)]
-    events += [*recogniser.lose(16_000), *recogniser.flush()]
+        events = [event for block in demo for event in recognizer.feed(block.samples)]
+    events += [*recognizer.lose(16_000), *recognizer.flush()]
     assert {checked_event(event).type for event in events} == {"window", "speech", "utterance", "overrun"}
 
 

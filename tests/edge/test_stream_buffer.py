@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.stream_buffer import History
+from edge.stream_buffer import StreamBuffer
 
 
-def numbers(*lengths: int) -> History:
-    history, count = History(np.zeros((0, 2), np.float32)), 0
+def numbers(*lengths: int) -> StreamBuffer:
+    history, count = StreamBuffer(np.zeros((0, 2), np.float32)), 0
     for length in lengths:
         rows = np.arange(count, count + length, dtype=np.float32)
         history.append(np.stack([rows, -rows], axis=1))
@@ -49,7 +49,7 @@ def test_forgetting_what_is_yet_to_come_forgets_all_there_is() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 50)), max_size=20))
 def test_it_agrees_with_an_array_that_forgets_nothing(moves: list[tuple[int, int]]) -> None:
-    history, everything, first = History(np.zeros(0, np.int64)), np.zeros(0, np.int64), 0
+    history, everything, first = StreamBuffer(np.zeros(0, np.int64)), np.zeros(0, np.int64), 0
     for length, before in moves:
         rows = np.arange(len(everything), len(everything) + length)
         history.append(rows)
@@ -61,7 +61,7 @@ def test_it_agrees_with_an_array_that_forgets_nothing(moves: list[tuple[int, int
 
 
 def test_memory_is_bounded() -> None:
-    history = History(np.zeros((0, 128), np.float32))
+    history = StreamBuffer(np.zeros((0, 128), np.float32))
     for _ in range(2_000):
         history.append(np.zeros((3, 128), np.float32))
         history.forget(history.end - 32)
@@ -79,7 +79,7 @@ def test_a_steady_stream_allocates_no_buffer() -> None:
 
 
 def test_the_room_of_a_large_piece_is_given_back() -> None:
-    history = History(np.zeros(0, np.float32))
+    history = StreamBuffer(np.zeros(0, np.float32))
     for length in (100_000, *[1_000] * 150):
         history.append(np.zeros(length, np.float32))
         history.forget(history.end - 500)
@@ -87,7 +87,7 @@ def test_the_room_of_a_large_piece_is_given_back() -> None:
 
 
 def test_what_is_appended_is_a_copy() -> None:
-    history, rows = History(np.zeros(0, np.float32)), np.ones(4, np.float32)
+    history, rows = StreamBuffer(np.zeros(0, np.float32)), np.ones(4, np.float32)
     history.append(rows)
     rows[:] = 2.0
     assert history[0:4].tolist() == [1.0] * 4

@@ -11,7 +11,7 @@ from edge.arrays import Array
 from export.fp16_emulation import rounding
 from export.graphs import Variant, window_graph
 from export.lstm import Recurrence
-from export.onnx_builder import Draft
+from export.onnx_builder import GraphBuilder
 from tests.train.synthetic import tiny_checkpoint
 
 
@@ -27,7 +27,7 @@ def run(model: onnx.ModelProto, values: Array) -> Array:
 
 def sums() -> onnx.ModelProto:
     """Draw (x + 1) + 1 in FP16."""
-    draft = Draft("fp16")
+    draft = GraphBuilder("fp16")
     one = draft.weight("one", np.array([1.0], np.float32))
     once = draft.add("Add", [draft.narrowed("x", "narrow"), one], "once")
     draft.widened(draft.add("Add", [once, one], "twice"), "y")
@@ -87,7 +87,7 @@ def test_it_errs_as_arithmetic_does_that_really_is_fp16(recurrence: Recurrence) 
 
 
 def test_a_missing_cast_is_refused_when_the_graph_is_closed() -> None:
-    draft = Draft("fp16")
+    draft = GraphBuilder("fp16")
     draft.add("Add", ["x", draft.weight("one", np.array([1.0], np.float32))], "y")
     with pytest.raises(onnx.shape_inference.InferenceError):
         draft.model("mixed", {"x": ("N",)}, {"y": ("N",)})

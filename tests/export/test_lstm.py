@@ -14,7 +14,7 @@ from torch import nn
 
 from edge.arrays import Array
 from export.lstm import Recurrence, lstm_operator, unrolled_lstm
-from export.onnx_builder import Draft, Shape
+from export.onnx_builder import GraphBuilder, Shape
 from tests.tolerances import float32_tolerance, largest
 
 
@@ -29,7 +29,7 @@ def lstm_of(values: int, units: int, seed: int = 0) -> nn.LSTM:
 
 
 def drawn(lstm: nn.LSTM, recurrence: Recurrence, steps: int, *, every: bool) -> onnx.ModelProto:
-    draft = Draft()
+    draft = GraphBuilder()
     if recurrence == "lstm":
         found = lstm_operator(draft, "sequence", lstm, every=every)
     else:

@@ -8,7 +8,7 @@ import soundfile
 
 from edge.errors import SourceError, UsageError
 from edge.features.frontend import FrontEnd, filtered, power_spectrogram
-from edge.features.normaliser import BinStatistics, Levels, Normaliser
+from edge.features.normaliser import BinStatistics, GainConfig, Normaliser
 from export.parity_audio import (
     LONGEST_CLIP_S,
     MOST_CLIPS,
@@ -24,7 +24,7 @@ FRONT_END = FrontEnd()
 
 
 def normaliser() -> Normaliser:
-    return Normaliser(Levels(), BinStatistics(np.zeros(200, np.float32), np.ones(200, np.float32)))
+    return Normaliser(GainConfig(), BinStatistics(np.zeros(200, np.float32), np.ones(200, np.float32)))
 
 
 def test_the_clips_of_a_manifest_are_found_by_the_file_or_by_its_folder(tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ def test_the_speakers_bundle_runs_and_says_something_else(generic: Bundle, tuned
     assert tuned.fingerprint != generic.fingerprint
     said = []
     for bundle in (generic, tuned):
-        with Recognizer(bundle) as recogniser:
-            heard = recogniser.accept_waveform(SAMPLE_RATE, voice(1, "happy", 7, 4.0))
+        with Recognizer(bundle) as recognizer:
+            heard = recognizer.accept_waveform(SAMPLE_RATE, voice(1, "happy", 7, 4.0))
             (*_, last) = (event for event in heard if isinstance(event, Window))
             said.append([last.probs[emotion] for emotion in EMOTIONS])
     assert np.ptp(said, axis=0).max() > 0.01
@@ -158,13 +158,13 @@ def test_nothing_is_tuned_to_a_session_that_lacks_an_emotion(
 def test_no_take_is_judged_by_a_network_that_has_heard_it(
     generic: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taught: list[set[Path]] = []
+    query_auxiliary_logits: list[set[Path]] = []
     judged: list[set[Path]] = []
     by_frames: dict[int, Path] = {}
 
     def spied_samples(frames: Any, takes: Sequence[Take], graphs: Any, auxiliary: Any) -> Any:
         by_frames.update({id(item): take.path for item, take in zip(frames, takes, strict=True)})
-        taught.append({take.path for take in takes})
+        query_auxiliary_logits.append({take.path for take in takes})
         judged.append(set())
         return speaker_samples(frames, takes, graphs, auxiliary)
 
@@ -177,8 +177,8 @@ def test_no_take_is_judged_by_a_network_that_has_heard_it(
     monkeypatch.setattr(speaker, "answer", spied_answer)
     takes, sounds = session()
     SpeakerBundle(generic, tmp_path / "anna", tuning=replace(STRONG, inner_steps=1)).fit("x", takes, sounds)
-    assert len(taught) >= 3
-    for heard, asked in zip(taught[:3], judged[:3], strict=True):
+    assert len(query_auxiliary_logits) >= 3
+    for heard, asked in zip(query_auxiliary_logits[:3], judged[:3], strict=True):
         assert (len(heard), len(asked & heard)) == (8, 0)
         assert asked
 

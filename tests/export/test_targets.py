@@ -14,7 +14,7 @@ from edge.model.bundle import GOLDEN, REQUIRED, Bundle, load_bundle
 from export.graphs import Variant, window_graph
 from export.parity import Checks, Parity
 from export.source import Source, read_source
-from export.targets import VARIANTS, Target, Wanted, export_target
+from export.targets import VARIANTS, ExportRequest, Target, export_target
 from tests.train.synthetic import TINY, tiny_checkpoint
 from train.model import EmotionNet
 
@@ -33,7 +33,7 @@ def source() -> Source:
 
 @pytest.fixture
 def for_tensorrt(source: Source, tmp_path: Path) -> Path:
-    return export_target(source, Wanted("tensorrt", tmp_path / "trt"), Checks())
+    return export_target(source, ExportRequest("tensorrt", tmp_path / "trt"), Checks())
 
 
 def files_of(folder: Path) -> set[str]:
@@ -49,7 +49,7 @@ def test_a_bundle_for_tensorrt_is_a_bundle_with_the_graphs_of_every_encoding(for
 
 
 def test_without_fp16_it_has_the_others(source: Source, tmp_path: Path) -> None:
-    export_target(source, Wanted("tensorrt", tmp_path / "trt", fp16=False), Checks())
+    export_target(source, ExportRequest("tensorrt", tmp_path / "trt", fp16=False), Checks())
     assert files_of(tmp_path / "trt") == {
         *REQUIRED,
         *(name for name in ENGINES if "fp32" in name),
@@ -61,7 +61,7 @@ def test_without_fp16_it_has_the_others(source: Source, tmp_path: Path) -> None:
 def test_a_profile_of_the_plain_bundle_fits_the_one_for_tensorrt(
     source: Source, for_tensorrt: Path, tmp_path: Path
 ) -> None:
-    export_target(source, Wanted("bundle", tmp_path / "plain"), Checks())
+    export_target(source, ExportRequest("bundle", tmp_path / "plain"), Checks())
     plain = load_bundle(tmp_path / "plain")
     assert set(plain.manifest.files) == set(REQUIRED)
     assert plain.fingerprint == load_bundle(for_tensorrt).fingerprint
@@ -84,9 +84,9 @@ def test_the_graphs_for_tensorrt_are_checked_as_the_others_are(for_tensorrt: Pat
 def test_a_bundle_exported_again_is_the_same_model(
     source: Source, tmp_path: Path, first: Target, second: Target
 ) -> None:
-    export_target(source, Wanted(first, tmp_path / "first", name="anna"), Checks())
+    export_target(source, ExportRequest(first, tmp_path / "first", name="anna"), Checks())
     again = read_source(tmp_path / "first")
-    export_target(again, Wanted(second, tmp_path / "second"), Checks())
+    export_target(again, ExportRequest(second, tmp_path / "second"), Checks())
     bundles = [load_bundle(tmp_path / name) for name in ("first", "second")]
     assert bundles[0].fingerprint == bundles[1].fingerprint
     assert [bundle.manifest.name for bundle in bundles] == ["anna", "anna"]
@@ -96,9 +96,9 @@ def test_a_bundle_exported_again_is_the_same_model(
 
 def test_a_bundle_may_be_replaced_by_what_is_made_of_it(for_tensorrt: Path) -> None:
     with pytest.raises(UsageError, match="add --replace"):
-        export_target(read_source(for_tensorrt), Wanted("bundle", for_tensorrt), Checks())
+        export_target(read_source(for_tensorrt), ExportRequest("bundle", for_tensorrt), Checks())
     assert GOLDEN in files_of(for_tensorrt)
-    export_target(read_source(for_tensorrt), Wanted("bundle", for_tensorrt, replace=True), Checks())
+    export_target(read_source(for_tensorrt), ExportRequest("bundle", for_tensorrt, replace=True), Checks())
     assert files_of(for_tensorrt) == {*REQUIRED, "model.json"}
 
 
@@ -115,7 +115,7 @@ def test_the_model_is_called_what_is_given_or_what_it_was_called_or_after_the_fo
     tmp_path: Path, out: str, given: str, of_source: str, expected: str
 ) -> None:
     source = Source(tiny_checkpoint(), of_source)
-    written = export_target(source, Wanted("bundle", tmp_path / out, name=given), Checks())
+    written = export_target(source, ExportRequest("bundle", tmp_path / out, name=given), Checks())
     assert load_bundle(written).manifest.name == expected
 
 
@@ -140,7 +140,7 @@ def test_an_encoding_that_differs_is_refused_and_nothing_is_left_behind(
     monkeypatch.setattr("export.bundling.window_graph", tampered("blocks.2.bias", variant))
     told: list[Parity] = []
     with pytest.raises(VerificationError, match=rf"window\.{variant.recurrence}\.{variant.precision}\.onnx"):
-        export_target(source, Wanted("tensorrt", tmp_path / "bad"), Checks(report=told.append))
+        export_target(source, ExportRequest("tensorrt", tmp_path / "bad"), Checks(report=told.append))
     assert list(tmp_path.iterdir()) == []
     assert [row.passed for row in told[0].rows].count(False) == 1
 
@@ -150,8 +150,8 @@ def test_a_network_too_large_for_fp16_is_refused_and_written_without(tmp_path: P
     with torch.no_grad():
         source.checkpoint.net.meta.get_submodule("blocks.0.conv").get_parameter("weight").mul_(1e6)
     with pytest.raises(VerificationError, match="add --no-fp16"):
-        export_target(source, Wanted("tensorrt", tmp_path / "large"), Checks())
-    export_target(source, Wanted("tensorrt", tmp_path / "large", fp16=False), Checks())
+        export_target(source, ExportRequest("tensorrt", tmp_path / "large"), Checks())
+    export_target(source, ExportRequest("tensorrt", tmp_path / "large", fp16=False), Checks())
     load_bundle(tmp_path / "large")
 
 
@@ -175,7 +175,7 @@ def test_triton_and_jetson_get_a_whole_bundle_for_tensorrt(
 
     monkeypatch.setattr(".".join(WRITERS[target]), write)
     out = tmp_path / "model.tar.gz"
-    written = export_target(source, Wanted(target, out, replace=True), Checks())
+    written = export_target(source, ExportRequest(target, out, replace=True), Checks())
     assert asked == [("model", out, True)]
     assert written == (tmp_path / "written" if target == "jetson" else out)
 
@@ -184,14 +184,14 @@ def test_triton_and_jetson_get_a_whole_bundle_for_tensorrt(
 def test_the_papers_own_layers_are_refused_in_every_form(tmp_path: Path, target: Target) -> None:
     arch = replace(TINY, time_padding="same", batch_norm=False, pooling="last")
     with pytest.raises(UsageError, match="train without --paper"):
-        export_target(Source(tiny_checkpoint(arch)), Wanted(target, tmp_path / "paper"), Checks())
+        export_target(Source(tiny_checkpoint(arch)), ExportRequest(target, tmp_path / "paper"), Checks())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(source: Source, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write") as caught:
-        export_target(source, Wanted("bundle", tmp_path / "file" / "model"), Checks())
+        export_target(source, ExportRequest("bundle", tmp_path / "file" / "model"), Checks())
     assert "\n" not in str(caught.value)
 
 
@@ -203,5 +203,5 @@ def test_what_is_in_the_way_is_said_before_anything_is_compared(
     out.touch()
     told: list[Parity] = []
     with pytest.raises(UsageError, match=r"there\.tar\.gz (is there already|exists)"):
-        export_target(source, Wanted(target, out), Checks(report=told.append))
+        export_target(source, ExportRequest(target, out), Checks(report=told.append))
     assert told == []

@@ -31,7 +31,7 @@ from export.parity import Checks
 from export.server_files import client
 from export.server_files.client import TritonWindow
 from export.source import Source
-from export.targets import Wanted, export_target
+from export.targets import ExportRequest, export_target
 from export.triton import LARGEST_BATCH, ONNX_MODEL
 from tests.tolerances import float32_tolerance, largest, network_terms
 from tests.train.synthetic import tiny_checkpoint
@@ -116,7 +116,7 @@ def stand_in(server: Server) -> ModuleType:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("triton") / "out"
-    return export_target(Source(tiny_checkpoint()), Wanted("triton", out), Checks())
+    return export_target(Source(tiny_checkpoint()), ExportRequest("triton", out), Checks())
 
 
 @pytest.fixture
@@ -131,12 +131,12 @@ def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
 
 @pytest.fixture
 def listener(server: Server) -> Iterator[Recognizer]:
-    recogniser = client.recogniser(
+    recognizer = client.recognizer(
         load_bundle(server.folder / "bundle"), TritonWindow("localhost:8000", ONNX_MODEL)
     )
     server.calls.clear()
-    yield recogniser
-    recogniser.engine.close()
+    yield recognizer
+    recognizer.engine.close()
 
 
 @pytest.fixture(scope="module")
@@ -144,15 +144,15 @@ def plain(folder: Path) -> Recognizer:
     return Recognizer(load_bundle(folder / "bundle"), provider="cpu")
 
 
-def heard(recogniser: Recognizer, *sizes: int) -> list[Event]:
-    recogniser.reset()
+def heard(recognizer: Recognizer, *sizes: int) -> list[Event]:
+    recognizer.reset()
     events, done = [], 0
     for size in cycle(sizes):
-        events += recogniser.feed(SOUND[done : done + size])
+        events += recognizer.feed(SOUND[done : done + size])
         done += size
         if done >= len(SOUND):
             break
-    return events + recogniser.flush()
+    return events + recognizer.flush()
 
 
 def outline(event: Event) -> tuple[object, ...]:
@@ -176,7 +176,7 @@ def changes(events: Sequence[Event]) -> list[EngineChange]:
 
 
 @pytest.mark.parametrize("sizes", [(1_600,), (123, 7_001, 160), (200_000,)])
-def test_a_recogniser_on_triton_says_what_a_plain_one_says(
+def test_a_recognizer_on_triton_says_what_a_plain_one_says(
     listener: Recognizer, plain: Recognizer, server: Server, sizes: tuple[int, ...]
 ) -> None:
     assert_same(heard(listener, *sizes), heard(plain, 1_600))
@@ -204,7 +204,7 @@ def test_many_windows_at_once_are_sent_in_batches_that_the_server_takes(server: 
 
 def test_a_fine_step_and_large_blocks_say_the_same_too(server: Server) -> None:
     bundle, settings = load_bundle(server.folder / "bundle"), Settings(step_ms=80)
-    on_triton = client.recogniser(bundle, TritonWindow("localhost:8000", ONNX_MODEL))
+    on_triton = client.recognizer(bundle, TritonWindow("localhost:8000", ONNX_MODEL))
     fine = Recognizer(bundle, engine=on_triton.engine, settings=settings)
     assert_same(heard(fine, 200_000), heard(Recognizer(bundle, provider="cpu", settings=settings), 1_600))
     assert max(shape[0] for shape in server.calls) == LARGEST_BATCH
@@ -258,7 +258,8 @@ def test_it_writes_events_as_mmtl_run_does(server: Server, capsys: pytest.Captur
 def test_the_model_of_another_bundle_is_refused(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = export_target(Source(tiny_checkpoint(seed=1)), Wanted("bundle", tmp_path / "other"), Checks())
+    request = ExportRequest("bundle", tmp_path / "other")
+    other = export_target(Source(tiny_checkpoint(seed=1)), request, Checks())
     assert client.main(["demo", "--bundle", str(other)]) == 7
     told = capsys.readouterr().err
     assert "is not the model in" in told

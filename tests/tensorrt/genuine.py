@@ -34,9 +34,9 @@ def failure(act: Callable[[], object]) -> str:
 
 def build(trt: Any, graph: Path) -> None:
     """Build a plan with our code."""
-    from edge.engine_builder.build import Recipe, build_plan
+    from edge.engine_builder.build import BuildConfig, build_plan
 
-    build_plan(trt, Recipe(graph, 300, 200, 1, 1 << 28, Path("/nowhere/timing.cache")))
+    build_plan(trt, BuildConfig(graph, 300, 200, 1, 1 << 28, Path("/nowhere/timing.cache")))
 
 
 def run(trt: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd
-from edge.features.normaliser import BinStatistics, Levels
+from edge.features.normaliser import BinStatistics, GainConfig
 from edge.labels import EMOTIONS
 from train.checkpoint import Checkpoint
 from train.corpora import Clip
@@ -117,7 +117,7 @@ def tiny_checkpoint(arch: Architecture = TINY, temperature: float | None = 1.3, 
         "speakers": {"train": ["s0", "s1"], "validation": ["s2"], "test": ["s3"]},
         "git_revision": "0123abc",
     }
-    normalisation = Normalisation(Levels(reference=1.0), statistics)
+    normalisation = Normalisation(GainConfig(reference=1.0), statistics)
     return Checkpoint(net.eval(), FrontEnd(), normalisation, training, temperature)
 
 

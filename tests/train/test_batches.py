@@ -12,7 +12,7 @@ from torch import Tensor
 from edge.labels import EMOTIONS
 from tests.train.synthetic import make_spectra, speaker_bin
 from train.augment import Augmentation
-from train.batches import Batches, Draw, padded
+from train.batches import Batches, SamplingConfig, padded
 from train.mmtl import UNKNOWN, Samples, class_weights, support_and_query
 from train.segments import Spectra, fit_normalisation, normalised
 
@@ -23,11 +23,11 @@ SPEAKERS = 5
 def batches_of(
     spectra: list[Spectra] | None = None,
     augmentation: Augmentation = NONE,
-    draw: Draw | None = None,
+    draw: SamplingConfig | None = None,
     seed: int = 0,
 ) -> Batches:
     spectra = spectra or make_spectra(SPEAKERS, takes=4)
-    draw = draw or Draw(window=80, batch_size=6, speakers=3, samples=6)
+    draw = draw or SamplingConfig(window=80, batch_size=6, speakers=3, samples=6)
     return Batches(spectra, fit_normalisation(spectra), augmentation, draw, seed)
 
 
@@ -117,7 +117,7 @@ def test_labels_stay_with_their_segments() -> None:
 
 
 def test_only_the_auxiliary_tasks_asked_for_are_drawn() -> None:
-    draw = Draw(window=80, batch_size=6, auxiliary=("dominance", "valence"))
+    draw = SamplingConfig(window=80, batch_size=6, auxiliary=("dominance", "valence"))
     for batch in drawn(batches_of(draw=draw)):
         assert torch.equal(batch.ratings, torch.stack([torch.full((6,), 2), batch.emotion]))
         assert batch.rating_weights.shape == (2, 4)
@@ -191,7 +191,7 @@ def test_an_epoch_has_the_steps_it_promises() -> None:
 
 
 def test_fewer_speakers_or_clips_than_asked_for_are_all_taken() -> None:
-    draw = Draw(window=80, speakers=9, samples=50)
+    draw = SamplingConfig(window=80, speakers=9, samples=50)
     (tasks,) = batches_of(make_spectra(2, takes=2), draw=draw).by_speaker(0)
     assert [len(samples.frames) for samples in tasks] == [8, 8]
 

@@ -49,8 +49,8 @@ def test_the_runtime_gives_a_clip_what_the_trained_network_gives_it(
 
 def test_every_clip_is_a_new_stream(bundle: Bundle, clips: list[Clip]) -> None:
     together = recognise_clips(bundle, clips[:4])
-    alone = np.concatenate([recognise_clips(bundle, [clip]) for clip in clips[:4]])
-    np.testing.assert_array_equal(together, alone)
+    session_lock = np.concatenate([recognise_clips(bundle, [clip]) for clip in clips[:4]])
+    np.testing.assert_array_equal(together, session_lock)
 
 
 @pytest.mark.parametrize("seconds", [0.005, 0.1, 0.5])

@@ -19,7 +19,7 @@ from export.bundling import export_bundle
 from tests.train.synthetic import tiny_checkpoint, write_corpus
 from train import few_shot as shots
 from train.corpora import Clip, read_corpus
-from train.few_shot import Sitting, divisions, over_corpora, planned, shot_scores, sittings
+from train.few_shot import CalibrationTrial, divisions, over_corpora, planned, shot_scores, sittings
 
 
 def clips_of(texts: Sequence[str], each: int = 1, corpus: str = "made") -> list[Clip]:
@@ -67,8 +67,10 @@ def test_a_speaker_with_too_few_clips_is_left_out() -> None:
     assert not list(divisions(clips_of(["a", "b"]), 2, 3))
 
 
-def sitting(speaker: str, before: float, after: float, corpus: str = "made", count: int = 2) -> Sitting:
-    return Sitting(
+def sitting(
+    speaker: str, before: float, after: float, corpus: str = "made", count: int = 2
+) -> CalibrationTrial:
+    return CalibrationTrial(
         corpus, speaker, count, by_sentence=True, adopted=after != before, before=before, after=after
     )
 
@@ -106,7 +108,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
 def test_a_model_that_knows_nothing_is_taught_a_speaker(
     bundle: Bundle, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calibrate.fitting.adapter.PULL", 1e-3)  # for the small embeddings of random weights
+    monkeypatch.setattr(
+        "calibrate.fitting.adapter.L2_PENALTY", 1e-3
+    )  # for the small embeddings of random weights
     held = list(sittings(bundle, clips, [0, 1, 2], 1))
     assert len(held) == planned(clips, [0, 1, 2], 1) == 6
     by_shots = {item.shots: item for item in shot_scores(held)}

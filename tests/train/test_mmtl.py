@@ -88,9 +88,9 @@ def by_hand_meta(theta: Sequence[Tensor], samples: Samples) -> Tensor:
     return torch.stack(rows)
 
 
-def by_hand_transfer(phi: Sequence[Tensor], taught: Tensor) -> Tensor:
+def by_hand_transfer(phi: Sequence[Tensor], query_auxiliary_logits: Tensor) -> Tensor:
     weight, bias = phi
-    return taught @ weight.T + bias
+    return query_auxiliary_logits @ weight.T + bias
 
 
 def by_hand_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edge.features.frontend import FrontEnd
-from edge.features.normaliser import Levels
+from edge.features.normaliser import GainConfig
 from edge.labels import EMOTIONS
 from edge.model.bundle import Graphs, Manifest
 from train.model_card import write_card
@@ -39,7 +39,7 @@ def card(folder: Path, training: dict[str, Any], metrics: dict[str, Any]) -> str
         name="a model",
         emotions=EMOTIONS,
         front_end=FrontEnd(),
-        levels=Levels(),
+        levels=GainConfig(),
         graphs=Graphs(((1, 11, 200),), 128, 256, 8, 49, 32),
         temperature_fitted=True,
         licence="CC BY-NC-SA 4.0 (not for commercial use)",

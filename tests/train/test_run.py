@@ -15,7 +15,7 @@ from torch import Tensor
 
 from edge.errors import SourceError, UsageError
 from tests.train.synthetic import SAMPLE_RATE, TINY, tiny_checkpoint, voice, write_corpus
-from train.batches import Draw
+from train.batches import SamplingConfig
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.corpora import Clip, read_corpus
 from train.mmtl import MetaRates
@@ -27,7 +27,9 @@ from train.training import Algorithm, Options, Training
 
 Item = TypeVar("Item")
 
-OPTIONS = Options(algorithm="erm", epochs=2, draw=Draw(window=297, batch_size=8, speakers=2, samples=4))
+OPTIONS = Options(
+    algorithm="erm", epochs=2, draw=SamplingConfig(window=297, batch_size=8, speakers=2, samples=4)
+)
 FILES = {
     *("best.safetensors", "config.json", "confusion.png", "curves.png"),
     *("metrics.jsonl", "scores.json", "state.safetensors"),

@@ -18,7 +18,7 @@ from edge.labels import DIMENSIONS, EMOTIONS
 from edge.model.bundle import Bundle, load_bundle
 from export.bundling import export_bundle
 from tests.train.synthetic import tiny_checkpoint, voice
-from train.mmtl import MetaRates, Samples, Weights, adapt
+from train.mmtl import MetaRates, Samples, Weights, multi_train_step
 from train.model import EmotionNet
 from train.speaker_finetune import SEGMENTS, Tuning, answer, speaker_samples, tune
 
@@ -129,7 +129,7 @@ def test_a_step_takes_a_bounded_number_of_segments(bundle: Bundle, monkeypatch: 
 
     def spied(meta: nn.Module, theta: Weights, support: Samples, rates: MetaRates) -> tuple[Weights, float]:
         sizes.append(len(support.frames))
-        return adapt(meta, theta, support, rates)
+        return multi_train_step(meta, theta, support, rates)
 
     monkeypatch.setattr("train.speaker_finetune.adapt", spied)
     tuned(samples, Tuning(inner_steps=3))

@@ -12,7 +12,7 @@ from edge.errors import ModelError
 from edge.labels import DIMENSIONS
 from tests.train.synthetic import TINY, make_spectra
 from train.augment import Augmentation
-from train.batches import Draw
+from train.batches import SamplingConfig
 from train.mmtl import Loss, MetaRates
 from train.model import Architecture, EmotionNet
 from train.segments import Spectra, fit_normalisation, normalised
@@ -20,7 +20,7 @@ from train.training import Algorithm, Options, Training, predict, scheduled
 
 CPU = torch.device("cpu")
 ALGORITHMS: tuple[Algorithm, ...] = ("erm", "mtl", "mmtl")
-DRAW = Draw(window=80, batch_size=8, speakers=2, samples=8)
+DRAW = SamplingConfig(window=80, batch_size=8, speakers=2, samples=8)
 
 
 def arch_for(algorithm: Algorithm) -> Architecture:

@@ -13,8 +13,8 @@ from calibrate.fitting.adapter import (
     DEVIATION_SCALE,
     EMBEDDING_SCALE,
     HIDDEN_SCALE,
+    L2_PENALTY,
     MEAN_SCALE,
-    PULL,
     Scaling,
     adapter_objective,
     fit_adapter,
@@ -119,7 +119,7 @@ def test_a_layer_of_nothing_is_the_generic_head(seed: int) -> None:
 def test_what_is_fitted_is_the_minimum_folded_into_a_head() -> None:
     head, data = toy_head(), toy_data()
     scaling = Scaling.of(head, data)
-    expected = with_adapter(head, minimum(PULL).reshape(4, INPUTS), scaling).tensors()
+    expected = with_adapter(head, minimum(L2_PENALTY).reshape(4, INPUTS), scaling).tensors()
     for name, array in fit_adapter(head, data).tensors().items():
         tolerance = float32_tolerance(INPUTS, largest(expected[name]))
         np.testing.assert_allclose(array, expected[name], rtol=0, atol=tolerance)
@@ -139,7 +139,7 @@ def test_a_harder_pull_stays_closer_to_the_generic_head(monkeypatch: pytest.Monk
     generic = head.probs(data.inputs)
     moved = []
     for pull in (0.1, 10.0, 1e6):
-        monkeypatch.setattr("calibrate.fitting.adapter.PULL", pull)
+        monkeypatch.setattr("calibrate.fitting.adapter.L2_PENALTY", pull)
         moved.append(float(np.abs(fit_adapter(head, data).probs(data.inputs) - generic).max()))
     assert moved[0] > 2.0 * moved[1] > 4.0 * moved[2]
     assert moved[2] < 1e-4
@@ -147,7 +147,9 @@ def test_a_harder_pull_stays_closer_to_the_generic_head(monkeypatch: pytest.Monk
 
 def test_it_fits_its_examples_as_far_as_the_pull_allows() -> None:
     head, data = toy_head(), toy_data()
-    fitted = loss(fit_adapter(head, data), data) + PULL * float(minimum(PULL) @ minimum(PULL))
+    fitted = loss(fit_adapter(head, data), data) + L2_PENALTY * float(
+        minimum(L2_PENALTY) @ minimum(L2_PENALTY)
+    )
     assert fitted < loss(head, data)
 
 

@@ -22,7 +22,7 @@ from calibrate.fitting.examples import Examples
 from calibrate.fitting.gradient_descent import descend
 from calibrate.takes import Normalisation
 from edge.arrays import Array
-from edge.features.normaliser import BinStatistics, Levels
+from edge.features.normaliser import BinStatistics, GainConfig
 from edge.model.head import Head, softmax
 from tests.calibrate.fitting.toys import SIZE, loss, numeric_gradient, takes_of, toy_examples, toy_head
 from tests.tolerances import float32_tolerance, largest, logits_tolerance
@@ -112,7 +112,7 @@ def test_each_way_lowers_the_loss_of_what_it_was_fitted_on(candidate: Candidate)
 def test_the_first_way_changes_nothing() -> None:
     generic = toy_head()
     assert CANDIDATES[0].head(generic, toy_examples()) is generic
-    assert (CANDIDATES[0].own_statistics, CANDIDATES[0].handicap) == (False, 0.0)
+    assert (CANDIDATES[0].own_statistics, CANDIDATES[0].complexity_penalty) == (False, 0.0)
 
 
 def coloured(colour: Array, frames: int, seed: int) -> Array:
@@ -121,7 +121,7 @@ def coloured(colour: Array, frames: int, seed: int) -> Array:
     return (np.exp(colour) * wobble).astype(np.float32)
 
 
-GENERIC = Normalisation(Levels(), BinStatistics(np.zeros(BINS, np.float32), np.ones(BINS, np.float32)))
+GENERIC = Normalisation(GainConfig(), BinStatistics(np.zeros(BINS, np.float32), np.ones(BINS, np.float32)))
 COLOUR = np.array([1.0, 0.5, 0.0, -0.5, -2.0], np.float32)
 
 

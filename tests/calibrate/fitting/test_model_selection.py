@@ -17,7 +17,7 @@ from calibrate.fitting.folds import Folds, hold_out
 from calibrate.fitting.model_selection import (
     LEAST_GAIN,
     Fitted,
-    Hearing,
+    HeadInputs,
     Judgement,
     fit_and_judge,
     held_out_answers,
@@ -27,7 +27,7 @@ from calibrate.fitting.scores import Answers
 from calibrate.takes import Normalisation, listen
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd
-from edge.features.normaliser import BinStatistics, Levels
+from edge.features.normaliser import BinStatistics, GainConfig
 from edge.inference.engine import EncoderState, Engine
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, Graphs, Manifest
@@ -41,7 +41,7 @@ ON_HEAD = [candidate for candidate in CANDIDATES if not candidate.own_statistics
 def judged(head: Head, embeddings: list[Array], emotions: Sequence[int]) -> Judgement:
     """Judge all that is fitted to the head alone."""
     takes = takes_of(emotions)
-    folds, hearing = hold_out(takes), Hearing(PLAIN, embeddings, embeddings)
+    folds, hearing = hold_out(takes), HeadInputs(PLAIN, embeddings, embeddings)
     answers = {
         candidate.name: held_out_answers(candidate, head, hearing, takes, folds) for candidate in ON_HEAD
     }
@@ -60,7 +60,7 @@ def test_no_take_is_judged_by_a_head_that_was_fitted_on_it() -> None:
     held_out_answers(
         Candidate("spy", own_statistics=False, fit=spy),
         knowing_head(),
-        Hearing(PLAIN, embeddings, embeddings),
+        HeadInputs(PLAIN, embeddings, embeddings),
         takes_of(EIGHT),
         folds,
     )
@@ -70,7 +70,7 @@ def test_no_take_is_judged_by_a_head_that_was_fitted_on_it() -> None:
 def test_a_take_is_answered_by_the_average_over_its_windows_in_each_round() -> None:
     head, embeddings = knowing_head(), heard(EIGHT, 0)
     folds = hold_out(takes_of(EIGHT))
-    hearing = Hearing(PLAIN, embeddings, embeddings)
+    hearing = HeadInputs(PLAIN, embeddings, embeddings)
     found = held_out_answers(CANDIDATES[0], head, hearing, takes_of(EIGHT), folds)
     expected = [head.probs(windows).mean(axis=0) for windows in embeddings]
     assert found.truth.tolist() == EIGHT
@@ -120,12 +120,14 @@ def answers(probs: Sequence[float]) -> Answers:
     return Answers(posteriors, np.array(EIGHT))
 
 
-def way(name: str, handicap: float = 0.0) -> Candidate:
-    return Candidate(name, own_statistics=False, fit=lambda generic, _: generic, handicap=handicap)
+def way(name: str, complexity_penalty: float = 0.0) -> Candidate:
+    return Candidate(
+        name, own_statistics=False, fit=lambda generic, _: generic, complexity_penalty=complexity_penalty
+    )
 
 
-def judge_of(generic: Sequence[float], other: Sequence[float], handicap: float = 0.0) -> Judgement:
-    tried = [CANDIDATES[0], way("other", handicap)]
+def judge_of(generic: Sequence[float], other: Sequence[float], complexity_penalty: float = 0.0) -> Judgement:
+    tried = [CANDIDATES[0], way("other", complexity_penalty)]
     return judge(tried, {"generic": answers(generic), "other": answers(other)})
 
 
@@ -154,12 +156,12 @@ def test_a_fit_that_makes_it_worse_is_not_even_chosen() -> None:
 
 def test_a_handicap_has_to_be_overcome_to_be_chosen() -> None:
     ahead = 0.5 * float(np.exp(0.1))
-    assert judge_of([0.5] * 8, [ahead] * 8, handicap=0.11).chosen.name == "generic"
-    assert judge_of([0.5] * 8, [ahead] * 8, handicap=0.09).chosen.name == "other"
+    assert judge_of([0.5] * 8, [ahead] * 8, complexity_penalty=0.11).chosen.name == "generic"
+    assert judge_of([0.5] * 8, [ahead] * 8, complexity_penalty=0.09).chosen.name == "other"
 
 
 def test_a_handicap_decides_between_two_that_help() -> None:
-    tried = [CANDIDATES[0], way("easy"), way("hard", handicap=0.1)]
+    tried = [CANDIDATES[0], way("easy"), way("hard", complexity_penalty=0.1)]
     given = {"generic": answers([0.4] * 8), "easy": answers([0.8] * 8), "hard": answers([0.85] * 8)}
     assert judge(tried, given).chosen.name == "easy"
     given["hard"] = answers([0.95] * 8)
@@ -226,7 +228,7 @@ def toy_bundle(happy: float = 0.0) -> Bundle:
         fc2[emotion, 2 * emotion : 2 * emotion + 2] = 1.0
     nothing, skew = np.zeros(4, np.float32), np.array([0, happy, 0, 0], np.float32)
     head = Head(fc1, np.full(SIZE, 8.0, np.float32), fc2, nothing, np.eye(4, dtype=np.float32), skew)
-    manifest = Manifest("toy", EMOTIONS, FrontEnd(), Levels(), ToyEngine.graphs, False, "none")
+    manifest = Manifest("toy", EMOTIONS, FrontEnd(), GainConfig(), ToyEngine.graphs, False, "none")
     return Bundle(Path(), manifest, head, BinStatistics(np.zeros(200, np.float32), np.ones(200, np.float32)))
 
 

@@ -11,7 +11,7 @@ from calibrate.fitting.examples import Examples, examples
 from calibrate.fitting.gradient_descent import Floats, Objective
 from calibrate.takes import Normalisation, Ratings, Take
 from edge.arrays import Array
-from edge.features.normaliser import BinStatistics, Levels
+from edge.features.normaliser import BinStatistics, GainConfig
 from edge.model.head import Head
 
 SIZE = 8
@@ -22,7 +22,7 @@ HIDDEN = 6
 EIGHT = [0, 0, 1, 1, 2, 2, 3, 3]
 SIXTEEN = EIGHT * 2
 
-PLAIN = Normalisation(Levels(), BinStatistics(np.zeros(200, np.float32), np.ones(200, np.float32)))
+PLAIN = Normalisation(GainConfig(), BinStatistics(np.zeros(200, np.float32), np.ones(200, np.float32)))
 
 
 def toy_head(seed: int = 0, temperature: float = 1.7) -> Head:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from calibrate.session.session_lock import alone
+from calibrate.session.session_lock import session_lock
 from edge.errors import ProfileError, UsageError
 
 HOLD = """
-from calibrate.session.session_lock import alone
-with alone('anna'):
+from calibrate.session.session_lock import session_lock
+with session_lock('anna'):
     print(flush=True)
     input()
 """
@@ -28,18 +28,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_second_session_of_a_name_is_refused_and_does_not_end_the_first() -> None:
-    with alone("anna"):
+    with session_lock("anna"):
         for _ in range(2):
-            with pytest.raises(UsageError, match="a session of anna is under way"), alone("anna"):
+            with pytest.raises(UsageError, match="a session of anna is under way"), session_lock("anna"):
                 pass
-        with alone("bob"):
+        with session_lock("bob"):
             pass
-    with alone("anna"):
+    with session_lock("anna"):
         pass
 
 
 def test_nothing_of_it_stays_on_disk(home: Path) -> None:
-    with pytest.raises(ZeroDivisionError), alone("anna"):
+    with pytest.raises(ZeroDivisionError), session_lock("anna"):
         raise ZeroDivisionError
     assert not home.exists()
 
@@ -48,7 +48,7 @@ def test_what_else_is_there_stays(home: Path) -> None:
     take = home / "mmtl" / "sessions" / "anna" / "00-neutral.wav"
     take.parent.mkdir(parents=True)
     take.write_bytes(b"a voice")
-    with alone("anna"):
+    with session_lock("anna"):
         pass
     assert [path.name for path in take.parent.parent.iterdir()] == ["anna"]
     assert take.exists()
@@ -61,20 +61,20 @@ def test_a_program_that_is_killed_leaves_nothing_locked() -> None:
     ) as other:
         assert other.stdout
         other.stdout.readline()
-        with pytest.raises(UsageError, match="under way"), alone("anna"):
+        with pytest.raises(UsageError, match="under way"), session_lock("anna"):
             pass
         other.send_signal(signal.SIGKILL)
         other.wait()
-        with alone("anna"):
+        with session_lock("anna"):
             pass
 
 
 def test_a_folder_that_cannot_be_made_is_said_so(home: Path) -> None:
     home.write_text("a file where the folder should be")
-    with pytest.raises(UsageError, match=r"cannot write to .*XDG_DATA_HOME"), alone("anna"):
+    with pytest.raises(UsageError, match=r"cannot write to .*XDG_DATA_HOME"), session_lock("anna"):
         pass
 
 
 def test_a_name_that_is_no_file_s_name_is_refused() -> None:
-    with pytest.raises(ProfileError, match="cannot name a profile"), alone("../anna"):
+    with pytest.raises(ProfileError, match="cannot name a profile"), session_lock("../anna"):
         pass

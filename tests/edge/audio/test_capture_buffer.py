@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.audio.capture_buffer import Inbox, Piece, elapsed_s
+from edge.audio.capture_buffer import CaptureBuffer, CapturedBlock, elapsed_s
 
 RATE = 16_000
 BLOCK_S = 0.02
@@ -17,7 +17,7 @@ class Driver:
 
     def __init__(self, buffer_s: float = 2.0) -> None:
         self.now_s, self.adc_s = 5_000.0, 77.0
-        self.inbox = Inbox(RATE, 1, buffer_s, lambda: self.now_s)
+        self.inbox = CaptureBuffer(RATE, 1, buffer_s, lambda: self.now_s)
 
     def deliver(
         self, value: float, *, adc_gap_s: float = 0.0, wall_gap_s: float = 0.0, flagged: bool = False
@@ -34,7 +34,7 @@ class Driver:
         times = SimpleNamespace(inputBufferAdcTime=self.adc_s)
         self.inbox.put(sound.tobytes(), len(sound), times, SimpleNamespace(input_overflow=flagged))
 
-    def taken(self) -> list[Piece]:
+    def taken(self) -> list[CapturedBlock]:
         """End the recording and take what is there."""
         self.inbox.end()
         pieces = []
@@ -43,7 +43,7 @@ class Driver:
         return pieces
 
 
-def values(pieces: list[Piece]) -> list[float]:
+def values(pieces: list[CapturedBlock]) -> list[float]:
     sounds: list[Array] = [piece.sound(1) for piece in pieces]
     return [round(float(sound[0, 0]), 3) for sound in sounds]
 

@@ -22,7 +22,7 @@ from edge.model.bundle import Bundle
 from edge.output.sinks import Sink, describe
 from edge.recognition.pipeline import listen
 from edge.recognition.recognizer import Recognizer
-from edge.server.client_stream import Ear
+from edge.server.client_stream import ClientStream
 from tests.edge.audio.portaudio import FakePortAudio, desk
 from tests.edge.schema import checked_event
 
@@ -202,7 +202,7 @@ def test_digital_silence_in_a_file_is_no_fault() -> None:
 
 
 def test_a_client_that_is_muted_is_told(bundle: Bundle) -> None:
-    ear, events = Ear(Recognizer(bundle, provider="cpu"), "client"), []
+    ear, events = ClientStream(Recognizer(bundle, provider="cpu"), "client"), []
     silence, speech = bytes(2 * 1_600), (room(0.1, 0.1) * 32_767).astype("<i2").tobytes()
     for number in range(50):
         events += ear.hear(silence if number < 40 else speech, RATE, 5.0 + 0.1 * number)

@@ -15,7 +15,7 @@ from edge.audio.downmix import (
     parse_channel,
     require_channels,
 )
-from edge.audio.ingest import Intake
+from edge.audio.ingest import AudioConverter
 from edge.errors import UsageError
 from tests.tolerances import float32_tolerance, largest
 
@@ -250,7 +250,7 @@ def test_blocks_of_one_frame_give_the_same() -> None:
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])
 def test_what_is_held_back_keeps_the_time_it_arrived(rate: int) -> None:
-    intake, random, out = Intake(rate), np.random.default_rng(0), 0
+    intake, random, out = AudioConverter(rate), np.random.default_rng(0), 0
     for number in range(1, 76):
         samples = intake.feed(random.normal(0.0, 0.1, (rate // 50, 2)).astype(np.float32), number / 50)
         out += len(samples)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.downmix import Downmix
-from edge.audio.ingest import BLOCK_S, Intake, Resampler, SoundFile, read_clip
+from edge.audio.ingest import BLOCK_S, AudioConverter, Resampler, SoundFile, read_clip
 from edge.errors import SoundWarning, SourceError
 from tests.tolerances import float32_tolerance
 
@@ -40,7 +40,7 @@ def error_of(path: Path) -> str:
     return message
 
 
-def in_blocks(intake: Intake | Resampler, samples: Array, sizes: list[int]) -> Array:
+def in_blocks(intake: AudioConverter | Resampler, samples: Array, sizes: list[int]) -> Array:
     pieces, at = [], 0
     while at < len(samples):
         for size in sizes:
@@ -94,7 +94,7 @@ def test_flush_emits_the_tail() -> None:
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
 def test_what_the_resampler_held_back_arrived_when_it_was_fed(rate: int) -> None:
-    intake, piece_s, out, late = Intake(rate), 0.02, 0, []
+    intake, piece_s, out, late = AudioConverter(rate), 0.02, 0, []
     for number, start in enumerate(range(0, rate, round(piece_s * rate)), start=1):
         samples = intake.feed(tone(rate)[start : start + round(piece_s * rate)], number * piece_s)
         out += len(samples)
@@ -118,22 +118,22 @@ def test_overshoot_of_the_filter_stays_within_full_scale() -> None:
 
 def test_two_channels_are_averaged_and_any_number_on_request() -> None:
     sound = np.stack([np.full(100, 0.5), np.full(100, -0.1), np.full(100, 0.2)], axis=1).astype(np.float32)
-    intake = Intake(SAMPLE_RATE)
+    intake = AudioConverter(SAMPLE_RATE)
     mixed = np.concatenate([intake.feed(sound[:, :2]), intake.flush()])
     np.testing.assert_allclose(mixed, np.full(100, 0.2), rtol=0, atol=float32_tolerance(3, 0.5))
-    everything = Intake(SAMPLE_RATE, Downmix(SAMPLE_RATE, "mix")).feed(sound)
+    everything = AudioConverter(SAMPLE_RATE, Downmix(SAMPLE_RATE, "mix")).feed(sound)
     np.testing.assert_allclose(everything, np.full(100, 0.2), rtol=0, atol=float32_tolerance(3, 0.5))
 
 
 def test_nan_and_infinity_become_silence_and_are_counted() -> None:
-    intake = Intake(SAMPLE_RATE)
+    intake = AudioConverter(SAMPLE_RATE)
     sound = np.array([0.1, np.nan, np.inf, -np.inf, 0.2], np.float32)
     np.testing.assert_array_equal(intake.feed(sound), np.array([0.1, 0, 0, 0, 0.2], np.float32))
     assert (intake.not_finite, intake.clipped) == (3, 0)
 
 
 def test_values_beyond_full_scale_are_cut_and_counted_over_the_stream() -> None:
-    intake = Intake(SAMPLE_RATE)
+    intake = AudioConverter(SAMPLE_RATE)
     intake.feed(np.array([1.0, -1.0, 1.5], np.float32))
     cut = intake.feed(np.array([-3.0, 0.5], np.float32))
     np.testing.assert_array_equal(cut, np.array([-1.0, 0.5], np.float32))
@@ -142,7 +142,7 @@ def test_values_beyond_full_scale_are_cut_and_counted_over_the_stream() -> None:
 
 def test_cleaning_leaves_the_input_as_it_was() -> None:
     sound = np.array([np.nan, 2.0], np.float32)
-    Intake(SAMPLE_RATE).feed(sound)
+    AudioConverter(SAMPLE_RATE).feed(sound)
     assert np.isnan(sound[0])
     assert sound[1] == 2.0
 

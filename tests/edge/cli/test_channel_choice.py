@@ -51,14 +51,14 @@ def posteriors(events: list[Event]) -> list[dict[str, float]]:
 
 
 def said(bundle: Bundle, waveform: Array, channel: Channel = "auto") -> list[Event]:
-    recogniser = Recognizer(bundle, settings=Settings(channel=channel), provider="cpu")
+    recognizer = Recognizer(bundle, settings=Settings(channel=channel), provider="cpu")
     starts = range(0, len(waveform), 1_234)
     events = [
         event
         for start in starts
-        for event in recogniser.accept_waveform(16_000, waveform[start : start + 1_234])
+        for event in recognizer.accept_waveform(16_000, waveform[start : start + 1_234])
     ]
-    return events + recogniser.flush()
+    return events + recognizer.flush()
 
 
 def test_python_hears_opposite_phase_and_arrays_as_one_voice(bundle: Bundle, voice: Array) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from edge.audio.dead_input import STUCK, ZEROS
 from edge.diagnostics import checks
-from edge.diagnostics.checks import Patient
-from edge.diagnostics.probes import Answer, System
+from edge.diagnostics.checks import DiagnosticContext
+from edge.diagnostics.probes import Answer, SystemProbe
 from edge.model import profile as profile_module
 from edge.model.bundle import ENCODER, Bundle, default_bundle, load_bundle
 from edge.model.profile import Profile, profile_path, save_profile
@@ -24,7 +24,7 @@ XAVIER = "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref\n"
 
 
 @dataclass(frozen=True)
-class Told(System):
+class Told(SystemProbe):
     """A machine that answers what a test tells it to, and that nothing else is there."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -34,17 +34,17 @@ class Told(System):
 
 
 @pytest.fixture
-def patient(tmp_path: Path) -> Callable[..., Patient]:
+def patient(tmp_path: Path) -> Callable[..., DiagnosticContext]:
     """Make a machine with these answers."""
 
-    def make(folder: Path | None = None, profile: str | None = None, **answers: Any) -> Patient:
+    def make(folder: Path | None = None, profile: str | None = None, **answers: Any) -> DiagnosticContext:
         system = Told(tmp_path / "root", str(tmp_path / "bin"), answers=answers)
-        return Patient(system, folder or default_bundle(), profile)
+        return DiagnosticContext(system, folder or default_bundle(), profile)
 
     return make
 
 
-MakePatient = Callable[..., Patient]
+MakePatient = Callable[..., DiagnosticContext]
 
 
 def jetson(tmp_path: Path, release: str = ORIN, jetpack: str = "6.2.1+b38", mode: str = "") -> None:
@@ -239,7 +239,7 @@ def test_a_bundle_that_cannot_be_read_is_a_problem(
 
 
 def test_the_voice_network_that_ships_runs_and_a_missing_one_is_a_problem(patient: MakePatient) -> None:
-    assert checks.voice(replace(patient(), system=System(patience_s=600.0))).verdict == "ok"
+    assert checks.voice(replace(patient(), system=SystemProbe(patience_s=600.0))).verdict == "ok"
     missing = checks.voice(patient(voice={"error": "it is missing", "remedy": "pip install it"}))
     assert (missing.verdict, missing.remedy) == ("problem", "pip install it")
 

@@ -18,9 +18,9 @@ from edge.audio.sources import demo_clip
 from edge.cli import main as cli
 from edge.diagnostics import checks, doctor
 from edge.diagnostics import probes as symptoms
-from edge.diagnostics.checks import Check, Patient, Verdict
+from edge.diagnostics.checks import Check, DiagnosticContext, Verdict
 from edge.diagnostics.doctor import AREAS, Area, Examined, described, examine, exit_code, lines
-from edge.diagnostics.probes import Answer, System
+from edge.diagnostics.probes import Answer, SystemProbe
 from edge.errors import EngineError, ModelError, SourceError, UsageError
 from edge.model.bundle import ENCODER
 from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
@@ -78,7 +78,7 @@ MISSING = "raise OSError('PortAudio library not found')"
 
 
 @dataclass(frozen=True)
-class Broken(System):
+class Broken(SystemProbe):
     """A machine on which every question ends in something that nobody thought of."""
 
     def run(self, program: str, *arguments: str) -> None:
@@ -96,7 +96,7 @@ def examined(*verdicts: tuple[Area, Verdict]) -> list[Examined]:
 
 
 def test_every_check_is_made_even_where_all_of_them_fail(tmp_path: Path) -> None:
-    made = list(examine(Patient(Broken(), tmp_path)))
+    made = list(examine(DiagnosticContext(Broken(), tmp_path)))
     assert len(made) == sum(len(area.checks) for area in AREAS)
     failures = [item.check for item in made if item.check.found.startswith("could not be looked at")]
     assert len(failures) > 8
@@ -106,7 +106,7 @@ def test_every_check_is_made_even_where_all_of_them_fail(tmp_path: Path) -> None
 
 def test_a_check_has_the_name_of_its_function(tmp_path: Path) -> None:
     functions = [check for area in AREAS for check in area.checks]
-    made = [item.check.name for item in examine(Patient(System(tmp_path, ""), tmp_path))]
+    made = [item.check.name for item in examine(DiagnosticContext(SystemProbe(tmp_path, ""), tmp_path))]
     assert made == [check.__name__.replace("_", " ") for check in functions]
     assert len(set(made)) == len(made)
 
@@ -114,14 +114,14 @@ def test_a_check_has_the_name_of_its_function(tmp_path: Path) -> None:
 def test_a_check_that_fails_for_no_known_reason_does_not_end_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def first(_: Patient) -> Check:
+    def first(_: DiagnosticContext) -> Check:
         raise ZeroDivisionError("of something")
 
-    def second(_: Patient) -> Check:
+    def second(_: DiagnosticContext) -> Check:
         return Check("second", "ok", "fine")
 
     monkeypatch.setattr(doctor, "AREAS", (Area("sound", SourceError, (first, second)),))
-    made = [item.check for item in examine(Patient(System(), tmp_path))]
+    made = [item.check for item in examine(DiagnosticContext(SystemProbe(), tmp_path))]
     assert made[0].found == "could not be looked at: ZeroDivisionError: of something"
     assert made[1].verdict == "ok"
 
@@ -139,15 +139,15 @@ def test_ctrl_c_says_what_had_no_answer(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="stopped at the check of portaudio"):
-        list(examine(Patient(Frozen(), tmp_path)))
+        list(examine(DiagnosticContext(Frozen(), tmp_path)))
 
 
 def test_a_check_that_cannot_be_made_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless(patient: Patient) -> Check:
+    def homeless(patient: DiagnosticContext) -> Check:
         raise UsageError("this user has no home folder: set HOME")
 
     monkeypatch.setattr(doctor, "AREAS", (Area("model", ModelError, (homeless,)),))
-    (made,) = examine(Patient(Broken(), tmp_path))
+    (made,) = examine(DiagnosticContext(Broken(), tmp_path))
     assert made.check == Check("homeless", "problem", "this user has no home folder", "set HOME")
 
 
@@ -210,7 +210,7 @@ def test_where_nothing_is_to_be_done_it_says_so() -> None:
 
 
 def test_each_check_of_the_json_has_the_same_keys(tmp_path: Path) -> None:
-    made = described(examine(Patient(Broken(), tmp_path)))
+    made = described(examine(DiagnosticContext(Broken(), tmp_path)))
     assert set(made) == {"v", "exit_code", "checks"}
     assert {tuple(check) for check in made["checks"]} == {
         ("area", "name", "verdict", "found", "remedy", "details")
@@ -226,7 +226,7 @@ def mmtl(
 ) -> Callable[..., tuple[int, str]]:
     """Run the command line on a machine without a GPU, whose sound is as a test wants it."""
     (tmp_path / "libcuda.so.1").write_bytes(b"no library")  # nor is that of this machine taken
-    monkeypatch.setattr(symptoms, "System", functools.partial(System, patience_s=600.0))
+    monkeypatch.setattr(symptoms, "System", functools.partial(SystemProbe, patience_s=600.0))
     for name in ("LD_LIBRARY_PATH", "XDG_DATA_HOME", "STATE_DIRECTORY"):
         monkeypatch.setenv(name, str(tmp_path))
 
@@ -316,7 +316,7 @@ def pulse(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualMicrophone]:
 def test_a_real_microphone_is_found_with_the_rates_that_open(
     pulse: VirtualMicrophone, tmp_path: Path
 ) -> None:
-    patient = Patient(System(patience_s=600.0), tmp_path)
+    patient = DiagnosticContext(SystemProbe(patience_s=600.0), tmp_path)
     sound = next(area for area in AREAS if area.name == "sound")
     portaudio, microphones, recording, _ = [check(patient) for check in sound.checks]
     assert (portaudio.verdict, microphones.verdict) == ("ok", "ok")

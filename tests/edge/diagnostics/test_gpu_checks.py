@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from edge.diagnostics import gpu_checks as engine_checks
-from edge.diagnostics.checks import Check, Patient
-from edge.diagnostics.probes import Answer, System
+from edge.diagnostics.checks import Check, DiagnosticContext
+from edge.diagnostics.probes import Answer, SystemProbe
 from edge.gpu.plan import Fingerprint, fingerprint_of_graph, plan_path, write_plan
 from edge.model.bundle import WINDOW, Bundle, default_bundle, load_bundle
 
@@ -29,7 +29,7 @@ NO_DRIVER = {"error": "there is no NVIDIA driver here", "remedy": "install it, o
 
 
 @dataclass(frozen=True)
-class Told(System):
+class Told(SystemProbe):
     """A machine that answers what a test tells it to; its libraries are those of this one otherwise."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Told(System):
         return self.answers.get(question) or super().ask(question, *arguments)
 
 
-MakePatient = Callable[..., Patient]
+MakePatient = Callable[..., DiagnosticContext]
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePatient:
     """Make a machine with these answers, and without a driver if none says otherwise."""
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
 
-    def make(folder: Path | None = None, **answers: Any) -> Patient:
+    def make(folder: Path | None = None, **answers: Any) -> DiagnosticContext:
         told = {"gpu": NO_DRIVER, "tensorrt": {"error": "not installed", "remedy": "install it"}} | answers
-        return Patient(
+        return DiagnosticContext(
             Told(tmp_path / "root", str(tmp_path / "bin"), answers=told), folder or default_bundle()
         )
 

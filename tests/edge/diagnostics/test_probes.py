@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.diagnostics import probes as symptoms
-from edge.diagnostics.probes import System, copies_of, explained, installed
+from edge.diagnostics.probes import SystemProbe, copies_of, explained, installed
 from edge.errors import EngineError, UsageError
 
 CRASH = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"
@@ -22,7 +22,7 @@ def library(folder: Path, name: str, code: str) -> None:
     (folder / name / "__init__.py").write_text(code)
 
 
-def program(system: System, name: str, text: str) -> None:
+def program(system: SystemProbe, name: str, text: str) -> None:
     folder = Path(system.commands)
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(text)
@@ -34,14 +34,14 @@ SOON_S = 60.0
 
 
 @pytest.fixture
-def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SystemProbe:
     """A machine that has nothing yet, and takes its time to end a program."""
     monkeypatch.setattr(symptoms, "_REAP_S", SOON_S)
-    return System(tmp_path / "root", str(tmp_path / "bin"), patience_s=SOON_S)
+    return SystemProbe(tmp_path / "root", str(tmp_path / "bin"), patience_s=SOON_S)
 
 
-def hasty(system: System) -> System:
-    return System(system.root, system.commands, patience_s=0.5)
+def hasty(system: SystemProbe) -> SystemProbe:
+    return SystemProbe(system.root, system.commands, patience_s=0.5)
 
 
 @pytest.fixture
@@ -56,14 +56,14 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # Libraries
 
 
-def test_a_library_is_asked_on_the_path_of_this_process(system: System, packages: Path) -> None:
+def test_a_library_is_asked_on_the_path_of_this_process(system: SystemProbe, packages: Path) -> None:
     library(packages, "tensorrt", "__version__ = '10.3.0'")
     file = str(packages / "tensorrt" / "__init__.py")
     assert system.ask("tensorrt") == {"version": "10.3.0", "file": file}
     assert "tensorrt" not in sys.modules
 
 
-def test_what_a_library_prints_is_not_taken_for_the_answer(system: System, packages: Path) -> None:
+def test_what_a_library_prints_is_not_taken_for_the_answer(system: SystemProbe, packages: Path) -> None:
     library(packages, "tensorrt", "__version__ = '10.3.0'\nprint('{}', end='')")
     assert system.ask("tensorrt")["version"] == "10.3.0"
 
@@ -78,13 +78,13 @@ def test_what_a_library_prints_is_not_taken_for_the_answer(system: System, packa
         ("raise KeyError('a\\nb')", r"KeyError ('a\nb')"),
     ],
 )
-def test_a_library_that_fails_is_one_line(system: System, packages: Path, code: str, said: str) -> None:
+def test_a_library_that_fails_is_one_line(system: SystemProbe, packages: Path, code: str, said: str) -> None:
     library(packages, "tensorrt", code)
     assert system.ask("tensorrt") == {"error": said}
 
 
 def test_a_library_that_waits_for_ever_is_ended_with_all_that_it_started(
-    system: System, packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: SystemProbe, packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told, communicate = tmp_path / "pid", subprocess.Popen.communicate
 
@@ -120,7 +120,7 @@ def has_ended(pid: int) -> bool:
     return False
 
 
-def test_what_an_error_of_ours_says_to_do_is_kept_apart(system: System, packages: Path) -> None:
+def test_what_an_error_of_ours_says_to_do_is_kept_apart(system: SystemProbe, packages: Path) -> None:
     library(packages, "tensorrt", "__version__ = '8.6.1'")
     answer = system.ask("tensorrt")
     assert answer["error"].endswith("is too old")
@@ -128,7 +128,7 @@ def test_what_an_error_of_ours_says_to_do_is_kept_apart(system: System, packages
 
 
 def test_nothing_of_the_current_folder_is_run(
-    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: SystemProbe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("json", "edge", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')")
@@ -156,7 +156,7 @@ def test_the_remedy_is_what_stands_after_the_last_colon(
 # Programs
 
 
-def test_a_program_is_run_where_there_is_one(system: System) -> None:
+def test_a_program_is_run_where_there_is_one(system: SystemProbe) -> None:
     assert system.run("nvpmodel", "-q") is None
     program(system, "nvpmodel", '#!/bin/sh\necho "$1 out"; echo err >&2; exit 3\n')
     said = system.run("nvpmodel", "-q")
@@ -164,7 +164,7 @@ def test_a_program_is_run_where_there_is_one(system: System) -> None:
     assert (said.code, said.out, said.err) == (3, "-q out\n", "err\n")
 
 
-def test_a_program_that_waits_for_ever_or_cannot_be_run_is_no_more_than_that(system: System) -> None:
+def test_a_program_that_waits_for_ever_or_cannot_be_run_is_no_more_than_that(system: SystemProbe) -> None:
     program(system, "nvpmodel", "#!/bin/sh\nsleep 600 | cat\n")
     said = hasty(system).run("nvpmodel")
     assert said
@@ -176,7 +176,7 @@ def test_a_program_that_waits_for_ever_or_cannot_be_run_is_no_more_than_that(sys
     assert "cannot be run" in said.err
 
 
-def test_an_interruption_ends_the_program(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_ends_the_program(system: SystemProbe, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
     def interrupted(process: subprocess.Popen[bytes], *_: object, **__: object) -> None:
@@ -205,7 +205,7 @@ def test_an_interruption_ends_the_program(system: System, monkeypatch: pytest.Mo
     ],
 )
 def test_a_jetson_is_known_by_its_release_file_or_its_packages(
-    system: System, release: str | None, package: str, found: str
+    system: SystemProbe, release: str | None, package: str, found: str
 ) -> None:
     if release:
         (system.root / "etc").mkdir(parents=True)
@@ -216,7 +216,7 @@ def test_a_jetson_is_known_by_its_release_file_or_its_packages(
 
 
 @pytest.mark.parametrize("name", ["nvidia0", "nvhost-gpu", "nvmap"])
-def test_a_gpu_is_known_by_its_device_file(system: System, name: str) -> None:
+def test_a_gpu_is_known_by_its_device_file(system: SystemProbe, name: str) -> None:
     (system.root / "dev").mkdir(parents=True)
     (system.root / "dev" / "nvidiactl").touch()
     assert not system.has_gpu_device()

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.engine_builder.build import Phases, Recipe, build_plan
+from edge.engine_builder.build import BuildConfig, Phases, build_plan
 from edge.errors import EngineError
 from edge.model.bundle import WINDOW, Bundle
 from tests.edge.gpu.fake_tensorrt import CACHE_HEADER, MAGIC, FakeTensorrt, interrupt_at
 
 
 @pytest.fixture
-def recipe(bundle: Bundle, tmp_path: Path) -> Recipe:
-    return Recipe(
+def recipe(bundle: Bundle, tmp_path: Path) -> BuildConfig:
+    return BuildConfig(
         graph=bundle.graph(WINDOW),
         frames=300,
         bins=200,
@@ -33,19 +33,19 @@ def trt() -> FakeTensorrt:
     return FakeTensorrt()
 
 
-def failure(trt: FakeTensorrt, recipe: Recipe) -> str:
+def failure(trt: FakeTensorrt, recipe: BuildConfig) -> str:
     with pytest.raises(EngineError) as caught:
         build_plan(trt, recipe)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_the_plan_is_what_tensorrt_built_of_the_graph(trt: FakeTensorrt, recipe: Recipe) -> None:
+def test_the_plan_is_what_tensorrt_built_of_the_graph(trt: FakeTensorrt, recipe: BuildConfig) -> None:
     assert build_plan(trt, recipe) == MAGIC + recipe.graph.read_bytes()
 
 
 def test_tensorrt_is_asked_for_the_graphs_own_precision_and_full_windows(
-    trt: FakeTensorrt, recipe: Recipe
+    trt: FakeTensorrt, recipe: BuildConfig
 ) -> None:
     build_plan(trt, recipe)
     (asked,) = trt._built
@@ -56,7 +56,7 @@ def test_tensorrt_is_asked_for_the_graphs_own_precision_and_full_windows(
 
 
 def test_names_that_a_tensorrt_lacks_are_done_without(
-    trt: FakeTensorrt, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    trt: FakeTensorrt, recipe: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(FakeTensorrt, "IProgressMonitor")
     trt.NetworkDefinitionCreationFlag = trt.BuilderFlag = SimpleNamespace()
@@ -64,20 +64,20 @@ def test_names_that_a_tensorrt_lacks_are_done_without(
     assert trt._built[0]["flags"] == 0
 
 
-def test_no_driver_is_our_line_and_not_pybinds(trt: FakeTensorrt, recipe: Recipe) -> None:
+def test_no_driver_is_our_line_and_not_pybinds(trt: FakeTensorrt, recipe: BuildConfig) -> None:
     trt._driver = False
     assert "there is no NVIDIA driver" in failure(trt, recipe)
 
 
 def test_a_graph_that_tensorrt_cannot_read_is_a_line(
-    trt: FakeTensorrt, recipe: Recipe, tmp_path: Path
+    trt: FakeTensorrt, recipe: BuildConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "window.onnx").write_bytes(b"no graph")
     line = failure(trt, replace(recipe, graph=tmp_path / "window.onnx"))
     assert "Failed to parse ONNX model" in line
 
 
-def test_a_build_that_fails_is_explained_by_the_log(trt: FakeTensorrt, recipe: Recipe) -> None:
+def test_a_build_that_fails_is_explained_by_the_log(trt: FakeTensorrt, recipe: BuildConfig) -> None:
     trt._complaints[""] = [
         "Error Code 9: (Target GPU SM 87 is not supported.)",
         "Engine could not be created",
@@ -85,14 +85,14 @@ def test_a_build_that_fails_is_explained_by_the_log(trt: FakeTensorrt, recipe: R
     assert "on a Jetson use JetPack's own TensorRT" in failure(trt, recipe)
 
 
-def test_an_earlier_failure_is_not_blamed_for_a_later_one(trt: FakeTensorrt, recipe: Recipe) -> None:
+def test_an_earlier_failure_is_not_blamed_for_a_later_one(trt: FakeTensorrt, recipe: BuildConfig) -> None:
     trt._complaints[""] = ["Error Code 2: OutOfMemory"]
     assert "free memory" in failure(trt, recipe)
     trt._complaints[""] = ["another thing"]
     assert "another thing" in failure(trt, recipe)
 
 
-def test_progress_never_goes_back_and_ends_near_the_end(trt: FakeTensorrt, recipe: Recipe) -> None:
+def test_progress_never_goes_back_and_ends_near_the_end(trt: FakeTensorrt, recipe: BuildConfig) -> None:
     shares: list[float] = []
     build_plan(trt, recipe, shares.append)
     assert shares == sorted(shares)
@@ -100,7 +100,7 @@ def test_progress_never_goes_back_and_ends_near_the_end(trt: FakeTensorrt, recip
     assert 0.9 < shares[-1] < 1.0
 
 
-def test_a_screen_that_fails_does_not_end_a_build(trt: FakeTensorrt, recipe: Recipe) -> None:
+def test_a_screen_that_fails_does_not_end_a_build(trt: FakeTensorrt, recipe: BuildConfig) -> None:
     def fail(share: float) -> None:
         raise BrokenPipeError
 
@@ -122,7 +122,7 @@ def test_any_order_of_phases_gives_a_share_that_never_shrinks(calls: list[tuple[
 
 
 def test_ctrl_c_ends_the_build_at_its_next_step_and_keeps_the_timings(
-    trt: FakeTensorrt, recipe: Recipe
+    trt: FakeTensorrt, recipe: BuildConfig
 ) -> None:
     done: list[int] = []
     interrupt = interrupt_at(1)
@@ -140,14 +140,14 @@ def test_ctrl_c_ends_the_build_at_its_next_step_and_keeps_the_timings(
     assert recipe.timing_cache.read_bytes() == CACHE_HEADER + b"Orin" + b"." * len(done)
 
 
-def test_a_second_build_starts_with_the_timings_of_the_first(trt: FakeTensorrt, recipe: Recipe) -> None:
+def test_a_second_build_starts_with_the_timings_of_the_first(trt: FakeTensorrt, recipe: BuildConfig) -> None:
     build_plan(trt, recipe)
     first = recipe.timing_cache.read_bytes()
     build_plan(trt, recipe)
     assert recipe.timing_cache.read_bytes().startswith(first + b".")
 
 
-def test_a_build_that_fails_keeps_its_timings_too(trt: FakeTensorrt, recipe: Recipe) -> None:
+def test_a_build_that_fails_keeps_its_timings_too(trt: FakeTensorrt, recipe: BuildConfig) -> None:
     trt._complaints[""] = ["no"]
     failure(trt, recipe)
     assert recipe.timing_cache.read_bytes().startswith(CACHE_HEADER + b"Orin")
@@ -155,7 +155,7 @@ def test_a_build_that_fails_keeps_its_timings_too(trt: FakeTensorrt, recipe: Rec
 
 @pytest.mark.parametrize("content", [CACHE_HEADER + b"Thor...", b"", b"\x00damaged"])
 def test_timings_of_another_gpu_or_none_at_all_are_replaced(
-    trt: FakeTensorrt, recipe: Recipe, content: bytes
+    trt: FakeTensorrt, recipe: BuildConfig, content: bytes
 ) -> None:
     recipe.timing_cache.write_bytes(content)
     build_plan(trt, recipe)
@@ -163,7 +163,7 @@ def test_timings_of_another_gpu_or_none_at_all_are_replaced(
 
 
 def test_timings_that_cannot_be_written_do_not_fail_the_build(
-    trt: FakeTensorrt, recipe: Recipe, tmp_path: Path
+    trt: FakeTensorrt, recipe: BuildConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     unwritable = replace(recipe, timing_cache=tmp_path / "file" / "timing.cache")

@@ -27,7 +27,7 @@ from edge.engine_builder.candidates import (
 )
 from edge.engine_builder.selection import Machine, build_engine, this_machine
 from edge.errors import BundleError, EngineError, UsageError, VerificationError
-from edge.gpu.plan import Plan, Wanted, open_plan, plan_path
+from edge.gpu.plan import Plan, PlanRequirements, open_plan, plan_path
 from edge.gpu.probe import Gpu
 from edge.inference.engine import WindowEngine
 from edge.model.bundle import GOLDEN, WINDOW, Bundle, engine_graph, load_bundle, read_manifest, write_manifest
@@ -35,6 +35,8 @@ from tests.edge.gpu.fake_tensorrt import MAGIC, FakeSession, FakeTensorrt, inter
 
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6")
 LIMITS = {"fp32": 1e-4, "fp16": 2e-2}
+
+FOUR_WINDOWS = PlanRequirements(batch=4)
 
 
 @dataclass
@@ -66,7 +68,9 @@ class Desk:
     def _of(plan: bytes, values: dict[str, float]) -> float:
         return next((value for name, value in values.items() if name.encode() in plan), 0.0)
 
-    def build(self, bundle: Bundle, folder: Path, wanted: Wanted = Wanted(batch=4), **rest: Any) -> Plan:  # noqa: B008
+    def build(
+        self, bundle: Bundle, folder: Path, wanted: PlanRequirements = FOUR_WINDOWS, **rest: Any
+    ) -> Plan:
         return build_engine(bundle, wanted, self.machine, folder=folder, say=self.said.append, **rest)
 
 
@@ -124,7 +128,7 @@ def test_the_fastest_that_agrees_stays(desk: Desk, exported: Bundle, engines: Pa
     plan = desk.build(exported, engines)
     assert (plan.fingerprint.recurrence, plan.fingerprint.precision) == ("unrolled", "fp16")
     assert plan.data == MAGIC + (exported.folder / engine_graph("unrolled", "fp16")).read_bytes()
-    assert plan == open_plan(exported, desk.machine.target, Wanted(batch=4), engines)
+    assert plan == open_plan(exported, desk.machine.target, PlanRequirements(batch=4), engines)
     assert [(item["agrees"], item["milliseconds"]) for item in plan.report["candidates"]] == [
         (True, 4000.0),
         (True, 3000.0),
@@ -151,14 +155,14 @@ def test_where_none_agrees_nothing_is_written_and_the_old_engine_stays(
     with pytest.raises(VerificationError, match="no engine agrees with ONNX Runtime") as caught:
         desk.build(exported, engines, force=True)
     assert caught.value.exit_code == 7
-    assert open_plan(exported, desk.machine.target, Wanted(batch=4), engines) == old
+    assert open_plan(exported, desk.machine.target, PlanRequirements(batch=4), engines) == old
 
 
 def test_an_engine_that_gives_nan_is_left_out_and_the_report_stays_json(
     desk: Desk, exported: Bundle, engines: Path
 ) -> None:
     desk.errors = {"lstm.fp32": float("nan")}
-    plan = desk.build(exported, engines, Wanted("fp32"))
+    plan = desk.build(exported, engines, PlanRequirements("fp32"))
     assert plan.fingerprint.recurrence == "unrolled"
     text = plan.path.with_name(f"{plan.path.name}.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["report"]["candidates"][0]["difference"] is None
@@ -228,13 +232,13 @@ def test_a_precision_that_is_not_to_be_had_is_a_usage_error(
     desk: Desk, bundle: Bundle, engines: Path, precision: str, part: str
 ) -> None:
     with pytest.raises(UsageError, match=part):
-        desk.build(bundle, engines, Wanted(precision))
+        desk.build(bundle, engines, PlanRequirements(precision))
 
 
 def test_windows_are_compared_singly_and_in_batches_larger_than_there_are_windows(
     desk: Desk, exported: Bundle, engines: Path, windows: Array
 ) -> None:
-    desk.build(exported, engines, Wanted("fp32", batch=2 * len(windows)))
+    desk.build(exported, engines, PlanRequirements("fp32", batch=2 * len(windows)))
     assert [session.largest for session in desk.sessions] == [2 * len(windows)] * 2
 
 
@@ -250,7 +254,7 @@ def test_sessions_are_closed_whatever_becomes_of_them(desk: Desk, exported: Bund
         return session
 
     with pytest.raises(EngineError, match="the GPU failed"):
-        build_engine(exported, Wanted(), machine, folder=engines)
+        build_engine(exported, PlanRequirements(), machine, folder=engines)
     desk.build(exported, engines)
     assert len(opened) == len(desk.sessions) == 4
     assert all(session.closed for session in [*opened, *desk.sessions])

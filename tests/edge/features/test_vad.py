@@ -12,11 +12,11 @@ from edge.audio.ingest import read_clip
 from edge.audio.sources import demo_clip
 from edge.features.frontend import FrontEnd
 from edge.features.silero_vad import PIECE
-from edge.features.vad import SpeechDetector, SpeechGate
+from edge.features.vad import SpeechDetector, VadConfig
 
 Flags = NDArray[np.bool_]
 
-GATE = SpeechGate()
+GATE = VadConfig()
 RATE = 16_000
 FRAME, HOP = 640, 160
 SILENT, VOICED, BETWEEN = 0.0, 1.0, 0.42
@@ -72,7 +72,7 @@ def test_speech_begins_after_so_much_voice_and_ends_after_so_long_without() -> N
 
 
 def test_a_piece_counts_as_soon_as_it_is_complete_and_not_before() -> None:
-    gate = SpeechGate(enter_ms=10)
+    gate = VadConfig(enter_ms=10)
     sound = told((5, SILENT), (1, VOICED))
     detector = SpeechDetector(gate, voice=Told())
     detector.feed(sound[:-1])

@@ -16,9 +16,9 @@ from edge.errors import EngineError, UsageError
 from edge.gpu.plan import (
     Fingerprint,
     Plan,
+    PlanRequirements,
     StalePlanError,
     Target,
-    Wanted,
     fingerprint_of_graph,
     open_plan,
     plan_folder,
@@ -53,7 +53,10 @@ def built(bundle: Bundle, folder: Path, **changed: Any) -> Plan:
     return write_plan(plan_path(bundle, folder), DATA, fingerprint(bundle, **changed), {"of": "a test"})
 
 
-def why(bundle: Bundle, folder: Path, here: Target = HERE, wanted: Wanted = Wanted()) -> str:  # noqa: B008
+ANY_PLAN = PlanRequirements()
+
+
+def why(bundle: Bundle, folder: Path, here: Target = HERE, wanted: PlanRequirements = ANY_PLAN) -> str:
     """Return the line, having checked that nothing can be opened, and that the line is one."""
     line = stale(bundle, here, wanted, folder)
     with pytest.raises(StalePlanError) as caught:
@@ -66,8 +69,8 @@ def why(bundle: Bundle, folder: Path, here: Target = HERE, wanted: Wanted = Want
 
 def test_what_was_built_here_is_opened_as_it_was_written(bundle: Bundle, tmp_path: Path) -> None:
     written = built(bundle, tmp_path)
-    assert open_plan(bundle, HERE, Wanted(batch=4), tmp_path) == written
-    assert stale(bundle, HERE, Wanted("fp32", 4), tmp_path) == ""
+    assert open_plan(bundle, HERE, PlanRequirements(batch=4), tmp_path) == written
+    assert stale(bundle, HERE, PlanRequirements("fp32", 4), tmp_path) == ""
 
 
 def test_the_plan_itself_has_nothing_before_or_after_it(bundle: Bundle, tmp_path: Path) -> None:
@@ -131,12 +134,12 @@ def test_a_plan_of_another_tensorrt_or_gpu_is_explained(
 @pytest.mark.parametrize(
     ("wanted", "part"),
     [
-        (Wanted("fp16"), "computes in fp32, fp16 is wanted"),
-        (Wanted(batch=5), "at most 4 windows at once, 5 are wanted"),
+        (PlanRequirements("fp16"), "computes in fp32, fp16 is wanted"),
+        (PlanRequirements(batch=5), "at most 4 windows at once, 5 are wanted"),
     ],
 )
 def test_a_plan_that_cannot_do_what_is_wanted_is_built_again(
-    bundle: Bundle, tmp_path: Path, wanted: Wanted, part: str
+    bundle: Bundle, tmp_path: Path, wanted: PlanRequirements, part: str
 ) -> None:
     built(bundle, tmp_path)
     assert part in why(bundle, tmp_path, wanted=wanted)

@@ -175,25 +175,25 @@ def test_an_unknown_provider_is_a_usage_error_that_lists_them(bundle: Bundle) ->
 
 def test_the_session_says_what_runs_and_why(bundle: Bundle, build: Build) -> None:
     build()
-    recogniser = Recognizer(bundle)
-    session = session_of("demo", recogniser)
+    recognizer = Recognizer(bundle)
+    session = session_of("demo", recognizer)
     assert (session.provider, session.provider_reason) == ("tensorrt", "an engine was built for Orin")
-    recogniser.engine.close()
+    recognizer.engine.close()
 
 
 def spoken() -> Array:
     return np.random.default_rng(0).uniform(-0.1, 0.1, 64_000).astype(np.float32)
 
 
-def test_recognisers_of_all_threads_share_one_tensorrt(bundle: Bundle, build: Build) -> None:
+def test_recognizers_of_all_threads_share_one_tensorrt(bundle: Bundle, build: Build) -> None:
     build()
     make = shared_engines(bundle)
 
     def listen(_: int) -> tuple[WindowwiseEngine, list[dict[str, float]]]:
-        recogniser = make()
-        assert isinstance(recogniser.engine, WindowwiseEngine)
-        events = recogniser.feed(spoken())
-        return recogniser.engine, [event.probs for event in events if isinstance(event, Window)]
+        recognizer = make()
+        assert isinstance(recognizer.engine, WindowwiseEngine)
+        events = recognizer.feed(spoken())
+        return recognizer.engine, [event.probs for event in events if isinstance(event, Window)]
 
     with ThreadPoolExecutor(4) as pool:
         heard = list(pool.map(listen, range(8), timeout=60.0))
@@ -205,7 +205,7 @@ def test_recognisers_of_all_threads_share_one_tensorrt(bundle: Bundle, build: Bu
     heard[0][0].close()
 
 
-def test_recognisers_of_all_threads_have_their_own_streaming_graphs(bundle: Bundle) -> None:
+def test_recognizers_of_all_threads_have_their_own_streaming_graphs(bundle: Bundle) -> None:
     make = shared_engines(bundle, provider="cpu")
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(lambda: make().engine).result(60.0)

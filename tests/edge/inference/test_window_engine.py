@@ -53,7 +53,7 @@ def streaming(bundle: Bundle) -> Recognizer:
 
 @pytest.fixture(scope="module")
 def windowwise(bundle: Bundle) -> Recognizer:
-    return recogniser(bundle)
+    return recognizer(bundle)
 
 
 @pytest.fixture(scope="module")
@@ -62,20 +62,20 @@ def sound(talk: Talk) -> Array:
     return talk((0.4, 0.0), (3.6, 0.3), (1.2, 0.0), (0.9, 0.1), (0.7, 0.0))
 
 
-def recogniser(bundle: Bundle, fails_at: int | None = None) -> Recognizer:
+def recognizer(bundle: Bundle, fails_at: int | None = None) -> Recognizer:
     engine = WindowwiseEngine(bundle, Counted(bundle, fails_at), provider="tensorrt")
     return Recognizer(bundle, engine=engine)
 
 
-def heard(recogniser: Recognizer, sound: Array, *sizes: int) -> list[Event]:
-    recogniser.reset()
+def heard(recognizer: Recognizer, sound: Array, *sizes: int) -> list[Event]:
+    recognizer.reset()
     events, done = [], 0
     for size in cycle(sizes or (len(sound),)):
-        events += recogniser.feed(sound[done : done + size])
+        events += recognizer.feed(sound[done : done + size])
         done += size
         if done >= len(sound):
             break
-    return events + recogniser.flush()
+    return events + recognizer.flush()
 
 
 def outline(event: Event) -> tuple[object, ...]:
@@ -172,8 +172,8 @@ def test_step_by_step_equals_at_once_and_streams_do_not_touch_each_other(bundle:
         pieces.append(features)
     np.testing.assert_array_equal(np.concatenate(pieces, axis=1), at_once)
     for stream in range(2):
-        alone, _ = engine.encode(frames[stream : stream + 1], engine.initial_state())
-        np.testing.assert_array_equal(alone[0], at_once[stream])
+        session_lock, _ = engine.encode(frames[stream : stream + 1], engine.initial_state())
+        np.testing.assert_array_equal(session_lock[0], at_once[stream])
 
 
 def test_the_state_handed_in_is_left_alone_and_keeps_nothing_else_alive(bundle: Bundle) -> None:
@@ -193,7 +193,7 @@ def test_the_state_handed_in_is_left_alone_and_keeps_nothing_else_alive(bundle: 
 def test_a_lost_gpu_costs_no_window_and_is_said_once(
     bundle: Bundle, streaming: Recognizer, sound: Array, fails_at: int
 ) -> None:
-    failing = recogniser(bundle, fails_at)
+    failing = recognizer(bundle, fails_at)
     events = heard(failing, sound, 1_280)
     (change,) = [event for event in events if isinstance(event, EngineChange)]
     assert (change.provider, change.reason) == ("cpu", "the GPU is gone: use --provider cpu")
@@ -206,10 +206,10 @@ def test_a_lost_gpu_costs_no_window_and_is_said_once(
 
 def test_a_gpu_lost_in_the_last_window_is_said_too(bundle: Bundle, talk: Talk) -> None:
     short = talk((3.1, 0.3))
-    windows = sum(isinstance(event, Window) for event in heard(recogniser(bundle), short))
+    windows = sum(isinstance(event, Window) for event in heard(recognizer(bundle), short))
     counted = Counted(bundle)
     heard(Recognizer(bundle, engine=WindowwiseEngine(bundle, counted, provider="tensorrt")), short, 800)
-    events = heard(recogniser(bundle, len(counted.calls)), short, 800)
+    events = heard(recognizer(bundle, len(counted.calls)), short, 800)
     assert isinstance(events[-1], EngineChange)
     assert sum(isinstance(event, Window) for event in events) == windows
 

@@ -92,9 +92,9 @@ def changed(content: dict[str, Any], place: tuple[Any, ...], value: object) -> d
 
 def use(bundle: Bundle) -> None:
     """Recognise four seconds of noise: what was let through must work."""
-    recogniser = Recognizer(bundle, provider="cpu")
+    recognizer = Recognizer(bundle, provider="cpu")
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, 64_000).astype(np.float32)
-    for event in [*recogniser.feed(noise), *recogniser.flush()]:
+    for event in [*recognizer.feed(noise), *recognizer.flush()]:
         if event.type == "window":
             assert np.isfinite(list(event.probs.values())).all()  # type: ignore[attr-defined]
 
@@ -271,12 +271,12 @@ def test_a_profile_with_any_number_in_its_tensors_is_used_or_refused(
 
     respell(path, spoil)
     try:
-        recogniser = Recognizer(bundle, profile=load_profile(path, bundle), provider="cpu")
+        recognizer = Recognizer(bundle, profile=load_profile(path, bundle), provider="cpu")
     except ProfileError as error:
         one_line_only(error)
         return
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, 16_000).astype(np.float32)
-    for event in [*recogniser.feed(noise), *recogniser.flush()]:
+    for event in [*recognizer.feed(noise), *recognizer.flush()]:
         if event.type == "window":
             assert np.isfinite(list(event.probs.values())).all()  # type: ignore[attr-defined]
 

@@ -416,7 +416,7 @@ def test_a_file_without_certificates_is_a_usage_error(
         Mqtt(target(1883, authority=tmp_path / name), print)
 
 
-def test_no_broker_never_holds_up_the_recogniser_and_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_broker_never_holds_up_the_recognizer_and_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "GOODBYE_S", 0.1)
     port, said, emitted = free_port(), list[str](), threading.Event()
     connect = client_module.Client._create_socket_connection

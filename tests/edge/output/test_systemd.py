@@ -128,7 +128,7 @@ def test_a_service_manager_that_is_gone_is_said_once_and_stops_nothing(
     assert "No such file" in said[0]
 
 
-def test_a_warm_recogniser_says_what_a_fresh_one_says(bundle: Bundle) -> None:
+def test_a_warm_recognizer_says_what_a_fresh_one_says(bundle: Bundle) -> None:
     sound = np.random.default_rng(0).normal(0.0, 0.1, 64_000).astype(np.float32)
     fresh, warmed = Recognizer(bundle, provider="cpu"), Recognizer(bundle, provider="cpu")
     warmed.warm_up()
@@ -136,18 +136,18 @@ def test_a_warm_recogniser_says_what_a_fresh_one_says(bundle: Bundle) -> None:
 
 
 def test_warming_runs_every_graph(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    recogniser = Recognizer(bundle, provider="cpu")
+    recognizer = Recognizer(bundle, provider="cpu")
     used: set[str] = set()
     for name in ("encode", "classify"):
-        real = getattr(recogniser.engine, name)
+        real = getattr(recognizer.engine, name)
 
         def noted(*arguments: Array, name: str = name, real: object = real) -> object:
             used.add(name)
             assert callable(real)
             return real(*arguments)
 
-        monkeypatch.setattr(recogniser.engine, name, noted)
-    recogniser.warm_up()
+        monkeypatch.setattr(recognizer.engine, name, noted)
+    recognizer.warm_up()
     assert used == {"encode", "classify"}
 
 
@@ -158,8 +158,8 @@ def test_a_service_is_warm_before_it_is_ready(
 
     warm_up = Recognizer.warm_up
 
-    def watched(recogniser: Recognizer) -> None:
-        warm_up(recogniser)
+    def watched(recognizer: Recognizer) -> None:
+        warm_up(recognizer)
         before.append(manager.heard())
 
     monkeypatch.setattr(Recognizer, "warm_up", watched)
@@ -180,8 +180,8 @@ def test_only_sockets_of_this_machine_are_made() -> None:
     assert used == {"socket", "AF_UNIX", "SOCK_DGRAM"}
 
 
-def _said(recogniser: Recognizer, sound: Array) -> list[Event]:
-    events = [*recogniser.feed(sound), *recogniser.flush()]
+def _said(recognizer: Recognizer, sound: Array) -> list[Event]:
+    events = [*recognizer.feed(sound), *recognizer.flush()]
     assert any(isinstance(event, Window) for event in events)
     return [
         replace(event, latency_ms={}, lag_ms=0.0) if isinstance(event, Window) else event

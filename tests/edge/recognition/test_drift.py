@@ -235,20 +235,20 @@ def takes(talk: Callable[..., Array]) -> list[Array]:
 def calibrated(bundle: Bundle, takes: list[Array]) -> Recognizer:
     levels, statistics = bundle.manifest.levels, bundle.statistics
     plain = Profile("anna", bundle.fingerprint, bundle.head, levels, statistics, "adopted")
-    recogniser = Recognizer(bundle, profile=plain, provider="cpu")
-    assert recogniser.watch is None
-    recogniser.use(replace(plain, reference=session_reference(recogniser, takes)))
-    return recogniser
+    recognizer = Recognizer(bundle, profile=plain, provider="cpu")
+    assert recognizer.watch is None
+    recognizer.use(replace(plain, reference=session_reference(recognizer, takes)))
+    return recognizer
 
 
-def drifts(recogniser: Recognizer, sound: Array, block: int = 16_000) -> list[Drift]:
-    recogniser.reset()
+def drifts(recognizer: Recognizer, sound: Array, block: int = 16_000) -> list[Drift]:
+    recognizer.reset()
     pieces = [sound[start : start + block] for start in range(0, len(sound), block)]
-    heard: list[Event] = [event for piece in pieces for event in recogniser.feed(piece)]
+    heard: list[Event] = [event for piece in pieces for event in recognizer.feed(piece)]
     return [event for event in heard if isinstance(event, Drift)]
 
 
-def test_a_session_is_heard_as_the_recogniser_hears(
+def test_a_session_is_heard_as_the_recognizer_hears(
     bundle: Bundle, calibrated: Recognizer, takes: list[Array]
 ) -> None:
     assert calibrated.profile is not None
@@ -280,18 +280,18 @@ def test_a_session_of_a_head_that_reads_the_spectrum_is_remembered_with_it(
     size = bundle.head.input_size + SPECTRUM_SIZE
     levels, statistics = bundle.manifest.levels, bundle.statistics
     profile = Profile("anna", bundle.fingerprint, random_head(size=size), levels, statistics, "adopted")
-    recogniser = Recognizer(bundle, profile=profile, provider="cpu")
-    reference = session_reference(recogniser, takes)
+    recognizer = Recognizer(bundle, profile=profile, provider="cpu")
+    reference = session_reference(recognizer, takes)
     assert reference is not None
     assert len(reference.mean) == 2 + size
-    recogniser.use(replace(profile, reference=reference))
-    recogniser.feed(np.concatenate(takes * 2))
-    assert isinstance(recogniser.watch, DriftWatch)
-    near = recogniser.watch.departures()["spectrum"]
-    recogniser.reset()
+    recognizer.use(replace(profile, reference=reference))
+    recognizer.feed(np.concatenate(takes * 2))
+    assert isinstance(recognizer.watch, DriftWatch)
+    near = recognizer.watch.departures()["spectrum"]
+    recognizer.reset()
     noise = 0.05 * np.random.default_rng(0).standard_normal(30 * 16_000, np.float32)
-    recogniser.feed(np.resize(np.concatenate(takes), len(noise)) + noise)
-    assert 0.0 < near < 1.0 < recogniser.watch.departures()["spectrum"]
+    recognizer.feed(np.resize(np.concatenate(takes), len(noise)) + noise)
+    assert 0.0 < near < 1.0 < recognizer.watch.departures()["spectrum"]
 
 
 def test_a_session_without_enough_speech_has_no_reference(calibrated: Recognizer) -> None:
@@ -299,7 +299,7 @@ def test_a_session_without_enough_speech_has_no_reference(calibrated: Recognizer
     assert session_reference(calibrated, [np.zeros(160_000, np.float32)]) is None
 
 
-def test_a_recogniser_says_that_its_speaker_has_become_quiet(
+def test_a_recognizer_says_that_its_speaker_has_become_quiet(
     calibrated: Recognizer, talk: Callable[..., Array]
 ) -> None:
     assert drifts(calibrated, talk((40.0, 0.3))) == []

@@ -28,7 +28,7 @@ from edge.errors import MmtlError
 from edge.model.bundle import Bundle
 from edge.recognition.recognizer import Recognizer
 from edge.server.client_session import Service
-from edge.server.client_stream import Ear, shared_engines
+from edge.server.client_stream import ClientStream, shared_engines
 from edge.server.rate_limits import Limits
 from edge.server.server import Server
 from edge.server.transport import TcpChannel
@@ -278,7 +278,7 @@ def parts(seed: int) -> Iterator[bytes]:
 
 @pytest.mark.slow
 def test_a_long_stream_of_garbage_grows_nothing(make: Callable[[], Recognizer]) -> None:
-    ear = Ear(make(), "garbage")
+    ear = ClientStream(make(), "garbage")
     sizes = []
     tracemalloc.start()
     try:

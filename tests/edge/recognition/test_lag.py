@@ -24,9 +24,9 @@ from edge.audio.block import Block
 from edge.events import LATE_S, Event, Speech, StreamWarning, Summary, Window
 from edge.model.bundle import Bundle
 from edge.recognition.lag import RECOVERED_S, LagMeter
-from edge.recognition.pipeline import Ledger, listen
+from edge.recognition.pipeline import StreamStatistics, listen
 from edge.recognition.recognizer import Recognizer
-from edge.server.client_stream import Ear
+from edge.server.client_stream import ClientStream
 from tests.edge.recognition.test_pipeline import Blocks, Collected
 from tests.edge.schema import checked
 
@@ -207,7 +207,7 @@ def test_other_events_are_left_as_they_are() -> None:
 
 
 @pytest.fixture
-def recogniser(bundle: Bundle) -> Recognizer:
+def recognizer(bundle: Bundle) -> Recognizer:
     return Recognizer(bundle, provider="cpu")
 
 
@@ -225,10 +225,10 @@ class Live(Blocks):
 
 @pytest.mark.parametrize("kind", [Live, Blocks])
 def test_a_live_source_whose_sound_has_waited_warns_and_sums_up(
-    recogniser: Recognizer, talk: Talk, kind: type[Blocks]
+    recognizer: Recognizer, talk: Talk, kind: type[Blocks]
 ) -> None:
     sink = Collected()
-    summary = listen(kind(waited(talk((4.0, 0.3)), 60.0)), recogniser, [sink])
+    summary = listen(kind(waited(talk((4.0, 0.3)), 60.0)), recognizer, [sink])
     late = [event for event in sink.events if isinstance(event, StreamWarning)]
     assert [event.time_s for event in late] == ([0.0] if kind is Live else [])
     windows = [event for event in sink.events if isinstance(event, Window)]
@@ -237,8 +237,8 @@ def test_a_live_source_whose_sound_has_waited_warns_and_sums_up(
     assert summary.lag_ms["max"] == max(window.lag_ms for window in windows)
 
 
-def test_a_client_whose_sound_has_waited_is_warned(recogniser: Recognizer, talk: Talk) -> None:
-    ear = Ear(recogniser, "client")
+def test_a_client_whose_sound_has_waited_is_warned(recognizer: Recognizer, talk: Talk) -> None:
+    ear = ClientStream(recognizer, "client")
     sound = (32_767 * talk((4.0, 0.3))).astype("<i2").tobytes()
     events = ear.hear(sound, 16_000, time.perf_counter() - 60.0)
     assert next(event.type for event in events if event.type in ("warning", "window")) == "warning"
@@ -249,7 +249,7 @@ def test_a_client_whose_sound_has_waited_is_warned(recogniser: Recognizer, talk:
 
 def test_the_summary_has_the_longest_lag_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.recognition.pipeline.RECENT_WINDOWS", 10)
-    ledger = Ledger()
+    ledger = StreamStatistics()
     for lag_ms in [9_000, *range(1, 101)]:
         ledger.spent(0.0, [replace(WINDOW, lag_ms=float(lag_ms))])
     assert ledger.summary(10.0).lag_ms == pytest.approx({"p50": 95.5, "p95": 99.55, "p99": 99.91, "max": 9e3})

@@ -17,7 +17,7 @@ from edge.events import Device, Event, Overrun, Session, Speech, Summary, Uttera
 from edge.model.bundle import Bundle
 from edge.output.sinks import Sink
 from edge.recognition import pipeline
-from edge.recognition.pipeline import Ledger, listen, session_of, with_queue
+from edge.recognition.pipeline import StreamStatistics, listen, session_of, with_queue
 from edge.recognition.recognizer import QUIETEST_DBFS, STAGES, Recognizer
 from edge.system import signals
 from tests.edge.schema import checked_event
@@ -62,7 +62,7 @@ class Collected(Sink):
 
 
 @pytest.fixture
-def recogniser(bundle: Bundle) -> Recognizer:
+def recognizer(bundle: Bundle) -> Recognizer:
     return Recognizer(bundle, provider="cpu")
 
 
@@ -79,11 +79,11 @@ def of(kind: type[Event], events: Iterable[Event]) -> list[Event]:
     return [event for event in events if isinstance(event, kind)]
 
 
-def test_a_session_comes_first_and_a_summary_last(recogniser: Recognizer, talk: Talk) -> None:
+def test_a_session_comes_first_and_a_summary_last(recognizer: Recognizer, talk: Talk) -> None:
     sink, other = Collected(), Collected()
     sound = talk((0.5, 0.0), (3.5, 0.3))
     began_s = time.perf_counter()
-    summary = listen(Blocks(cut(sound)), recogniser, [sink, other])
+    summary = listen(Blocks(cut(sound)), recognizer, [sink, other])
     passed_s = time.perf_counter() - began_s
     assert sink.events == other.events
     first, *between, last = sink.events
@@ -98,33 +98,33 @@ def test_a_session_comes_first_and_a_summary_last(recogniser: Recognizer, talk: 
     assert set(summary.latency_ms) == {"p50", "p95", "p99"}
 
 
-def test_the_sinks_follow_the_progress(recogniser: Recognizer) -> None:
+def test_the_sinks_follow_the_progress(recognizer: Recognizer) -> None:
     sink = Collected()
     tone = 0.1 * 2**0.5 * np.sin(2 * np.pi * 1_000 * np.arange(1_280) / SAMPLE_RATE)
     nothing = Block(np.zeros(0, np.float32), time.perf_counter())
-    listen(Blocks([*cut(tone.astype(np.float32)), nothing]), recogniser, [sink])
+    listen(Blocks([*cut(tone.astype(np.float32)), nothing]), recognizer, [sink])
     (heard_s, level), (later_s, silent) = sink.heard
     assert (heard_s, later_s) == (0.08, 0.08)
     assert level == pytest.approx(-20.0, abs=0.01)
     assert silent == QUIETEST_DBFS
 
 
-def test_the_level_does_not_read_an_offset_as_sound(recogniser: Recognizer) -> None:
+def test_the_level_does_not_read_an_offset_as_sound(recognizer: Recognizer) -> None:
     sink, offset = Collected(), np.full(SAMPLE_RATE, 0.3, np.float32)
-    listen(Blocks(cut(offset)), recogniser, [sink])
+    listen(Blocks(cut(offset)), recognizer, [sink])
     assert {level for _, level in sink.heard} == {QUIETEST_DBFS}
     assert {event.level_dbfs for event in sink.events if isinstance(event, Window)} == {QUIETEST_DBFS}
 
 
-def test_lost_sound_is_told_and_advances_the_time(recogniser: Recognizer, talk: Talk) -> None:
+def test_lost_sound_is_told_and_advances_the_time(recognizer: Recognizer, talk: Talk) -> None:
     sink = Collected()
-    summary = listen(Blocks(cut(talk((1.0, 0.3)), lost=160_000)), recogniser, [sink])
+    summary = listen(Blocks(cut(talk((1.0, 0.3)), lost=160_000)), recognizer, [sink])
     assert of(Overrun, sink.events) == [Overrun(start_s=0.16, lost_s=10.0)]
     assert summary.dropped == 1
     assert summary.duration_s == pytest.approx(11.0)
 
 
-def test_news_of_the_device_is_told_at_its_time_in_the_stream(recogniser: Recognizer, talk: Talk) -> None:
+def test_news_of_the_device_is_told_at_its_time_in_the_stream(recognizer: Recognizer, talk: Talk) -> None:
     sink, now_s = Collected(), time.perf_counter()
     nothing = np.zeros(0, np.float32)
     blocks = [
@@ -133,18 +133,18 @@ def test_news_of_the_device_is_told_at_its_time_in_the_stream(recogniser: Recogn
         Block(nothing, now_s, 160_000, DeviceNews("headset", "back")),
         *cut(talk((1.0, 0.3))),
     ]
-    summary = listen(Blocks(blocks), recogniser, [sink])
+    summary = listen(Blocks(blocks), recognizer, [sink])
     assert of(Device, sink.events) == [Device(1.0, "headset", "lost"), Device(11.0, "headset", "back")]
     assert of(Overrun, sink.events) == [Overrun(start_s=1.0, lost_s=10.0)]
     assert (summary.duration_s, summary.dropped) == (12.0, 1)
 
 
 def test_who_is_strict_hears_no_more_after_a_loss_but_gets_the_summary(
-    recogniser: Recognizer, talk: Talk
+    recognizer: Recognizer, talk: Talk
 ) -> None:
     sink, source = Collected(), Blocks(cut(talk((3.5, 0.3)), lost=8_000))
     with pytest.raises(RealTimeError, match=r"0\.50 s of sound from blocks was lost") as caught:
-        listen(source, recogniser, [sink], strict=True)
+        listen(source, recognizer, [sink], strict=True)
     assert caught.value.exit_code == 6
     assert source.closed
     assert len(sink.heard) == 3
@@ -152,20 +152,20 @@ def test_who_is_strict_hears_no_more_after_a_loss_but_gets_the_summary(
     assert of(Overrun, sink.events) == [Overrun(start_s=0.16, lost_s=0.5)]
 
 
-def test_who_is_strict_has_nothing_to_complain_of_without_a_loss(recogniser: Recognizer, talk: Talk) -> None:
-    summary = listen(Blocks(cut(talk((1.0, 0.3)))), recogniser, [], strict=True)
+def test_who_is_strict_has_nothing_to_complain_of_without_a_loss(recognizer: Recognizer, talk: Talk) -> None:
+    summary = listen(Blocks(cut(talk((1.0, 0.3)))), recognizer, [], strict=True)
     assert summary.dropped == 0
 
 
 def test_a_device_that_does_not_come_back_is_no_stream_without_loss(
-    recogniser: Recognizer, talk: Talk
+    recognizer: Recognizer, talk: Talk
 ) -> None:
     gone = Block(np.zeros(0, np.float32), time.perf_counter(), news=DeviceNews("headset", "lost"))
-    summary = listen(Blocks([*cut(talk((1.0, 0.3))), gone]), recogniser, [])
+    summary = listen(Blocks([*cut(talk((1.0, 0.3))), gone]), recognizer, [])
     assert (summary.dropped, summary.duration_s) == (1, 1.0)
 
 
-def test_who_is_strict_does_not_wait_for_a_device_that_is_lost(recogniser: Recognizer, talk: Talk) -> None:
+def test_who_is_strict_does_not_wait_for_a_device_that_is_lost(recognizer: Recognizer, talk: Talk) -> None:
     def endless() -> Iterator[Block]:
         yield from cut(talk((1.0, 0.3)))
         yield Block(np.zeros(0, np.float32), time.perf_counter(), news=DeviceNews("headset", "lost"))
@@ -173,61 +173,61 @@ def test_who_is_strict_does_not_wait_for_a_device_that_is_lost(recogniser: Recog
 
     sink = Collected()
     with pytest.raises(RealTimeError, match="the sound from blocks was lost"):
-        listen(Blocks(endless()), recogniser, [sink], strict=True)
+        listen(Blocks(endless()), recognizer, [sink], strict=True)
     assert isinstance(sink.events[-1], Summary)
 
 
-def test_every_window_tells_its_time_by_stage_the_last_too(recogniser: Recognizer, talk: Talk) -> None:
+def test_every_window_tells_its_time_by_stage_the_last_too(recognizer: Recognizer, talk: Talk) -> None:
     sink = Collected()
-    listen(Blocks(cut(talk((3.7, 0.3)))), recogniser, [sink])
+    listen(Blocks(cut(talk((3.7, 0.3)))), recognizer, [sink])
     windows = [event for event in sink.events if isinstance(event, Window)]
     assert len(windows) > 2
     assert {tuple(window.latency_ms) for window in windows} == {("queue", *STAGES)}
 
 
-def test_the_session_tells_the_delay_that_no_machine_can_avoid(recogniser: Recognizer) -> None:
-    delay_s = session_of("blocks", recogniser).algorithmic_delay_s
-    recogniser.feed(np.zeros(round(16_000 * delay_s) - 1, np.float32))
-    assert recogniser.flush() == []
-    recogniser.reset()
-    recogniser.feed(np.zeros(round(16_000 * delay_s), np.float32))
-    assert len(of(Window, recogniser.flush())) == 1
+def test_the_session_tells_the_delay_that_no_machine_can_avoid(recognizer: Recognizer) -> None:
+    delay_s = session_of("blocks", recognizer).algorithmic_delay_s
+    recognizer.feed(np.zeros(round(16_000 * delay_s) - 1, np.float32))
+    assert recognizer.flush() == []
+    recognizer.reset()
+    recognizer.feed(np.zeros(round(16_000 * delay_s), np.float32))
+    assert len(of(Window, recognizer.flush())) == 1
 
 
-def test_a_source_without_sound_still_gets_a_summary(recogniser: Recognizer) -> None:
+def test_a_source_without_sound_still_gets_a_summary(recognizer: Recognizer) -> None:
     sink = Collected()
-    summary = listen(Blocks([]), recogniser, [sink])
+    summary = listen(Blocks([]), recognizer, [sink])
     assert [event.type for event in sink.events] == ["session", "summary"]
     assert summary == Summary(0.0, 0, 0, 0, {}, 0.0)
 
 
-def test_sound_that_breaks_off_is_flushed_before_the_error(recogniser: Recognizer, talk: Talk) -> None:
+def test_sound_that_breaks_off_is_flushed_before_the_error(recognizer: Recognizer, talk: Talk) -> None:
     def broken() -> Iterator[Block]:
         yield from cut(talk((1.0, 0.3)))
         raise SourceError("the cable is out: put it in")
 
     sink, source = Collected(), Blocks(broken())
     with pytest.raises(SourceError, match="cable"):
-        listen(source, recogniser, [sink])
+        listen(source, recognizer, [sink])
     assert source.closed
     assert len(of(Window, sink.events)) == 1
     assert isinstance(sink.events[-1], Summary)
 
 
-def test_a_source_that_cannot_be_opened_leaves_no_event(recogniser: Recognizer) -> None:
+def test_a_source_that_cannot_be_opened_leaves_no_event(recognizer: Recognizer) -> None:
     class Shut(Blocks):
         def __enter__(self) -> Blocks:
             raise SourceError("there is none")
 
     sink = Collected()
     with pytest.raises(SourceError):
-        listen(Shut([]), recogniser, [sink])
+        listen(Shut([]), recognizer, [sink])
     assert sink.events == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_waiting_for_sound_ends_cleanly(
-    recogniser: Recognizer, talk: Talk, number: signal.Signals
+    recognizer: Recognizer, talk: Talk, number: signal.Signals
 ) -> None:
     def endless() -> Iterator[Block]:
         yield from cut(talk((1.0, 0.3)))
@@ -237,21 +237,21 @@ def test_a_signal_while_waiting_for_sound_ends_cleanly(
 
     before = signal.getsignal(number)
     sink, source = Collected(), Blocks(endless())
-    listen(source, recogniser, [sink])
+    listen(source, recognizer, [sink])
     assert source.closed
     assert len(of(Window, sink.events)) == 1
     assert isinstance(sink.events[-1], Summary)
     assert signal.getsignal(number) == before
 
 
-def test_a_signal_while_computing_ends_after_the_block(recogniser: Recognizer, talk: Talk) -> None:
+def test_a_signal_while_computing_ends_after_the_block(recognizer: Recognizer, talk: Talk) -> None:
     class Interrupting(Collected):
         def progress(self, heard_s: float, level_dbfs: float) -> None:
             super().progress(heard_s, level_dbfs)
             os.kill(os.getpid(), signal.SIGINT)
 
     sink = Interrupting()
-    summary = listen(Blocks(cut(talk((1.0, 0.3)))), recogniser, [sink])
+    summary = listen(Blocks(cut(talk((1.0, 0.3)))), recognizer, [sink])
     assert len(sink.heard) == 1
     assert summary.duration_s == 0.08
 
@@ -265,25 +265,25 @@ class Impatient(Collected):
 
 
 def test_a_second_signal_does_not_wait(
-    recogniser: Recognizer, talk: Talk, monkeypatch: pytest.MonkeyPatch
+    recognizer: Recognizer, talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signals, "TOGETHER_S", 0.0)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        listen(Blocks(cut(talk((1.0, 0.3)))), recogniser, [Impatient()])
+        listen(Blocks(cut(talk((1.0, 0.3)))), recognizer, [Impatient()])
     assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_signals_that_come_together_are_one(
-    recogniser: Recognizer, talk: Talk, monkeypatch: pytest.MonkeyPatch
+    recognizer: Recognizer, talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signals, "TOGETHER_S", 60.0)
     sink = Impatient()
-    summary = listen(Blocks(cut(talk((1.0, 0.3)))), recogniser, [sink])
+    summary = listen(Blocks(cut(talk((1.0, 0.3)))), recognizer, [sink])
     assert (summary.duration_s, sink.events[-1]) == (0.08, summary)
 
 
-def test_a_signal_before_the_source_is_open_leaves_no_event(recogniser: Recognizer) -> None:
+def test_a_signal_before_the_source_is_open_leaves_no_event(recognizer: Recognizer) -> None:
     class Slow(Blocks):
         def __enter__(self) -> Blocks:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -292,11 +292,11 @@ def test_a_signal_before_the_source_is_open_leaves_no_event(recogniser: Recogniz
 
     sink = Collected()
     with pytest.raises(KeyboardInterrupt):
-        listen(Slow([]), recogniser, [sink])
+        listen(Slow([]), recognizer, [sink])
     assert sink.events == []
 
 
-def test_a_sink_that_fails_keeps_no_event_from_the_others(recogniser: Recognizer, talk: Talk) -> None:
+def test_a_sink_that_fails_keeps_no_event_from_the_others(recognizer: Recognizer, talk: Talk) -> None:
     class Full(Sink):
         def emit(self, event: Event) -> None:
             if not isinstance(event, Session):
@@ -304,7 +304,7 @@ def test_a_sink_that_fails_keeps_no_event_from_the_others(recogniser: Recognizer
 
     sink = Collected()
     with pytest.raises(MmtlError, match="disk is full"):
-        listen(Blocks(cut(talk((0.5, 0.0), (1.0, 0.3)))), recogniser, [Full(), sink])
+        listen(Blocks(cut(talk((0.5, 0.0), (1.0, 0.3)))), recognizer, [Full(), sink])
     assert isinstance(sink.events[-1], Summary)
     assert of(Speech, sink.events)
 
@@ -322,7 +322,7 @@ def test_waiting_is_told_apart_from_computing() -> None:
 
 
 def test_the_summary_reports_percentiles_of_the_compute_time() -> None:
-    ledger = Ledger()
+    ledger = StreamStatistics()
     ledger.spent(0.5, [window(encoder=float(ms), classifier=1.0) for ms in range(101)])
     summary = ledger.summary(10.0)
     assert summary.latency_ms == pytest.approx({"p50": 51.0, "p95": 96.0, "p99": 100.0})
@@ -330,7 +330,7 @@ def test_the_summary_reports_percentiles_of_the_compute_time() -> None:
 
 
 def test_the_summary_reports_the_lag_and_the_compute_time_without_the_waiting() -> None:
-    ledger = Ledger()
+    ledger = StreamStatistics()
     for ms in range(101):
         ledger.spent(0.5, [with_queue(replace(window(**LATENCY), lag_ms=2.0 + ms), float(ms))])
     summary = ledger.summary(10.0)
@@ -340,7 +340,7 @@ def test_the_summary_reports_the_lag_and_the_compute_time_without_the_waiting() 
 
 def test_the_ledger_of_a_long_day_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "RECENT_WINDOWS", 100)
-    ledger = Ledger()
+    ledger = StreamStatistics()
     for _ in range(1_000):
         ledger.spent(0.001, [window(**LATENCY)])
     assert len(ledger._compute_ms) == len(ledger._lag_ms) == 100

@@ -11,7 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.audio.ingest import Intake
+from edge.audio.ingest import AudioConverter
 from edge.errors import ProfileError, UsageError
 from edge.events import Event, Overrun, Speech, Utterance, Window
 from edge.features.frontend import filtered, power_spectrogram
@@ -38,7 +38,7 @@ Talk = Callable[..., Array]
 
 
 @pytest.fixture(scope="module")
-def recogniser(bundle: Bundle) -> Recognizer:
+def recognizer(bundle: Bundle) -> Recognizer:
     return Recognizer(bundle, provider="cpu")
 
 
@@ -48,16 +48,16 @@ def sound(talk: Talk) -> Array:
     return talk((0.7, 0.0), (2.3, 0.3), (1.5, 0.0), (1.4, 0.05))
 
 
-def heard(recogniser: Recognizer, sound: Array, *sizes: int) -> list[Event]:
+def heard(recognizer: Recognizer, sound: Array, *sizes: int) -> list[Event]:
     """Recognise a sound anew, in blocks of these sizes over and over."""
-    recogniser.reset()
+    recognizer.reset()
     events, done = [], 0
     for size in cycle(sizes or (max(1, len(sound)),)):
-        events += recogniser.feed(sound[done : done + size])
+        events += recognizer.feed(sound[done : done + size])
         done += size
         if done >= len(sound):
             break
-    return events + recogniser.flush()
+    return events + recognizer.flush()
 
 
 def windows(events: list[Event]) -> list[Window]:
@@ -137,9 +137,9 @@ def test_an_offset_hum_and_rumble_do_not_change_the_answers(
     talk: Talk, added: float | Array, tolerance: float
 ) -> None:
     shipped, sound = load_bundle(default_bundle()), talk((1.0, 0.0), (5.0, 0.3))
-    recogniser = Recognizer(shipped, provider="cpu")
+    recognizer = Recognizer(shipped, provider="cpu")
     disturbed = (sound + added).astype(np.float32)
-    expected, events = heard(recogniser, sound), heard(recogniser, disturbed, 1_280)
+    expected, events = heard(recognizer, sound), heard(recognizer, disturbed, 1_280)
     assert [type(event) for event in events] == [type(event) for event in expected]
     np.testing.assert_allclose(probs(events), probs(expected), atol=tolerance)
     for window, clean in zip(windows(events), windows(expected), strict=True):
@@ -149,10 +149,10 @@ def test_an_offset_hum_and_rumble_do_not_change_the_answers(
 
 @pytest.mark.parametrize("step_ms", [80, 160, 240])
 def test_streaming_equals_offline(bundle: Bundle, sound: Array, step_ms: int) -> None:
-    recogniser = Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu")
+    recognizer = Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu")
     expected = offline(bundle, sound, step_ms)
     assert np.ptp(expected, axis=0).max() > 100 * TOLERANCE, "windows too alike to tell a mistake"
-    streamed = probs(heard(recogniser, sound, 1_280))
+    streamed = probs(heard(recognizer, sound, 1_280))
     assert streamed.shape == expected.shape
     np.testing.assert_allclose(streamed, expected, atol=TOLERANCE)
 
@@ -165,42 +165,42 @@ def posteriors(bundle: Bundle, sound: Array) -> Array:
 @examples(max_examples=12, deadline=None)
 @given(sizes=st.lists(st.integers(200, 40_000), min_size=1, max_size=6))
 def test_streaming_equals_offline_for_random_blocks(
-    recogniser: Recognizer, sound: Array, posteriors: Array, sizes: list[int]
+    recognizer: Recognizer, sound: Array, posteriors: Array, sizes: list[int]
 ) -> None:
-    np.testing.assert_allclose(probs(heard(recogniser, sound, *sizes)), posteriors, atol=TOLERANCE)
+    np.testing.assert_allclose(probs(heard(recognizer, sound, *sizes)), posteriors, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("size", [1_009, 1_280, 16_000, 1_000_000])
-def test_events_do_not_depend_on_the_blocks(recogniser: Recognizer, sound: Array, size: int) -> None:
-    expected = heard(recogniser, sound, 640)
+def test_events_do_not_depend_on_the_blocks(recognizer: Recognizer, sound: Array, size: int) -> None:
+    expected = heard(recognizer, sound, 640)
     assert {type(event) for event in expected} == {Window, Speech, Utterance}
-    assert_same(heard(recogniser, sound, size), expected)
+    assert_same(heard(recognizer, sound, size), expected)
 
 
-def test_events_do_not_depend_on_the_blocks_sample_by_sample(recogniser: Recognizer, talk: Talk) -> None:
+def test_events_do_not_depend_on_the_blocks_sample_by_sample(recognizer: Recognizer, talk: Talk) -> None:
     sound = talk((0.1, 0.0), (0.6, 0.3))
-    expected = heard(recogniser, sound)
+    expected = heard(recognizer, sound)
     assert len(windows(expected)) == 1
-    assert_same(heard(recogniser, sound, 1), expected)
+    assert_same(heard(recognizer, sound, 1), expected)
 
 
 @examples(max_examples=12, deadline=None)
 @given(sizes=st.lists(st.integers(200, 40_000), min_size=1, max_size=6))
 def test_events_do_not_depend_on_random_blocks(
-    recogniser: Recognizer, sound: Array, sizes: list[int]
+    recognizer: Recognizer, sound: Array, sizes: list[int]
 ) -> None:
-    assert_same(heard(recogniser, sound, *sizes), heard(recogniser, sound))
+    assert_same(heard(recognizer, sound, *sizes), heard(recognizer, sound))
 
 
-def test_a_block_longer_than_is_taken_at_once_changes_nothing(recogniser: Recognizer, talk: Talk) -> None:
+def test_a_block_longer_than_is_taken_at_once_changes_nothing(recognizer: Recognizer, talk: Talk) -> None:
     sound = talk((MOST_AT_ONCE_S + 2.0, 0.2))
-    assert_same(heard(recogniser, sound), heard(recogniser, sound, 16_000))
+    assert_same(heard(recognizer, sound), heard(recognizer, sound, 16_000))
 
 
-def test_events_are_in_order_of_time(recogniser: Recognizer, sound: Array) -> None:
-    recogniser.reset()
+def test_events_are_in_order_of_time(recognizer: Recognizer, sound: Array) -> None:
+    recognizer.reset()
     times = []
-    for event in recogniser.feed(sound):
+    for event in recognizer.feed(sound):
         if isinstance(event, Window):
             times.append(event.end_s)
         elif isinstance(event, Speech):
@@ -209,31 +209,31 @@ def test_events_are_in_order_of_time(recogniser: Recognizer, sound: Array) -> No
 
 
 @pytest.mark.parametrize("cut_s", [3.0, 4.1])
-def test_the_future_does_not_change_what_was_said(recogniser: Recognizer, sound: Array, cut_s: float) -> None:
+def test_the_future_does_not_change_what_was_said(recognizer: Recognizer, sound: Array, cut_s: float) -> None:
     cut = round(cut_s * RATE)
     changed = sound.copy()
     changed[cut:] = np.random.default_rng(9).uniform(-1, 1, len(sound) - cut)
-    recogniser.reset()
-    before = recogniser.feed(sound[:cut])
+    recognizer.reset()
+    before = recognizer.feed(sound[:cut])
     assert windows(before)
-    entire, other = heard(recogniser, sound), heard(recogniser, changed)
+    entire, other = heard(recognizer, sound), heard(recognizer, changed)
     assert_same(entire[: len(before)], before)
     assert_same(other[: len(before)], before)
     assert not np.allclose(probs(entire)[-1], probs(other)[-1], atol=TOLERANCE)
 
 
-def test_a_window_comes_with_its_last_sample_and_not_before(recogniser: Recognizer, talk: Talk) -> None:
+def test_a_window_comes_with_its_last_sample_and_not_before(recognizer: Recognizer, talk: Talk) -> None:
     sound = talk((4.0, 0.2))
-    recogniser.reset()
-    assert windows(recogniser.feed(sound[: WINDOW - 1])) == []
-    (window,) = windows(recogniser.feed(sound[WINDOW - 1 : WINDOW]))
+    recognizer.reset()
+    assert windows(recognizer.feed(sound[: WINDOW - 1])) == []
+    (window,) = windows(recognizer.feed(sound[WINDOW - 1 : WINDOW]))
     assert (window.start_s, window.end_s) == (0.0, WINDOW / RATE)
 
 
 @pytest.mark.parametrize("step_ms", [80, 160, 240, 800])
 def test_windows_are_a_step_apart(bundle: Bundle, talk: Talk, step_ms: int) -> None:
-    recogniser = Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu")
-    found = windows(recogniser.feed(talk((4.7, 0.2))))
+    recognizer = Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu")
+    found = windows(recognizer.feed(talk((4.7, 0.2))))
     assert len(found) == int((4.7 * RATE - WINDOW) // (RATE * step_ms / 1000)) + 1
     starts = [window.start_s for window in found]
     np.testing.assert_allclose(starts, np.arange(len(found)) * step_ms / 1000, atol=1e-9)
@@ -246,36 +246,36 @@ def test_a_step_off_the_grid_is_a_usage_error(bundle: Bundle, step_ms: int) -> N
         Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu")
 
 
-def test_flush_emits_the_tail(recogniser: Recognizer, talk: Talk) -> None:
+def test_flush_emits_the_tail(recognizer: Recognizer, talk: Talk) -> None:
     sound = talk((3.6, 0.2))
-    recogniser.reset()
-    assert len(windows(recogniser.feed(sound))) == 3
-    (tail,) = windows(recogniser.flush())
-    features = (recogniser.front_end.frames_in(len(sound)) - 49) // 8 + 1
+    recognizer.reset()
+    assert len(windows(recognizer.feed(sound))) == 3
+    (tail,) = windows(recognizer.flush())
+    features = (recognizer.front_end.frames_in(len(sound)) - 49) // 8 + 1
     assert tail.end_s == pytest.approx(((features - 1) * 8 + 48) * 0.01 + 0.04)
-    assert recogniser.flush() == []
+    assert recognizer.flush() == []
 
 
-def test_flush_repeats_no_window(recogniser: Recognizer, talk: Talk) -> None:
-    recogniser.reset()
-    assert windows(recogniser.feed(talk((WINDOW / RATE, 0.2))))
-    assert windows(recogniser.flush()) == []
+def test_flush_repeats_no_window(recognizer: Recognizer, talk: Talk) -> None:
+    recognizer.reset()
+    assert windows(recognizer.feed(talk((WINDOW / RATE, 0.2))))
+    assert windows(recognizer.flush()) == []
 
 
 @pytest.mark.parametrize("seconds", [0.52, 0.6, 1.0, 1.7, 2.5, 2.96])
 def test_a_short_clip_is_exactly_one_window(
-    recogniser: Recognizer, bundle: Bundle, talk: Talk, seconds: float
+    recognizer: Recognizer, bundle: Bundle, talk: Talk, seconds: float
 ) -> None:
     sound = talk((seconds, 0.2))
-    events = heard(recogniser, sound, 1_280)
+    events = heard(recognizer, sound, 1_280)
     (window,) = windows(events)
     assert (window.start_s, len(events[-1:])) == (0.0, 1)
     assert 0.52 <= window.end_s <= seconds
     np.testing.assert_allclose(probs(events), offline(bundle, sound), atol=TOLERANCE)
 
 
-def test_speech_in_a_short_clip_is_an_utterance(recogniser: Recognizer, talk: Talk) -> None:
-    *_, window, ended, utterance = heard(recogniser, talk((0.3, 0.0), (1.5, 0.3)), 1_280)
+def test_speech_in_a_short_clip_is_an_utterance(recognizer: Recognizer, talk: Talk) -> None:
+    *_, window, ended, utterance = heard(recognizer, talk((0.3, 0.0), (1.5, 0.3)), 1_280)
     assert isinstance(window, Window)
     assert isinstance(utterance, Utterance)
     assert window.speech
@@ -288,9 +288,9 @@ def test_speech_in_a_short_clip_is_an_utterance(recogniser: Recognizer, talk: Ta
 
 @pytest.mark.parametrize("size", [1_280, 997, 48_000])
 def test_speech_over_before_the_first_window_is_full_is_judged_by_what_there_is(
-    recogniser: Recognizer, talk: Talk, size: int
+    recognizer: Recognizer, talk: Talk, size: int
 ) -> None:
-    events = heard(recogniser, talk((0.3, 0.0), (1.2, 0.3), (2.0, 0.0)), size)
+    events = heard(recognizer, talk((0.3, 0.0), (1.2, 0.3), (2.0, 0.0)), size)
     (utterance,) = [event for event in events if isinstance(event, Utterance)]
     judged = windows(events)[0]
     assert judged.speech
@@ -300,74 +300,74 @@ def test_speech_over_before_the_first_window_is_full_is_judged_by_what_there_is(
 
 
 @pytest.mark.parametrize("samples", [0, 1, 639, 640, FIRST_FEATURE - 1])
-def test_too_little_sound_claims_nothing(recogniser: Recognizer, samples: int) -> None:
+def test_too_little_sound_claims_nothing(recognizer: Recognizer, samples: int) -> None:
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, samples).astype(np.float32)
-    events = heard(recogniser, sound, 80)
+    events = heard(recognizer, sound, 80)
     assert not any(isinstance(event, Window | Utterance) for event in events)
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-6, 1e-4])
-def test_silence_claims_no_emotion(recogniser: Recognizer, level: float) -> None:
+def test_silence_claims_no_emotion(recognizer: Recognizer, level: float) -> None:
     noise = level * np.random.default_rng(0).standard_normal(5 * RATE)
-    events = heard(recogniser, noise.astype(np.float32), 4_000)
+    events = heard(recognizer, noise.astype(np.float32), 4_000)
     assert windows(events)
     assert events == windows(events)
     assert all(not window.speech and window.label == UNSURE for window in windows(events))
     assert all(QUIETEST_DBFS <= window.level_dbfs < -50 for window in windows(events))
 
 
-def test_the_level_is_the_root_mean_square_of_the_newest_sound(recogniser: Recognizer) -> None:
+def test_the_level_is_the_root_mean_square_of_the_newest_sound(recognizer: Recognizer) -> None:
     time_s = np.arange(4 * RATE) / RATE
     amplitude = np.where(time_s < 2.5, 0.01, 0.5)
     tone = (amplitude * np.sin(2 * np.pi * 1_000 * time_s)).astype(np.float32)
-    window = windows(heard(recogniser, tone))[-1]
+    window = windows(heard(recognizer, tone))[-1]
     assert window.level_dbfs == pytest.approx(20 * np.log10(0.5 / 2**0.5), abs=0.1)
 
 
-def test_the_level_of_a_step_with_a_click_is_that_of_its_power(recogniser: Recognizer) -> None:
+def test_the_level_of_a_step_with_a_click_is_that_of_its_power(recognizer: Recognizer) -> None:
     sound = np.zeros(WINDOW, np.float32)
     sound[-1_280:] = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(1_280) / RATE)
-    (window,) = windows(heard(recogniser, sound))
+    (window,) = windows(heard(recognizer, sound))
     assert -16.0 < window.level_dbfs < -12.0
 
 
-def test_reset_is_exact(recogniser: Recognizer, sound: Array) -> None:
-    first = heard(recogniser, sound, 1_000)
-    recogniser.feed(sound[:20_000])
-    assert untimed(heard(recogniser, sound, 1_000)) == untimed(first)
+def test_reset_is_exact(recognizer: Recognizer, sound: Array) -> None:
+    first = heard(recognizer, sound, 1_000)
+    recognizer.feed(sound[:20_000])
+    assert untimed(heard(recognizer, sound, 1_000)) == untimed(first)
 
 
 @pytest.mark.parametrize("count", [1, 5_000, 10**9])
-def test_reset_is_exact_after_a_loss(recogniser: Recognizer, sound: Array, count: int) -> None:
-    first = heard(recogniser, sound, 1_000)
-    recogniser.feed(sound[:20_000])
-    recogniser.lose(count)
-    assert untimed(heard(recogniser, sound, 1_000)) == untimed(first)
+def test_reset_is_exact_after_a_loss(recognizer: Recognizer, sound: Array, count: int) -> None:
+    first = heard(recognizer, sound, 1_000)
+    recognizer.feed(sound[:20_000])
+    recognizer.lose(count)
+    assert untimed(heard(recognizer, sound, 1_000)) == untimed(first)
 
 
-def test_two_recognisers_do_not_touch_each_other(
-    bundle: Bundle, recogniser: Recognizer, sound: Array
+def test_two_recognizers_do_not_touch_each_other(
+    bundle: Bundle, recognizer: Recognizer, sound: Array
 ) -> None:
-    alone = heard(recogniser, sound, 2_000)
-    recogniser.reset()
+    session_lock = heard(recognizer, sound, 2_000)
+    recognizer.reset()
     other = Recognizer(bundle, provider="cpu")
     events = []
     for start in range(0, len(sound), 2_000):
-        events += recogniser.feed(sound[start : start + 2_000])
+        events += recognizer.feed(sound[start : start + 2_000])
         other.feed(sound[::-1][start : start + 2_000])
-    assert untimed(events + recogniser.flush()) == untimed(alone)
+    assert untimed(events + recognizer.flush()) == untimed(session_lock)
 
 
 @pytest.mark.parametrize("count", [1, 160, 1_000, 50_000, 96_000, 10**6, 16_000 * 86_400])
-def test_a_loss_advances_the_time(recogniser: Recognizer, talk: Talk, count: int) -> None:
+def test_a_loss_advances_the_time(recognizer: Recognizer, talk: Talk, count: int) -> None:
     sound = talk((3.5, 0.2))
-    recogniser.reset()
-    before = recogniser.feed(sound)
-    overrun, *during = recogniser.lose(count)
+    recognizer.reset()
+    before = recognizer.feed(sound)
+    overrun, *during = recognizer.lose(count)
     assert overrun == Overrun(start_s=len(sound) / RATE, lost_s=count / RATE)
-    after = [*recogniser.feed(sound), *recogniser.flush()]
+    after = [*recognizer.feed(sound), *recognizer.flush()]
     total_s = (2 * len(sound) + count) / RATE
-    assert recogniser.heard_s == pytest.approx(total_s)
+    assert recognizer.heard_s == pytest.approx(total_s)
     found = windows([*before, *during, *after])
     ends = [window.end_s for window in found]
     assert ends == sorted(set(ends))
@@ -379,70 +379,70 @@ def test_a_loss_advances_the_time(recogniser: Recognizer, talk: Talk, count: int
 
 @pytest.mark.parametrize("offset", [0.0, 0.3])
 def test_a_small_loss_is_heard_as_silence(
-    bundle: Bundle, recogniser: Recognizer, talk: Talk, offset: float
+    bundle: Bundle, recognizer: Recognizer, talk: Talk, offset: float
 ) -> None:
     sound, front_end = talk((4.0, 0.2)) + np.float32(offset), bundle.manifest.front_end
     before, after = filtered(sound[:20_000], front_end), filtered(sound[24_000:], front_end)
     silence = np.zeros(4_000, np.float32)
     expected = heard(unfiltered(bundle), np.concatenate([before, silence, after]))
-    recogniser.reset()
-    events = recogniser.feed(sound[:20_000]) + recogniser.lose(4_000)
-    events += recogniser.feed(sound[24_000:]) + recogniser.flush()
+    recognizer.reset()
+    events = recognizer.feed(sound[:20_000]) + recognizer.lose(4_000)
+    events += recognizer.feed(sound[24_000:]) + recognizer.flush()
     assert_same([event for event in events if not isinstance(event, Overrun)], expected)
 
 
-def test_a_huge_loss_ends_the_utterance_before_it(recogniser: Recognizer, sound: Array) -> None:
-    recogniser.reset()
-    recogniser.feed(sound[: 2 * RATE])
-    events = recogniser.lose(3_600 * RATE)
+def test_a_huge_loss_ends_the_utterance_before_it(recognizer: Recognizer, sound: Array) -> None:
+    recognizer.reset()
+    recognizer.feed(sound[: 2 * RATE])
+    events = recognizer.lose(3_600 * RATE)
     assert Speech in {type(event) for event in events}
     assert all(event.end_s < 4.0 for event in events if isinstance(event, Utterance))
 
 
-def test_a_loss_in_a_noisy_room_does_not_make_the_noise_speech(recogniser: Recognizer) -> None:
+def test_a_loss_in_a_noisy_room_does_not_make_the_noise_speech(recognizer: Recognizer) -> None:
     noise = (0.003 * np.random.default_rng(0).standard_normal(5 * RATE)).astype(np.float32)
-    recogniser.reset()
-    events = recogniser.feed(noise) + recogniser.lose(10 * RATE) + recogniser.feed(noise)
+    recognizer.reset()
+    events = recognizer.feed(noise) + recognizer.lose(10 * RATE) + recognizer.feed(noise)
     assert windows(events)
     assert not any(isinstance(event, Speech) for event in events)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
 def test_a_sample_that_is_no_sound_is_heard_as_the_sources_would_give_it(
-    recogniser: Recognizer, sound: Array, bad: float
+    recognizer: Recognizer, sound: Array, bad: float
 ) -> None:
     spoilt, mended = sound.copy(), sound.copy()
     spoilt[10_000:10_010] = bad
     mended[10_000:10_010] = 1.0 if bad == 1e30 else 0.0
-    assert untimed(heard(recogniser, spoilt)) == untimed(heard(recogniser, mended))
+    assert untimed(heard(recognizer, spoilt)) == untimed(heard(recognizer, mended))
 
 
-def test_other_floats_and_lists_are_taken(recogniser: Recognizer, sound: Array) -> None:
-    expected = heard(recogniser, sound[:WINDOW])
-    double = heard(recogniser, sound[:WINDOW].astype(np.float64))
+def test_other_floats_and_lists_are_taken(recognizer: Recognizer, sound: Array) -> None:
+    expected = heard(recognizer, sound[:WINDOW])
+    double = heard(recognizer, sound[:WINDOW].astype(np.float64))
     assert untimed(double) == untimed(expected)
-    recogniser.reset()
-    assert recogniser.feed([]) == recogniser.feed([0.5, 0.5]) == []  # type: ignore[arg-type]
-    assert recogniser.heard_s == 2 / RATE
+    recognizer.reset()
+    assert recognizer.feed([]) == recognizer.feed([0.5, 0.5]) == []  # type: ignore[arg-type]
+    assert recognizer.heard_s == 2 / RATE
 
 
 @pytest.mark.parametrize(
     "samples", [np.zeros((100, 2)), np.zeros((1, 100)), np.array(0.5), np.zeros(100, np.int16), ["a"]]
 )
 def test_what_is_not_mono_samples_is_refused_and_leaves_no_trace(
-    recogniser: Recognizer, samples: Array
+    recognizer: Recognizer, samples: Array
 ) -> None:
-    recogniser.reset()
+    recognizer.reset()
     with pytest.raises(UsageError, match=r"expected \(N,\) floats"):
-        recogniser.feed(samples)
-    assert recogniser.heard_s == 0.0
+        recognizer.feed(samples)
+    assert recognizer.heard_s == 0.0
 
 
 def test_memory_is_bounded(bundle: Bundle, talk: Talk) -> None:
-    recogniser, sound, sizes = Recognizer(bundle, provider="cpu"), talk((2.0, 0.2)), []
+    recognizer, sound, sizes = Recognizer(bundle, provider="cpu"), talk((2.0, 0.2)), []
     for _ in range(20):
-        recogniser.feed(sound)
-        histories = (recogniser._features, recogniser._speech, recogniser._dbfs)
+        recognizer.feed(sound)
+        histories = (recognizer._features, recognizer._speech, recognizer._dbfs)
         sizes.append([history.capacity for history in histories])
     assert max(features for features, _, _ in sizes) <= 2 * (32 + 25)
     assert max(frames for _, *both in sizes for frames in both) <= 2 * (32 * 8 + 49 + 8 + 200)
@@ -450,21 +450,21 @@ def test_memory_is_bounded(bundle: Bundle, talk: Talk) -> None:
 
 
 def test_memory_is_bounded_for_a_step_longer_than_the_window(bundle: Bundle, talk: Talk) -> None:
-    recogniser = Recognizer(bundle, settings=Settings(step_ms=80_000), provider="cpu")
+    recognizer = Recognizer(bundle, settings=Settings(step_ms=80_000), provider="cpu")
     for _ in range(5):
-        recogniser.feed(talk((2.0, 0.2)))
-    assert recogniser._features.capacity <= 2 * (32 + 25)
+        recognizer.feed(talk((2.0, 0.2)))
+    assert recognizer._features.capacity <= 2 * (32 + 25)
 
 
-def test_the_window_shows_its_compute_time_by_stage(recogniser: Recognizer, sound: Array) -> None:
-    for window in windows(heard(recogniser, sound, 1_280)):
+def test_the_window_shows_its_compute_time_by_stage(recognizer: Recognizer, sound: Array) -> None:
+    for window in windows(heard(recognizer, sound, 1_280)):
         assert set(window.latency_ms) == {"front_end", "encoder", "speech", "classifier", "decision"}
         assert all(spent >= 0.0 for spent in window.latency_ms.values())
         assert window.lag_ms > 0.0
 
 
-def test_an_utterance_is_the_average_of_its_windows(recogniser: Recognizer, talk: Talk) -> None:
-    events = heard(recogniser, talk((0.5, 0.0), (4.0, 0.3)), 1_280)
+def test_an_utterance_is_the_average_of_its_windows(recognizer: Recognizer, talk: Talk) -> None:
+    events = heard(recognizer, talk((0.5, 0.0), (4.0, 0.3)), 1_280)
     (utterance,) = [event for event in events if isinstance(event, Utterance)]
     assert utterance.windows == len(windows(events))
     mean = dict(zip(EMOTIONS, probs(events).mean(axis=0), strict=True))
@@ -472,9 +472,9 @@ def test_an_utterance_is_the_average_of_its_windows(recogniser: Recognizer, talk
 
 
 def test_an_utterance_ends_with_its_last_sound_not_when_the_silence_was_long_enough(
-    recogniser: Recognizer, sound: Array
+    recognizer: Recognizer, sound: Array
 ) -> None:
-    events = heard(recogniser, sound)
+    events = heard(recognizer, sound)
     first = next(event for event in events if isinstance(event, Utterance))
     ended = next(event for event in events if isinstance(event, Speech) and not event.active)
     assert first.start_s == pytest.approx(0.6, abs=0.2)
@@ -482,11 +482,11 @@ def test_an_utterance_ends_with_its_last_sound_not_when_the_silence_was_long_eno
     assert ended.time_s == pytest.approx(first.end_s + 0.8)
 
 
-def test_recognisers_that_share_an_engine_do_not_touch_each_other(
-    recogniser: Recognizer, bundle: Bundle, sound: Array
+def test_recognizers_that_share_an_engine_do_not_touch_each_other(
+    recognizer: Recognizer, bundle: Bundle, sound: Array
 ) -> None:
-    expected = heard(recogniser, sound, 1_280)
-    one, other = (Recognizer(bundle, engine=recogniser.engine) for _ in range(2))
+    expected = heard(recognizer, sound, 1_280)
+    one, other = (Recognizer(bundle, engine=recognizer.engine) for _ in range(2))
     events: list[Event] = []
     for start in range(0, len(sound), 1_280):
         events += one.feed(sound[start : start + 1_280])
@@ -496,16 +496,16 @@ def test_recognisers_that_share_an_engine_do_not_touch_each_other(
 
 def test_the_clock_given_is_what_times_the_stages(bundle: Bundle, sound: Array) -> None:
     ticks = iter(range(10**6))
-    recogniser = Recognizer(bundle, provider="cpu", clock=lambda: float(next(ticks)))
-    for window in windows(heard(recogniser, sound, 3_840)):
+    recognizer = Recognizer(bundle, provider="cpu", clock=lambda: float(next(ticks)))
+    for window in windows(heard(recognizer, sound, 3_840)):
         assert all(spent > 0.0 and spent % 1_000.0 == 0.0 for spent in window.latency_ms.values())
         assert window.lag_ms % 1_000.0 == 0.0
 
 
 def test_a_rule_that_is_never_sure_claims_nothing(bundle: Bundle, sound: Array) -> None:
     rule = DecisionRule(unsure_below=0.999999)
-    recogniser = Recognizer(bundle, settings=Settings(rule=rule), provider="cpu")
-    events = heard(recogniser, sound)
+    recognizer = Recognizer(bundle, settings=Settings(rule=rule), provider="cpu")
+    events = heard(recognizer, sound)
     labels = {event.label for event in events if isinstance(event, Window | Utterance)}
     assert labels == {UNSURE}
 
@@ -546,8 +546,8 @@ def test_streaming_equals_offline_for_a_head_that_reads_the_spectrum(
 ) -> None:
     head = reads_the_spectrum(bundle)
     spoken = replace(bundle, head=head)
-    recogniser = Recognizer(bundle, profile=speaker(bundle, head), provider="cpu")
-    streamed, expected = probs(heard(recogniser, sound, *sizes)), offline(spoken, sound)
+    recognizer = Recognizer(bundle, profile=speaker(bundle, head), provider="cpu")
+    streamed, expected = probs(heard(recognizer, sound, *sizes)), offline(spoken, sound)
     np.testing.assert_allclose(streamed, expected, atol=TOLERANCE)
     deaf = replace(head, fc1_weight=head.fc1_weight * (np.arange(head.input_size) < 256))
     assert not np.allclose(expected, offline(replace(bundle, head=deaf), sound), atol=100 * TOLERANCE)
@@ -608,46 +608,46 @@ def test_a_profile_that_does_not_fit_is_refused_and_the_stream_goes_on(
         "reference": replace(profile, reference=Reference(few, few)),
         "verdict": replace(profile, verdict="rejected"),
     }[change]
-    recogniser = Recognizer(bundle, provider="cpu")
-    expected = untimed(heard(recogniser, sound))
-    recogniser.reset()
-    events = recogniser.feed(sound[:40_000])
+    recognizer = Recognizer(bundle, provider="cpu")
+    expected = untimed(heard(recognizer, sound))
+    recognizer.reset()
+    events = recognizer.feed(sound[:40_000])
     with pytest.raises(ProfileError, match=r"run mmtl calibrate"):
-        recogniser.use(wrong)
-    assert untimed(events + recogniser.feed(sound[40_000:]) + recogniser.flush()) == expected
+        recognizer.use(wrong)
+    assert untimed(events + recognizer.feed(sound[40_000:]) + recognizer.flush()) == expected
     with pytest.raises(ProfileError):
-        Recognizer(bundle, profile=wrong, engine=recogniser.engine)
+        Recognizer(bundle, profile=wrong, engine=recognizer.engine)
 
 
 def test_the_shipped_model_is_loaded_when_none_is_named() -> None:
-    recogniser = Recognizer.load(provider="cpu")
-    assert recogniser.profile is None
-    assert (recogniser.feature_ms, recogniser.window_s) == (80, 3.0)
+    recognizer = Recognizer.load(provider="cpu")
+    assert recognizer.profile is None
+    assert (recognizer.feature_ms, recognizer.window_s) == (80, 3.0)
     named = Recognizer.load(str(default_bundle()), provider="cpu")
-    assert named.bundle.manifest == recogniser.bundle.manifest
+    assert named.bundle.manifest == recognizer.bundle.manifest
 
 
 @pytest.mark.parametrize("block", [1_000, 4_801])
 def test_sound_of_another_rate_gives_the_events_of_the_same_sound_resampled(
-    recogniser: Recognizer, talk: Talk, block: int
+    recognizer: Recognizer, talk: Talk, block: int
 ) -> None:
     sound = np.repeat(talk((0.3, 0.0), (3.5, 0.3)), 3)  # 48 kHz
-    intake = Intake(48_000)
-    expected = heard(recogniser, np.concatenate([intake.feed(sound), intake.flush()]))
-    recogniser.reset()
+    intake = AudioConverter(48_000)
+    expected = heard(recognizer, np.concatenate([intake.feed(sound), intake.flush()]))
+    recognizer.reset()
     stereo = np.stack([sound, sound], axis=1)
     events = []
     for start in range(0, len(stereo), block):
-        events += recogniser.accept_waveform(48_000, stereo[start : start + block])
-    assert_same(events + recogniser.flush(), expected)
+        events += recognizer.accept_waveform(48_000, stereo[start : start + block])
+    assert_same(events + recognizer.flush(), expected)
 
 
-def test_integers_are_taken_at_their_full_scale(recogniser: Recognizer, talk: Talk) -> None:
+def test_integers_are_taken_at_their_full_scale(recognizer: Recognizer, talk: Talk) -> None:
     sound = talk((0.3, 0.0), (3.0, 0.3))
     integers = np.round(sound * 32_767).astype(np.int16)
-    expected = heard(recogniser, integers.astype(np.float32) / np.float32(32_768))
-    with recogniser:
-        events = recogniser.accept_waveform(16_000, integers) + recogniser.flush()
+    expected = heard(recognizer, integers.astype(np.float32) / np.float32(32_768))
+    with recognizer:
+        events = recognizer.accept_waveform(16_000, integers) + recognizer.flush()
     assert_same(events, expected)
 
 
@@ -667,16 +667,16 @@ def test_integers_are_taken_at_their_full_scale(recogniser: Recognizer, talk: Ta
     ],
 )
 def test_a_waveform_that_would_be_heard_as_noise_is_refused_and_leaves_no_trace(
-    recogniser: Recognizer, waveform: Array
+    recognizer: Recognizer, waveform: Array
 ) -> None:
-    with recogniser:
+    with recognizer:
         with pytest.raises(UsageError, match=r"expected \(N,\) or \(N, channels\) floats"):
-            recogniser.accept_waveform(16_000, waveform)
-        assert recogniser.heard_s == 0.0
+            recognizer.accept_waveform(16_000, waveform)
+        assert recognizer.heard_s == 0.0
 
 
-def test_a_rate_that_changes_in_mid_stream_is_refused(recogniser: Recognizer) -> None:
-    with recogniser:
-        recogniser.accept_waveform(48_000, np.zeros(100, np.float32))
+def test_a_rate_that_changes_in_mid_stream_is_refused(recognizer: Recognizer) -> None:
+    with recognizer:
+        recognizer.accept_waveform(48_000, np.zeros(100, np.float32))
         with pytest.raises(UsageError, match="flush and reset"):
-            recogniser.accept_waveform(44_100, np.zeros(100, np.float32))
+            recognizer.accept_waveform(44_100, np.zeros(100, np.float32))

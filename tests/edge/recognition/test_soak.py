@@ -24,8 +24,8 @@ MINUTES = 10
 class Life:
     """Simulated minutes, the same each time: a third of each is heard, the rest is lost."""
 
-    def __init__(self, recogniser: Recognizer) -> None:
-        self.recogniser = recogniser
+    def __init__(self, recognizer: Recognizer) -> None:
+        self.recognizer = recognizer
         self.counts: Counter[type] = Counter()
         self._clip = read_clip(demo_clip())
         self._random = np.random.default_rng(0)
@@ -34,10 +34,10 @@ class Life:
         """Hear speech, silence and noise in blocks of random sizes, and lose some in between."""
         for sound in (self._speech(4.0), self._noise(2.0, 0.0), self._speech(4.0), self._noise(2.0, 0.05)):
             for block in self._blocks(sound):
-                self.counts.update(map(type, self.recogniser.feed(block)))
+                self.counts.update(map(type, self.recognizer.feed(block)))
         for longest in (RATE, 60 * RATE):
             lost = int(self._random.integers(3 * longest // 4, longest))
-            self.counts.update(map(type, self.recogniser.lose(lost)))
+            self.counts.update(map(type, self.recognizer.lose(lost)))
 
     def _speech(self, seconds: float) -> Array:
         start = int(self._random.integers(len(self._clip)))
@@ -84,12 +84,12 @@ def test_minutes_of_speech_silence_noise_and_loss_leave_nothing_behind(life: Lif
         if minute == MINUTES // 2:
             tracemalloc.start()
         life.minute()
-        sizes.append(footprint(life.recogniser))
+        sizes.append(footprint(life.recognizer))
         if tracemalloc.is_tracing():
             gc.collect()
             traced.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert life.recogniser.heard_s > 60.0 * MINUTES
+    assert life.recognizer.heard_s > 60.0 * MINUTES
     assert life.counts[Overrun] == 2 * MINUTES
     assert life.counts[Window] > 100
     assert life.counts[Utterance] > MINUTES
@@ -98,8 +98,8 @@ def test_minutes_of_speech_silence_noise_and_loss_leave_nothing_behind(life: Lif
     assert max(traced[-2:]) - max(traced[:2]) < 100_000
 
 
-def test_a_recogniser_that_keeps_its_events_would_be_found(life: Life) -> None:
+def test_a_recognizer_that_keeps_its_events_would_be_found(life: Life) -> None:
     life.minute()
-    before = footprint(life.recogniser)
-    life.recogniser.kept = [np.zeros(RATE, np.float32) for _ in range(60)]  # type: ignore[attr-defined]
-    assert footprint(life.recogniser) - before > 3_000_000
+    before = footprint(life.recognizer)
+    life.recognizer.kept = [np.zeros(RATE, np.float32) for _ in range(60)]  # type: ignore[attr-defined]
+    assert footprint(life.recognizer) - before > 3_000_000

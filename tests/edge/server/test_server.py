@@ -29,7 +29,7 @@ from edge.model.profile import Profile, profile_path, save_profile
 from edge.recognition.recognizer import Recognizer
 from edge.server.access import Address
 from edge.server.client_session import Service, checked_rate
-from edge.server.client_stream import Ear, kept_for_clients, shared_engines
+from edge.server.client_stream import ClientStream, kept_for_clients, shared_engines
 from edge.server.rate_limits import Limits, Throttle
 from edge.server.server import Server, serve
 from tests.edge.schema import checked
@@ -60,7 +60,7 @@ def told(events: Events) -> Events:
 
 
 def offline(maker: Callable[[], Recognizer], data: bytes, rate: int = 16_000) -> Events:
-    ear = Ear(maker(), "offline")
+    ear = ClientStream(maker(), "offline")
     events = [*ear.begin(), *ear.hear(data, rate, time.perf_counter()), *ear.finish()]
     return [checked(to_json(event)) for event in events]
 
@@ -159,9 +159,9 @@ def test_a_client_is_told_no_name_but_the_one_it_gave(serving: Open, bundle: Bun
     engines = shared_engines(replace(bundle, manifest=speakers), profile=anna, provider="cpu")
 
     def make() -> Recognizer:
-        recogniser = engines()
-        recogniser.engine.reason = "/home/carla/.cache/mmtl/1.plan cannot be read"
-        return recogniser
+        recognizer = engines()
+        recognizer.engine.reason = "/home/carla/.cache/mmtl/1.plan cannot be read"
+        return recognizer
 
     save_profile(profile_path("dora"), anna)
     with serving(maker=make, find=kept_for_clients(bundle)) as running:
@@ -360,7 +360,7 @@ def test_streams_made_in_one_thread_share_an_engine(make: Callable[[], Recognize
 
 
 def test_an_ear_refuses_a_sound_file_and_ends_all_the_same(make: Callable[[], Recognizer]) -> None:
-    ear = Ear(make(), "client")
+    ear = ClientStream(make(), "client")
     with pytest.raises(SourceError, match=r"a sound file arrived \(FLAC\)"):
         ear.hear(b"fLaC\0\0", 16_000, 0.0)
     assert [event.type for event in ear.finish()] == ["summary"]

@@ -267,7 +267,7 @@ def test_what_clients_need_is_loaded_before_the_port_opens(tmp_path: Path, sound
             client.close()
 
 
-def test_a_recogniser_that_does_not_work_opens_no_port(make: Callable[[], Recognizer], serving: Open) -> None:
+def test_a_recognizer_that_does_not_work_opens_no_port(make: Callable[[], Recognizer], serving: Open) -> None:
     def broken() -> Recognizer:
         raise UsageError("no recogniser today")
 
