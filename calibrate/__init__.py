@@ -6,7 +6,7 @@ from calibrate.fitting.examples import Examples
 from calibrate.fitting.folds import Folds
 from calibrate.fitting.model_selection import Fitted, HeadInputs, Judgement, fit_and_judge
 from calibrate.fitting.scores import Scores
-from calibrate.takes import Normalisation, Take, read_sounds, read_takes
+from calibrate.takes import InputNormalisation, Take, read_sounds, read_takes
 
 __all__ = [
     "CANDIDATES",
@@ -16,7 +16,7 @@ __all__ = [
     "Folds",
     "HeadInputs",
     "Judgement",
-    "Normalisation",
+    "InputNormalisation",
     "Scores",
     "Take",
     "fit_and_judge",

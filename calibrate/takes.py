@@ -1,4 +1,4 @@
-"""What one person recorded: takes read from a manifest, and what the model hears in them."""
+"""The takes of one speaker: read from a manifest, decoded and checked."""
 
 from __future__ import annotations
 
@@ -7,26 +7,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-import numpy as np
+from typing import Final
 
 from edge.arrays import Array
 from edge.audio.downmix import AUTO, Channel
 from edge.audio.ingest import read_clip
 from edge.errors import UsageError
-from edge.features.frontend import FrontEnd, filtered, power_spectrogram
-from edge.features.long_term_spectrum import band_powers, long_term_spectrum
-from edge.features.normaliser import DECIBEL, BinStatistics, GainConfig
+from edge.features.frontend import filtered, power_spectrogram
+from edge.features.normaliser import BinStatistics, GainConfig
 from edge.file_formats.recordings import emotion_in, manifest_rows, rating_in, recording_in, why_missing
-from edge.inference.encoder_stream import FeatureStream, Progress
 from edge.labels import DIMENSIONS, EMOTIONS
-from edge.model.bundle import Bundle, Graphs
-from edge.recognition.recognizer import Settings
+from edge.model.bundle import Bundle
 from edge.system.files import is_file
-
-if TYPE_CHECKING:
-    from edge.inference.engine import EngineLike
 
 REQUIRED_COLUMNS: Final = ("path", "emotion")
 
@@ -61,7 +53,7 @@ class Take:
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class InputNormalisation:
     """How sound is normalised before the network: the bundle's way or a speaker's."""
 
     levels: GainConfig
@@ -123,56 +115,6 @@ def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
         _check_sound(take, sounds[-1], bundle)
     _require_different(takes, sounds)
     return sounds
-
-
-def listen(
-    engine: EngineLike, front_end: FrontEnd, normalisation: Normalisation, sounds: Sequence[Array]
-) -> list[Array]:
-    """Hear each take as a new stream, as the recogniser would.
-
-    Args:
-        engine: runs the bundle's graphs.
-        front_end: the bundle's constants.
-        normalisation: of the bundle or of the speaker.
-        sounds: (N,) samples of each take, enough for one feature.
-
-    Returns:
-        (W, D + SPECTRUM_SIZE) of each take: the embeddings of its W windows, and behind them their
-        long-term spectra.
-    """
-    stream = FeatureStream(engine, front_end, normalisation.levels, normalisation.statistics)
-    heard = []
-    for sound in sounds:
-        stream.reset()
-        progress = stream.feed(filtered(sound, front_end))
-        ends = window_ends(len(progress.features), engine.graphs)
-        embeddings = _embed(engine, progress.features, ends)
-        heard.append(np.concatenate([embeddings, _spectra(progress, front_end, ends, engine.graphs)], axis=1))
-    return heard
-
-
-def window_ends(features: int, graphs: Graphs) -> list[int]:
-    """List where the recogniser's windows end in a take: the number of the feature after the last.
-
-    Full windows at the recogniser's step, then the one that ends with the last feature, which is
-    shorter in a take shorter than a window.
-    """
-    hop_ms = FrontEnd.hop_length_ms * graphs.frames_per_feature
-    ends = list(range(graphs.window_features, features + 1, Settings.step_ms // hop_ms))
-    return ends if ends and ends[-1] == features else [*ends, features]
-
-
-def _embed(engine: EngineLike, features: Array, ends: Sequence[int]) -> Array:
-    """Classify the windows of one take's (n, P) features: (W, D)."""
-    full = engine.graphs.window_features
-    return engine.classify(np.stack([features[max(0, end - full) : end] for end in ends]))
-
-
-def _spectra(progress: Progress, front_end: FrontEnd, ends: Sequence[int], graphs: Graphs) -> Array:
-    """Sum up the frames of the same windows: (W, SPECTRUM_SIZE)."""
-    bands, levels_db = band_powers(progress.power, front_end), progress.levels / np.float32(DECIBEL)
-    frames = [slice(*graphs.frames_of(end)) for end in ends]
-    return np.stack([long_term_spectrum(bands[span], levels_db[span]) for span in frames])
 
 
 def _from_row(row: dict[str, str], folder: Path, where: str) -> Take:

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from calibrate.fitting.embeddings import extract_embeddings
 from calibrate.fitting.model_selection import fit_and_judge
-from calibrate.takes import FEWEST_TAKES, Normalisation, Take, listen
+from calibrate.takes import FEWEST_TAKES, InputNormalisation, Take
 from edge.arrays import Array
 from edge.audio.ingest import read_clip
 from edge.inference.engine import Engine
@@ -156,7 +157,7 @@ class _Voice:
         shortest = bundle.manifest.front_end.samples_in(bundle.manifest.graphs.frames_for_first)
         sounds = [read_clip(clip.path) for clip in clips]
         self._sounds = [np.pad(sound, (0, max(0, shortest - len(sound)))) for sound in sounds]
-        self._generic = Normalisation(bundle.manifest.levels, bundle.statistics)
+        self._generic = InputNormalisation(bundle.manifest.levels, bundle.statistics)
         self._heard = self._listen(self._generic, range(len(clips)))
 
     def sit(self, division: Division, shots: int) -> CalibrationTrial:
@@ -175,7 +176,7 @@ class _Voice:
             first.corpus, first.speaker, shots, division.by_sentence, adopted, before, after
         )
 
-    def _uar(self, query: Sequence[int], head: Head, normalisation: Normalisation) -> float:
+    def _uar(self, query: Sequence[int], head: Head, normalisation: InputNormalisation) -> float:
         heard = [self._heard[index] for index in query]
         if normalisation != self._generic:
             heard = self._listen(normalisation, query)
@@ -183,9 +184,9 @@ class _Voice:
         labels = [EMOTIONS.index(self.clips[index].emotion) for index in query]
         return 100.0 * score(labels, probs, ["speaker"] * len(labels)).uar
 
-    def _listen(self, normalisation: Normalisation, indices: Iterable[int]) -> list[Array]:
+    def _listen(self, normalisation: InputNormalisation, indices: Iterable[int]) -> list[Array]:
         sounds = [self._sounds[index] for index in indices]
-        return listen(self._engine, self._bundle.manifest.front_end, normalisation, sounds)
+        return extract_embeddings(self._engine, self._bundle.manifest.front_end, normalisation, sounds)
 
 
 def _take(clip: Clip) -> Take:

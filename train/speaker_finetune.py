@@ -14,8 +14,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from calibrate.fitting.embeddings import window_ends
 from calibrate.fitting.examples import dimension_classes
-from calibrate.takes import Take, window_ends
+from calibrate.takes import Take
 from edge.arrays import Array
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension
 from edge.model.bundle import Graphs

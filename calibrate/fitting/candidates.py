@@ -13,7 +13,7 @@ from calibrate.fitting.adapter import fit_adapter
 from calibrate.fitting.dimensions import fit_dimensions, has_dimensions
 from calibrate.fitting.examples import Examples, cross_entropy, take_shares
 from calibrate.fitting.gradient_descent import Floats, Objective, descend
-from calibrate.takes import Normalisation, Take
+from calibrate.takes import InputNormalisation, Take
 from edge.arrays import Array
 from edge.features.normaliser import (
     DECIBEL,
@@ -87,8 +87,8 @@ def candidates(takes: Sequence[Take], sounds: Sequence[Array], generic: Head) ->
 
 
 def speaker_normalisation(
-    generic: Normalisation, powers: Sequence[Array], emotions: Sequence[int]
-) -> Normalisation:
+    generic: InputNormalisation, powers: Sequence[Array], emotions: Sequence[int]
+) -> InputNormalisation:
     """Estimate the speaker's level and bin statistics, shrunk towards the generic ones.
 
     The emotions count alike, so that a session with more of one does not make it the measure.
@@ -113,7 +113,7 @@ def speaker_normalisation(
     std = np.sqrt(np.maximum(square - mean**2, 1e-4))
     own = BinStatistics(mean.astype(np.float32), std.astype(np.float32))
     frames_heard = float(sum(map(len, powers)))
-    return Normalisation(levels, generic.statistics.shrunk(own, frames_heard, STATISTICS_PRIOR_FRAMES))
+    return InputNormalisation(levels, generic.statistics.shrunk(own, frames_heard, STATISTICS_PRIOR_FRAMES))
 
 
 def fit_bias(generic: Head, examples: Examples) -> Head:

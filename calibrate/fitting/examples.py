@@ -26,7 +26,7 @@ class Examples:
     """Windows to fit on."""
 
     inputs: Array
-    """(M, X) of the head, as `calibrate.takes.listen` hears them."""
+    """(M, X) of the head, as `calibrate.fitting.embeddings.extract_embeddings` hears them."""
     emotions: Integers
     """(M,)."""
     dimensions: Integers

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrate.fitting.candidates import Candidate, candidates, speaker_normalisation
+from calibrate.fitting.embeddings import extract_embeddings
 from calibrate.fitting.examples import examples
 from calibrate.fitting.folds import Folds, hold_out
 from calibrate.fitting.scores import Answers, Gain, Scores, gain, score
-from calibrate.takes import Normalisation, Take, listen
+from calibrate.takes import InputNormalisation, Take
 from edge.arrays import Array
 from edge.features.frontend import filtered, power_spectrogram
 from edge.labels import EMOTIONS
@@ -33,7 +34,7 @@ LEAST_GAIN: Final = 0.02
 class HeadInputs:
     """What a head may read of each take, (W, X), under one choice of statistics."""
 
-    normalisation: Normalisation
+    normalisation: InputNormalisation
     """The choice, made on all takes."""
     fitting: Sequence[Array]
     """Of each take, under that choice: to fit on."""
@@ -70,7 +71,7 @@ class Fitted:
     """What a profile holds, and how it was judged."""
 
     head: Head
-    normalisation: Normalisation
+    normalisation: InputNormalisation
     judgement: Judgement
     folds: Folds
 
@@ -129,8 +130,8 @@ def fit_and_judge(bundle: Bundle, engine: Engine, takes: Sequence[Take], sounds:
 
 def hear(bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> HeadInputs:
     """Hear the takes as the generic model does."""
-    normalisation = Normalisation(bundle.manifest.levels, bundle.statistics)
-    heard = listen(engine, bundle.manifest.front_end, normalisation, sounds)
+    normalisation = InputNormalisation(bundle.manifest.levels, bundle.statistics)
+    heard = extract_embeddings(engine, bundle.manifest.front_end, normalisation, sounds)
     return HeadInputs(normalisation, heard, heard)
 
 
@@ -140,9 +141,9 @@ def hear_with_own_statistics(
     """Hear the takes with the speaker's statistics; each to be judged on without its own fold's part."""
     front_end = bundle.manifest.front_end
     powers = [power_spectrogram(filtered(sound, front_end), front_end) for sound in sounds]
-    generic = Normalisation(bundle.manifest.levels, bundle.statistics)
+    generic = InputNormalisation(bundle.manifest.levels, bundle.statistics)
 
-    def of(chosen: NDArray[np.bool_]) -> Normalisation:
+    def of(chosen: NDArray[np.bool_]) -> InputNormalisation:
         indices = np.flatnonzero(chosen).tolist()
         return speaker_normalisation(
             generic, [powers[index] for index in indices], [takes[index].emotion for index in indices]
@@ -151,11 +152,11 @@ def hear_with_own_statistics(
     scoring: list[Array] = [np.zeros(0, np.float32)] * len(sounds)
     for _, held_out in folds:
         indices = np.flatnonzero(held_out).tolist()
-        heard = listen(engine, front_end, of(~held_out), [sounds[index] for index in indices])
+        heard = extract_embeddings(engine, front_end, of(~held_out), [sounds[index] for index in indices])
         for index, windows in zip(indices, heard, strict=True):
             scoring[index] = windows
     normalisation = of(np.ones(len(sounds), bool))
-    return HeadInputs(normalisation, listen(engine, front_end, normalisation, sounds), scoring)
+    return HeadInputs(normalisation, extract_embeddings(engine, front_end, normalisation, sounds), scoring)
 
 
 def held_out_answers(

@@ -1,6 +1,6 @@
 """What people are asked to say: everyday sentences that suit any emotion, in several languages.
 
-One file a language in `calibrate/languages`, a sentence a line, of the same meaning in each.
+One file a language in `calibrate/session/languages`, a sentence a line, of the same meaning in each.
 """
 
 from __future__ import annotations

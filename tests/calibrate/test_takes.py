@@ -1,33 +1,24 @@
-"""The session's manifest, its sounds, and what the model hears in them."""
+"""The manifest of a session and its sounds."""
 
 from __future__ import annotations
 
 import struct
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
-from hypothesis import strategies as st
 
-from calibrate.takes import Normalisation, Take, count_takes, listen, read_sounds, read_takes, window_ends
+from calibrate.takes import Take, count_takes, read_sounds, read_takes
 from edge.arrays import Array
 from edge.errors import SourceError, UsageError
-from edge.events import Window
-from edge.features.long_term_spectrum import SPECTRUM_SIZE
-from edge.inference.engine import Engine
 from edge.labels import EMOTIONS
-from edge.model.bundle import Graphs, default_bundle, load_bundle
-from edge.recognition.recognizer import Recognizer
+from edge.model.bundle import default_bundle, load_bundle
 
 needs_bundle = pytest.mark.skipif(
     not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
 )
-
-GRAPHS = Graphs((), 128, 256, 8, 49, 32)
 
 
 def noise(seconds: float, seed: int = 0, level: float = 0.1) -> Array:
@@ -112,14 +103,6 @@ def test_a_missing_manifest_a_folder_and_other_encodings_are_refused(tmp_path: P
         read_takes(tmp_path / "latin.csv")
 
 
-@given(features=st.integers(1, 400))
-def test_windows_are_the_recognizer_s_own_and_the_last_ends_with_the_take(features: int) -> None:
-    ends = window_ends(features, GRAPHS)
-    assert ends[-1] == features
-    assert ends == sorted(set(ends))
-    assert ends[:-1] == list(range(32, features, 3))
-
-
 @needs_bundle
 @pytest.mark.parametrize(
     ("samples", "error", "said"),
@@ -164,33 +147,6 @@ def test_a_file_that_is_not_sound_is_refused(tmp_path: Path) -> None:
     path.write_text("Dear Anna,")
     with pytest.raises(SourceError, match="cannot be read as sound"):
         read_sounds([Take(path, 0)], load_bundle(default_bundle()))
-
-
-@needs_bundle
-@pytest.mark.parametrize(("seconds", "offset"), [(0.52, 0.0), (1.7, 0.0), (3.0, 0.3), (4.4, 0.0)])
-def test_a_take_is_heard_exactly_as_the_recognizer_hears_it(seconds: float, offset: float) -> None:
-    bundle = load_bundle(default_bundle())
-    embedding_size = bundle.head.input_size
-    spectrum = np.random.default_rng(2).standard_normal((64, SPECTRUM_SIZE)).astype(np.float32)
-    all_of_it = np.concatenate([bundle.head.fc1_weight, spectrum], axis=1)
-    bundle = replace(bundle, head=replace(bundle.head, fc1_weight=all_of_it))
-    recognizer = Recognizer(bundle, provider="cpu")
-    sound = noise(seconds) + np.float32(offset)
-    events = [*recognizer.feed(sound), *recognizer.flush()]
-    shown = [list(event.probs.values()) for event in events if isinstance(event, Window)]
-    generic = Normalisation(bundle.manifest.levels, bundle.statistics)
-    # The take comes after another, of which nothing may remain.
-    _, heard = listen(recognizer.engine, bundle.manifest.front_end, generic, [noise(1.0, seed=1), sound])
-    assert heard.shape == (len(shown), embedding_size + SPECTRUM_SIZE)
-    np.testing.assert_allclose(bundle.head.probs(heard), shown, atol=1e-4)
-
-
-@needs_bundle
-def test_the_shortest_take_gives_one_window() -> None:
-    bundle = load_bundle(default_bundle())
-    generic = Normalisation(bundle.manifest.levels, bundle.statistics)
-    (heard,) = listen(Engine(bundle, "cpu"), bundle.manifest.front_end, generic, [noise(0.52)])
-    assert len(heard) == 1
 
 
 @needs_bundle

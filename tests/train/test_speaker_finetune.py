@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from calibrate.takes import Normalisation, Ratings, Take, listen
+from calibrate.fitting.embeddings import extract_embeddings
+from calibrate.takes import InputNormalisation, Ratings, Take
 from edge.arrays import Array
 from edge.features.frontend import filtered, power_spectrogram
 from edge.features.normaliser import Normaliser
@@ -158,8 +159,8 @@ def test_given_ratings_are_used_and_the_others_derived_from_the_emotion(bundle: 
 def test_a_take_is_answered_as_the_runtime_answers_it(bundle: Bundle, seconds: float) -> None:
     manifest, sound = bundle.manifest, voice(1, "happy", 0, seconds)
     clean = filtered(sound, manifest.front_end)
-    normalisation = Normalisation(manifest.levels, bundle.statistics)
-    (heard,) = listen(Engine(bundle, "cpu"), manifest.front_end, normalisation, [sound])
+    normalisation = InputNormalisation(manifest.levels, bundle.statistics)
+    (heard,) = extract_embeddings(Engine(bundle, "cpu"), manifest.front_end, normalisation, [sound])
     frames = Normaliser(manifest.levels, bundle.statistics)(power_spectrogram(clean, manifest.front_end))
     said = answer(tiny_checkpoint().net, frames, manifest.graphs, bundle.head.temperature)
     np.testing.assert_allclose(said, bundle.head.probs(heard).mean(axis=0), atol=1e-4)

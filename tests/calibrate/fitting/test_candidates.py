@@ -20,7 +20,7 @@ from calibrate.fitting.candidates import (
 )
 from calibrate.fitting.examples import Examples
 from calibrate.fitting.gradient_descent import descend
-from calibrate.takes import Normalisation
+from calibrate.takes import InputNormalisation
 from edge.arrays import Array
 from edge.features.normaliser import BinStatistics, GainConfig
 from edge.model.head import Head, softmax
@@ -121,7 +121,9 @@ def coloured(colour: Array, frames: int, seed: int) -> Array:
     return (np.exp(colour) * wobble).astype(np.float32)
 
 
-GENERIC = Normalisation(GainConfig(), BinStatistics(np.zeros(BINS, np.float32), np.ones(BINS, np.float32)))
+GENERIC = InputNormalisation(
+    GainConfig(), BinStatistics(np.zeros(BINS, np.float32), np.ones(BINS, np.float32))
+)
 COLOUR = np.array([1.0, 0.5, 0.0, -0.5, -2.0], np.float32)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from calibrate.fitting.candidates import CANDIDATES, Candidate, speaker_normalisation
+from calibrate.fitting.embeddings import extract_embeddings
 from calibrate.fitting.examples import Examples
 from calibrate.fitting.folds import Folds, hold_out
 from calibrate.fitting.model_selection import (
@@ -24,7 +25,7 @@ from calibrate.fitting.model_selection import (
     judge,
 )
 from calibrate.fitting.scores import Answers
-from calibrate.takes import Normalisation, listen
+from calibrate.takes import InputNormalisation
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd
 from edge.features.normaliser import BinStatistics, GainConfig
@@ -242,7 +243,7 @@ def run_toy(
 def hear_again(fitted: Fitted) -> list[Array]:
     """Hear other sounds of the same speaker with what was fitted."""
     engine = cast(Engine, ToyEngine())
-    return listen(engine, FrontEnd(), fitted.normalisation, tones(SIXTEEN, seed=9))
+    return extract_embeddings(engine, FrontEnd(), fitted.normalisation, tones(SIXTEEN, seed=9))
 
 
 def test_a_speaker_whom_the_model_mistakes_is_learned_from_sound() -> None:
@@ -290,7 +291,9 @@ def test_a_take_is_judged_under_statistics_that_do_not_know_it(monkeypatch: pyte
     """The statistics of a fold are made of the takes that are not held out; the last are the profile's."""
     seen: list[list[int]] = []
 
-    def spy(generic: Normalisation, powers: Sequence[Array], emotions: Sequence[int]) -> Normalisation:
+    def spy(
+        generic: InputNormalisation, powers: Sequence[Array], emotions: Sequence[int]
+    ) -> InputNormalisation:
         assert len(powers) == len(emotions)
         seen.append(list(emotions))
         return speaker_normalisation(generic, powers, emotions)

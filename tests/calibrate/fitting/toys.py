@@ -9,7 +9,7 @@ import numpy as np
 
 from calibrate.fitting.examples import Examples, examples
 from calibrate.fitting.gradient_descent import Floats, Objective
-from calibrate.takes import Normalisation, Ratings, Take
+from calibrate.takes import InputNormalisation, Ratings, Take
 from edge.arrays import Array
 from edge.features.normaliser import BinStatistics, GainConfig
 from edge.model.head import Head
@@ -22,7 +22,7 @@ HIDDEN = 6
 EIGHT = [0, 0, 1, 1, 2, 2, 3, 3]
 SIXTEEN = EIGHT * 2
 
-PLAIN = Normalisation(GainConfig(), BinStatistics(np.zeros(200, np.float32), np.ones(200, np.float32)))
+PLAIN = InputNormalisation(GainConfig(), BinStatistics(np.zeros(200, np.float32), np.ones(200, np.float32)))
 
 
 def toy_head(seed: int = 0, temperature: float = 1.7) -> Head:

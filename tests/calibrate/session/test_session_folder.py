@@ -85,7 +85,7 @@ def test_recordings_that_cannot_be_deleted_are_said_to_be_there(monkeypatch: pyt
     def refuse(_: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("calibrate.session_folder.shutil.rmtree", refuse)
+    monkeypatch.setattr("calibrate.session.session_folder.shutil.rmtree", refuse)
     with pytest.raises(UsageError, match=r"cannot delete the recordings in .*anna: Permission denied"):
         folder.remove()
 

@@ -1,0 +1,71 @@
+"""The inputs of the head for each take: embeddings and long-term spectra of the recogniser's windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibrate.takes import InputNormalisation
+from edge.arrays import Array
+from edge.features.frontend import FrontEnd, filtered
+from edge.features.long_term_spectrum import band_powers, long_term_spectrum
+from edge.features.normaliser import DECIBEL
+from edge.inference.encoder_stream import FeatureStream, Progress
+from edge.model.bundle import Graphs
+from edge.recognition.recognizer import Settings
+
+if TYPE_CHECKING:
+    from edge.inference.engine import EngineLike
+
+
+def extract_embeddings(
+    engine: EngineLike, front_end: FrontEnd, normalisation: InputNormalisation, sounds: Sequence[Array]
+) -> list[Array]:
+    """Run each take as a new stream, as the recogniser does.
+
+    Args:
+        engine: runs the bundle's graphs.
+        front_end: the bundle's constants.
+        normalisation: of the bundle or of the speaker.
+        sounds: (N,) samples of each take, enough for one feature.
+
+    Returns:
+        (W, D + SPECTRUM_SIZE) of each take: the embeddings of its W windows, and behind them their
+        long-term spectra.
+    """
+    stream = FeatureStream(engine, front_end, normalisation.levels, normalisation.statistics)
+    extracted = []
+    for sound in sounds:
+        stream.reset()
+        progress = stream.feed(filtered(sound, front_end))
+        ends = window_ends(len(progress.features), engine.graphs)
+        embeddings = _embed(engine, progress.features, ends)
+        spectra = _spectra(progress, front_end, ends, engine.graphs)
+        extracted.append(np.concatenate([embeddings, spectra], axis=1))
+    return extracted
+
+
+def window_ends(features: int, graphs: Graphs) -> list[int]:
+    """List where the recogniser's windows end in a take: the number of the feature after the last.
+
+    Full windows at the recogniser's step, then the one that ends with the last feature, which is
+    shorter in a take shorter than a window.
+    """
+    hop_ms = FrontEnd.hop_length_ms * graphs.frames_per_feature
+    ends = list(range(graphs.window_features, features + 1, Settings.step_ms // hop_ms))
+    return ends if ends and ends[-1] == features else [*ends, features]
+
+
+def _embed(engine: EngineLike, features: Array, ends: Sequence[int]) -> Array:
+    """Embed the windows of one take's (n, P) features: (W, D)."""
+    full = engine.graphs.window_features
+    return engine.classify(np.stack([features[max(0, end - full) : end] for end in ends]))
+
+
+def _spectra(progress: Progress, front_end: FrontEnd, ends: Sequence[int], graphs: Graphs) -> Array:
+    """Return the long-term spectra of the same windows: (W, SPECTRUM_SIZE)."""
+    bands, levels_db = band_powers(progress.power, front_end), progress.levels / np.float32(DECIBEL)
+    frames = [slice(*graphs.frames_of(end)) for end in ends]
+    return np.stack([long_term_spectrum(bands[span], levels_db[span]) for span in frames])

@@ -1,0 +1,66 @@
+"""The inputs of the head for a take equal those of the recogniser."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibrate.fitting.embeddings import extract_embeddings, window_ends
+from calibrate.takes import InputNormalisation
+from edge.arrays import Array
+from edge.events import Window
+from edge.features.long_term_spectrum import SPECTRUM_SIZE
+from edge.inference.engine import Engine
+from edge.model.bundle import Graphs, default_bundle, load_bundle
+from edge.recognition.recognizer import Recognizer
+
+needs_bundle = pytest.mark.skipif(
+    not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
+)
+
+GRAPHS = Graphs((), 128, 256, 8, 49, 32)
+
+
+def noise(seconds: float, seed: int = 0) -> Array:
+    samples = np.random.default_rng(seed).standard_normal(round(16_000 * seconds))
+    return (0.1 * samples).clip(-1, 1).astype(np.float32)
+
+
+@given(features=st.integers(1, 400))
+def test_windows_are_the_recognizer_s_own_and_the_last_ends_with_the_take(features: int) -> None:
+    ends = window_ends(features, GRAPHS)
+    assert ends[-1] == features
+    assert ends == sorted(set(ends))
+    assert ends[:-1] == list(range(32, features, 3))
+
+
+@needs_bundle
+@pytest.mark.parametrize(("seconds", "offset"), [(0.52, 0.0), (1.7, 0.0), (3.0, 0.3), (4.4, 0.0)])
+def test_the_inputs_of_a_take_are_exactly_the_recognizer_s(seconds: float, offset: float) -> None:
+    bundle = load_bundle(default_bundle())
+    embedding_size = bundle.head.input_size
+    spectrum = np.random.default_rng(2).standard_normal((64, SPECTRUM_SIZE)).astype(np.float32)
+    all_of_it = np.concatenate([bundle.head.fc1_weight, spectrum], axis=1)
+    bundle = replace(bundle, head=replace(bundle.head, fc1_weight=all_of_it))
+    recognizer = Recognizer(bundle, provider="cpu")
+    sound = noise(seconds) + np.float32(offset)
+    events = [*recognizer.feed(sound), *recognizer.flush()]
+    shown = [list(event.probs.values()) for event in events if isinstance(event, Window)]
+    generic = InputNormalisation(bundle.manifest.levels, bundle.statistics)
+    # The take comes after another, of which nothing may remain.
+    sounds = [noise(1.0, seed=1), sound]
+    _, inputs = extract_embeddings(recognizer.engine, bundle.manifest.front_end, generic, sounds)
+    assert inputs.shape == (len(shown), embedding_size + SPECTRUM_SIZE)
+    np.testing.assert_allclose(bundle.head.probs(inputs), shown, atol=1e-4)
+
+
+@needs_bundle
+def test_the_shortest_take_gives_one_window() -> None:
+    bundle = load_bundle(default_bundle())
+    generic = InputNormalisation(bundle.manifest.levels, bundle.statistics)
+    (inputs,) = extract_embeddings(Engine(bundle, "cpu"), bundle.manifest.front_end, generic, [noise(0.52)])
+    assert len(inputs) == 1
