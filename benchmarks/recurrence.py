@@ -22,6 +22,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from edge.onnx_session import session_options
 from export.lstm import lstm_operator, unrolled_lstm
 from export.onnx_builder import GraphBuilder
 
@@ -57,9 +58,9 @@ def session(kind: str, values: int) -> onnxruntime.InferenceSession:
     else:
         output = unrolled_lstm(draft, "features", lstm, STEPS, every=True)
     model = draft.model("recurrence", {"features": (STEPS, "B", values)}, {output: (STEPS, 2, "B", UNITS)})
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), session_options(), ["CPUExecutionProvider"]
+    )
 
 
 def cpu_us(runs: onnxruntime.InferenceSession, values: int) -> float:

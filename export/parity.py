@@ -19,6 +19,7 @@ from edge.features.normaliser import Normaliser
 from edge.inference.encoder_stream import FeatureStream
 from edge.inference.engine import Engine
 from edge.model.bundle import WINDOW, Bundle, engine_graph
+from edge.onnx_session import session_options
 from export.fp16_emulation import rounding
 from export.graphs import Variant
 from export.onnx_builder import Precision
@@ -184,11 +185,9 @@ def _graphs(bundle: Bundle, engine: Engine, variants: Sequence[Variant]) -> Iter
 
 def _window(model: onnx.ModelProto) -> Callable[[Heard], Array]:
     """Open a window graph with ONNX Runtime."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    providers = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+    )
 
     def logits(heard: Heard) -> Array:
         (found,) = session.run(["logits"], {"frames": heard.frames})

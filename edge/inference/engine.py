@@ -11,6 +11,7 @@ import numpy as np
 from edge.arrays import Array
 from edge.errors import BundleError, EngineError, UsageError
 from edge.model.bundle import CLASSIFIER, ENCODER, WINDOW, Bundle, Graphs
+from edge.onnx_session import session_options
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -201,17 +202,11 @@ def choose_provider(wanted: str) -> str:
 def _session(bundle: Bundle, name: str, provider: str, threads: int) -> onnxruntime.InferenceSession:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
     path = bundle.graph(name)
     try:  # its own fallback says so on stdout, where events go, and hides that a GPU was lost
         session = onnxruntime.InferenceSession(
             str(path),
-            options,
+            session_options(threads),
             providers=[(PROVIDERS[provider], PROVIDER_OPTIONS[provider])],
             enable_fallback=0,
         )

@@ -8,6 +8,7 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from edge.arrays import Array
+from edge.onnx_session import session_options
 from export.fp16_emulation import rounding
 from export.graphs import Variant, window_graph
 from export.lstm import Recurrence
@@ -16,10 +17,8 @@ from tests.train.synthetic import tiny_checkpoint
 
 
 def run(model: onnx.ModelProto, values: Array) -> Array:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
     )
     found: Array = session.run(None, {session.get_inputs()[0].name: values})[-1]
     return found

@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from edge.arrays import Array
 from edge.errors import UsageError
+from edge.onnx_session import session_options
 from export.fp16_emulation import rounding
 from export.graphs import (
     Variant,
@@ -66,8 +67,7 @@ def net_of(arch: Architecture = TINY, seed: int = 0) -> EmotionNet:
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options = session_options()
     if any(item.data_type == TensorProto.FLOAT16 for item in model.graph.initializer):
         # Its rewriting of layouts crashes the process on some FP16 graphs.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

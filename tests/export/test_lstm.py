@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from edge.arrays import Array
+from edge.onnx_session import session_options
 from export.lstm import Recurrence, lstm_operator, unrolled_lstm
 from export.onnx_builder import GraphBuilder, Shape
 from tests.tolerances import float32_tolerance, largest
@@ -40,10 +41,8 @@ def drawn(lstm: nn.LSTM, recurrence: Recurrence, steps: int, *, every: bool) -> 
 
 
 def run(model: onnx.ModelProto, sequence: Array) -> Array:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
     )
     (found,) = session.run(None, {"sequence": sequence})
     result: Array = found

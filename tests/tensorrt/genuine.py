@@ -41,8 +41,8 @@ def build(trt: Any, graph: Path) -> None:
 
 def run(trt: Any) -> None:
     """Load a plan with our code."""
-    from edge.gpu.cuda import NumpyCuda
     from edge.gpu.session import TensorrtSession
+    from tests.edge.gpu.numpy_cuda import NumpyCuda
 
     TensorrtSession(b"a plan", tensorrt=trt, open_cuda=NumpyCuda)
 

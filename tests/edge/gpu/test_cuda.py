@@ -11,7 +11,8 @@ import pytest
 
 from edge.arrays import Array
 from edge.errors import EngineError
-from edge.gpu.cuda import Cuda, NumpyCuda, PycudaCuda
+from edge.gpu.cuda import Cuda, PycudaCuda
+from tests.edge.gpu.numpy_cuda import NumpyCuda
 
 
 def rows(count: int, first: float = 1.0) -> Array:

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from edge.arrays import Array
 from edge.errors import EngineError
-from edge.gpu.cuda import NumpyCuda
 from edge.gpu.runner import Answer
 from edge.gpu.session import TensorrtSession
+from tests.edge.gpu.numpy_cuda import NumpyCuda
 from tests.edge.inference.fake_runtime import FakeTensorrt
 
 ROOT = Path(__file__).parents[3]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edge.arrays import Array
-from edge.gpu.cuda import NumpyCuda
+from tests.edge.gpu.numpy_cuda import NumpyCuda
 
 Graph = Callable[[Array], tuple[Array, Array]]
 
