@@ -1,4 +1,11 @@
-"""Fit the recogniser to one speaker, judge whether it helps, and write a profile. NumPy only."""
+"""Fit the recogniser to one speaker, judge whether it helps, and write a profile. NumPy only.
+
+from calibrate import calibrate_speaker
+
+calibration = calibrate_speaker("anna", "session.csv")  # a manifest with the columns path and emotion
+print(calibration.judgement.verdict, calibration.judgement.reason)
+calibration.save()  # mmtl monitor --profile anna
+"""
 
 import edge  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off
 from calibrate.fitting.candidates import CANDIDATES, Candidate
@@ -6,10 +13,12 @@ from calibrate.fitting.examples import Examples
 from calibrate.fitting.folds import Folds
 from calibrate.fitting.model_selection import Fitted, HeadInputs, Judgement, fit_and_judge
 from calibrate.fitting.scores import Scores
+from calibrate.speaker import Calibration, calibrate_speaker
 from calibrate.takes import InputNormalisation, Take, read_sounds, read_takes
 
 __all__ = [
     "CANDIDATES",
+    "Calibration",
     "Candidate",
     "Examples",
     "Fitted",
@@ -19,6 +28,7 @@ __all__ = [
     "InputNormalisation",
     "Scores",
     "Take",
+    "calibrate_speaker",
     "fit_and_judge",
     "read_sounds",
     "read_takes",

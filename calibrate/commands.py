@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -14,14 +13,10 @@ from edge.cli.options import ChannelName
 from edge.errors import UsageError
 
 if TYPE_CHECKING:
-    from calibrate.fitting.full_finetune import FullTuning
-    from calibrate.fitting.model_selection import Fitted, Judgement
-    from calibrate.report.outcome import Outcome
+    from calibrate.fitting.full_finetune import NetworkTuner
     from calibrate.session.workflow import GuidedSession
-    from calibrate.takes import Take
-    from edge.arrays import Array
+    from calibrate.speaker import Calibration
     from edge.audio.downmix import Channel
-    from edge.inference.engine import Engine
     from edge.model.bundle import Bundle
     from edge.model.profile import Profile
 
@@ -127,216 +122,151 @@ def calibrate(
     At least two takes of each emotion; three to five are better, and the same sentences in each.
     """
     from edge.audio.downmix import parse_channel
-    from edge.model.profile import profile_path, require_place
-    from edge.model.profile_names import profile_name
 
-    heard = parse_channel(channel)
-    name = profile_name(name)
-    path = profile_path(name)
-    _require_free(name, path, replace=replace)
-    require_place(path)
-    if picture is not None:
-        from calibrate.report.picture import require_picture
-
-        require_picture(picture, overwrite=replace)
-    tuning = _full_tuning(bundle, out, full=full, replace=replace)
-    order = CalibrationJob(name, path, tuning, out, picture, replace)
-    if manifest is None:
-        from calibrate.session.session_lock import session_lock
-        from calibrate.session.workflow import GuidedSession, SessionOptions
-
-        order.require_apart([bundle])
-        model = _bundle(bundle)
-        wish = SessionOptions(
-            name, takes, language, device, resume, replace, keep_recordings, yes, bundle, picture, out, heard
+    parsed_channel = parse_channel(channel)
+    job = _prepared(name, bundle, picture, out, full=full, replace=replace)
+    if manifest is not None:
+        _refuse_with_manifest(
+            {
+                "--takes": takes,
+                "--language": language,
+                "--device": device,
+                "--resume": resume,
+                "--keep-recordings": keep_recordings,
+                "--yes": yes,
+            }
         )
-        with session_lock(name):
-            _hold(order, model, GuidedSession(wish))
+        _calibrate_from_manifest(job, manifest, bundle, parsed_channel)
         return
-    _refuse_with_manifest(
-        {
-            "--takes": takes,
-            "--language": language,
-            "--device": device,
-            "--resume": resume,
-            "--keep-recordings": keep_recordings,
-            "--yes": yes,
-        }
+    from calibrate.session.session_lock import session_lock
+    from calibrate.session.workflow import GuidedSession, SessionOptions
+
+    job.require_apart([bundle])
+    model = _load(bundle)
+    options = SessionOptions(
+        name=job.name,
+        takes=takes,
+        language=language,
+        device=device,
+        resume=resume,
+        replace=replace,
+        keep_recordings=keep_recordings,
+        agreed=yes,
+        bundle=bundle,
+        picture=picture,
+        full=out,
+        channel=parsed_channel,
     )
-    _read(order, manifest, bundle, heard)
+    with session_lock(job.name):
+        _calibrate_in_session(job, model, GuidedSession(options))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class CalibrationJob:
-    """What is to come of a speaker's takes, wherever they come from."""
+    """What is written, whether the takes come from a manifest or from a guided session."""
 
     name: str
     path: Path
     """Of the profile."""
-    tuning: FullTuning | None
+    network: NetworkTuner | None
     """Tunes the whole network too."""
     out: Path | None
-    """Where its bundle goes."""
+    """Folder of the tuned network's bundle."""
     picture: Path | None
     replace: bool
-    """Whether there may be a profile of that name already."""
+    """Whether an existing profile, picture or bundle may be overwritten."""
 
     def require_apart(self, inputs: Iterable[Path | None]) -> None:
-        """Check that nothing that is written is read too."""
+        """Check that no output is an input too."""
         from edge.model.bundle import default_bundle
         from edge.system.outputs import require_apart
 
         outputs = {"--picture": self.picture, "--out": self.out, "the profile": self.path}
         require_apart(outputs, [default_bundle(), *inputs])
 
-    def fit(self, takes: Sequence[Take], model: Bundle) -> Outcome:
-        """Tune and fit; write the bundle if it helps, and the profile unless it would cost one in use."""
-        from calibrate.report.outcome import Outcome
-        from edge.model.profile import ADOPTED, save_profile
+    def report(self, calibration: Calibration, earlier: Profile | None) -> None:
+        """Print the scores, the verdict and the next step."""
+        from calibrate.report.outcome import print_report
 
-        tuned = _tune(self.tuning, self.name, takes, model)
-        fitted, profile, doubtful = _calibrate(self.name, takes, model)
-        _require_free(self.name, self.path, replace=self.replace)  # a session takes minutes
-        stays = _in_use(self.path, model) if profile.verdict != ADOPTED else None
-        if stays is None:
-            save_profile(self.path, profile)
-        return Outcome(fitted, tuned, [(index + 1, takes[index]) for index in doubtful], stays)
+        print_report(calibration, earlier, self.out)
 
-    def show(self, outcome: Outcome) -> None:
-        """Print what came of it."""
-        from calibrate.report.outcome import show
+    def draw(self, calibration: Calibration) -> None:
+        """Draw the judgement if --picture was given."""
+        if self.picture is None:
+            return
+        from calibrate.report.picture import draw_judgement
 
-        show(self.name, outcome, self.out)
+        draw_judgement(self.name, calibration.judgement, calibration.folds, self.picture)
+        typer.echo(f"Wrote {self.picture}")
 
 
-def _read(order: CalibrationJob, manifest: Path, bundle: Path | None, channel: Channel) -> None:
-    """Calibrate on the takes that a manifest lists."""
+def _prepared(
+    name: str, bundle: Path | None, picture: Path | None, out: Path | None, *, full: bool, replace: bool
+) -> CalibrationJob:
+    """Check that everything can be written, before anything is read or recorded."""
+    from calibrate.speaker import require_new_profile
+    from edge.model.profile import profile_path, require_place
+    from edge.model.profile_names import profile_name
+
+    name = profile_name(name)
+    path = profile_path(name)
+    require_new_profile(name, path, replace=replace)
+    require_place(path)
+    if picture is not None:
+        from calibrate.report.picture import require_picture
+
+        require_picture(picture, overwrite=replace)
+    network = _network_tuner(bundle, out, full=full, replace=replace)
+    return CalibrationJob(name, path, network, out, picture, replace)
+
+
+def _network_tuner(
+    bundle: Path | None, out: Path | None, *, full: bool, replace: bool
+) -> NetworkTuner | None:
+    if full != (out is not None):
+        raise UsageError("--full and --out FOLDER go together: give both, or neither")
+    if out is None:
+        return None
+    from calibrate.fitting.full_finetune import load_network_tuner
+
+    return load_network_tuner(_load(bundle), out, replace=replace)
+
+
+def _calibrate_from_manifest(
+    job: CalibrationJob, manifest: Path, bundle: Path | None, channel: Channel
+) -> None:
+    from calibrate.speaker import calibrate_speaker
     from calibrate.takes import read_takes
 
     takes = read_takes(manifest, channel)
-    order.require_apart([bundle, manifest, *(take.path for take in takes)])
-    outcome = order.fit(takes, _bundle(bundle))
-    order.show(outcome)
-    _draw(order.name, outcome.fitted, order.picture)
+    job.require_apart([bundle, manifest, *(take.path for take in takes)])
+    calibration = calibrate_speaker(job.name, takes, _load(bundle), network=job.network)
+    job.report(calibration, calibration.save(job.path, replace=job.replace))
+    job.draw(calibration)
 
 
-def _hold(order: CalibrationJob, model: Bundle, guided: GuidedSession) -> None:
-    """Calibrate on the takes of a guided session."""
-    recorded = guided.hold()
-    if not recorded:
+def _calibrate_in_session(job: CalibrationJob, model: Bundle, guided: GuidedSession) -> None:
+    from calibrate.speaker import calibrate_speaker
+
+    takes = guided.hold()
+    if not takes:
         return
     with guided.kept_if_it_fails():
-        outcome = order.fit(recorded, model)
-    order.show(outcome)
-    guided.finish(adopted=outcome.adopted, doubtful=bool(outcome.doubtful))
-    _draw(order.name, outcome.fitted, order.picture)
-
-
-def _require_free(name: str, path: Path, *, replace: bool) -> None:
-    """Refuse to write over a profile, unless told to."""
-    if os.path.lexists(path) and not replace:
-        raise UsageError(
-            f"there is a profile {name} already: give --replace to overwrite it, or another name"
-        )
-
-
-def _in_use(path: Path, model: Bundle) -> Profile | None:
-    """Read the profile in place, if it is one that can be applied."""
-    from edge.errors import ProfileError
-    from edge.model.profile import load_profile
-
-    try:
-        return load_profile(path, model)
-    except ProfileError:
-        return None
+        calibration = calibrate_speaker(job.name, takes, model, network=job.network)
+        earlier = calibration.save(job.path, replace=job.replace)
+    job.report(calibration, earlier)
+    guided.finish(adopted=calibration.adopted, outliers=bool(calibration.outliers))
+    job.draw(calibration)
 
 
 def _refuse_with_manifest(options: Mapping[str, object]) -> None:
-    """Refuse what only a session can do, rather than leave it undone unsaid."""
+    """Refuse the options of a guided session: with --from they would have no effect."""
     given = [option for option, value in options.items() if value]
     if given:
         raise UsageError(f"{', '.join(given)} and --from do not go together: leave one of them out")
 
 
-def _bundle(folder: Path | None) -> Bundle:
+def _load(bundle: Path | None) -> Bundle:
     from edge.model.bundle import default_bundle, load_bundle
 
-    return load_bundle(folder or default_bundle())
-
-
-def _full_tuning(bundle: Path | None, out: Path | None, *, full: bool, replace: bool) -> FullTuning | None:
-    """Prepare to tune the whole network where that was asked for."""
-    if full != (out is not None):
-        raise UsageError("--full and --out FOLDER go together: give both, or neither")
-    if out is None:
-        return None
-    from calibrate.fitting.full_finetune import full_tuning
-
-    return full_tuning(_bundle(bundle), out, replace=replace)
-
-
-def _tune(tuning: FullTuning | None, name: str, takes: Sequence[Take], bundle: Bundle) -> Judgement | None:
-    """Tune the whole network, first of all: who stops it has written nothing."""
-    from calibrate.takes import read_sounds
-
-    return tuning.fit(name, takes, read_sounds(takes, bundle)) if tuning else None
-
-
-def _calibrate(name: str, takes: Sequence[Take], bundle: Bundle) -> tuple[Fitted, Profile, list[int]]:
-    """Fit and judge; return the profile too, and which takes do not sound like the others."""
-    import time
-
-    from calibrate.fitting.model_selection import fit_and_judge
-    from calibrate.fitting.speaker_consistency import unlike_the_others
-    from calibrate.takes import count_ratings, count_takes, read_sounds
-    from edge.inference.engine import Engine
-    from edge.labels import EMOTIONS
-    from edge.model.profile import Profile
-
-    sounds = read_sounds(takes, bundle)
-    doubtful = unlike_the_others(sounds, bundle.manifest.front_end)
-    began = time.perf_counter()
-    # Always the CPU: another provider's rounding could turn a close decision.
-    engine = Engine(bundle, "cpu")
-    fitted = fit_and_judge(bundle, engine, takes, sounds)
-    report = {
-        "takes": count_takes(takes),
-        "ratings": count_ratings(takes),
-        "doubtful_takes": [
-            {"take": index + 1, "emotion": EMOTIONS[takes[index].emotion]} for index in doubtful
-        ],
-        "sound_s": round(sum(map(len, sounds)) / bundle.manifest.front_end.sample_rate, 2),
-        "fit_s": round(time.perf_counter() - began, 2),
-        **fitted.report(),
-    }
-    profile = Profile(
-        name=name,
-        bundle=bundle.fingerprint,
-        head=fitted.head,
-        levels=fitted.normalisation.levels,
-        statistics=fitted.normalisation.statistics,
-        verdict=fitted.judgement.verdict,
-        report=report,
-    )
-    return fitted, _watched(profile, bundle, engine, sounds), doubtful
-
-
-def _watched(profile: Profile, bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Profile:
-    """Let a profile that will be applied say how the session sounded, for the watch for drift."""
-    from calibrate.fitting.session_reference import session_reference
-    from edge.model.profile import ADOPTED
-    from edge.recognition.recognizer import Recognizer
-
-    if profile.verdict != ADOPTED:
-        return profile
-    recognizer = Recognizer(bundle, profile=profile, engine=engine)
-    return dataclasses.replace(profile, reference=session_reference(recognizer, sounds))
-
-
-def _draw(name: str, fitted: Fitted, picture: Path | None) -> None:
-    """Draw the judgement where that was asked for."""
-    if picture is not None:
-        from calibrate.report.picture import draw_judgement
-
-        draw_judgement(name, fitted.judgement, fitted.folds, picture)
-        typer.echo(f"Wrote {picture}")
+    return load_bundle(bundle or default_bundle())

@@ -86,7 +86,9 @@ def read_takes(manifest: Path, channel: Channel = AUTO) -> list[Take]:
         speakers.setdefault(row.get("speaker", ""), line)
         takes.append(take)
     _require_one_speaker(speakers, manifest)
-    _require_enough(takes, manifest)
+    if not takes:
+        raise UsageError(f"{manifest} has no rows: list one take a row below the header")
+    require_enough(takes, str(manifest))
     return takes
 
 
@@ -100,6 +102,33 @@ def count_ratings(takes: Sequence[Take]) -> dict[str, int]:
     """Count the ratings a person gave, and those that can only be derived from the emotion."""
     given = sum(rating is not None for take in takes for rating in take.ratings)
     return {"given": given, "derived": len(DIMENSIONS) * len(takes) - given}
+
+
+def require_enough(takes: Sequence[Take], source: str = "the session") -> None:
+    """Check that there are takes to fit on and others to judge by.
+
+    Args:
+        takes: of one speaker.
+        source: where they are from, for the message.
+
+    Raises:
+        UsageError: there are takes of fewer than two emotions, or a single take of one.
+    """
+    counts = Counter(take.emotion for take in takes)
+    missing = [name for index, name in enumerate(EMOTIONS) if not counts[index]]
+    if not counts:
+        raise UsageError(f"{source} has no takes: add {FEWEST_TAKES} or more of {', '.join(missing)}")
+    if len(counts) == 1:
+        raise UsageError(
+            f"{source} has only {EMOTIONS[takes[0].emotion]} takes, and a fit needs several emotions: "
+            f"add takes of {', '.join(missing)}"
+        )
+    few = [EMOTIONS[emotion] for emotion in sorted(counts) if counts[emotion] < FEWEST_TAKES]
+    if few:
+        raise UsageError(
+            f"{source} has a single take of {' and of '.join(few)}: add another, so that one can be held out "
+            "and judged by the other"
+        )
 
 
 def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
@@ -133,22 +162,6 @@ def _require_one_speaker(speakers: dict[str, int], path: Path) -> None:
         raise UsageError(
             f"{path}, line {line}: {second} speaks, and {first} before: a profile is of one person, "
             "so write a manifest for each"
-        )
-
-
-def _require_enough(takes: Sequence[Take], path: Path) -> None:
-    counts = Counter(take.emotion for take in takes)
-    if not counts:
-        raise UsageError(f"{path} has no rows: list one take a row below the header")
-    if len(counts) == 1:
-        raise UsageError(
-            f"{path} holds only {EMOTIONS[takes[0].emotion]} takes, from which nothing can be told apart: "
-            f"add takes of {', '.join(name for name in EMOTIONS if name != EMOTIONS[takes[0].emotion])}"
-        )
-    few = [EMOTIONS[emotion] for emotion in sorted(counts) if counts[emotion] < FEWEST_TAKES]
-    if few:
-        raise UsageError(
-            f"{path} has one take only of {' and of '.join(few)}: add another, to judge by what one teaches"
         )
 
 

@@ -29,6 +29,7 @@ ORDER = {
     "calibrate": (
         ("",),
         ("fitting", "session"),
+        ("speaker",),
         ("report",),
         ("commands",),
     ),
@@ -124,6 +125,7 @@ def test_folders_and_files_stay_small(package: str) -> None:
         ("edge/features/vad.py", "def late():\n    import edge.inference.engine"),
         ("edge/model/profile.py", "from edge.recognition import drift"),
         ("calibrate/fitting/adapter.py", "from calibrate.session.session import Session"),
+        ("calibrate/speaker.py", "from calibrate.report.outcome import print_report"),
         ("calibrate/report/summary.py", "from calibrate.commands import calibrate"),
     ],
 )

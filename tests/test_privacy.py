@@ -202,7 +202,7 @@ def takes(folder: Path) -> Path:
     import soundfile
 
     from edge.labels import EMOTIONS
-    from tests.calibrate.test_commands import voice
+    from tests.calibrate.labelled_takes import voice
 
     folder.mkdir()
     with (folder / "takes.csv").open("w", newline="", encoding="utf-8") as file:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 GROUP: Final = "mmtl.full"
-"""Entry points; its `speaker` is a `MakesFullTuning`."""
+"""Entry points; its `speaker` is a `NetworkTunerFactory`."""
 
 NEEDED: Final = ("torch", "torchaudio", "onnx")
 """What the extra `export` brings, and the base installation lacks."""
@@ -31,7 +31,7 @@ WHOLE: Final = "whole network"
 GENERIC: Final = CANDIDATES[0]
 
 
-class FullTuning(Protocol):
+class NetworkTuner(Protocol):
     """Ready to tune a network."""
 
     def fit(self, name: str, takes: Sequence[Take], sounds: Sequence[Array]) -> Judgement:
@@ -44,10 +44,10 @@ class FullTuning(Protocol):
         """
 
 
-class MakesFullTuning(Protocol):
+class NetworkTunerFactory(Protocol):
     """Checks, before anybody speaks, that a bundle can be tuned and the result be written."""
 
-    def __call__(self, bundle: Bundle, folder: Path, *, replace: bool) -> FullTuning:
+    def __call__(self, bundle: Bundle, folder: Path, *, replace: bool) -> NetworkTuner:
         """Prepare to tune.
 
         Args:
@@ -57,7 +57,7 @@ class MakesFullTuning(Protocol):
         """
 
 
-def full_tuning(bundle: Bundle, folder: Path, *, replace: bool) -> FullTuning:
+def load_network_tuner(bundle: Bundle, folder: Path, *, replace: bool) -> NetworkTuner:
     """Prepare to tune the whole network of a bundle.
 
     Raises:
@@ -68,7 +68,7 @@ def full_tuning(bundle: Bundle, folder: Path, *, replace: bool) -> FullTuning:
     if entry is None:
         raise UsageError("--full needs mmtl to be installed, with torch: pip install 'mmtl[export]'")
     try:
-        make: MakesFullTuning = entry.load()
+        make: NetworkTunerFactory = entry.load()
     except ModuleNotFoundError as error:
         if error.name not in NEEDED:
             raise
@@ -89,7 +89,7 @@ def judge_tuned(before: Answers, after: Answers | None) -> Judgement:
     return judge([GENERIC, whole], {GENERIC.name: before, WHOLE: after})
 
 
-def full_table(profile: Judgement, tuned: Judgement) -> Table:
+def network_table(profile: Judgement, tuned: Judgement) -> Table:
     """Lay out what the profile and the tuned network give on held-out takes."""
     from rich.table import Table
 
@@ -104,7 +104,7 @@ def full_table(profile: Judgement, tuned: Judgement) -> Table:
     return table
 
 
-def full_conclusion(profile: Judgement, tuned: Judgement, folder: Path) -> str:
+def network_conclusion(profile: Judgement, tuned: Judgement, folder: Path) -> str:
     """Say what was decided about the tuned network, why, and what to do with it."""
     if tuned.verdict != ADOPTED:
         return f"{WHOLE} {tuned.verdict}: {tuned.reason}. No bundle was written."

@@ -64,7 +64,7 @@ SHAPE_SPREADS: Final = (0.30, 0.23, 0.15, 0.17, 0.15, 0.12, 0.11, 0.09)
 """Nats; a speaker's own, for the first cosines of the spectrum's shape. Six or twelve tell less."""
 
 
-def unlike_the_others(sounds: Sequence[Array], front_end: FrontEnd) -> list[int]:
+def find_outliers(sounds: Sequence[Array], front_end: FrontEnd) -> list[int]:
     """List the takes, by index, that do not sound like the other takes of the session.
 
     Args:

@@ -45,7 +45,7 @@ def conclusion(judgement: Judgement) -> str:
     return f"{judgement.verdict} ({judgement.chosen.name}): {judgement.reason}"
 
 
-def doubt(number: int, take: Take) -> str:
+def outlier_warning(number: int, take: Take) -> str:
     """Say that a take, counted from 1, may be another person's."""
     said = f', "{take.text}"' if take.text else ""
     return printable(

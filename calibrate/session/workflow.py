@@ -26,7 +26,7 @@ MORE_TAKES: Final = 2
 """To be added where a session did not help."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SessionOptions:
     """What was asked for on the command line."""
 
@@ -99,14 +99,14 @@ class GuidedSession:
             self._say_how_to_go_on()
             raise
 
-    def finish(self, *, adopted: bool, doubtful: bool = False) -> None:
+    def finish(self, *, adopted: bool, outliers: bool = False) -> None:
         """Copy the recordings if they shall be kept and delete them, unless there is more to do with them.
 
         Args:
             adopted: else more takes may be added.
-            doubtful: whether a take does not sound like the others, and may be listened to.
+            outliers: whether a take does not sound like the others, and may be listened to.
         """
-        if (doubtful and self._wants_to_listen()) or (not adopted and self._wants_more()):
+        if (outliers and self._wants_to_listen()) or (not adopted and self._wants_more()):
             return
         if self._wish.keep_recordings:
             takes = self._folder.takes(self._session)

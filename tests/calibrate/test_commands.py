@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +22,11 @@ from edge.audio.downmix import Channel
 from edge.audio.ingest import read_clip
 from edge.cli.main import main
 from edge.errors import ProfileError
-from edge.labels import EMOTIONS
 from edge.model.bundle import default_bundle, load_bundle
 from edge.model.profile import load_profile, profile_path, read_profile, save_profile
 from edge.recognition.drift import DriftWatch
 from edge.recognition.recognizer import Recognizer
+from tests.calibrate.labelled_takes import TWELVE, much_the_same, session, voice
 from tests.calibrate.session.synthetic_voices import speech
 from tests.tolerances import float32_tolerance, largest, network_terms
 
@@ -62,35 +62,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return command
 
 
-def voice(emotion: int, seed: int) -> Array:
-    """A second of something that is not speech, but of a colour and rhythm for each emotion."""
-    draw = np.random.default_rng(seed)
-    time_s = np.arange(16_000) / 16_000
-    pitch = (120, 300, 700, 2000)[emotion] * (1.0 + 0.05 * draw.random())
-    hiss = (0.0, 0.3, 0.1, 1.0)[emotion] * draw.standard_normal(16_000)
-    buzz = np.sign(np.sin(2.0 * np.pi * pitch * time_s)) + hiss
-    rhythm = 0.6 + 0.4 * np.sin(2.0 * np.pi * (1, 6, 2, 4)[emotion] * time_s)
-    return (0.1 * rhythm * buzz).clip(-1, 1).astype(np.float32)
-
-
-def session(folder: Path, labels: Sequence[int], sounds: Sequence[Array]) -> Path:
-    """Write sounds and their manifest."""
-    lines = ["path,emotion"]
-    for index, (label, sound) in enumerate(zip(labels, sounds, strict=True)):
-        soundfile.write(folder / f"{index}.wav", sound, 16_000)
-        lines.append(f"{index}.wav,{EMOTIONS[label]}")
-    (folder / "session.csv").write_text("\n".join(lines) + "\n")
-    return folder / "session.csv"
-
-
-TWELVE = [0, 1, 2, 3] * 3
-
-
-def much_the_same(sound: Array) -> list[Array]:
-    """Twelve sounds that differ by a hundredth in level: the very same would be refused."""
-    return [np.float32(1.0 - 0.01 * index) * sound for index in range(12)]
-
-
 @pytest.fixture
 def telling(tmp_path: Path) -> Path:
     """A session whose sounds tell the emotions apart."""
@@ -121,7 +92,7 @@ def test_a_session_that_misleads_becomes_a_profile_that_is_never_applied(run: Ru
     code, out, _ = run("anna", "--from", misleading)
     assert code == 0
     assert "rejected" in out
-    assert "The generic model stays" in out
+    assert "The generic model stays in use" in out
     assert read_profile(profile_path("anna")).verdict == "rejected"
     with pytest.raises(ProfileError, match="was rejected"):
         load_profile(profile_path("anna"), load_bundle(default_bundle()))
@@ -163,7 +134,7 @@ def test_a_session_that_does_not_help_does_not_cost_a_profile_in_use(
     assert (code, profile_path("anna").read_bytes()) == (0, before)
     assert "rejected" in out
     assert f"The earlier profile anna of {made:%Y-%m-%d %H:%M} UTC stays in use" in out
-    assert "kept to be looked at" not in out
+    assert "can be inspected" not in out
 
 
 def test_a_session_that_helps_replaces_a_profile_in_use(run: Run, telling: Path) -> None:
@@ -182,7 +153,7 @@ def test_a_profile_that_cannot_be_applied_gives_way_to_a_rejected_one(
     run("anna", "--from", telling)
     save_profile(profile_path("anna"), replace(read_profile(profile_path("anna")), **change))  # type: ignore[arg-type]
     _, out, _ = run("anna", "--from", misleading, "--replace")
-    assert "The profile anna is kept to be looked at" in out
+    assert "The rejected profile anna can be inspected" in out
     kept = read_profile(profile_path("anna"))
     assert (kept.verdict, kept.bundle) == ("rejected", load_bundle(default_bundle()).fingerprint)
 

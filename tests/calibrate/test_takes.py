@@ -75,9 +75,9 @@ def test_texts_and_ratings_are_read_and_other_columns_ignored(tmp_path: Path) ->
         (
             "path,emotion",
             ["a.wav,sad", "b.wav,sad"],
-            "holds only sad takes.*add takes of neutral, happy, angry",
+            "has only sad takes.*add takes of neutral, happy, angry",
         ),
-        ("path,emotion", [*TWO_OF_TWO, "e.wav,happy"], "one take only of happy"),
+        ("path,emotion", [*TWO_OF_TWO, "e.wav,happy"], "a single take of happy"),
         ("path,emotion,valence", ["a.wav,sad,5.5"], "valence is '5.5': give a number from 1 to 5"),
         ("path,emotion,arousal", ["a.wav,sad,0"], "arousal is '0'"),
         ("path,emotion,dominance", ["a.wav,sad,nan"], "dominance is 'nan'"),

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from calibrate.fitting import full_finetune as full
 from calibrate.fitting.candidates import CANDIDATES, Candidate
-from calibrate.fitting.full_finetune import full_conclusion, full_table, full_tuning, judge_tuned
+from calibrate.fitting.full_finetune import judge_tuned, load_network_tuner, network_conclusion, network_table
 from calibrate.fitting.model_selection import Judgement, judge
 from calibrate.fitting.scores import Answers
 from edge.errors import UsageError
@@ -51,13 +51,13 @@ def test_a_network_that_hardly_answers_better_is_rejected_and_still_shown(after:
     judgement = judge_tuned(answers(0.4), answers(after))
     assert judgement.verdict == REJECTED
     assert judgement.scores["whole network"].log_loss == pytest.approx(-np.log(after))
-    said = full_conclusion(profile(0.4, 0.6), judgement, Path("anna"))
+    said = network_conclusion(profile(0.4, 0.6), judgement, Path("anna"))
     assert said.startswith("whole network rejected: nothing helped")
     assert said.endswith("No bundle was written.")
 
 
 def test_the_table_has_the_generic_model_the_profile_and_the_network() -> None:
-    shown = text(full_table(profile(0.4, 0.6), judge_tuned(answers(0.4), answers(0.5)))).splitlines()
+    shown = text(network_table(profile(0.4, 0.6), judge_tuned(answers(0.4), answers(0.5)))).splitlines()
     assert shown[0].split() == ["held-out", "takes", "generic", "profile", "(adapter)", "whole", "network"]
     assert shown[2].split()[-3:] == ["0.92", "0.51", "0.69"]
 
@@ -65,14 +65,14 @@ def test_the_table_has_the_generic_model_the_profile_and_the_network() -> None:
 def test_a_session_that_supports_no_tuning_is_told_what_it_lacks() -> None:
     judgement = judge_tuned(answers(0.4, np.array([0, 1, 2] * 2)), None)
     assert judgement.verdict == REJECTED
-    assert "without takes of angry" in full_conclusion(profile(0.4, 0.6), judgement, Path("anna"))
-    assert "whole network" not in text(full_table(profile(0.4, 0.6), judgement))
+    assert "without takes of angry" in network_conclusion(profile(0.4, 0.6), judgement, Path("anna"))
+    assert "whole network" not in text(network_table(profile(0.4, 0.6), judgement))
 
 
 @pytest.mark.parametrize(("of_profile", "preferred"), [(0.6, True), (0.45, False), (0.4, False)])
 def test_the_profile_is_preferred_where_it_does_better(of_profile: float, *, preferred: bool) -> None:
     judgement = judge_tuned(answers(0.4), answers(0.5))
-    said = full_conclusion(profile(0.4, of_profile), judgement, Path("anna"))
+    said = network_conclusion(profile(0.4, of_profile), judgement, Path("anna"))
     assert "Use it: mmtl monitor --bundle anna" in said
     assert ("prefer it" in said) == preferred
 
@@ -91,11 +91,11 @@ def entries(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
 def test_a_copy_that_was_not_installed_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     entries(monkeypatch)
     with pytest.raises(UsageError, match=r"pip install 'mmtl\[export\]'"):
-        full_tuning(load_bundle(default_bundle()), Path("anna"), replace=False)
+        load_network_tuner(load_bundle(default_bundle()), Path("anna"), replace=False)
 
 
 @needs_bundle
 def test_only_what_the_extra_brings_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     entries(monkeypatch, "a_module_that_nobody_has:SpeakerBundle")
     with pytest.raises(ModuleNotFoundError, match="a_module_that_nobody_has"):
-        full_tuning(load_bundle(default_bundle()), Path("anna"), replace=False)
+        load_network_tuner(load_bundle(default_bundle()), Path("anna"), replace=False)

@@ -13,8 +13,8 @@ from calibrate.fitting.speaker_consistency import (
     PITCH_SPREAD,
     UNLIKE,
     USUAL,
+    find_outliers,
     strangeness,
-    unlike_the_others,
     voice_of,
 )
 from edge.arrays import Array
@@ -108,12 +108,12 @@ def test_takes_that_are_as_good_as_the_same_are_not_told_apart() -> None:
 @pytest.mark.parametrize("place", [0, 5, 7])
 def test_the_take_of_another_person_is_suspected_and_no_other(place: int) -> None:
     sounds = [said_by(1.0, seed) for seed in range(8)]
-    assert unlike_the_others(sounds, FRONT_END) == []
+    assert find_outliers(sounds, FRONT_END) == []
     sounds[place] = said_by(1.6, place)
-    assert unlike_the_others(sounds, FRONT_END) == [place]
+    assert find_outliers(sounds, FRONT_END) == [place]
 
 
 def test_too_few_takes_say_nothing_of_one_of_them() -> None:
     sounds = [*(said_by(1.0, seed) for seed in range(FEWEST - 2)), said_by(1.6, 9)]
-    assert unlike_the_others(sounds, FRONT_END) == []
-    assert unlike_the_others([*sounds, said_by(1.0, 10)], FRONT_END) == [FEWEST - 2]
+    assert find_outliers(sounds, FRONT_END) == []
+    assert find_outliers([*sounds, said_by(1.0, 10)], FRONT_END) == [FEWEST - 2]

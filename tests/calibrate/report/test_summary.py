@@ -11,7 +11,14 @@ from rich.console import Console
 from calibrate.fitting.folds import Folds
 from calibrate.fitting.model_selection import Judgement
 from calibrate.fitting.scores import Gain
-from calibrate.report.summary import change_of, conclusion, confusions, doubt, how_it_was_judged, score_table
+from calibrate.report.summary import (
+    change_of,
+    conclusion,
+    confusions,
+    how_it_was_judged,
+    outlier_warning,
+    score_table,
+)
 from tests.calibrate.fitting.toys import take
 from tests.calibrate.report.judgements import HELPED, UNCHANGED
 
@@ -90,8 +97,8 @@ def test_the_verdict_comes_with_its_reason() -> None:
 
 def test_a_doubted_take_is_named_by_number_manner_and_sentence() -> None:
     asked = "listen to take.wav, and record it again if somebody else spoke."
-    assert doubt(5, take(3, "The lid.")) == (
+    assert outlier_warning(5, take(3, "The lid.")) == (
         f'Take 5 (angry, "The lid.") does not sound like the other takes: {asked}'
     )
-    assert doubt(1, take(0)) == f"Take 1 (neutral) does not sound like the other takes: {asked}"
-    assert "\x1b" not in doubt(2, take(1, "\x1b[2J"))
+    assert outlier_warning(1, take(0)) == f"Take 1 (neutral) does not sound like the other takes: {asked}"
+    assert "\x1b" not in outlier_warning(2, take(1, "\x1b[2J"))

@@ -47,7 +47,7 @@ def records(monkeypatch: pytest.MonkeyPatch, count: int, *, complete: bool) -> N
 
 def unfinished(monkeypatch: pytest.MonkeyPatch, count: int, language: str = "pl") -> SessionFolder:
     records(monkeypatch, count, complete=False)
-    assert GuidedSession(SessionOptions("anna", language=language, agreed=True)).hold() == []
+    assert GuidedSession(SessionOptions(name="anna", language=language, agreed=True)).hold() == []
     return SessionFolder("anna")
 
 
@@ -55,31 +55,31 @@ def test_without_consent_nothing_is_recorded_and_nothing_lost(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path
 ) -> None:
     records(monkeypatch, 8, complete=True)
-    assert GuidedSession(SessionOptions("anna")).hold() == []
+    assert GuidedSession(SessionOptions(name="anna")).hold() == []
     assert "Nothing was recorded" in capsys.readouterr().err
     assert not home.exists()
     folder = unfinished(monkeypatch, 3)
-    assert GuidedSession(SessionOptions("anna", replace=True)).hold() == []
+    assert GuidedSession(SessionOptions(name="anna", replace=True)).hold() == []
     assert len(folder.load().done) == 3
 
 
 def test_the_notice_names_what_is_stored_where_and_how_it_is_deleted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path, tmp_path: Path
 ) -> None:
-    GuidedSession(SessionOptions("anna")).hold()
+    GuidedSession(SessionOptions(name="anna")).hold()
     said = " ".join(capsys.readouterr().err.split())
     assert "Nothing leaves this device." in said
     assert f"{home}/mmtl/sessions/anna" in said
     assert f"{home}/mmtl/profiles/anna.safetensors" in said
     assert "mmtl profile delete anna" in said
     assert "then they are deleted" in said
-    GuidedSession(SessionOptions("anna", keep_recordings=tmp_path / "kept")).hold()
+    GuidedSession(SessionOptions(name="anna", keep_recordings=tmp_path / "kept")).hold()
     assert f"then they go to {tmp_path}/kept" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_language_is_the_locale_s_unless_named(monkeypatch: pytest.MonkeyPatch) -> None:
     records(monkeypatch, 1, complete=False)
-    GuidedSession(SessionOptions("anna", agreed=True)).hold()
+    GuidedSession(SessionOptions(name="anna", agreed=True)).hold()
     assert SessionFolder("anna").load().language == "de"
 
 
@@ -88,7 +88,7 @@ def test_a_session_that_is_cut_short_says_how_to_go_on(
 ) -> None:
     records(monkeypatch, 3, complete=False)
     wish = SessionOptions(
-        "anna",
+        name="anna",
         device="mic:USB Headset",
         replace=True,
         agreed=True,
@@ -114,24 +114,24 @@ def test_a_microphone_that_fails_costs_no_take(
 
     monkeypatch.setattr(calibrate.session.workflow, "hold", hold)
     with pytest.raises(DeviceError):
-        GuidedSession(SessionOptions("anna", agreed=True)).hold()
+        GuidedSession(SessionOptions(name="anna", agreed=True)).hold()
     assert "1 take is kept" in capsys.readouterr().err
 
 
 def test_an_unfinished_session_is_never_lost_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = unfinished(monkeypatch, 3)
     with pytest.raises(UsageError, match="with 3 takes: give --resume to go on with it, or --replace"):
-        GuidedSession(SessionOptions("anna", agreed=True))
+        GuidedSession(SessionOptions(name="anna", agreed=True))
     assert len(folder.load().done) == 3
     records(monkeypatch, 1, complete=False)
-    GuidedSession(SessionOptions("anna", agreed=True, replace=True)).hold()
+    GuidedSession(SessionOptions(name="anna", agreed=True, replace=True)).hold()
     assert len(folder.load().done) == 1
 
 
 def test_resuming_goes_on_and_may_make_the_plan_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished(monkeypatch, 3)
     records(monkeypatch, 12, complete=True)
-    takes = GuidedSession(SessionOptions("anna", agreed=True, resume=True, takes=3)).hold()
+    takes = GuidedSession(SessionOptions(name="anna", agreed=True, resume=True, takes=3)).hold()
     assert len(takes) == 12
     assert SessionFolder("anna").load().language == "pl"
 
@@ -139,18 +139,18 @@ def test_resuming_goes_on_and_may_make_the_plan_longer(monkeypatch: pytest.Monke
 def test_a_complete_session_is_fitted_without_another_word(monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished(monkeypatch, 8)
     monkeypatch.setattr(calibrate.session.workflow, "hold", None)
-    assert len(GuidedSession(SessionOptions("anna", resume=True)).hold()) == 8
+    assert len(GuidedSession(SessionOptions(name="anna", resume=True)).hold()) == 8
 
 
 @pytest.mark.parametrize(
     ("wish", "error", "said"),
     [
-        (SessionOptions("anna", resume=True), UsageError, "no unfinished session of anna"),
-        (SessionOptions("../anna"), ProfileError, "cannot name a profile"),
-        (SessionOptions("anna", language="xx"), UsageError, "there are no sentences in 'xx'"),
-        (SessionOptions("anna", device="demo"), UsageError, "--device demo is not a microphone"),
-        (SessionOptions("anna", device="take.wav"), UsageError, "is not a microphone"),
-        (SessionOptions("anna", device="mic:"), UsageError, "names no device"),
+        (SessionOptions(name="anna", resume=True), UsageError, "no unfinished session of anna"),
+        (SessionOptions(name="../anna"), ProfileError, "cannot name a profile"),
+        (SessionOptions(name="anna", language="xx"), UsageError, "there are no sentences in 'xx'"),
+        (SessionOptions(name="anna", device="demo"), UsageError, "--device demo is not a microphone"),
+        (SessionOptions(name="anna", device="take.wav"), UsageError, "is not a microphone"),
+        (SessionOptions(name="anna", device="mic:"), UsageError, "names no device"),
     ],
 )
 def test_a_wish_that_cannot_be_met_is_refused_before_anybody_speaks(
@@ -164,20 +164,20 @@ def test_a_wish_that_cannot_be_met_is_refused_before_anybody_speaks(
 def test_a_session_stays_in_its_language(monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished(monkeypatch, 1, "pl")
     with pytest.raises(UsageError, match="is in pl, not ko"):
-        GuidedSession(SessionOptions("anna", resume=True, language="ko"))
+        GuidedSession(SessionOptions(name="anna", resume=True, language="ko"))
 
 
 def test_a_folder_with_recordings_is_refused_before_anybody_speaks(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("somebody else's")
     with pytest.raises(UsageError, match="holds recordings already"):
-        GuidedSession(SessionOptions("anna", keep_recordings=tmp_path))
+        GuidedSession(SessionOptions(name="anna", keep_recordings=tmp_path))
 
 
 def test_what_fails_after_the_session_costs_no_take(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records(monkeypatch, 8, complete=True)
-    guided = GuidedSession(SessionOptions("anna", agreed=True))
+    guided = GuidedSession(SessionOptions(name="anna", agreed=True))
     takes = guided.hold()
     with pytest.raises(UsageError), guided.kept_if_it_fails():
         raise UsageError("the disk is full")
@@ -187,7 +187,7 @@ def test_what_fails_after_the_session_costs_no_take(
 
 def test_recordings_go_when_the_profile_is_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
     records(monkeypatch, 8, complete=True)
-    guided = GuidedSession(SessionOptions("anna", agreed=True))
+    guided = GuidedSession(SessionOptions(name="anna", agreed=True))
     guided.hold()
     guided.finish(adopted=True)
     assert not SessionFolder("anna").path.exists()
@@ -198,7 +198,7 @@ def test_where_it_did_not_help_more_takes_can_be_added_if_wanted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: bool
 ) -> None:
     records(monkeypatch, 8, complete=True)
-    guided = GuidedSession(SessionOptions("anna", agreed=True))
+    guided = GuidedSession(SessionOptions(name="anna", agreed=True))
     guided.hold()
     answer(monkeypatch, yes=more)
     guided.finish(adopted=False)
@@ -213,7 +213,7 @@ def test_ctrl_c_at_the_last_question_keeps_the_takes_and_says_where(
         raise typer.Abort
 
     records(monkeypatch, 8, complete=True)
-    guided = GuidedSession(SessionOptions("anna", agreed=True))
+    guided = GuidedSession(SessionOptions(name="anna", agreed=True))
     guided.hold()
     monkeypatch.setattr(typer, "confirm", interrupt)
     guided.finish(adopted=False)
@@ -227,7 +227,7 @@ def test_the_command_that_adds_takes_can_keep_the_recordings_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     records(monkeypatch, 8, complete=True)
-    wish = SessionOptions("anna", agreed=True, keep_recordings=tmp_path / "kept")
+    wish = SessionOptions(name="anna", agreed=True, keep_recordings=tmp_path / "kept")
     guided = GuidedSession(wish)
     guided.hold()
     answer(monkeypatch, yes=True)
@@ -244,8 +244,8 @@ def test_who_begins_anew_is_told_that_the_unfinished_session_goes(
 ) -> None:
     unfinished(monkeypatch, 3)
     for wish, said in (
-        (SessionOptions("anna", resume=True), False),
-        (SessionOptions("anna", replace=True), True),
+        (SessionOptions(name="anna", resume=True), False),
+        (SessionOptions(name="anna", replace=True), True),
     ):
         capsys.readouterr()
         GuidedSession(wish).hold()
@@ -254,7 +254,7 @@ def test_who_begins_anew_is_told_that_the_unfinished_session_goes(
 
 def test_recordings_are_kept_where_they_were_wanted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     records(monkeypatch, 8, complete=True)
-    guided = GuidedSession(SessionOptions("anna", agreed=True, keep_recordings=tmp_path / "kept"))
+    guided = GuidedSession(SessionOptions(name="anna", agreed=True, keep_recordings=tmp_path / "kept"))
     takes = guided.hold()
     guided.finish(adopted=True)
     again = read_takes(tmp_path / "kept" / "manifest.csv")
@@ -268,7 +268,7 @@ def test_recordings_that_cannot_be_copied_are_not_deleted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     records(monkeypatch, 8, complete=True)
-    guided = GuidedSession(SessionOptions("anna", agreed=True, keep_recordings=tmp_path / "kept"))
+    guided = GuidedSession(SessionOptions(name="anna", agreed=True, keep_recordings=tmp_path / "kept"))
     guided.hold()
     (tmp_path / "kept").rmdir()
     (tmp_path / "kept").write_text("a file in the way")
@@ -281,10 +281,10 @@ def test_a_take_that_is_doubted_can_be_listened_to_and_recorded_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records(monkeypatch, 8, complete=True)
-    guided = GuidedSession(SessionOptions("anna", language="en", agreed=True))
+    guided = GuidedSession(SessionOptions(name="anna", language="en", agreed=True))
     takes = guided.hold()
     answer(monkeypatch, yes=True)
-    guided.finish(adopted=True, doubtful=True)
+    guided.finish(adopted=True, outliers=True)
     said = capsys.readouterr().err
     assert f"They are kept in {takes[4].path.parent}" in said
     assert "To record a take again, delete its file there first." in said
@@ -297,7 +297,7 @@ def test_a_take_that_is_doubted_can_be_listened_to_and_recorded_again(
         return session, False
 
     monkeypatch.setattr(calibrate.session.workflow, "hold", hold)
-    GuidedSession(SessionOptions("anna", resume=True, replace=True, agreed=True)).hold()
+    GuidedSession(SessionOptions(name="anna", resume=True, replace=True, agreed=True)).hold()
     assert asked == [4]
 
 
@@ -305,8 +305,8 @@ def test_the_recordings_of_a_doubted_take_go_unless_they_are_wanted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records(monkeypatch, 8, complete=True)
-    guided = GuidedSession(SessionOptions("anna", language="en", agreed=True))
+    guided = GuidedSession(SessionOptions(name="anna", language="en", agreed=True))
     guided.hold()
-    guided.finish(adopted=True, doubtful=True)
+    guided.finish(adopted=True, outliers=True)
     assert not SessionFolder("anna").path.exists()
     assert "recordings are deleted" in capsys.readouterr().err

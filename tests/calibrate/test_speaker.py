@@ -1,0 +1,149 @@
+"""`calibrate_speaker` from Python: what it returns, refuses and writes."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import calibrate
+from calibrate import Take, calibrate_speaker, read_takes
+from calibrate.fitting.full_finetune import judge_tuned
+from calibrate.fitting.model_selection import Judgement
+from calibrate.fitting.scores import Answers
+from calibrate.speaker import Calibration
+from edge.arrays import Array
+from edge.audio.ingest import read_clip
+from edge.errors import ProfileError, UsageError
+from edge.model.bundle import default_bundle, load_bundle
+from edge.model.profile import load_profile, profile_path, read_profile
+from edge.recognition.recognizer import Recognizer
+from tests.calibrate.labelled_takes import TWELVE, much_the_same, session, voice
+
+pytestmark = pytest.mark.skipif(
+    not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
+)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write profiles to a folder of the test."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A session whose sounds tell the emotions apart."""
+    sounds = [voice(emotion, seed) for seed, emotion in enumerate(TWELVE)]
+    return session(tmp_path_factory.mktemp("session"), TWELVE, sounds)
+
+
+@pytest.fixture(scope="module")
+def adopted(manifest: Path) -> Calibration:
+    return calibrate_speaker("anna", manifest)
+
+
+def test_it_returns_a_profile_that_a_recognizer_applies(adopted: Calibration, home: Path) -> None:
+    assert adopted.adopted
+    assert adopted.profile.verdict == adopted.judgement.verdict == "adopted"
+    assert adopted.network is None
+    assert not home.exists()
+    Recognizer(adopted.bundle, profile=adopted.profile, provider="cpu")
+
+
+def test_takes_may_be_given_in_place_of_their_manifest(adopted: Calibration, manifest: Path) -> None:
+    again = calibrate_speaker("anna", read_takes(manifest), load_bundle(default_bundle()))
+    assert again.profile.report | {"fit_s": 0} == adopted.profile.report | {"fit_s": 0}
+
+
+def example(documented: object) -> str:
+    """Return the code of a docstring's example: from its import to its last call."""
+    lines = (inspect.getdoc(documented) or "").splitlines()
+    first = next(
+        index for index, line in enumerate(lines) if line.lstrip().startswith("from calibrate import")
+    )
+    last = next(index for index, line in enumerate(lines) if line.lstrip().startswith("calibration.save"))
+    return textwrap.dedent("\n".join(lines[first : last + 1]))
+
+
+def test_the_example_of_the_docstring_writes_a_profile(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(manifest.parent)
+    exec(example(calibrate_speaker), {})  # noqa: S102
+    assert capsys.readouterr().out.startswith("adopted it lowers the log loss")
+    assert load_profile(profile_path("anna"), load_bundle(default_bundle())).name == "anna"
+
+
+def test_the_example_of_the_package_is_that_of_the_function() -> None:
+    package = [line.partition("  #")[0] for line in example(calibrate).splitlines() if line]
+    assert package == [line for line in example(calibrate_speaker).splitlines() if line]
+
+
+def test_a_rejected_profile_does_not_replace_one_that_can_be_applied(
+    adopted: Calibration, tmp_path: Path
+) -> None:
+    assert adopted.save() is None
+    before = profile_path("anna").read_bytes()
+    rejected = calibrate_speaker("anna", session(tmp_path, TWELVE, much_the_same(voice(0, 0))))
+    assert not rejected.adopted
+    with pytest.raises(UsageError, match="give --replace"):
+        rejected.save()
+    kept = rejected.save(replace=True)
+    assert kept is not None
+    assert kept.verdict == "adopted"
+    assert profile_path("anna").read_bytes() == before
+    assert rejected.save(tmp_path / "other.safetensors") is None
+    assert read_profile(tmp_path / "other.safetensors").verdict == "rejected"
+
+
+class Tuner:
+    """Stands for the package that tunes the whole network."""
+
+    def __init__(self) -> None:
+        self.given: list[Sequence[Array]] = []
+
+    def fit(self, name: str, takes: Sequence[Take], sounds: Sequence[Array]) -> Judgement:
+        self.given.append(sounds)
+        answers = Answers(np.full((1, len(takes), 4), 0.25), np.array([take.emotion for take in takes]))
+        return judge_tuned(answers, None)
+
+
+def test_the_takes_are_decoded_once_also_where_the_network_is_tuned(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+
+    def spy(path: Path, *others: object, **options: object) -> Array:
+        decoded.append(path)
+        return read_clip(path, *others, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("calibrate.takes.read_clip", spy)
+    tuner = Tuner()
+    calibration = calibrate_speaker("anna", manifest, network=tuner)
+    assert len(decoded) == len(set(decoded)) == len(TWELVE)
+    assert len(tuner.given[0]) == len(TWELVE)
+    assert calibration.network is not None
+
+
+@pytest.mark.parametrize(
+    ("emotions", "said"),
+    [
+        ([], "the session has no takes"),
+        ([0, 0], "the session has only neutral takes"),
+        ([0, 0, 3], "the session has a single take of angry"),
+    ],
+)
+def test_takes_that_are_too_few_are_refused_before_they_are_read(emotions: list[int], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        calibrate_speaker("anna", [Take(Path("never read.wav"), emotion) for emotion in emotions])
+
+
+def test_a_name_that_no_profile_can_have_is_refused(manifest: Path) -> None:
+    with pytest.raises(ProfileError, match="cannot name a profile"):
+        calibrate_speaker("../anna", manifest)
