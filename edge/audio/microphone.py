@@ -99,7 +99,7 @@ class Microphone:
         Raises:
             DeviceError: the sound server does not answer.
         """
-        self._inbox.end()
+        self._buffer.end()
         self._close()
 
     def __iter__(self) -> Iterator[Block]:
@@ -113,7 +113,7 @@ class Microphone:
     def _blocks(self) -> Iterator[Block]:
         absent_since_s: float | None = None
         while True:
-            recording = _Recording(self._inbox, self.name, absent_since_s, self._channel)
+            recording = _Recording(self._buffer, self.name, absent_since_s, self._channel)
             try:
                 yield from recording.blocks(self._stall_s)
             except (TimeoutError, EOFError) as reason:
@@ -136,7 +136,7 @@ class Microphone:
 
     def _open_again(self) -> bool:
         """Wait until the device opens; False if `__exit__` came first."""
-        lost = self._inbox
+        lost = self._buffer
         with quiet():
             wait([submit(self._free)], ENDING_S)
         while not lost.ended_within(RETRY_S):
@@ -146,7 +146,7 @@ class Microphone:
                     wait([attempt], RETRY_S)
             if attempt.done() and attempt.result() and not lost.ended_within(0.0):
                 return True
-        self._inbox.end()
+        self._buffer.end()
         self._close()
         return False
 
@@ -179,13 +179,13 @@ class Microphone:
         """
         refusal = "it offers no rate that speech can be heard at"
         for rate, channels in _ways_to_open(entry, self._channel):
-            inbox = CaptureBuffer(rate, channels, self._buffer_s, self._clock)
+            buffer = CaptureBuffer(rate, channels, self._buffer_s, self._clock)
             try:
-                self._stream = _start(self._portaudio, entry["index"], inbox)
+                self._stream = _start(self._portaudio, entry["index"], buffer)
             except (self._portaudio.PortAudioError, UnicodeDecodeError) as error:
                 refusal = " ".join(str(error).split())
             else:
-                self._inbox = inbox
+                self._buffer = buffer
                 return
         raise DeviceError(
             f"{self.name} does not open ({refusal}): close other programs that record from it, "
@@ -201,22 +201,22 @@ class _Recording:
     """
 
     def __init__(
-        self, inbox: CaptureBuffer, name: str, absent_since_s: float | None, channel: Channel
+        self, buffer: CaptureBuffer, name: str, absent_since_s: float | None, channel: Channel
     ) -> None:
         """Prepare to listen.
 
         Args:
-            inbox: where the sound arrives.
+            buffer: where the sound arrives.
             name: the device's.
-            absent_since_s: the inbox's clock when the device was last heard; None if it was not lost.
+            absent_since_s: the buffer's clock when the device was last heard; None if it was not lost.
             channel: which channel to hear.
         """
         self.heard_until_s = absent_since_s
         self._absent = absent_since_s is not None
-        self._inbox = inbox
+        self._buffer = buffer
         self._name = name
-        self._downmix = Downmix(inbox.rate, channel)
-        self._intake = AudioConverter(inbox.rate, self._downmix)
+        self._downmix = Downmix(buffer.rate, channel)
+        self._intake = AudioConverter(buffer.rate, self._downmix)
         self._passed = self._told = self._lost = 0
 
     def blocks(self, patience_s: float) -> Iterator[Block]:
@@ -226,14 +226,14 @@ class _Recording:
             TimeoutError: nothing came for so long.
             EOFError: the driver ended the recording.
         """
-        while (piece := self._inbox.take(patience_s)) is not None:
+        while (piece := self._buffer.take(patience_s)) is not None:
             if self._absent:
                 yield self._back(piece)
             self.heard_until_s = piece.elapsed_s
             if piece.lost:
                 yield from self._gap(piece.lost)
             self._passed += piece.frames
-            yield from self._block(self._intake.feed(piece.sound(self._inbox.channels), piece.arrived_s))
+            yield from self._block(self._intake.feed(piece.sound(self._buffer.channels), piece.arrived_s))
 
     def tail(self) -> Iterator[Block]:
         """Yield what the resampler still held back."""
@@ -242,10 +242,10 @@ class _Recording:
     def _gap(self, frames: int) -> Iterator[Block]:
         """Yield what was heard before a loss, and start the resampler anew for what comes after it."""
         yield from self.tail()
-        self._intake = AudioConverter(self._inbox.rate, self._downmix)
+        self._intake = AudioConverter(self._buffer.rate, self._downmix)
         self._passed += frames
         # Rounded once, on the whole recording: the clock of the samples must not drift.
-        passed = round(self._passed * SAMPLE_RATE / self._inbox.rate)
+        passed = round(self._passed * SAMPLE_RATE / self._buffer.rate)
         self._lost = max(0, passed - self._told)
 
     def _block(self, samples: Array) -> Iterator[Block]:
@@ -264,20 +264,20 @@ class _Recording:
     def _back(self, piece: CapturedBlock) -> Block:
         assert self.heard_until_s is not None
         self._absent = False
-        away_s = piece.elapsed_s - (piece.frames + piece.lost) / self._inbox.rate - self.heard_until_s
+        away_s = piece.elapsed_s - (piece.frames + piece.lost) / self._buffer.rate - self.heard_until_s
         lost = max(0, round(away_s * SAMPLE_RATE))
         return Block(NOTHING, piece.arrived_s, lost, DeviceNews(self._name, "back"))
 
 
-def _start(portaudio: Any, index: int, inbox: CaptureBuffer) -> Any:
+def _start(portaudio: Any, index: int, buffer: CaptureBuffer) -> Any:
     stream = portaudio.RawInputStream(
         device=index,
-        samplerate=inbox.rate,
-        channels=inbox.channels,
+        samplerate=buffer.rate,
+        channels=buffer.channels,
         dtype="float32",
-        blocksize=round(DRIVER_BLOCK_S * inbox.rate),
-        callback=inbox.put,
-        finished_callback=inbox.finish,
+        blocksize=round(DRIVER_BLOCK_S * buffer.rate),
+        callback=buffer.put,
+        finished_callback=buffer.finish,
     )
     try:
         stream.start()
