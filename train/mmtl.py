@@ -253,7 +253,13 @@ def _parameters(module: nn.Module) -> Weights:
 
 
 def _gradient(loss: Tensor, weights: Weights) -> Weights:
-    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    """Differentiate a loss; a weight that it does not depend on has a gradient of zero.
+
+    Outside autocast even where the caller computed the loss inside: a backward pass takes the types that
+    autocast chose for the forward pass.
+    """
+    with torch.autocast(loss.device.type, enabled=False):
+        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     return {
         name: torch.zeros_like(weight) if gradient is None else gradient
         for (name, weight), gradient in zip(weights.items(), gradients, strict=True)

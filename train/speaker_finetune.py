@@ -1,8 +1,11 @@
 """The whole network tuned to one speaker: the test stage of Cai et al. 2020, section 2.4.
 
-The meta learner is tuned on the speaker's valence, arousal and dominance (equation 4). Differs: the
-transfer learner is tuned after it on the emotions (equation 5), for both labels of a calibration session
-are known; what is scored is never what was tuned on.
+The meta learner is tuned on the speaker's valence, arousal and dominance (equation 4).
+
+Differs: the transfer learner is then tuned on the emotions (equation 5), because a calibration session has
+both labels. Takes that are scored are never tuned on.
+
+The experiments behind the defaults are in `docs/speaker_finetune.md`.
 """
 
 from __future__ import annotations
@@ -31,21 +34,7 @@ SEGMENTS: Final = 16
 
 @dataclass(frozen=True)
 class Tuning:
-    """How far a network is taken to one speaker.
-
-    Chosen on the five validation speakers of the default bundle: tuned on two clips of each emotion, scored
-    on the speaker's others, three draws of the clips. UAR in percent and log loss in nats, averaged over
-    speakers, with `transfer_lr` 0.1 and 100 `transfer_steps`:
-
-        inner_steps              0            1            3           10
-        inner_lr 0.001   81.7, 0.52   83.0, 0.52   81.5, 0.53   74.4, 0.59
-        inner_lr 0.01    81.7, 0.52   75.5, 0.57   68.0, 0.71   67.4, 0.90
-
-    The generic network: 68.5, 0.78; 3 steps of equation 4 alone: 69.5, 0.77; the profile's adapter, fitted
-    to the same clips: 81.6, 0.52. Thus equation 5 does nearly all of it, and more of equation 4 does harm, at
-    least with ratings derived from the emotions, as these are. 1 step and 3 do not differ by what these
-    draws can tell; 30 `transfer_steps` after 3: 79.8, 0.55.
-    """
+    """Step sizes and counts of the tuning; how they were chosen is in `docs/speaker_finetune.md`."""
 
     inner_lr: float = 0.001
     """alpha, > 0: the small rate of the paper's test stage."""

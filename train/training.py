@@ -1,4 +1,16 @@
-"""Epochs of one of three algorithms, judged on validation speakers, resumable after each."""
+"""Epochs of ERM, MTL or MMTL, scored on validation speakers after each, and resumable.
+
+Each algorithm runs its forward passes in bfloat16 under autocast; losses are float32, and gradients are taken
+outside autocast. What MMTL does is in `train.mmtl`, where it stands beside the paper's in `docs/training.md`.
+
+Differs from Cai et al. 2020 in what surrounds equations 4 to 7:
+- AdamW with weight decay takes the outer step, and gamma rises and falls (`scheduled`); the paper uses Adam
+  and states one gamma.
+- The norm of the outer gradient is clipped at `LARGEST_NORM`.
+- The network that is scored and kept is a running average of the weights.
+- Batch normalisation, which the paper's network lacks, uses the statistics of the batch in both passes of a
+  speaker, at theta and at theta', and both passes update its running statistics.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 import numpy as np
 import torch
@@ -33,6 +45,9 @@ from train.model import EmotionNet
 from train.segments import Normalisation, Spectra, normalised, segment_starts
 
 Algorithm = Literal["erm", "mtl", "mmtl"]
+
+LARGEST_NORM: Final = 5.0
+"""Of the gradient of all parameters together; a larger gradient is scaled down to it."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +145,7 @@ class Training:
         for index, batch in enumerate(draw(self.epochs_done)):
             self._set_rate(self.epochs_done * self.steps + index)
             losses = self._step(batch)
-            nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+            nn.utils.clip_grad_norm_(self.net.parameters(), LARGEST_NORM)
             self.optimiser.step()
             self.average.update_parameters(self.net)
             yield losses

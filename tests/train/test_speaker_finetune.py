@@ -132,7 +132,7 @@ def test_a_step_takes_a_bounded_number_of_segments(bundle: Bundle, monkeypatch: 
         sizes.append(len(support.frames))
         return multi_train_step(meta, theta, support, rates)
 
-    monkeypatch.setattr("train.speaker_finetune.adapt", spied)
+    monkeypatch.setattr("train.speaker_finetune.multi_train_step", spied)
     tuned(samples, Tuning(inner_steps=3))
     assert sizes == [SEGMENTS] * 3
 

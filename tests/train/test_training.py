@@ -90,6 +90,22 @@ def test_another_seed_gives_other_weights() -> None:
     assert not identical(weights_of(runs[0]), weights_of(runs[1]))
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_forward_passes_run_inside_autocast_and_gradients_are_taken_outside(algorithm: Algorithm) -> None:
+    training, forward, backward = training_of(options_for(algorithm)), [], []
+
+    def follow(_: nn.Module, __: object, logits: Tensor) -> None:
+        forward.append(torch.is_autocast_enabled("cpu"))
+        logits.register_hook(lambda _: backward.append(torch.is_autocast_enabled("cpu")))  # type: ignore[no-untyped-call]
+
+    training.net.meta.register_forward_hook(follow)
+    next(training.epoch())
+    assert forward
+    assert set(forward) == {True}
+    assert len(backward) == len(forward)
+    assert set(backward) == {False}
+
+
 @pytest.mark.parametrize("content", [b"", b"not a state", None])
 def test_a_damaged_state_is_refused_in_one_line(content: bytes | None, tmp_path: Path) -> None:
     training, path = training_of(options_for("erm")), tmp_path / "state.safetensors"
