@@ -129,7 +129,7 @@ def calibrated(bundle: Bundle, speaker: str, session: Sequence[Clip]) -> Recogni
     profile = Profile(speaker, bundle.fingerprint, fitted.head, own.levels, own.statistics, "adopted")
     recognizer = Recognizer(bundle, profile=profile, engine=engine)
     reference = session_reference(recognizer, sounds)
-    recognizer.use(replace(profile, reference=reference))
+    recognizer.switch_profile(replace(profile, reference=reference))
     return recognizer
 
 

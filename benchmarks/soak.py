@@ -55,7 +55,7 @@ def listen(recognizer: Recognizer, seconds: float, generator: np.random.Generato
     began = time.process_time()
     print(f"{'simulated':>10}{'resident':>12}{'CPU':>9}   events so far")
     for block, lost in life(generator):
-        events = recognizer.feed(block) + (recognizer.lose(lost) if lost else [])
+        events = recognizer.feed(block) + (recognizer.report_gap(lost) if lost else [])
         counts.update(event.type for event in events)
         if recognizer.heard_s >= len(resident) * REPORT_EVERY_S:
             resident.append(resident_mb())

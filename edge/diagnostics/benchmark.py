@@ -30,7 +30,8 @@ from edge.features.vad import SpeechDetector, VadConfig
 from edge.inference.engine import WindowEngine
 from edge.model.bundle import Bundle
 from edge.model.profile import ADOPTED, Profile, Reference
-from edge.recognition.recognizer import STAGES, Recognizer, Settings
+from edge.recognition.recognizer import Recognizer, Settings
+from edge.recognition.stage_times import STAGES
 
 STEP_MS: Final = 80
 """The shortest step: what a block of sound costs at most."""

@@ -200,7 +200,7 @@ def _hear(
         ledger.lost(0.0)
     if block.lost:
         ledger.lost(block.lost / SAMPLE_RATE, times=0 if block.news else 1)
-        events += recognizer.lose(block.lost)
+        events += recognizer.report_gap(block.lost)
     if block.news:
         events.append(Device(recognizer.heard_s, block.news.name, block.news.state, block.news.reason))
     if len(block.samples):

@@ -50,7 +50,7 @@ class ClientStream:
     def use(self, profile: Profile) -> list[Event]:
         """Go on with the profile that the client named: the last events without it, and the session again."""
         self._asked_for = profile.name
-        return [*self._recognizer.use(profile), *self.begin()]
+        return [*self._recognizer.switch_profile(profile), *self.begin()]
 
     def interleave(self, channels: int) -> None:
         """Expect sound of so many channels, before any has come."""

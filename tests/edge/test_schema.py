@@ -130,7 +130,7 @@ def test_every_event_of_a_recognizer_is_valid(bundle: Bundle) -> None:
     recognizer = Recognizer(bundle, provider="cpu")
     with DemoSource() as demo:
         events = [event for block in demo for event in recognizer.feed(block.samples)]
-    events += [*recognizer.lose(16_000), *recognizer.flush()]
+    events += [*recognizer.report_gap(16_000), *recognizer.flush()]
     assert {checked_event(event).type for event in events} == {"window", "speech", "utterance", "overrun"}
 
 

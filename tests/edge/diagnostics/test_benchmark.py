@@ -26,7 +26,8 @@ from edge.events import Window
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
 from edge.model.bundle import Bundle
 from edge.model.profile import Profile, require_applicable
-from edge.recognition.recognizer import STAGES, Recognizer
+from edge.recognition.recognizer import Recognizer
+from edge.recognition.stage_times import STAGES
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from edge.cli import main as cli
 from edge.diagnostics import verification
 from edge.diagnostics.verification import TOLERANCE, verify
 from edge.errors import UsageError
-from edge.events import Event
+from edge.events import Event, Window
 from edge.model.bundle import ENCODER, WEIGHTS, WINDOW, Bundle, load_bundle, read_manifest, write_manifest
 from edge.recognition.recognizer import Recognizer
+from edge.recognition.window_classifier import ClassifiedWindow
 
 Talk = Callable[..., Array]
 
@@ -127,10 +129,10 @@ class Foresighted(Recognizer):
 class Unsteady(Recognizer):
     """Emits no number in one window."""
 
-    def _judged(self, windows: list[int]) -> tuple[Array, Array]:
-        embeddings, probs = super()._judged(windows)
-        dropped = np.array(windows, int)[:, None] == 35
-        return embeddings, np.where(dropped, np.float32(np.nan), probs)
+    def _window(self, window: ClassifiedWindow, began: float, together: int) -> Window:
+        if window.end == 35:
+            window = replace(window, probs=np.full_like(window.probs, np.nan))
+        return super()._window(window, began, together)
 
 
 @pytest.mark.parametrize(

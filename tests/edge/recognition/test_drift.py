@@ -237,7 +237,7 @@ def calibrated(bundle: Bundle, takes: list[Array]) -> Recognizer:
     plain = Profile("anna", bundle.fingerprint, bundle.head, levels, statistics, "adopted")
     recognizer = Recognizer(bundle, profile=plain, provider="cpu")
     assert recognizer.watch is None
-    recognizer.use(replace(plain, reference=session_reference(recognizer, takes)))
+    recognizer.switch_profile(replace(plain, reference=session_reference(recognizer, takes)))
     return recognizer
 
 
@@ -284,7 +284,7 @@ def test_a_session_of_a_head_that_reads_the_spectrum_is_remembered_with_it(
     reference = session_reference(recognizer, takes)
     assert reference is not None
     assert len(reference.mean) == 2 + size
-    recognizer.use(replace(profile, reference=reference))
+    recognizer.switch_profile(replace(profile, reference=reference))
     recognizer.feed(np.concatenate(takes * 2))
     assert isinstance(recognizer.watch, DriftWatch)
     near = recognizer.watch.departures()["spectrum"]
@@ -317,5 +317,5 @@ def test_without_a_reference_nothing_is_watched(bundle: Bundle, calibrated: Reco
     assert isinstance(calibrated.watch, DriftWatch)
     other = Recognizer(bundle, profile=calibrated.profile, engine=calibrated.engine)
     assert isinstance(other.watch, DriftWatch)
-    other.use(None)
+    other.switch_profile(None)
     assert other.watch is None

@@ -18,7 +18,8 @@ from edge.model.bundle import Bundle
 from edge.output.sinks import Sink
 from edge.recognition import pipeline
 from edge.recognition.pipeline import StreamStatistics, listen, session_of, with_queue
-from edge.recognition.recognizer import QUIETEST_DBFS, STAGES, Recognizer
+from edge.recognition.recognizer import QUIETEST_DBFS, Recognizer
+from edge.recognition.stage_times import STAGES
 from edge.system import signals
 from tests.edge.schema import checked_event
 

@@ -341,7 +341,7 @@ def test_reset_is_exact(recognizer: Recognizer, sound: Array) -> None:
 def test_reset_is_exact_after_a_loss(recognizer: Recognizer, sound: Array, count: int) -> None:
     first = heard(recognizer, sound, 1_000)
     recognizer.feed(sound[:20_000])
-    recognizer.lose(count)
+    recognizer.report_gap(count)
     assert untimed(heard(recognizer, sound, 1_000)) == untimed(first)
 
 
@@ -363,7 +363,7 @@ def test_a_loss_advances_the_time(recognizer: Recognizer, talk: Talk, count: int
     sound = talk((3.5, 0.2))
     recognizer.reset()
     before = recognizer.feed(sound)
-    overrun, *during = recognizer.lose(count)
+    overrun, *during = recognizer.report_gap(count)
     assert overrun == Overrun(start_s=len(sound) / RATE, lost_s=count / RATE)
     after = [*recognizer.feed(sound), *recognizer.flush()]
     total_s = (2 * len(sound) + count) / RATE
@@ -386,7 +386,7 @@ def test_a_small_loss_is_heard_as_silence(
     silence = np.zeros(4_000, np.float32)
     expected = heard(unfiltered(bundle), np.concatenate([before, silence, after]))
     recognizer.reset()
-    events = recognizer.feed(sound[:20_000]) + recognizer.lose(4_000)
+    events = recognizer.feed(sound[:20_000]) + recognizer.report_gap(4_000)
     events += recognizer.feed(sound[24_000:]) + recognizer.flush()
     assert_same([event for event in events if not isinstance(event, Overrun)], expected)
 
@@ -394,7 +394,7 @@ def test_a_small_loss_is_heard_as_silence(
 def test_a_huge_loss_ends_the_utterance_before_it(recognizer: Recognizer, sound: Array) -> None:
     recognizer.reset()
     recognizer.feed(sound[: 2 * RATE])
-    events = recognizer.lose(3_600 * RATE)
+    events = recognizer.report_gap(3_600 * RATE)
     assert Speech in {type(event) for event in events}
     assert all(event.end_s < 4.0 for event in events if isinstance(event, Utterance))
 
@@ -402,7 +402,7 @@ def test_a_huge_loss_ends_the_utterance_before_it(recognizer: Recognizer, sound:
 def test_a_loss_in_a_noisy_room_does_not_make_the_noise_speech(recognizer: Recognizer) -> None:
     noise = (0.003 * np.random.default_rng(0).standard_normal(5 * RATE)).astype(np.float32)
     recognizer.reset()
-    events = recognizer.feed(noise) + recognizer.lose(10 * RATE) + recognizer.feed(noise)
+    events = recognizer.feed(noise) + recognizer.report_gap(10 * RATE) + recognizer.feed(noise)
     assert windows(events)
     assert not any(isinstance(event, Speech) for event in events)
 
@@ -442,10 +442,9 @@ def test_memory_is_bounded(bundle: Bundle, talk: Talk) -> None:
     recognizer, sound, sizes = Recognizer(bundle, provider="cpu"), talk((2.0, 0.2)), []
     for _ in range(20):
         recognizer.feed(sound)
-        histories = (recognizer._features, recognizer._speech, recognizer._dbfs)
-        sizes.append([history.capacity for history in histories])
-    assert max(features for features, _, _ in sizes) <= 2 * (32 + 25)
-    assert max(frames for _, *both in sizes for frames in both) <= 2 * (32 * 8 + 49 + 8 + 200)
+        sizes.append(recognizer._recent.capacity)
+    assert max(features for features, _ in sizes) <= 2 * (32 + 25)
+    assert max(frames for _, frames in sizes) <= 2 * (32 * 8 + 49 + 8 + 200)
     assert sizes[-1] == sizes[5]
 
 
@@ -453,7 +452,7 @@ def test_memory_is_bounded_for_a_step_longer_than_the_window(bundle: Bundle, tal
     recognizer = Recognizer(bundle, settings=Settings(step_ms=80_000), provider="cpu")
     for _ in range(5):
         recognizer.feed(talk((2.0, 0.2)))
-    assert recognizer._features.capacity <= 2 * (32 + 25)
+    assert recognizer._recent.capacity[0] <= 2 * (32 + 25)
 
 
 def test_the_window_shows_its_compute_time_by_stage(recognizer: Recognizer, sound: Array) -> None:
@@ -561,7 +560,7 @@ def test_a_speaker_used_at_the_start_of_a_stream_is_as_if_there_from_the_beginni
     engine, wanted = switched.engine, None if back else profile
     switched.feed(sound)
     switched.reset()
-    assert switched.use(wanted) == []
+    assert switched.switch_profile(wanted) == []
     assert switched.engine is engine
     assert switched.profile is wanted
     made = Recognizer(bundle, profile=wanted, provider="cpu")
@@ -575,7 +574,7 @@ def test_a_speaker_used_in_mid_stream_ends_it_and_begins_another_while_time_goes
     first, then = talk((0.5, 0.0), (3.0, 0.3)), talk((0.7, 0.0), (3.0, 0.2), seed=1)
     generic, own = Recognizer(bundle, provider="cpu"), Recognizer(bundle, profile=profile, provider="cpu")
     switched = Recognizer(bundle, provider="cpu")
-    before = switched.feed(first) + switched.use(profile)
+    before = switched.feed(first) + switched.switch_profile(profile)
     assert untimed(before) == untimed(heard(generic, first))
     assert switched.heard_s == len(first) / RATE
     after = switched.feed(then) + switched.flush()
@@ -591,7 +590,7 @@ def test_sound_of_another_rate_goes_on_with_another_speaker(
 ) -> None:
     switched = Recognizer(bundle, provider="cpu")
     switched.accept_waveform(48_000, np.zeros(48_000, np.float32))
-    switched.use(profile)
+    switched.switch_profile(profile)
     assert switched.heard_s == pytest.approx(1.0)
     assert windows(switched.accept_waveform(16_000, talk((3.5, 0.3))))
 
@@ -613,7 +612,7 @@ def test_a_profile_that_does_not_fit_is_refused_and_the_stream_goes_on(
     recognizer.reset()
     events = recognizer.feed(sound[:40_000])
     with pytest.raises(ProfileError, match=r"run mmtl calibrate"):
-        recognizer.use(wrong)
+        recognizer.switch_profile(wrong)
     assert untimed(events + recognizer.feed(sound[40_000:]) + recognizer.flush()) == expected
     with pytest.raises(ProfileError):
         Recognizer(bundle, profile=wrong, engine=recognizer.engine)

@@ -37,7 +37,7 @@ class Life:
                 self.counts.update(map(type, self.recognizer.feed(block)))
         for longest in (RATE, 60 * RATE):
             lost = int(self._random.integers(3 * longest // 4, longest))
-            self.counts.update(map(type, self.recognizer.lose(lost)))
+            self.counts.update(map(type, self.recognizer.report_gap(lost)))
 
     def _speech(self, seconds: float) -> Array:
         start = int(self._random.integers(len(self._clip)))
