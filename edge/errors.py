@@ -7,9 +7,19 @@ from __future__ import annotations
 
 
 class MmtlError(Exception):
-    """Anything this project can explain to a person."""
+    """An error that the project can explain to its user.
+
+    Attributes:
+        problem: what arrived, and what was expected.
+        remedy: what to do next; empty if the problem says it, or if only the caller knows.
+    """
 
     exit_code = 1
+
+    def __init__(self, problem: str = "", *, remedy: str = "") -> None:
+        super().__init__(f"{problem}: {remedy}" if remedy else problem)
+        self.problem = problem
+        self.remedy = remedy
 
 
 class UsageError(MmtlError):
@@ -19,7 +29,7 @@ class UsageError(MmtlError):
 
 
 class SourceError(MmtlError):
-    """Sound cannot be had from a device, a file or a pipe."""
+    """A device, a file or a pipe delivers no audio."""
 
     exit_code = 3
 

@@ -68,7 +68,7 @@ def choose(portaudio: Any, device: int | str | None) -> dict[str, Any]:
     """
     inputs = _inputs(portaudio)
     if not inputs:
-        raise DeviceError(f"there is no sound input: {CHECK_INPUTS}; a file or the demo needs none")
+        raise DeviceError("there is no sound input", remedy=f"{CHECK_INPUTS}; a file or the demo needs none")
     matches = _matching(portaudio, inputs, device)
     if len(matches) == 1:
         return matches[0]
@@ -79,7 +79,7 @@ def choose(portaudio: Any, device: int | str | None) -> dict[str, Any]:
     else:
         said, listed = f"there is no input {device}", inputs
     names = ", ".join(f"{entry['index']} ({entry['name']})" for entry in listed)
-    raise DeviceError(f"{said}: choose one with mic:INDEX from {names}")
+    raise DeviceError(said, remedy=f"choose one with mic:INDEX from {names}")
 
 
 def find_again(portaudio: Any, entry: dict[str, Any]) -> dict[str, Any] | None:
@@ -122,11 +122,11 @@ def load_portaudio() -> Any:
         with quiet():
             return call(_import_sounddevice)
     except OSError as error:
-        message = "a microphone needs the PortAudio library, which is missing: apt install libportaudio2"
-        raise DeviceError(message) from error
+        message = "a microphone needs the PortAudio library, which is missing"
+        raise DeviceError(message, remedy="apt install libportaudio2") from error
     except ImportError as error:
-        message = "a microphone needs sounddevice, which is missing: pip install sounddevice"
-        raise DeviceError(message) from error
+        message = "a microphone needs sounddevice, which is missing"
+        raise DeviceError(message, remedy="pip install sounddevice") from error
 
 
 def _import_sounddevice() -> Any:

@@ -129,10 +129,9 @@ class Microphone:
 
     def _gone(self, reason: Exception) -> DeviceError:
         what = f"{self.name} stopped delivering sound"
-        remedy = "see that it is still plugged in, then start again"
-        if isinstance(reason, EOFError):
-            return DeviceError(f"{what}: its driver ended the recording; {remedy}")
-        return DeviceError(f"{what} {self._stall_s:g} s ago: {remedy}")
+        ended = ": its driver ended the recording"
+        what += ended if isinstance(reason, EOFError) else f" {self._stall_s:g} s ago"
+        return DeviceError(what, remedy="see that it is still plugged in, then start again")
 
     def _open_again(self) -> bool:
         """Wait until the device opens; False if `__exit__` came first."""
@@ -188,8 +187,9 @@ class Microphone:
                 self._buffer = buffer
                 return
         raise DeviceError(
-            f"{self.name} does not open ({refusal}): close other programs that record from it, "
-            "or choose another input (mmtl devices lists them)"
+            f"{self.name} does not open ({refusal})",
+            remedy="close other programs that record from it, or choose another input (mmtl devices lists "
+            "them)",
         )
 
 

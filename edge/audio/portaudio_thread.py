@@ -91,6 +91,6 @@ def _frozen(future: Future[Any]) -> FrozenServerError:
     future.cancel()
     atexit.unregister(getattr(sys.modules.get("sounddevice"), "_exit_handler", call))
     return FrozenServerError(
-        "the sound server does not answer: restart it (systemctl --user restart pipewire-pulse, "
-        "or pulseaudio -k), then start again"
+        "the sound server does not answer",
+        remedy="restart it (systemctl --user restart pipewire-pulse, or pulseaudio -k), then start again",
     )

@@ -118,14 +118,14 @@ def engine(patient: DiagnosticContext) -> Check:
     try:
         path = find_plan(model)
     except StalePlanError as error:
-        return Check(name, "ok", error.reason) if useless else Check(name, "note", error.reason, build)
+        return Check(name, "ok", error.problem) if useless else Check(name, "note", error.problem, build)
     if useless:
         return Check(name, "note", f"{path}: only TensorRT on a GPU can use it")
     here = Target.of(Gpu(**patient.driver["gpus"][0]), patient.engines["version"])
     try:
         holds = open_plan(model, here, PlanRequirements()).fingerprint
     except StalePlanError as error:
-        return Check(name, "problem", f"stale: {error.reason}", build)
+        return Check(name, "problem", f"stale: {error.problem}", build)
     windows = f"{holds.batch} window{'s' if holds.batch != 1 else ''} at once"
     return Check(name, "ok", f"fresh: {holds.recurrence}, {holds.precision}, up to {windows} ({path})")
 

@@ -116,14 +116,19 @@ def installed(pattern: str) -> list[tuple[str, str, Path]]:
 
 
 def explained(error: MmtlError) -> Answer:
-    """Part what an error says happened from what it says to do, which stands after the last colon."""
-    happened, _, remedy = " ".join(str(error).split()).rpartition(": ")
-    return {"error": happened, "remedy": remedy} if happened else {"error": remedy}
+    """Describe an error as an answer, each part on one line."""
+    answer = {"error": one_line(error.problem), "remedy": one_line(error.remedy)}
+    return {key: text for key, text in answer.items() if text}
+
+
+def one_line(text: object) -> str:
+    """Join the lines of a message."""
+    return " ".join(str(text).split())
 
 
 def shortened(text: object) -> str:
-    """Make one line of what somebody else's code says."""
-    return " ".join(str(text).split())[:_LONGEST]
+    """Write another program's message on one line of bounded length."""
+    return one_line(text)[:_LONGEST]
 
 
 def _sound() -> Answer:

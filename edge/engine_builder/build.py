@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.errors import EngineError, MmtlError
-from edge.gpu.errors import error_log, explained
+from edge.gpu.errors import engine_error, error_log
 from edge.gpu.plan import write_whole
 from edge.system.futures import interruptible_result
 
@@ -209,4 +209,4 @@ class _Build:
                 write_whole(self._recipe.timing_cache, bytes(timings))
 
     def _failure(self, *messages: object) -> EngineError:
-        return EngineError(explained(self._trt, [*messages, *self._log.errors]))
+        return engine_error(self._trt, [*messages, *self._log.errors])

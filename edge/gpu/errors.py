@@ -27,31 +27,35 @@ _TWO: Final = "if that does not help, two TensorRTs are installed, of which one 
 _TABLE: Final = (
     (
         r"expecting library version|version tag does not match|not compatible with this version of tensorrt",
-        f"the engine was built by another TensorRT than {{version}} ({{file}}): {_AGAIN}; {_TWO}",
+        "the engine was built by another TensorRT than {version} ({file})",
+        f"{_AGAIN}; {_TWO}",
     ),
-    (r"magic ?tag does not match", f"the engine's file is truncated, or no engine at all: {_AGAIN}"),
-    (r"incompatible device", f"the engine was built for another GPU than this one: {_AGAIN}"),
+    (r"magic ?tag does not match", "the engine's file is truncated, or not an engine", _AGAIN),
+    (r"incompatible device", "the engine was built for another GPU than this one", _AGAIN),
     (
         r"target gpu sm \S+ is not supported|unsupported sm\b",
-        "TensorRT {version} ({file}) does not support this GPU: on a Jetson use JetPack's own TensorRT, in a "
-        "venv made with --system-site-packages, and none from pip; elsewhere install a version that does",
+        "TensorRT {version} ({file}) does not support this GPU",
+        "on a Jetson use JetPack's own TensorRT, in a venv made with --system-site-packages, and none from "
+        "pip; elsewhere install a version that does",
     ),
     (
         r"initialization failure with error:? 35\b|driver version is insufficient",
-        "the NVIDIA driver is too old for TensorRT {version}: update the driver",
+        "the NVIDIA driver is too old for TensorRT {version}",
+        "update the driver",
     ),
     (
         r"out of memory|outofmemory|requested amount of gpu memory",
-        "the GPU has too little free memory: end what else uses it, or build with a smaller --batch",
+        "the GPU has too little free memory",
+        "close other programs that use it, or build with a smaller --batch",
     ),
     (
         r"could not find any implementation for node",
-        "TensorRT {version} found no way to compute a layer in the memory there is: end what else uses the "
-        "GPU, or build with a smaller --batch",
+        "TensorRT {version} found no way to compute a layer in the free memory",
+        "close other programs that use the GPU, or build with a smaller --batch",
     ),
     (
         r"factory function returned nullptr",
-        "TensorRT {version} ({file}) does not start: there is no NVIDIA driver, or none that fits: "
+        "TensorRT {version} ({file}) does not start: there is no NVIDIA driver, or it does not fit",
         "install or update the driver",
     ),
 )
@@ -67,12 +71,13 @@ def tensorrt_module() -> Any:
         import tensorrt
     except ModuleNotFoundError as error:
         raise EngineError(
-            "TensorRT is not installed for this Python: on a Jetson it comes with JetPack (make the venv "
-            "with --system-site-packages); elsewhere pip install 'mmtl[tensorrt]'"
+            "TensorRT is not installed for this Python",
+            remedy="on a Jetson it comes with JetPack (make the venv with --system-site-packages); "
+            "elsewhere pip install 'mmtl[tensorrt]'",
         ) from error
     except (ImportError, OSError, RuntimeError) as error:
         raise EngineError(
-            f"TensorRT cannot be loaded ({_line(error)}): install it anew, or use --provider cpu"
+            f"TensorRT cannot be loaded ({_line(error)})", remedy="reinstall it, or use --provider cpu"
         ) from error
     _require_recent(tensorrt)
     return tensorrt
@@ -84,7 +89,8 @@ def _require_recent(trt: Any) -> None:
     if numbers < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise EngineError(
-            f"TensorRT {found} ({_file(trt)}) is too old: {oldest} or newer is needed, which JetPack 6 brings"
+            f"TensorRT {found} ({_file(trt)}) is too old",
+            remedy=f"{oldest} or newer is needed, which JetPack 6 brings",
         )
 
 
@@ -110,20 +116,22 @@ def error_log(trt: Any) -> Any:
     return ErrorLog()
 
 
-def explained(trt: Any, messages: Iterable[object]) -> str:
-    """Turn what TensorRT said into one line: what happened and what to do about it.
+def engine_error(trt: Any, messages: Iterable[object]) -> EngineError:
+    """Return the error that TensorRT's messages stand for: what happened, and what to do about it.
 
     Args:
         trt: TensorRT's module.
         messages: errors of its log, or exceptions, oldest first.
     """
     lines = [_line(message) for message in messages]
-    for pattern, explanation in _TABLE:
+    for pattern, problem, remedy in _TABLE:
         if any(re.search(pattern, line, re.IGNORECASE) for line in lines):
-            return explanation.format(version=trt.__version__, file=_file(trt))
+            return EngineError(problem.format(version=trt.__version__, file=_file(trt)), remedy=remedy)
     last = lines[-1][:_LONGEST] if lines else "it does not say why"
-    failed = f"TensorRT {trt.__version__} failed ({last})"
-    return f"{failed}: MMTL_DEBUG=1 shows all it says, or use --provider cpu"
+    return EngineError(
+        f"TensorRT {trt.__version__} failed ({last})",
+        remedy="MMTL_DEBUG=1 shows all it says, or use --provider cpu",
+    )
 
 
 def _file(trt: Any) -> str:

@@ -31,8 +31,7 @@ class StalePlanError(EngineError):
     """A plan is missing, damaged, or holds for something else."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}: run mmtl build-engine BUNDLE")
-        self.reason = reason
+        super().__init__(reason, remedy="run mmtl build-engine BUNDLE")
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def stale(bundle: Bundle, here: Target, wanted: PlanRequirements, folder: Path |
     try:
         open_plan(bundle, here, wanted, folder)
     except StalePlanError as error:
-        return f"{error.reason}: {'building' if error.reason == _NONE else 'rebuilding'}"
+        return f"{error.problem}: {'building' if error.problem == _NONE else 'rebuilding'}"
     return ""
 
 
@@ -184,8 +183,8 @@ def write_whole(path: Path, data: bytes) -> None:
             partial.write_bytes(data)
         except OSError as error:
             raise EngineError(
-                f"cannot write {path}: {error.strerror}: free {max(1, len(data) >> 20)} MB or more there, "
-                "or name another folder with --out"
+                f"cannot write {path}: {error.strerror}",
+                remedy=f"free {max(1, len(data) >> 20)} MB or more there, or name another folder with --out",
             ) from error
 
 

@@ -58,8 +58,8 @@ class _Driver:
             self._library = ctypes.CDLL(library)
         except OSError as error:
             raise EngineError(
-                f"there is no NVIDIA driver here ({error}): install it (a Jetson's comes with JetPack), "
-                f"{_CPU_REMEDY}"
+                f"there is no NVIDIA driver here ({error})",
+                remedy=f"install it (a Jetson's comes with JetPack), {_CPU_REMEDY}",
             ) from error
 
     def cuda_version(self) -> str:
@@ -69,7 +69,8 @@ class _Driver:
         if version < OLDEST_CUDA:
             raise EngineError(
                 f"the NVIDIA driver is too old: it serves CUDA {_dotted(version)}, TensorRT needs "
-                f"{_dotted(OLDEST_CUDA)} or newer: update the driver, {_CPU_REMEDY}"
+                f"{_dotted(OLDEST_CUDA)} or newer",
+                remedy=f"update the driver, {_CPU_REMEDY}",
             )
         return _dotted(version)
 
@@ -102,14 +103,16 @@ class _Driver:
             code = int(getattr(self._library, name)(*arguments))
         except AttributeError as error:
             raise EngineError(
-                f"the NVIDIA driver has no {name}: it is too old or damaged: update it, {_CPU_REMEDY}"
+                f"the NVIDIA driver has no {name}: it is too old or damaged",
+                remedy=f"update it, {_CPU_REMEDY}",
             ) from error
         if code == _NO_DEVICE:
             raise _no_device()
         if code:
             raise EngineError(
-                f"the NVIDIA driver does not work ({name}: {self._explained(code)}): look at what nvidia-smi "
-                f"says, and restart after an update of the driver, {_CPU_REMEDY}"
+                f"the NVIDIA driver does not work ({name}: {self._explained(code)})",
+                remedy="look at what nvidia-smi says, and restart after an update of the driver, "
+                f"{_CPU_REMEDY}",
             )
 
     def _explained(self, code: int) -> str:
@@ -123,8 +126,9 @@ class _Driver:
 
 def _no_device() -> EngineError:
     return EngineError(
-        "the NVIDIA driver finds no GPU: check that it is plugged in, that this user may use it (groups "
-        f"video and render) and CUDA_VISIBLE_DEVICES, {_CPU_REMEDY}"
+        "the NVIDIA driver finds no GPU",
+        remedy="check that it is plugged in, that this user may use it (groups video and render) and "
+        f"CUDA_VISIBLE_DEVICES, {_CPU_REMEDY}",
     )
 
 

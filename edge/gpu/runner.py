@@ -14,7 +14,7 @@ import numpy as np
 from edge.arrays import Array
 from edge.errors import EngineError
 from edge.gpu.cuda import Cuda
-from edge.gpu.errors import error_log, explained
+from edge.gpu.errors import engine_error, error_log
 
 INPUT: Final = "frames"
 OUTPUTS: Final = ("embedding", "logits")
@@ -83,7 +83,7 @@ class PlanRunner:
     def _require(self, done: bool) -> None:
         """Raise what TensorRT's log says of a call that was refused."""
         if not done:
-            raise EngineError(explained(self._trt, self._log.errors))
+            raise engine_error(self._trt, self._log.errors)
 
 
 def _check_tensors(engine: Any, trt: Any) -> None:
@@ -94,5 +94,6 @@ def _check_tensors(engine: Any, trt: Any) -> None:
     if found != {name: (mode, trt.DataType.FLOAT) for name, mode in modes.items()}:
         raise EngineError(
             f"the engine has the inputs and outputs {', '.join(sorted(names))}, expected float32 {INPUT}, "
-            f"{' and '.join(OUTPUTS)}: run mmtl build-engine BUNDLE --force"
+            f"{' and '.join(OUTPUTS)}",
+            remedy="run mmtl build-engine BUNDLE --force",
         )

@@ -28,7 +28,7 @@ import numpy as np
 from edge.arrays import Array
 from edge.errors import EngineError
 from edge.gpu.cuda import Cuda, PycudaCuda
-from edge.gpu.errors import error_log, explained, tensorrt_module
+from edge.gpu.errors import engine_error, error_log, tensorrt_module
 from edge.gpu.runner import Answer, PlanRunner
 from edge.system.futures import interruptible_result
 
@@ -112,11 +112,12 @@ class TensorrtSession:
         for _ in range(PATIENCE):
             with contextlib.suppress(concurrent.futures.TimeoutError):
                 return answer.result(self._slice_s)
-        lost = (
-            f"the GPU has not answered for {PATIENCE * self._slice_s:g} s: see what nvidia-smi or dmesg says"
+        lost = EngineError(
+            f"the GPU has not answered for {PATIENCE * self._slice_s:g} s",
+            remedy="see what nvidia-smi or dmesg says",
         )
         self._requests.refuse(lost)
-        raise EngineError(lost)
+        raise _copy(lost)
 
 
 @dataclass
@@ -132,7 +133,7 @@ class _Requests:
 
     def __init__(self) -> None:
         self._waiting: deque[_Request] = deque()
-        self._refusal = ""
+        self._refusal: EngineError | None = None
         self._changed = threading.Condition()  # reentrant: `_end` may run wherever Python collects garbage
 
     def ask(self, frames: Array) -> Future[Answer]:
@@ -144,7 +145,7 @@ class _Requests:
         request = _Request(frames)
         with self._changed:
             if self._refusal:
-                raise EngineError(self._refusal)
+                raise _copy(self._refusal)
             self._waiting.append(request)
             self._changed.notify()
         return request.answer
@@ -159,7 +160,7 @@ class _Requests:
                 most -= len(batch[-1].frames)
             return batch
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: EngineError) -> None:
         """Take no more, for the reason given first; what waits can still be taken."""
         with self._changed:
             self._refusal = self._refusal or reason
@@ -218,22 +219,27 @@ class _Owner:
 
     def _give_up(self, error: Exception) -> None:
         """Let nobody wait, now or later."""
-        self.requests.refuse(self._reason(error))
+        self.requests.refuse(self._explained(error))
         self._fail(self.requests.rest(), error)
         if not self.started.done():
-            self.started.set_exception(EngineError(self._reason(error)))
+            self.started.set_exception(self._explained(error))
 
     def _fail(self, requests: Sequence[_Request], error: Exception) -> None:
         for request in requests:
-            request.answer.set_exception(EngineError(self._reason(error)))
+            request.answer.set_exception(self._explained(error))
 
-    def _reason(self, error: Exception) -> str:
+    def _explained(self, error: Exception) -> EngineError:
         if isinstance(error, EngineError):
-            return str(error)
-        return explained(self.trt, [*error_log(self.trt).errors, error])
+            return _copy(error)
+        return engine_error(self.trt, [*error_log(self.trt).errors, error])
+
+
+def _copy(error: EngineError) -> EngineError:
+    """Return the same error without its traceback, whose frames would keep the engine alive."""
+    return EngineError(error.problem, remedy=error.remedy)
 
 
 def _end(requests: _Requests, thread: threading.Thread) -> None:
-    requests.refuse("the TensorRT session is closed: open another one")
+    requests.refuse(EngineError("the TensorRT session is closed", remedy="open another one"))
     if thread.is_alive() and thread is not threading.current_thread():
         thread.join(FAREWELL_S)

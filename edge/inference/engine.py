@@ -128,7 +128,8 @@ class Engine:
             if found != expected[name]:
                 raise BundleError(
                     f"{bundle.graph(name)} has the inputs and outputs {found}, the manifest says "
-                    f"{expected[name]}: export the model again"
+                    f"{expected[name]}",
+                    remedy="export the model again",
                 )
 
     def initial_state(self, streams: int = 1) -> EncoderState:
@@ -191,10 +192,10 @@ def choose_provider(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if "cuda" in available else "cpu"
     if wanted not in PROVIDERS:
-        raise UsageError(f"there is no provider {wanted!r}: choose auto, {' or '.join(PROVIDERS)}")
+        raise UsageError(f"there is no provider {wanted!r}", remedy=f"choose auto, {' or '.join(PROVIDERS)}")
     if wanted not in available:
         raise EngineError(
-            f"ONNX Runtime here cannot use {wanted}: install onnxruntime-gpu, or use --provider cpu"
+            f"ONNX Runtime here cannot use {wanted}", remedy="install onnxruntime-gpu, or use --provider cpu"
         )
     return wanted
 
@@ -214,11 +215,15 @@ def _session(bundle: Bundle, name: str, provider: str, threads: int) -> onnxrunt
         reason = str(error).splitlines()[0]
         if provider != "cpu":
             raise EngineError(
-                f"ONNX Runtime cannot use {provider} ({reason}): use --provider cpu, or mend its driver"
+                f"ONNX Runtime cannot use {provider} ({reason})",
+                remedy="use --provider cpu, or repair the driver",
             ) from error
-        raise BundleError(f"ONNX Runtime cannot load {path}: {reason}") from error
+        raise BundleError(
+            f"ONNX Runtime cannot load {path} ({reason})", remedy="export the model again"
+        ) from error
     if PROVIDERS[provider] not in session.get_providers():
         raise EngineError(
-            f"ONNX Runtime fell back from {provider} to the CPU: use --provider cpu, or mend its driver"
+            f"ONNX Runtime fell back from {provider} to the CPU",
+            remedy="use --provider cpu, or repair the driver",
         )
     return session

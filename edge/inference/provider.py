@@ -22,17 +22,17 @@ def open_engine(bundle: Bundle, provider: str = "auto") -> EngineLike:
 
     Args:
         bundle: a checked bundle.
-        provider: one of `CHOICES`; "auto" takes the first of TensorRT, CUDA and CPU that can be had, and
+        provider: one of `CHOICES`; "auto" takes the first of TensorRT, CUDA and CPU that is available, and
             the engine's `reason` says why it was not an earlier one.
 
     Raises:
         UsageError: there is no such provider.
-        EngineError: the provider asked for is not to be had here; the line says how to get it.
+        EngineError: the provider asked for is not available here; the message says how to get it.
         BundleError: the bundle's graphs cannot be used.
     """
     if provider not in CHOICES:
         *others, last = CHOICES
-        raise UsageError(f"there is no provider {provider!r}: choose {', '.join(others)} or {last}")
+        raise UsageError(f"there is no provider {provider!r}", remedy=f"choose {', '.join(others)} or {last}")
     if provider == "auto":
         return _fastest(bundle)
     return _on_tensorrt(bundle, probe()[0]) if provider == "tensorrt" else Engine(bundle, provider)
@@ -43,13 +43,13 @@ def _fastest(bundle: Bundle) -> EngineLike:
         gpu = probe()[0]
     except EngineError as error:
         engine = Engine(bundle, "cpu")
-        engine.reason = _without_remedy(error)
+        engine.reason = error.problem
         return engine
     try:
         return _on_tensorrt(bundle, gpu, f"an engine was built for {gpu.name}")
     except EngineError as error:
         engine = Engine(bundle)
-        engine.reason = f"{_without_remedy(error)}; {engine.reason}"
+        engine.reason = f"{error.problem}; {engine.reason}"
         return engine
 
 
@@ -68,8 +68,3 @@ def _on_tensorrt(bundle: Bundle, gpu: Gpu, reason: str = ASKED_FOR) -> Windowwis
             )
         undo.pop_all()
     return engine
-
-
-def _without_remedy(error: EngineError) -> str:
-    """Return what an error says happened: what to do about it is for those who asked for the provider."""
-    return str(error).rpartition(": ")[0] or str(error)

@@ -153,7 +153,7 @@ def load_bundle(folder: Path) -> Bundle:
         tensors, _ = read_tensors(folder / HEAD)
         head, statistics = Head.from_tensors(tensors), BinStatistics.from_tensors(tensors)
     except ModelError as error:
-        raise BundleError(f"{folder / HEAD} is damaged ({error}): export the model again") from error
+        raise BundleError(f"{folder / HEAD} is damaged ({error})", remedy="export the model again") from error
     bundle = Bundle(folder, manifest, head, statistics)
     _check_emotions(bundle)
     _check_sizes(bundle)
@@ -169,24 +169,24 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not is_file(path):
         raise BundleError(
-            f"{folder} is not a bundle (it has no {MANIFEST}): name a folder that mmtl export wrote"
+            f"{folder} is not a bundle (it has no {MANIFEST})", remedy="name a folder that mmtl export wrote"
         )
     try:
         require_size(path, LARGEST_MANIFEST)
         described = json.loads(read_text(path))
         version = described.pop("schema_version")
     except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path} is damaged: copy it again or export the model again") from error
+        raise BundleError(f"{path} is damaged", remedy="copy it again or export the model again") from error
     if version != SCHEMA_VERSION or type(version) is not int:
         raise BundleError(
-            f"{path} has schema version {shown(version)}, this program reads {SCHEMA_VERSION}: "
-            "update mmtl, or export the model again"
+            f"{path} has schema version {shown(version)}, this program reads {SCHEMA_VERSION}",
+            remedy="update mmtl, or export the model again",
         )
     try:
         return _manifest(described)
     except (TypeError, KeyError, ValueError) as error:
         raise BundleError(
-            f"{path} does not describe a model ({one_line(error)}): export the model again"
+            f"{path} does not describe a model ({one_line(error)})", remedy="export the model again"
         ) from error
 
 
@@ -245,22 +245,26 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     outside = [name for name in manifest.files if Path(name).is_absolute() or ".." in Path(name).parts]
     if outside:
         raise BundleError(
-            f"the bundle {folder} lists {shown(outside[0])}, which is not in it: export it again"
+            f"the bundle {folder} lists {shown(outside[0])}, which is not in it", remedy="export it again"
         )
     names = dict.fromkeys((*REQUIRED, *manifest.files))
     missing = [name for name in names if name not in manifest.files or not is_file(folder / name)]
     if missing:
         raise BundleError(
-            f"the bundle {folder} lacks {one_line(', '.join(missing))}: copy it again or export it again"
+            f"the bundle {folder} lacks {one_line(', '.join(missing))}",
+            remedy="copy it again or export it again",
         )
     try:
         changed = [name for name in names if _sha256(folder / name) != manifest.files[name]]
     except OSError as error:
-        raise BundleError(f"cannot read the bundle {folder} ({error.strerror}): copy it again") from error
+        raise BundleError(
+            f"cannot read the bundle {folder} ({error.strerror})", remedy="copy it again"
+        ) from error
     if changed:
         raise BundleError(
             f"{one_line(', '.join(changed))} in the bundle {folder} is not what was exported (its SHA-256 "
-            "differs): copy it again or export it again"
+            "differs)",
+            remedy="copy it again or export it again",
         )
 
 
@@ -271,7 +275,7 @@ def _check_graphs(folder: Path, manifest: Manifest) -> None:
             try:
                 require_self_contained((folder / name).read_bytes())
             except ModelError as error:
-                raise BundleError(f"{folder / name} {error}: export the model again") from error
+                raise BundleError(f"{folder / name} {error}", remedy="export the model again") from error
 
 
 def _check_emotions(bundle: Bundle) -> None:
@@ -279,7 +283,8 @@ def _check_emotions(bundle: Bundle) -> None:
     if emotions != EMOTIONS:
         raise BundleError(
             f"the bundle {bundle.folder} tells {one_line(', '.join(map(str, emotions)))} apart, this program "
-            f"{', '.join(EMOTIONS)}: use the program that wrote it"
+            f"{', '.join(EMOTIONS)}",
+            remedy="use the program that wrote it",
         )
 
 
@@ -297,7 +302,8 @@ def _check_sizes(bundle: Bundle) -> None:
     for what, (found, wanted) in sizes.items():
         if found != wanted:
             raise BundleError(
-                f"the {what} of the bundle {bundle.folder} is {found}, expected {wanted}: export it again"
+                f"the {what} of the bundle {bundle.folder} is {found}, expected {wanted}",
+                remedy="export it again",
             )
 
 

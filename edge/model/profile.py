@@ -155,7 +155,8 @@ def kept_profiles() -> list[Path]:
         return []
     except OSError as error:
         raise ProfileError(
-            f"cannot read the profiles in {folder} ({error.strerror}): see that it is a folder of this user's"
+            f"cannot read the profiles in {folder} ({error.strerror})",
+            remedy="see that it is a folder of this user's",
         ) from error
     return sorted(path for path in paths if path.suffix == PROFILE_SUFFIX and is_name(name_of(path)))
 
@@ -175,7 +176,7 @@ def find_profile(name_or_path: str) -> Path:
         known = ", ".join(map(name_of, kept_profiles())) or "none"
         name = quoted(name_of(path)) if path.parent == profiles_folder() else "NAME"
         raise ProfileError(
-            f"there is no profile {name_or_path} (there is: {known}): run mmtl calibrate {name}"
+            f"there is no profile {name_or_path} (there is: {known})", remedy=f"run mmtl calibrate {name}"
         )
     return path
 
@@ -189,8 +190,8 @@ def require_place(path: Path) -> None:
     remove_leftovers(path.parent)
     if not may_write(path.parent):
         raise ProfileError(
-            f"cannot write the profile {path}: see that this user may write there, or name another folder "
-            "in XDG_DATA_HOME"
+            f"cannot write the profile {path}",
+            remedy="see that this user may write there, or name another folder in XDG_DATA_HOME",
         )
 
 
@@ -231,8 +232,8 @@ def writing(path: Path) -> Iterator[Path]:
     except (UsageError, OSError, SafetensorError) as error:
         cause = error.__cause__ or error
         raise ProfileError(
-            f"cannot write the profile {path} ({getattr(cause, 'strerror', None) or cause}): make room, and "
-            "see that this user may write there; nothing was changed"
+            f"cannot write the profile {path} ({getattr(cause, 'strerror', None) or cause})",
+            remedy="make room, and see that this user may write there; nothing was changed",
         ) from error
 
 
@@ -246,14 +247,14 @@ def read_profile(path: Path) -> Profile:
     version = described.get("profile_version")
     if version != PROFILE_VERSION or type(version) is not int:
         raise ProfileError(
-            f"{path} is a profile of version {shown(version)}, this program reads "
-            f"{PROFILE_VERSION}: run mmtl calibrate again"
+            f"{path} is a profile of version {shown(version)}, this program reads {PROFILE_VERSION}",
+            remedy="run mmtl calibrate again",
         )
     try:
         return _profile(name_of(path), described, tensors)
     except (ModelError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ProfileError(
-            f"{path} is not a whole profile ({one_line(error)}): run mmtl calibrate again"
+            f"{path} is not a whole profile ({one_line(error)})", remedy="run mmtl calibrate again"
         ) from error
 
 
@@ -277,8 +278,8 @@ def require_applicable(profile: Profile, bundle: Bundle) -> None:
     require_fit(profile, bundle)
     if profile.verdict != ADOPTED:
         raise ProfileError(
-            f"the profile {profile.name} was rejected because it did not help: go on without it, "
-            "or run mmtl calibrate with more takes"
+            f"the profile {profile.name} was rejected because it did not help",
+            remedy="go on without it, or run mmtl calibrate with more takes",
         )
 
 
@@ -299,8 +300,8 @@ def require_fit(profile: Profile, bundle: Bundle) -> None:
     wrong = [what for what, fit in fits.items() if not fit]
     if wrong:
         raise ProfileError(
-            f"the profile {profile.name} is not of this model's sizes ({', '.join(wrong)}): "
-            "run mmtl calibrate again"
+            f"the profile {profile.name} is not of this model's sizes ({', '.join(wrong)})",
+            remedy="run mmtl calibrate again",
         )
 
 
@@ -312,8 +313,8 @@ def require_bundle(profile: Profile, bundle: Bundle) -> None:
     """
     if profile.bundle != bundle.fingerprint:
         raise ProfileError(
-            f"the profile {profile.name} was made for another model than {bundle.manifest.name}: "
-            "name that one with --bundle, or run mmtl calibrate again with this one"
+            f"the profile {profile.name} was made for another model than {bundle.manifest.name}",
+            remedy="name that one with --bundle, or run mmtl calibrate again with this one",
         )
 
 
@@ -339,9 +340,9 @@ def _profile(name: str, described: Mapping[str, Any], tensors: dict[str, Array])
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     if not is_file(path):
-        raise ProfileError(f"there is no profile {path}: run mmtl calibrate")
+        raise ProfileError(f"there is no profile {path}", remedy="run mmtl calibrate")
     if not os.access(path, os.R_OK):
-        raise ProfileError(f"cannot read the profile {path}: see that this user may")
+        raise ProfileError(f"cannot read the profile {path}", remedy="see that this user may")
     try:
         require_size(path, LARGEST_BYTES)
         tensors, metadata = read_tensors(path)
@@ -354,7 +355,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _damaged(path: Path) -> ProfileError:
-    return ProfileError(f"{path} is not a profile, or is damaged: copy it again, or run mmtl calibrate again")
+    return ProfileError(
+        f"{path} is not a profile, or is damaged", remedy="copy it again, or run mmtl calibrate again"
+    )
 
 
 def _sha256(text: str, tensors: Mapping[str, Array]) -> str:

@@ -37,13 +37,14 @@ def profile_name(text: str) -> str:
         os.fsencode(name)
     except UnicodeEncodeError as error:
         raise ProfileError(
-            f"{text!r} cannot name a profile where text is in {sys.getfilesystemencoding()}: set a locale in "
-            "UTF-8, for example LC_ALL=C.UTF-8"
+            f"{text!r} cannot name a profile where text is in {sys.getfilesystemencoding()}",
+            remedy="set a locale in UTF-8, for example LC_ALL=C.UTF-8",
         ) from error
     if not is_name(name):
         raise ProfileError(
-            f"{text!r} cannot name a profile: use up to {LONGEST_NAME} letters, digits, dots, dashes and "
-            f"underscores ({LONGEST_NAME_BYTES} bytes), the first a letter or a digit"
+            f"{text!r} cannot name a profile",
+            remedy=f"use up to {LONGEST_NAME} letters, digits, dots, dashes and "
+            f"underscores ({LONGEST_NAME_BYTES} bytes), the first a letter or a digit",
         )
     return name
 

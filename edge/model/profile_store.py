@@ -98,7 +98,7 @@ def _deleting(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ProfileError(
-            f"cannot delete {path} ({error.strerror}): see that this user may write to its folder"
+            f"cannot delete {path} ({error.strerror})", remedy="see that this user may write to its folder"
         ) from error
 
 

@@ -36,5 +36,5 @@ def _found(find: Callable[..., Path], variable: str) -> Path:
         return find("mmtl", appauthor=False).expanduser()
     except RuntimeError as error:
         raise UsageError(
-            f"this user has no home folder, where files could be kept: set HOME or {variable}"
+            "this user has no home folder, where files could be kept", remedy=f"set HOME or {variable}"
         ) from error

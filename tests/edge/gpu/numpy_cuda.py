@@ -104,4 +104,4 @@ class NumpyCuda:
         assert threading.get_ident() == self._owner, "used by a thread that does not own it"
         assert not self.closed, "used after it was closed"
         if self.lost:
-            raise EngineError("the GPU failed while it computed (it is lost): use --provider cpu")
+            raise EngineError("the GPU failed while it computed (it is lost)", remedy="use --provider cpu")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge.errors import EngineError
-from edge.gpu.errors import error_log, explained, tensorrt_module
+from edge.gpu.errors import engine_error, error_log, tensorrt_module
 from tests.edge.gpu.fake_tensorrt import FakeTensorrt, Severity
 
 DESERIALISATION = "[runtime.cpp::deserializeCudaEngine::65] Error Code 4: (Engine deserialization failed.)"
@@ -48,7 +48,7 @@ KNOWN = [
 
 @pytest.mark.parametrize(("said", "part"), KNOWN)
 def test_a_known_message_becomes_a_line_with_a_remedy(said: str, part: str) -> None:
-    line = explained(FakeTensorrt(), [said])
+    line = str(engine_error(FakeTensorrt(), [said]))
     assert part in line
     assert "\n" not in line
     assert "{" not in line
@@ -56,23 +56,23 @@ def test_a_known_message_becomes_a_line_with_a_remedy(said: str, part: str) -> N
 
 @pytest.mark.parametrize(("said", "part"), KNOWN)
 def test_the_cause_is_found_among_less_telling_lines(said: str, part: str) -> None:
-    assert part in explained(FakeTensorrt(), ["could not open timing cache", said, DESERIALISATION])
+    assert part in str(engine_error(FakeTensorrt(), ["could not open timing cache", said, DESERIALISATION]))
 
 
 def test_a_driver_too_old_is_told_from_none_at_all() -> None:
     said = ["CUDA initialization failure with error: 35.", "factory function returned nullptr"]
-    assert "too old" in explained(FakeTensorrt(), said)
+    assert "too old" in str(engine_error(FakeTensorrt(), said))
 
 
 def test_an_unknown_message_is_quoted_in_one_line_of_bearable_length() -> None:
-    line = explained(FakeTensorrt(), ["first", "Something\n  new " + "x" * 10_000])
+    line = str(engine_error(FakeTensorrt(), ["first", "Something\n  new " + "x" * 10_000]))
     assert line.startswith("TensorRT 10.3.0 failed (Something new xxx")
     assert line.endswith("): MMTL_DEBUG=1 shows all it says, or use --provider cpu")
     assert len(line) < 400
 
 
 def test_silence_says_how_to_hear_more() -> None:
-    assert "MMTL_DEBUG=1" in explained(FakeTensorrt(), [])
+    assert "MMTL_DEBUG=1" in str(engine_error(FakeTensorrt(), []))
 
 
 def test_the_log_keeps_errors_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ def why(bundle: Bundle, folder: Path, here: Target = HERE, wanted: PlanRequireme
     with pytest.raises(StalePlanError) as caught:
         open_plan(bundle, here, wanted, folder)
     assert caught.value.exit_code == 5
-    assert str(caught.value) == f"{caught.value.reason}: run mmtl build-engine BUNDLE"
+    assert str(caught.value) == f"{caught.value.problem}: run mmtl build-engine BUNDLE"
     assert "\n" not in line
     return line
 
