@@ -66,7 +66,7 @@ class DiagnosticContext:
         except BundleError as error:
             return error
         except OSError as error:
-            return BundleError(f"{self.folder} cannot be read ({error.strerror}): see who owns it")
+            return BundleError(f"{self.folder} cannot be read ({error.strerror})", remedy="see who owns it")
 
     @functools.cached_property
     def sound(self) -> Answer:
@@ -110,12 +110,12 @@ def python(_: DiagnosticContext) -> Check:
     return Check("python", "ok", f"{platform.python_version()} ({sys.executable}), mmtl {mmtl}, {where}")
 
 
-def jetpack(patient: DiagnosticContext) -> Check:
+def jetpack(context: DiagnosticContext) -> Check:
     """Is this a Jetson, and of which JetPack?"""
-    linux = patient.jetson_linux
+    linux = context.jetson_linux
     if not linux:
         return Check("jetpack", "ok", "this is no Jetson")
-    package = patient.system.package_version("nvidia-jetpack")
+    package = context.system.package_version("nvidia-jetpack")
     found = f"Jetson Linux {linux}, JetPack {package or 'unknown: there is no package nvidia-jetpack'}"
     major = linux.split(".")[0]
     if major.isdecimal() and int(major) < OLDEST_JETSON_LINUX:
@@ -126,31 +126,31 @@ def jetpack(patient: DiagnosticContext) -> Check:
 _JETPACK: Final = "sudo apt install nvidia-jetpack, unless TensorRT and CUDA are there without it"
 
 
-def power_mode(patient: DiagnosticContext) -> Check:
+def power_mode(context: DiagnosticContext) -> Check:
     """In which power mode is a Jetson? Every latency depends on it."""
-    said = patient.system.run("nvpmodel", "-q")
+    said = context.system.run("nvpmodel", "-q")
     if said is None:
-        verdict: Verdict = "note" if patient.jetson_linux else "ok"
+        verdict: Verdict = "note" if context.jetson_linux else "ok"
         return Check("power mode", verdict, "there is no nvpmodel, which Jetsons have")
     if mode := re.search(r"NV Power Mode:\s*(\S.*)", said.out):
         return Check("power mode", "ok", f"{mode[1].strip()}: write it down beside every latency")
     return Check("power mode", "note", "nvpmodel does not tell it to this user", "ask sudo nvpmodel -q")
 
 
-def portaudio(patient: DiagnosticContext) -> Check:
+def portaudio(context: DiagnosticContext) -> Check:
     """Is the library there that microphones need?"""
-    found = patient.sound
+    found = context.sound
     if "error" in found:
         return failed("portaudio", "problem", found, "end what else uses the sound, and try again")
     return Check("portaudio", "ok", f"{found['version']} ({found['library']})")
 
 
-def microphones(patient: DiagnosticContext) -> Check:
+def microphones(context: DiagnosticContext) -> Check:
     """Which inputs are there, and do they open?"""
     name = "microphones"
-    if "error" in patient.sound:
+    if "error" in context.sound:
         return Check(name, "note", "not looked for: PortAudio cannot be used")
-    inputs = patient.sound["inputs"]
+    inputs = context.sound["inputs"]
     listed = tuple(_described_input(item) for item in inputs)
     default = next((item for item in inputs if item["default"]), None)
     if not inputs:
@@ -177,13 +177,13 @@ def _described_input(item: Answer) -> str:
     return f"{item['index']} {item['name']} ({item['host_api']}, {channels}): {rates}"
 
 
-def recording(patient: DiagnosticContext) -> Check:
+def recording(context: DiagnosticContext) -> Check:
     """Does the default microphone deliver sound?"""
     name = "recording"
-    inputs = patient.sound.get("inputs", ())
+    inputs = context.sound.get("inputs", ())
     if not any(item["default"] and item["rates"] for item in inputs):
         return Check(name, "note", "not tried: no default microphone opens")
-    found = patient.system.ask("recording")
+    found = context.system.ask("recording")
     if "error" in found:
         return failed(name, "problem", found, _BUSY)
     if found["silent"]:
@@ -192,10 +192,10 @@ def recording(patient: DiagnosticContext) -> Check:
     return Check(name, "ok", f"sound arrives from {found['name']}; nothing of it was kept")
 
 
-def sound_group(patient: DiagnosticContext) -> Check:
+def sound_group(context: DiagnosticContext) -> Check:
     """May this user record from the sound cards?"""
     name = "sound group"
-    cards = sorted((patient.system.root / "dev" / "snd").glob("pcm*c"))
+    cards = sorted((context.system.root / "dev" / "snd").glob("pcm*c"))
     if not cards:
         return Check(name, "ok", "there is no card that only the group audio could use")
     refused = [card for card in cards if not os.access(card, os.R_OK | os.W_OK)]
@@ -205,28 +205,28 @@ def sound_group(patient: DiagnosticContext) -> Check:
     return Check(name, "note", said, "sudo usermod -aG audio USER, then log out and in again")
 
 
-def bundle(patient: DiagnosticContext) -> Check:
+def bundle(context: DiagnosticContext) -> Check:
     """Is the model whole?"""
-    model = patient.bundle
+    model = context.bundle
     if isinstance(model, BundleError):
         return failed("bundle", "problem", explained(model))
     licence = f"weights under {model.manifest.licence}"
-    found = f"{model.manifest.name}, fingerprint {model.fingerprint[:12]}, {licence}, in {patient.folder}"
+    found = f"{model.manifest.name}, fingerprint {model.fingerprint[:12]}, {licence}, in {context.folder}"
     return Check("bundle", "ok", found)
 
 
-def voice(patient: DiagnosticContext) -> Check:
+def voice(context: DiagnosticContext) -> Check:
     """Is the network there that tells speech from noise?"""
-    found = patient.system.ask("voice")
+    found = context.system.ask("voice")
     if "error" in found:
         return failed("voice", "problem", found, "install mmtl again")
     return Check("voice", "ok", "the network that tells speech from noise runs")
 
 
-def profiles(patient: DiagnosticContext) -> Check:
+def profiles(context: DiagnosticContext) -> Check:
     """In which state are the profiles that are kept?"""
     try:
-        states = {name_of(path): _state(path, patient.bundle) for path in kept_profiles()}
+        states = {name_of(path): _state(path, context.bundle) for path in kept_profiles()}
     except ProfileError as error:
         return failed("profiles", "problem", explained(error))
     listed = tuple(f"{name}: {state}" for name, state in states.items())
@@ -248,14 +248,14 @@ def _state(path: Path, model: Bundle | BundleError) -> str:
     return profile.verdict
 
 
-def profile(patient: DiagnosticContext) -> Check:
+def profile(context: DiagnosticContext) -> Check:
     """Can the speaker's profile that was named be applied?"""
-    if patient.profile is None:
+    if context.profile is None:
         return Check("profile", "ok", "none was named (--profile NAME)")
-    if isinstance(patient.bundle, BundleError):
+    if isinstance(context.bundle, BundleError):
         return Check("profile", "note", "not looked at: the bundle cannot be used")
     try:
-        found = load_profile(find_profile(patient.profile), patient.bundle)
+        found = load_profile(find_profile(context.profile), context.bundle)
     except ModelError as error:
         return failed("profile", "problem", explained(error))
     return Check("profile", "ok", f"{found.name}: {found.verdict}, for this model")
@@ -266,12 +266,12 @@ def profile_folder(_: DiagnosticContext) -> Check:
     return _folder("profile folder", profiles_folder(), "problem")
 
 
-def engine_folder(patient: DiagnosticContext) -> Check:
+def engine_folder(context: DiagnosticContext) -> Check:
     """Can engines be kept?"""
     try:
-        return _folder("engine folder", plan_folder(), patient.gpu_verdict)
+        return _folder("engine folder", plan_folder(), context.gpu_verdict)
     except UsageError as error:
-        return failed("engine folder", patient.gpu_verdict, explained(error))
+        return failed("engine folder", context.gpu_verdict, explained(error))
 
 
 def _folder(name: str, folder: Path, verdict: Verdict) -> Check:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from edge.diagnostics import checks
-from edge.diagnostics import gpu_checks as engine_checks
+from edge.diagnostics import checks, gpu_checks
 from edge.diagnostics.checks import Check, DiagnosticContext, failed
 from edge.diagnostics.probes import explained, shortened
 from edge.errors import EngineError, MmtlError, ModelError, SourceError
@@ -44,13 +43,13 @@ AREAS: Final = (
         "engine",
         EngineError,
         (
-            engine_checks.onnxruntime,
-            engine_checks.gpu,
-            engine_checks.tensorrt,
-            engine_checks.pycuda,
-            engine_checks.engine,
+            gpu_checks.onnxruntime,
+            gpu_checks.gpu,
+            gpu_checks.tensorrt,
+            gpu_checks.pycuda,
+            gpu_checks.engine,
             checks.engine_folder,
-            engine_checks.provider,
+            gpu_checks.provider,
         ),
     ),
 )
@@ -64,7 +63,7 @@ class Examined:
     check: Check
 
 
-def examine(patient: DiagnosticContext) -> Iterator[Examined]:
+def examine(context: DiagnosticContext) -> Iterator[Examined]:
     """Make every check, one after the other as they are asked for.
 
     Raises:
@@ -72,7 +71,7 @@ def examine(patient: DiagnosticContext) -> Iterator[Examined]:
     """
     for area in AREAS:
         for check in area.checks:
-            yield Examined(area, _made(check, patient))
+            yield Examined(area, _made(check, context))
 
 
 def exit_code(examined: Iterable[Examined]) -> int:
@@ -137,11 +136,11 @@ def _counted(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}{'s' if count != 1 else ''}"
 
 
-def _made(check: Callable[[DiagnosticContext], Check], patient: DiagnosticContext) -> Check:
+def _made(check: Callable[[DiagnosticContext], Check], context: DiagnosticContext) -> Check:
     """Make a check; one that fails is a problem, and no end to the others."""
     name = check.__name__.replace("_", " ")
     try:
-        return check(patient)
+        return check(context)
     except MmtlError as error:
         return failed(name, "problem", explained(error))
     except Exception as error:  # noqa: BLE001 - the last resort, which says so

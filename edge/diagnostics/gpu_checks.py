@@ -20,10 +20,10 @@ _ONNXRUNTIME: Final = "pip install --force-reinstall onnxruntime"
 _UNUSABLE: Final = "not looked at: the bundle cannot be used"
 
 
-def onnxruntime(patient: DiagnosticContext) -> Check:
+def onnxruntime(context: DiagnosticContext) -> Check:
     """Is ONNX Runtime there, once, and what can it use?"""
     name = "onnxruntime"
-    found = patient.system.ask("onnxruntime")
+    found = context.system.ask("onnxruntime")
     if "error" in found:
         return failed(name, "problem", found, _ONNXRUNTIME)
     said = f"{found['version']} with {', '.join(found['providers'])}"
@@ -34,9 +34,9 @@ def onnxruntime(patient: DiagnosticContext) -> Check:
     return Check(name, "ok", said)
 
 
-def gpu(patient: DiagnosticContext) -> Check:
+def gpu(context: DiagnosticContext) -> Check:
     """Which GPU is there, and does its driver work?"""
-    found, verdict = patient.driver, patient.gpu_verdict
+    found, verdict = context.driver, context.gpu_verdict
     if "error" in found:
         check = failed("gpu", verdict, found, "see what nvidia-smi says, or use --provider cpu")
         return check if verdict == "problem" else Check("gpu", verdict, check.found, _for_gpu(check.remedy))
@@ -55,19 +55,19 @@ def _described(item: Gpu) -> str:
     return f"{item.name}, {capability}, {memory}, driver for CUDA {item.driver_cuda_version}"
 
 
-def tensorrt(patient: DiagnosticContext) -> Check:
+def tensorrt(context: DiagnosticContext) -> Check:
     """Is there one TensorRT, and does it load?"""
-    name, found, copies = "tensorrt", patient.engines, _copies()
+    name, found, copies = "tensorrt", context.engines, _copies()
     if "error" in found:
-        needed = patient.gpu_verdict if copies or patient.jetson_linux else "note"
-        check = failed(name, needed, found, "install it anew, or use --provider cpu")
-        remedy = check.remedy if patient.gpu_verdict == "problem" else _for_gpu(check.remedy)
+        needed = context.gpu_verdict if copies or context.jetson_linux else "note"
+        check = failed(name, needed, found, "reinstall it, or use --provider cpu")
+        remedy = check.remedy if context.gpu_verdict == "problem" else _for_gpu(check.remedy)
         return Check(name, needed, check.found, remedy, copies)
     said = f"{found['version']}, {found['file']}"
     if _is_twice():
-        return Check(name, patient.gpu_verdict, f"{said}, and another one", _remove(patient), copies)
-    if patient.jetson_linux and not _is_systems(patient, found["file"]):
-        return Check(name, "problem", f"{said}, which is not JetPack's", _remove(patient), copies)
+        return Check(name, context.gpu_verdict, f"{said}, and another one", _remove(context), copies)
+    if context.jetson_linux and not _is_systems(context, found["file"]):
+        return Check(name, "problem", f"{said}, which is not JetPack's", _remove(context), copies)
     return Check(name, "ok", said)
 
 
@@ -86,21 +86,21 @@ def _copies() -> tuple[str, ...]:
     )
 
 
-def _is_systems(patient: DiagnosticContext, file: str) -> bool:
-    return Path(file).resolve().is_relative_to((patient.system.root / "usr" / "lib").resolve())
+def _is_systems(context: DiagnosticContext, file: str) -> bool:
+    return Path(file).resolve().is_relative_to((context.system.root / "usr" / "lib").resolve())
 
 
-def _remove(patient: DiagnosticContext) -> str:
-    keep = "JetPack's, under /usr/lib" if patient.jetson_linux else "the one that fits the driver"
-    return f"keep {keep}; pip uninstall the other, then mmtl build-engine {quoted(patient.folder)}"
+def _remove(context: DiagnosticContext) -> str:
+    keep = "JetPack's, under /usr/lib" if context.jetson_linux else "the one that fits the driver"
+    return f"keep {keep}; pip uninstall the other, then mmtl build-engine {quoted(context.folder)}"
 
 
-def pycuda(patient: DiagnosticContext) -> Check:
+def pycuda(context: DiagnosticContext) -> Check:
     """Is pycuda there, which brings windows to TensorRT and back?"""
-    found = patient.system.ask("pycuda")
+    found = context.system.ask("pycuda")
     if "error" not in found:
         return Check("pycuda", "ok", f"{found['version']}, built for CUDA {found['cuda']}")
-    wanted = patient.gpu_verdict == "problem" and "error" not in patient.engines
+    wanted = context.gpu_verdict == "problem" and "error" not in context.engines
     verdict: Verdict = "problem" if wanted else "note"
     return Check("pycuda", verdict, found["error"], _PYCUDA if wanted else f"only for TensorRT: {_PYCUDA}")
 
@@ -108,20 +108,20 @@ def pycuda(patient: DiagnosticContext) -> Check:
 _PYCUDA: Final = "PATH=/usr/local/cuda/bin:$PATH pip install pycuda"
 
 
-def engine(patient: DiagnosticContext) -> Check:
+def engine(context: DiagnosticContext) -> Check:
     """Was a TensorRT engine built for this model, and does it hold here?"""
-    name, model = "engine", patient.bundle
+    name, model = "engine", context.bundle
     if not isinstance(model, Bundle):
         return Check(name, "note", _UNUSABLE)
-    useless = "error" in patient.driver or "error" in patient.engines
-    build = f"mmtl build-engine {quoted(patient.folder)}"
+    useless = "error" in context.driver or "error" in context.engines
+    build = f"mmtl build-engine {quoted(context.folder)}"
     try:
         path = find_plan(model)
     except StalePlanError as error:
         return Check(name, "ok", error.problem) if useless else Check(name, "note", error.problem, build)
     if useless:
         return Check(name, "note", f"{path}: only TensorRT on a GPU can use it")
-    here = Target.of(Gpu(**patient.driver["gpus"][0]), patient.engines["version"])
+    here = Target.of(Gpu(**context.driver["gpus"][0]), context.engines["version"])
     try:
         holds = open_plan(model, here, PlanRequirements()).fingerprint
     except StalePlanError as error:
@@ -130,14 +130,14 @@ def engine(patient: DiagnosticContext) -> Check:
     return Check(name, "ok", f"fresh: {holds.recurrence}, {holds.precision}, up to {windows} ({path})")
 
 
-def provider(patient: DiagnosticContext) -> Check:
+def provider(context: DiagnosticContext) -> Check:
     """What does --provider auto take, and why nothing faster?"""
-    if not isinstance(patient.bundle, Bundle):
+    if not isinstance(context.bundle, Bundle):
         return Check("provider", "note", _UNUSABLE)
-    found = patient.system.ask("provider", str(patient.folder))
+    found = context.system.ask("provider", str(context.folder))
     if "error" in found:
         return failed("provider", "problem", found, "use --provider cpu")
-    slower = found["provider"] == "cpu" and patient.gpu_verdict == "problem"
+    slower = found["provider"] == "cpu" and context.gpu_verdict == "problem"
     said = f"auto takes {found['provider']}: {found['reason']}"
     return (
         Check("provider", "note", said, "what keeps it from the GPU stands above")

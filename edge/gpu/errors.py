@@ -30,7 +30,7 @@ _TABLE: Final = (
         "the engine was built by another TensorRT than {version} ({file})",
         f"{_AGAIN}; {_TWO}",
     ),
-    (r"magic ?tag does not match", "the engine's file is truncated, or not an engine", _AGAIN),
+    (r"magic ?tag does not match", "the engine's file is truncated, or no engine at all", _AGAIN),
     (r"incompatible device", "the engine was built for another GPU than this one", _AGAIN),
     (
         r"target gpu sm \S+ is not supported|unsupported sm\b",

@@ -34,7 +34,7 @@ class Told(SystemProbe):
 
 
 @pytest.fixture
-def patient(tmp_path: Path) -> Callable[..., DiagnosticContext]:
+def make_context(tmp_path: Path) -> Callable[..., DiagnosticContext]:
     """Make a machine with these answers."""
 
     def make(folder: Path | None = None, profile: str | None = None, **answers: Any) -> DiagnosticContext:
@@ -44,7 +44,7 @@ def patient(tmp_path: Path) -> Callable[..., DiagnosticContext]:
     return make
 
 
-MakePatient = Callable[..., DiagnosticContext]
+MakeContext = Callable[..., DiagnosticContext]
 
 
 def jetson(tmp_path: Path, release: str = ORIN, jetpack: str = "6.2.1+b38", mode: str = "") -> None:
@@ -65,45 +65,47 @@ def program(tmp_path: Path, name: str, script: str) -> None:
 # Machine
 
 
-def test_python_and_mmtl_are_named(patient: MakePatient) -> None:
-    found = checks.python(patient()).found
+def test_python_and_mmtl_are_named(make_context: MakeContext) -> None:
+    found = checks.python(make_context()).found
     assert "3." in found
     assert "mmtl " in found
 
 
-def test_what_is_no_jetson_needs_nothing_of_one(patient: MakePatient) -> None:
-    assert checks.jetpack(patient()).verdict == "ok"
-    assert checks.power_mode(patient()).verdict == "ok"
+def test_what_is_no_jetson_needs_nothing_of_one(make_context: MakeContext) -> None:
+    assert checks.jetpack(make_context()).verdict == "ok"
+    assert checks.power_mode(make_context()).verdict == "ok"
 
 
-def test_a_jetson_is_described(patient: MakePatient, tmp_path: Path) -> None:
+def test_a_jetson_is_described(make_context: MakeContext, tmp_path: Path) -> None:
     jetson(tmp_path, mode="printf 'NV Power Mode: MAXN_SUPER\\n2\\n'")
-    found = checks.jetpack(patient())
+    found = checks.jetpack(make_context())
     assert (found.verdict, found.found) == ("ok", "Jetson Linux 36.4.4, JetPack 6.2.1+b38")
-    assert checks.power_mode(patient()).found.startswith("MAXN_SUPER: write it down")
+    assert checks.power_mode(make_context()).found.startswith("MAXN_SUPER: write it down")
 
 
-def test_a_jetpack_that_is_too_old_or_incomplete_is_told(patient: MakePatient, tmp_path: Path) -> None:
+def test_a_jetpack_that_is_too_old_or_incomplete_is_told(make_context: MakeContext, tmp_path: Path) -> None:
     jetson(tmp_path, XAVIER)
-    assert checks.jetpack(patient()).verdict == "problem"
+    assert checks.jetpack(make_context()).verdict == "problem"
     (tmp_path / "bin" / "dpkg-query").unlink()
     (tmp_path / "root" / "etc" / "nv_tegra_release").write_text(ORIN)
-    incomplete = checks.jetpack(patient())
+    incomplete = checks.jetpack(make_context())
     assert incomplete.verdict == "note"
     assert "apt install nvidia-jetpack" in incomplete.remedy
 
 
 @pytest.mark.parametrize("script", ["exit 1", "echo NVPM ERROR >&2; exit 4", "sleep 600"])
-def test_a_power_mode_that_is_not_told_is_a_note(patient: MakePatient, tmp_path: Path, script: str) -> None:
+def test_a_power_mode_that_is_not_told_is_a_note(
+    make_context: MakeContext, tmp_path: Path, script: str
+) -> None:
     jetson(tmp_path, mode=script)
-    hasty = replace(patient(), system=Told(tmp_path / "root", f"{tmp_path}/bin:/bin", patience_s=0.2))
+    hasty = replace(make_context(), system=Told(tmp_path / "root", f"{tmp_path}/bin:/bin", patience_s=0.2))
     found = checks.power_mode(hasty)
     assert (found.verdict, found.remedy) == ("note", "ask sudo nvpmodel -q")
 
 
-def test_a_jetson_without_nvpmodel_is_a_note(patient: MakePatient, tmp_path: Path) -> None:
+def test_a_jetson_without_nvpmodel_is_a_note(make_context: MakeContext, tmp_path: Path) -> None:
     jetson(tmp_path)
-    assert checks.power_mode(patient()).verdict == "note"
+    assert checks.power_mode(make_context()).verdict == "note"
 
 
 # Sound
@@ -124,15 +126,15 @@ def sound(*inputs: Answer) -> Answer:
     return {"version": "PortAudio V19.7.0", "library": "libportaudio.so.2", "inputs": list(inputs)}
 
 
-def test_portaudio_that_is_missing_is_one_problem_not_two(patient: MakePatient) -> None:
-    without = patient(sound={"error": "PortAudio is missing", "remedy": "apt install libportaudio2"})
+def test_portaudio_that_is_missing_is_one_problem_not_two(make_context: MakeContext) -> None:
+    without = make_context(sound={"error": "PortAudio is missing", "remedy": "apt install libportaudio2"})
     found = checks.portaudio(without)
     assert (found.verdict, found.remedy) == ("problem", "apt install libportaudio2")
     assert checks.microphones(without).verdict == "note"
 
 
-def test_each_microphone_is_listed_with_what_opens(patient: MakePatient) -> None:
-    there = patient(sound=sound(device(0, default=True), device(1, rates=())))
+def test_each_microphone_is_listed_with_what_opens(make_context: MakeContext) -> None:
+    there = make_context(sound=sound(device(0, default=True), device(1, rates=())))
     assert "V19.7.0" in checks.portaudio(there).found
     found = checks.microphones(there)
     assert (found.verdict, found.found) == ("ok", "2, of which 0 is the default")
@@ -157,9 +159,9 @@ def test_each_microphone_is_listed_with_what_opens(patient: MakePatient) -> None
     ],
 )
 def test_what_is_wrong_with_the_microphones_is_told(
-    patient: MakePatient, inputs: list[Answer], verdict: str, found: str, remedy: str
+    make_context: MakeContext, inputs: list[Answer], verdict: str, found: str, remedy: str
 ) -> None:
-    check = checks.microphones(patient(sound=sound(*inputs)))
+    check = checks.microphones(make_context(sound=sound(*inputs)))
     assert check.verdict == verdict
     assert found in check.found
     assert remedy in check.remedy
@@ -176,9 +178,9 @@ def test_what_is_wrong_with_the_microphones_is_told(
     ],
 )
 def test_what_the_default_microphone_delivers_is_told(
-    patient: MakePatient, answer: Answer, verdict: str, found: str, remedy: str
+    make_context: MakeContext, answer: Answer, verdict: str, found: str, remedy: str
 ) -> None:
-    check = checks.recording(patient(sound=sound(device(0, default=True)), recording=answer))
+    check = checks.recording(make_context(sound=sound(device(0, default=True)), recording=answer))
     assert check.verdict == verdict
     assert found in check.found
     assert remedy in check.remedy
@@ -186,23 +188,23 @@ def test_what_the_default_microphone_delivers_is_told(
 
 @pytest.mark.parametrize("inputs", [[], [device(0)], [device(0, default=True, rates=())]])
 def test_nothing_is_recorded_where_no_default_microphone_opens(
-    patient: MakePatient, inputs: list[Answer]
+    make_context: MakeContext, inputs: list[Answer]
 ) -> None:
-    check = checks.recording(patient(sound=sound(*inputs), recording={"error": "asked for nothing"}))
+    check = checks.recording(make_context(sound=sound(*inputs), recording={"error": "asked for nothing"}))
     assert (check.verdict, check.found) == ("note", "not tried: no default microphone opens")
 
 
 def test_a_user_who_may_not_use_the_cards_is_told_the_group(
-    patient: MakePatient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert checks.sound_group(patient()).verdict == "ok"
+    assert checks.sound_group(make_context()).verdict == "ok"
     cards = tmp_path / "root" / "dev" / "snd"
     cards.mkdir(parents=True)
     (cards / "pcmC1D0c").touch()
     (cards / "pcmC0D0p").touch()
-    assert checks.sound_group(patient()).found == "this user may use every sound card"
+    assert checks.sound_group(make_context()).found == "this user may use every sound card"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    refused = checks.sound_group(patient())
+    refused = checks.sound_group(make_context())
     assert refused.verdict == "note"
     assert "pcmC1D0c" in refused.found
     assert "pcmC0D0p" not in refused.found
@@ -212,35 +214,37 @@ def test_a_user_who_may_not_use_the_cards_is_told_the_group(
 # Model
 
 
-def test_a_whole_bundle_is_named_with_its_licence(patient: MakePatient) -> None:
-    found = checks.bundle(patient())
+def test_a_whole_bundle_is_named_with_its_licence(make_context: MakeContext) -> None:
+    found = checks.bundle(make_context())
     model = load_bundle(default_bundle())
     assert found.verdict == "ok"
     assert f"fingerprint {model.fingerprint[:12]}, weights under {model.manifest.licence}" in found.found
 
 
-def test_a_damaged_bundle_is_a_problem_with_its_remedy(patient: MakePatient, bundle_folder: Path) -> None:
+def test_a_damaged_bundle_is_a_problem_with_its_remedy(
+    make_context: MakeContext, bundle_folder: Path
+) -> None:
     (bundle_folder / ENCODER).write_bytes(b"not what was exported")
-    found = checks.bundle(patient(bundle_folder))
+    found = checks.bundle(make_context(bundle_folder))
     assert found.verdict == "problem"
     assert f"{ENCODER} in the bundle {bundle_folder} is not what was exported" in found.found
     assert found.remedy == "copy it again or export it again"
 
 
 def test_a_bundle_that_cannot_be_read_is_a_problem(
-    patient: MakePatient, monkeypatch: pytest.MonkeyPatch
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: Path) -> Bundle:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(checks, "load_bundle", refuse)
-    found = checks.bundle(patient())
+    found = checks.bundle(make_context())
     assert (found.verdict, found.remedy) == ("problem", "see who owns it")
 
 
-def test_the_voice_network_that_ships_runs_and_a_missing_one_is_a_problem(patient: MakePatient) -> None:
-    assert checks.voice(replace(patient(), system=SystemProbe(patience_s=600.0))).verdict == "ok"
-    missing = checks.voice(patient(voice={"error": "it is missing", "remedy": "pip install it"}))
+def test_the_voice_network_that_ships_runs_and_a_missing_one_is_a_problem(make_context: MakeContext) -> None:
+    assert checks.voice(replace(make_context(), system=SystemProbe(patience_s=600.0))).verdict == "ok"
+    missing = checks.voice(make_context(voice={"error": "it is missing", "remedy": "pip install it"}))
     assert (missing.verdict, missing.remedy) == ("problem", "pip install it")
 
 
@@ -262,67 +266,69 @@ def keep(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     return save
 
 
-def test_kept_profiles_are_listed_with_their_state(patient: MakePatient, keep: Callable[..., Path]) -> None:
-    assert checks.profiles(patient()).found == "none yet"
+def test_kept_profiles_are_listed_with_their_state(
+    make_context: MakeContext, keep: Callable[..., Path]
+) -> None:
+    assert checks.profiles(make_context()).found == "none yet"
     keep("anna")
     keep("bob", verdict="rejected")
-    found = checks.profiles(patient())
+    found = checks.profiles(make_context())
     assert (found.verdict, found.found) == ("ok", "2 kept")
     assert found.details == ("anna: adopted", "bob: rejected")
 
 
 def test_profiles_for_another_model_are_a_note_and_damaged_ones_a_problem(
-    patient: MakePatient, keep: Callable[..., Path]
+    make_context: MakeContext, keep: Callable[..., Path]
 ) -> None:
     keep("anna", bundle="0" * 64)
-    other = checks.profiles(patient())
+    other = checks.profiles(make_context())
     assert (other.verdict, other.details) == ("note", ("anna: for another model",))
     keep("eve").write_bytes(b"spoiled")
-    damaged = checks.profiles(patient())
+    damaged = checks.profiles(make_context())
     assert (damaged.verdict, damaged.details) == ("problem", ("anna: for another model", "eve: damaged"))
     assert "mmtl profile delete" in damaged.remedy
 
 
 def test_profiles_that_another_user_keeps_are_a_problem_with_a_remedy(
-    patient: MakePatient, keep: Callable[..., Path]
+    make_context: MakeContext, keep: Callable[..., Path]
 ) -> None:
     keep("anna").parent.rename(keep("anna").parent.with_name("moved"))
     profile_module.profiles_folder().write_text("a file is in the way")
-    found = checks.profiles(patient())
+    found = checks.profiles(make_context())
     assert (found.verdict, found.remedy) == ("problem", "see that it is a folder of this user's")
 
 
 def test_the_profile_that_was_named_must_fit(
-    patient: MakePatient, keep: Callable[..., Path], bundle_folder: Path
+    make_context: MakeContext, keep: Callable[..., Path], bundle_folder: Path
 ) -> None:
     keep("anna")
     keep("bob", verdict="rejected")
-    assert checks.profile(patient()).verdict == "ok"
-    assert checks.profile(patient(profile="anna")).found == "anna: adopted, for this model"
-    assert "was rejected" in checks.profile(patient(profile="bob")).found
-    unknown = checks.profile(patient(profile="carl"))
+    assert checks.profile(make_context()).verdict == "ok"
+    assert checks.profile(make_context(profile="anna")).found == "anna: adopted, for this model"
+    assert "was rejected" in checks.profile(make_context(profile="bob")).found
+    unknown = checks.profile(make_context(profile="carl"))
     assert (unknown.verdict, unknown.remedy) == ("problem", "run mmtl calibrate carl")
     (bundle_folder / ENCODER).unlink()
-    assert checks.profile(patient(bundle_folder, profile="anna")).verdict == "note"
+    assert checks.profile(make_context(bundle_folder, profile="anna")).verdict == "note"
 
 
 def test_a_folder_that_is_yet_to_be_made_is_judged_by_the_one_above(
-    patient: MakePatient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "not" / "yet"))
-    assert checks.engine_folder(patient()).verdict == "ok"
+    assert checks.engine_folder(make_context()).verdict == "ok"
     (tmp_path / "not").write_text("a file in the way")
-    refused = checks.engine_folder(patient(gpu={"gpus": []}))
+    refused = checks.engine_folder(make_context(gpu={"gpus": []}))
     assert (refused.verdict, refused.remedy) == ("problem", f"see who owns {tmp_path / 'not'}")
 
 
 def test_no_room_for_engines_is_a_problem_only_where_there_is_a_gpu(
-    patient: MakePatient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Callable[..., Path]
+    make_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Callable[..., Path]
 ) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
-    assert checks.engine_folder(patient()).verdict == "note"
-    assert checks.engine_folder(patient(gpu={"gpus": []})).verdict == "problem"
-    full = checks.profile_folder(patient())
+    assert checks.engine_folder(make_context()).verdict == "note"
+    assert checks.engine_folder(make_context(gpu={"gpus": []})).verdict == "problem"
+    full = checks.profile_folder(make_context())
     assert (full.verdict, full.remedy) == ("problem", "make room there")

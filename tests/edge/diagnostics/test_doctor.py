@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from edge.audio.sources import demo_clip
 from edge.cli import main as cli
-from edge.diagnostics import checks, doctor
-from edge.diagnostics import probes as symptoms
+from edge.diagnostics import checks, doctor, probes
 from edge.diagnostics.checks import Check, DiagnosticContext, Verdict
 from edge.diagnostics.doctor import AREAS, Area, Examined, described, examine, exit_code, lines
 from edge.diagnostics.probes import Answer, SystemProbe
@@ -143,8 +142,8 @@ def test_ctrl_c_says_what_had_no_answer(tmp_path: Path) -> None:
 
 
 def test_a_check_that_cannot_be_made_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless(patient: DiagnosticContext) -> Check:
-        raise UsageError("this user has no home folder: set HOME")
+    def homeless(context: DiagnosticContext) -> Check:
+        raise UsageError("this user has no home folder", remedy="set HOME")
 
     monkeypatch.setattr(doctor, "AREAS", (Area("model", ModelError, (homeless,)),))
     (made,) = examine(DiagnosticContext(Broken(), tmp_path))
@@ -226,7 +225,7 @@ def mmtl(
 ) -> Callable[..., tuple[int, str]]:
     """Run the command line on a machine without a GPU, whose sound is as a test wants it."""
     (tmp_path / "libcuda.so.1").write_bytes(b"no library")  # nor is that of this machine taken
-    monkeypatch.setattr(symptoms, "System", functools.partial(SystemProbe, patience_s=600.0))
+    monkeypatch.setattr(probes, "SystemProbe", functools.partial(SystemProbe, patience_s=600.0))
     for name in ("LD_LIBRARY_PATH", "XDG_DATA_HOME", "STATE_DIRECTORY"):
         monkeypatch.setenv(name, str(tmp_path))
 
@@ -316,11 +315,11 @@ def pulse(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualMicrophone]:
 def test_a_real_microphone_is_found_with_the_rates_that_open(
     pulse: VirtualMicrophone, tmp_path: Path
 ) -> None:
-    patient = DiagnosticContext(SystemProbe(patience_s=600.0), tmp_path)
+    context = DiagnosticContext(SystemProbe(patience_s=600.0), tmp_path)
     sound = next(area for area in AREAS if area.name == "sound")
-    portaudio, microphones, recording, _ = [check(patient) for check in sound.checks]
+    portaudio, microphones, recording, _ = [check(context) for check in sound.checks]
     assert (portaudio.verdict, microphones.verdict) == ("ok", "ok")
     assert (recording.verdict, recording.found) == ("problem", "default is silent: only zeros arrive")
     with pulse.playing(demo_clip()):
-        assert checks.recording(patient).verdict == "ok"
+        assert checks.recording(context).verdict == "ok"
     assert any("16000" in detail for detail in microphones.details)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.diagnostics import probes as symptoms
+from edge.diagnostics import probes
 from edge.diagnostics.probes import SystemProbe, copies_of, explained, installed
 from edge.errors import EngineError, MmtlError, UsageError
 
@@ -36,7 +36,7 @@ SOON_S = 60.0
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SystemProbe:
     """A machine that has nothing yet, and takes its time to end a program."""
-    monkeypatch.setattr(symptoms, "_REAP_S", SOON_S)
+    monkeypatch.setattr(probes, "_REAP_S", SOON_S)
     return SystemProbe(tmp_path / "root", str(tmp_path / "bin"), patience_s=SOON_S)
 
 

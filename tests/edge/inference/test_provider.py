@@ -64,7 +64,9 @@ def build(bundle: Bundle, machine: FakeTensorrt) -> Build:
 
 def without_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
-        raise EngineError("there is no NVIDIA driver here (libcuda.so.1: cannot open it): install it")
+        raise EngineError(
+            "there is no NVIDIA driver here (libcuda.so.1: cannot open it)", remedy="install it"
+        )
 
     monkeypatch.setattr(provider_module, "probe", fail)
 

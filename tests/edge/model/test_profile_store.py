@@ -202,7 +202,7 @@ def test_what_cannot_be_deleted_is_said(
     def refuse(_: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("edge.profile_files.shutil.rmtree", refuse)
+    monkeypatch.setattr("edge.model.profile_store.shutil.rmtree", refuse)
     with pytest.raises(ProfileError, match=r"cannot delete .*sessions/anna \(Permission denied\)"):
         delete_profile("anna")
     assert anna.exists(), "what was not reached is not lost"
