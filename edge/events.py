@@ -70,6 +70,11 @@ class Window(Event):
     """Time since the window's last sound was due: see `edge.recognition.lag.LagMeter`. For a file that is
     read as fast as possible, and a `Recognizer` that is fed directly: since that sound was handed over."""
 
+    @property
+    def compute_ms(self) -> float:
+        """Compute time of all stages, in ms; waiting in the queue is not compute."""
+        return sum(ms for stage, ms in self.latency_ms.items() if stage != "queue")
+
 
 @dataclass(frozen=True)
 class Utterance(Event):

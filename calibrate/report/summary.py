@@ -9,7 +9,7 @@ from calibrate.fitting.model_selection import Judgement
 from calibrate.fitting.scores import Gain, Scores
 from calibrate.takes import Take
 from edge.labels import EMOTIONS
-from edge.output.sinks import printable
+from edge.output.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -14,8 +14,8 @@ from calibrate.session.recording import Progress
 from calibrate.session.sam_scale import SCALES, drawn
 from edge.labels import EMOTIONS, derived_ratings
 from edge.output.monitor_state import CLIP_DBFS
-from edge.output.sinks import printable
 from edge.output.terminal import BAD, GOOD, WARN, Row, bar, ends, flow, meter, most_important, placed
+from edge.output.text import printable
 
 MANNERS: Final = {
     "neutral": "plainly, as you would read out a timetable",

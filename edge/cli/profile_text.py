@@ -15,7 +15,7 @@ from edge.errors import ProfileError
 from edge.model.bundle import Bundle
 from edge.model.profile import Profile, read_profile
 from edge.model.profile_names import name_of
-from edge.output.sinks import printable
+from edge.output.text import printable
 
 
 def listing(paths: Sequence[Path], bundle: Bundle) -> str:

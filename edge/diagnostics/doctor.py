@@ -12,7 +12,7 @@ from edge.diagnostics import checks, gpu_checks
 from edge.diagnostics.checks import Check, DiagnosticContext, failed
 from edge.diagnostics.probes import explained, shortened
 from edge.errors import EngineError, MmtlError, ModelError, SourceError
-from edge.output.sinks import printable
+from edge.output.text import printable
 
 SCHEMA_VERSION: Final = 1
 """Of the JSON: raised when a key is renamed or removed."""

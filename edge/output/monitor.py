@@ -20,7 +20,7 @@ from edge.events import Device, Drift, Event, Session, StreamWarning
 from edge.labels import EMOTIONS, UNSURE
 from edge.output.monitor_state import CLIP_DBFS, MINUTE_S, MonitorState, timeline_cells
 from edge.output.screen import Screen
-from edge.output.sinks import Sink, clock_time, describe_drift, describe_summary, printable
+from edge.output.sinks import Sink
 from edge.output.terminal import (
     BAD,
     GOOD,
@@ -34,6 +34,7 @@ from edge.output.terminal import (
     placed,
     plain_console,
 )
+from edge.output.text import clock_time, describe_drift, describe_summary, printable
 
 REDRAW_S: Final = 0.125
 """Shortest time between two frames: 8 a second."""

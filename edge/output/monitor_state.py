@@ -19,7 +19,7 @@ from edge.events import (
     Utterance,
     Window,
 )
-from edge.output.sinks import clock_time
+from edge.output.text import clock_time
 
 MINUTE_S: Final = 60.0
 """What the timeline shows."""
@@ -89,7 +89,7 @@ class MonitorState:
     @property
     def step_ms(self) -> float:
         """Compute time of the newest step: all stages, but not the waiting."""
-        return compute_ms(self.window) if self.window else 0.0
+        return self.window.compute_ms if self.window else 0.0
 
     @property
     def real_time_factor(self) -> float:
@@ -137,7 +137,7 @@ class MonitorState:
             heard_s=max(self.heard_s, window.end_s),
             speech=window.speech and not self.paused,
             history=(*(past for past in self.history if past.end_s > oldest_s), moment),
-            compute_ms=self.compute_ms + compute_ms(window),
+            compute_ms=self.compute_ms + window.compute_ms,
         )
 
 
@@ -155,11 +155,6 @@ def _after_change(session: Session | None, change: EngineChange) -> Session | No
         return None
     failed = f"{session.provider} failed at {clock_time(change.time_s)}"
     return replace(session, provider=f"{change.provider} ({failed})")
-
-
-def compute_ms(window: Window) -> float:
-    """Add up a window's compute time in ms; waiting in the queue is not computing."""
-    return sum(ms for stage, ms in window.latency_ms.items() if stage != "queue")
 
 
 def timeline_cells(state: MonitorState, count: int) -> list[str]:

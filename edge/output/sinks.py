@@ -12,21 +12,9 @@ from types import TracebackType
 from typing import TextIO
 
 from edge.errors import MmtlError, SoundWarning, UsageError
-from edge.events import (
-    LATE_S,
-    Device,
-    Drift,
-    EngineChange,
-    Event,
-    Overrun,
-    Session,
-    StreamWarning,
-    Summary,
-    Utterance,
-    Window,
-    to_json,
-)
+from edge.events import Event, Session, StreamWarning, Window, to_json
 from edge.output.convert import csv_header, csv_line, row_of
+from edge.output.text import describe, printable
 from edge.system.outputs import Existing, OutputFile
 from edge.system.standard_streams import silence
 
@@ -205,73 +193,6 @@ class WarningNote(Sink):
             self._say(describe(event, percentages=False))
 
 
-def describe(event: Event, percentages: bool) -> str:
-    """Say an event in one line for people; empty where there is nothing to say.
-
-    Args:
-        event: any event.
-        percentages: whether the probabilities may be shown as such.
-    """
-    match event:
-        case Session():
-            profile = f"profile {event.profile}" if event.profile else "no profile"
-            text = f"listening to {event.source}: {event.bundle}, {profile}, {event.provider}"
-        case Window():
-            text = f"{clock_time(event.end_s)}  {_claim(event.label, event.smoothed, percentages)}"
-        case Utterance():
-            span = f"{clock_time(event.start_s)} to {clock_time(event.end_s)}"
-            claim = _claim(event.label, event.probs, percentages)
-            text = f"{clock_time(event.end_s)}  utterance {span}: {claim}"
-        case Overrun():
-            text = f"{clock_time(event.start_s)}  overrun: {event.lost_s:.2f} s of sound lost"
-        case Device():
-            reason = f" ({event.reason})" if event.reason else ""
-            text = f"{clock_time(event.time_s)}  device {event.name}: {event.state}{reason}"
-        case Drift():
-            text = f"{clock_time(event.time_s)}  {describe_drift(event)}"
-        case EngineChange():
-            text = f"{clock_time(event.time_s)}  engine: {event.provider} from here on ({event.reason})"
-        case StreamWarning():
-            text = f"{clock_time(event.time_s)}  warning: {event.message}"
-        case Summary():
-            text = f"{clock_time(event.duration_s)}  end: {describe_summary(event)}"
-        case _:
-            return ""
-    return printable(text)
-
-
-def describe_drift(drift: Drift) -> str:
-    """Say what has moved since the calibration, by how much, and what to do: it fits 76 columns."""
-    sign = "" if drift.what == "features" else "+"
-    return f"drift: {drift.what} {drift.change:{sign}.1f} {drift.unit}: {drift.advice}"
-
-
-def describe_summary(summary: Summary) -> str:
-    """Say what was heard, how fast it was computed and what was lost."""
-    parts = [_count(summary.windows, "window"), _count(summary.utterances, "utterance")]
-    if summary.latency_ms:
-        parts.append("step " + ", ".join(f"{key} {ms:.1f} ms" for key, ms in summary.latency_ms.items()))
-    parts.append(f"real-time factor {summary.real_time_factor:.3f}")
-    if summary.lag_ms.get("max", 0.0) > 1000.0 * LATE_S:
-        parts.append(f"events up to {summary.lag_ms['max'] / 1000.0:.1f} s late")
-    parts.append(f"sound lost {_count(summary.dropped, 'time')}" if summary.dropped else "no sound lost")
-    return ", ".join(parts)
-
-
-def clock_time(seconds: float) -> str:
-    """Write seconds of the stream as m:ss.t, or h:mm:ss.t from an hour on."""
-    tenths = max(0, round(seconds * 10))
-    minutes, tenths = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    start = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
-    return f"{start}:{tenths // 10:02d}.{tenths % 10}"
-
-
-def printable(text: str) -> str:
-    """Replace what could steer a terminal or break a line: names come from files and devices."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def write_text(text: str) -> None:
     """Write to stdout what a command has made.
 
@@ -301,16 +222,6 @@ def show_warning(
     """Write a warning about sound in a line of its own; any other with its place, as Python does."""
     ours = issubclass(category, SoundWarning)
     say(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line))
-
-
-def _claim(label: str, probs: dict[str, float], percentages: bool) -> str:
-    if percentages and label in probs:
-        return f"{label} {probs[label]:.0%}"
-    return label
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def standard_output() -> TextIO:

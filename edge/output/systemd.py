@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from edge.events import Device, Event, Session, Summary
-from edge.output.sinks import Sink, describe
+from edge.output.sinks import Sink
+from edge.output.text import describe
 
 VARIABLE: Final = "NOTIFY_SOCKET"
 

@@ -184,5 +184,5 @@ def _root_mean_square(away: Array) -> float:
 
 _CLOSER: Final = "speak closer to the microphone, or calibrate again"
 _FURTHER: Final = "move away from the microphone, or calibrate again"
-_STRANGE: Final = "another speaker, room or noise? calibrate again"
+_STRANGE: Final = "new speaker, room or noise? calibrate again"
 _UNCERTAIN: Final = "answers grow less certain; calibrate again"

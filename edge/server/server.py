@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from edge.errors import MmtlError, UsageError
 from edge.events import Error, to_json
-from edge.output.sinks import printable
+from edge.output.text import printable
 from edge.server.access import Address
 from edge.server.client_session import ClientSession, Service, Worker
 from edge.server.client_stream import warm_up

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 
-from edge.output.sinks import printable
+from edge.output.text import printable
 from edge.server.access import Access, Address
 from edge.server.rate_limits import MOST_UNSENT, FrameBudget, Limits, QuietLog
 from edge.server.transport import HANDSHAKE_S, Channel, GoneError, Listener, peer_name

@@ -19,7 +19,8 @@ from edge.audio.microphone import Microphone
 from edge.audio.sources import StdinSource
 from edge.events import Device, Event, StreamWarning
 from edge.model.bundle import Bundle
-from edge.output.sinks import Sink, describe
+from edge.output.sinks import Sink
+from edge.output.text import describe
 from edge.recognition.pipeline import listen
 from edge.recognition.recognizer import Recognizer
 from edge.server.client_stream import ClientStream

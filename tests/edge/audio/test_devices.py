@@ -11,7 +11,7 @@ import pytest
 from edge.audio.devices import InputDevice, find_again, input_devices, look_again
 from edge.audio.microphone import Microphone
 from edge.cli import machine as machine_commands
-from edge.output.sinks import printable
+from edge.output.text import printable
 from tests.edge.audio.portaudio import FakeError, FakePortAudio, desk, device, error_of
 
 ROOT = Path(__file__).parents[3]

@@ -30,17 +30,8 @@ from edge.events import (
     to_json,
 )
 from edge.output.convert import converted, read_log
-from edge.output.sinks import (
-    CsvRows,
-    JsonLines,
-    PlainLines,
-    ProviderNote,
-    ReaderGone,
-    Sink,
-    clock_time,
-    describe,
-    printable,
-)
+from edge.output.sinks import CsvRows, JsonLines, PlainLines, ProviderNote, ReaderGone, Sink
+from edge.output.text import clock_time, describe, printable
 from tests.edge.schema import checked, checked_event
 
 ROOT = Path(__file__).resolve().parents[2]
