@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace as changed
 from pathlib import Path
 
-from edge.errors import UsageError
 from edge.labels import EMOTIONS
 from edge.model.bundle import (
     CLASSIFIER,
@@ -24,6 +23,7 @@ from edge.model.bundle import (
 )
 from edge.model.head import Head
 from edge.system.files import replacing_folder
+from edge.system.outputs import require_free_folder
 from export.golden import write_golden
 from export.graphs import (
     Variant,
@@ -78,7 +78,7 @@ def put_bundle(
         variants: the window graphs to build engines from.
         checks: what it is compared on, and who is told.
     """
-    require_free(folder, replace=replace)
+    require_writable_bundle(folder, replace=replace)
     private = 0o700 if "speaker" in source.checkpoint.training else None
     with replacing_folder(folder, private) as staged:
         return stage_bundle(source, staged, variants, checks)
@@ -167,7 +167,7 @@ def _weights_licence(licences: list[str]) -> str:
     return "as the recordings it was trained on"
 
 
-def require_free(folder: Path, *, replace: bool) -> None:
+def require_writable_bundle(folder: Path, *, replace: bool) -> None:
     """Check that a bundle may be written to a folder.
 
     Args:
@@ -177,9 +177,4 @@ def require_free(folder: Path, *, replace: bool) -> None:
     Raises:
         UsageError: something is there that may not go.
     """
-    if not folder.exists():
-        return
-    if not is_bundle(folder):
-        raise UsageError(f"{folder} exists and is not a bundle: name another folder")
-    if not replace:
-        raise UsageError(f"{folder} already holds a bundle: add --replace, or name another folder")
+    require_free_folder(folder, "a bundle", ours=is_bundle, replace=replace)

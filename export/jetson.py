@@ -19,6 +19,7 @@ from typing import Final
 from edge.errors import MmtlError, UsageError
 from edge.model.bundle import MANIFEST, Bundle
 from edge.system.files import replacing
+from edge.system.outputs import require_free
 
 SUFFIX: Final = ".tar.gz"
 TOP: Final = "mmtl-jetson"
@@ -53,7 +54,7 @@ def write_package(bundle: Bundle, out: Path, *, replace: bool = False) -> Path:
         UsageError: the archive is in the way, or this mmtl was not installed from a checkout.
         MmtlError: the wheel cannot be built.
     """
-    archive = require_free(out, replace=replace)
+    archive = writable_archive(out, replace=replace)
     files = contents(bundle, checkout())
     with replacing(archive) as partial:
         partial.write_bytes(packed(files))
@@ -128,13 +129,12 @@ def build_wheel(source: Path) -> tuple[str, bytes]:
         return wheels[0].name, wheels[0].read_bytes()
 
 
-def require_free(out: Path, *, replace: bool) -> Path:
-    """Return where the archive shall be, if it may be written there.
+def writable_archive(out: Path, *, replace: bool) -> Path:
+    """Return the path of the archive, which may be written.
 
     Raises:
         UsageError: one is there that may not go.
     """
     archive = out if out.name.endswith(SUFFIX) else out.with_name(out.name + SUFFIX)
-    if archive.exists() and not replace:
-        raise UsageError(f"{archive} is there already: add --replace, or name another file")
+    require_free(archive, replace=replace)
     return archive

@@ -25,7 +25,7 @@ from edge.labels import DIMENSIONS, EMOTIONS
 from edge.model.bundle import WEIGHTS, Bundle
 from edge.model.profile import ADOPTED
 from edge.system.files import require_writable
-from export.bundling import export_bundle, require_free
+from export.bundling import export_bundle, require_writable_bundle
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.console import ConsoleProgress
 from train.model import EmotionNet
@@ -53,7 +53,7 @@ class SpeakerBundle:
             ModelError: the bundle's weights cannot be read.
             UsageError: the folder is in the way or cannot be written, or the network cannot be tuned.
         """
-        require_free(folder, replace=replace)
+        require_writable_bundle(folder, replace=replace)
         _require_another(folder, bundle)
         self._checkpoint = load_checkpoint(bundle.folder / WEIGHTS)
         _require_transfer_learner(self._checkpoint, bundle)

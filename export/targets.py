@@ -68,8 +68,8 @@ def export_target(source: Source, wanted: ExportRequest, checks: Checks) -> Path
 def _made_from_a_bundle(source: Source, wanted: ExportRequest, checks: Checks) -> Path:
     from export import jetson, triton
 
-    require_free = jetson.require_free if wanted.target == "jetson" else triton.require_free
-    require_free(wanted.out, replace=wanted.replace)  # before minutes of comparing
+    check = jetson.writable_archive if wanted.target == "jetson" else triton.require_writable_repository
+    check(wanted.out, replace=wanted.replace)  # before minutes of comparing
     with tempfile.TemporaryDirectory(prefix="mmtl.") as folder:
         staged = Path(folder) / "bundle"
         stage_bundle(source, staged, wanted.variants, checks)

@@ -16,10 +16,10 @@ from typing import Final
 
 import onnx
 
-from edge.errors import UsageError
 from edge.labels import EMOTIONS
 from edge.model.bundle import MANIFEST, Bundle, engine_graph
 from edge.system.files import replacing_folder
+from edge.system.outputs import require_free_folder
 
 ONNX_MODEL: Final = "mmtl_window_onnx"
 PLAN_MODEL: Final = "mmtl_window_plan"
@@ -84,7 +84,7 @@ def write_repository(bundle: Bundle, out: Path, *, replace: bool = False) -> Non
     Raises:
         UsageError: the folder is in the way, or cannot be written.
     """
-    require_free(out, replace=replace)
+    require_writable_repository(out, replace=replace)
     with replacing_folder(out) as staged:
         shutil.copytree(SERVER_FILES, staged, ignore=shutil.ignore_patterns("__pycache__"))
         _copy_bundle(bundle, staged / "bundle")
@@ -163,15 +163,14 @@ def _copy_bundle(bundle: Bundle, folder: Path) -> None:
         shutil.copyfile(bundle.folder / name, folder / name)
 
 
-def require_free(out: Path, *, replace: bool) -> None:
+def require_writable_repository(out: Path, *, replace: bool) -> None:
     """Check that the folder may be written.
 
     Raises:
         UsageError: something is there that may not go.
     """
-    if not out.exists():
-        return
-    if not (out / "models" / ONNX_MODEL / CONFIG).is_file():
-        raise UsageError(f"{out} exists and is no Triton folder of mmtl: name another folder")
-    if not replace:
-        raise UsageError(f"{out} already holds a Triton folder: add --replace, or name another folder")
+
+    def ours(folder: Path) -> bool:
+        return (folder / "models" / ONNX_MODEL / CONFIG).is_file()
+
+    require_free_folder(out, "a Triton folder of mmtl", ours=ours, replace=replace)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, TextIO
 
@@ -69,6 +69,26 @@ def require_free(path: Path, *, replace: bool) -> None:
         raise UsageError(f"there is {path} already: give --replace to overwrite it, or another name")
     if _is_in_use(path):
         raise UsageError(_in_use(path))
+
+
+def require_free_folder(folder: Path, kind: str, *, ours: Callable[[Path], bool], replace: bool) -> None:
+    """Check that a folder may be written: it is not there, or holds what is to be replaced.
+
+    Args:
+        folder: where.
+        kind: what is written, with its article, such as "a bundle".
+        ours: tells whether a folder holds such a thing; any other folder is never replaced.
+        replace: whether one that is there may go.
+
+    Raises:
+        UsageError: something is there that may not go.
+    """
+    if not folder.exists():
+        return
+    if not ours(folder):
+        raise UsageError(f"{folder} exists and is not {kind}: name another folder")
+    if not replace:
+        raise UsageError(f"{folder} already holds {kind}: add --replace, or name another folder")
 
 
 def write_whole(path: Path, text: str, *, replace: bool) -> None:

@@ -250,7 +250,7 @@ def stranger(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 def test_what_is_not_ours_is_never_replaced(bundle: Bundle, stranger: Path) -> None:
-    with pytest.raises(UsageError, match="no Triton folder"):
+    with pytest.raises(UsageError, match="is not a Triton folder of mmtl"):
         write_repository(bundle, stranger, replace=True)
 
 

@@ -19,6 +19,7 @@ from edge.system.outputs import (
     is_stdout,
     require_apart,
     require_free,
+    require_free_folder,
     write_whole,
 )
 
@@ -118,6 +119,21 @@ def test_a_file_in_the_way_is_kept_unless_it_is_empty_or_may_go(recording: Path,
     for taken in (recording, tmp_path / "nowhere", tmp_path):
         with pytest.raises(UsageError, match="already: give --replace"):
             require_free(taken, replace=False)
+
+
+def test_a_folder_in_the_way_is_kept_unless_it_is_ours_and_may_go(tmp_path: Path) -> None:
+    def ours(folder: Path) -> bool:
+        return (folder / "bundle.json").exists()
+
+    (tmp_path / "stranger").mkdir()
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "bundle.json").touch()
+    require_free_folder(tmp_path / "new", "a bundle", ours=ours, replace=False)
+    require_free_folder(tmp_path / "bundle", "a bundle", ours=ours, replace=True)
+    with pytest.raises(UsageError, match="bundle already holds a bundle: add --replace"):
+        require_free_folder(tmp_path / "bundle", "a bundle", ours=ours, replace=False)
+    with pytest.raises(UsageError, match="stranger exists and is not a bundle: name another folder"):
+        require_free_folder(tmp_path / "stranger", "a bundle", ours=ours, replace=True)
 
 
 def test_a_text_is_written_whole_for_its_owner_where_a_link_leads(tmp_path: Path) -> None:
