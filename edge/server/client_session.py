@@ -125,31 +125,31 @@ class ClientSession:
             MmtlError: there is no recogniser for it.
             asyncio.TimeoutError: it does not read.
         """
-        ear = await worker.do(lambda: ClientStream(self._service.make(), self._channel.name))
-        await self._send(ear.begin())
+        stream = await worker.do(lambda: ClientStream(self._service.make(), self._channel.name))
+        await self._send(stream.begin())
         try:
-            await self._hear(ear, worker)
+            await self._recognise(stream, worker)
         except MmtlError as error:
             if not isinstance(error, StoppingError):
                 report(str(error))
             await self._send_last([Error(str(error))])
-        await self._send_last(await worker.do(ear.finish))
+        await self._send_last(await worker.do(stream.finish))
 
-    async def _hear(self, ear: ClientStream, worker: Worker) -> None:
+    async def _recognise(self, stream: ClientStream, worker: Worker) -> None:
         """Recognise the client's sound to its end."""
         message = await self._read_header()
         rate = checked_rate(self._header.get("rate", self._channel.rate))
         channels = checked_channels(self._header.get("channels", self._channel.channels))
-        ear.interleave(channels)
+        stream.set_channels(channels)
         if "profile" in self._header:
             name = self._header["profile"]
-            await self._send(await worker.do(lambda: ear.use(self._profile(name))))
+            await self._send(await worker.do(lambda: stream.switch_profile(self._profile(name))))
         throttle = Throttle(self._service.limits.speed)
         while isinstance(message, bytes):
             arrived_s = time.perf_counter()
             for piece in _pieces(message, rate * channels):
                 duration_s, began_s = len(piece) / 2.0 / channels / rate, time.perf_counter()
-                events = await worker.do(functools.partial(ear.hear, piece, rate, arrived_s))
+                events = await worker.do(functools.partial(stream.feed, piece, rate, arrived_s))
                 self._allowance.earn(duration_s, time.perf_counter() - began_s)
                 await self._send(events)
                 await self._pause(max(MESSAGE_S, throttle.wait_s(duration_s, time.perf_counter())))

@@ -203,11 +203,11 @@ def test_digital_silence_in_a_file_is_no_fault() -> None:
 
 
 def test_a_client_that_is_muted_is_told(bundle: Bundle) -> None:
-    ear, events = ClientStream(Recognizer(bundle, provider="cpu"), "client"), []
+    stream, events = ClientStream(Recognizer(bundle, provider="cpu"), "client"), []
     silence, speech = bytes(2 * 1_600), (room(0.1, 0.1) * 32_767).astype("<i2").tobytes()
     for number in range(50):
-        events += ear.hear(silence if number < 40 else speech, RATE, 5.0 + 0.1 * number)
-    found = [event for event in [*events, *ear.finish()] if isinstance(event, Device)]
+        events += stream.feed(silence if number < 40 else speech, RATE, 5.0 + 0.1 * number)
+    found = [event for event in [*events, *stream.finish()] if isinstance(event, Device)]
     assert [(event.name, event.state) for event in found] == [("client", "silent"), ("client", "active")]
     assert found[0].time_s == pytest.approx(3.0, abs=0.2)
     assert [checked_event(event) for event in found]

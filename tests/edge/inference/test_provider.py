@@ -25,8 +25,8 @@ from edge.inference.engine import Engine, WindowEngine
 from edge.inference.provider import open_engine
 from edge.inference.window_engine import WindowwiseEngine
 from edge.model.bundle import WINDOW, Bundle, default_bundle, load_bundle
-from edge.recognition.pipeline import session_of
 from edge.recognition.recognizer import Recognizer
+from edge.recognition.stream_session import session_of
 from edge.server.client_stream import shared_engines
 from tests.edge.inference.fake_runtime import FakeTensorrt
 from tests.edge.schema import checked

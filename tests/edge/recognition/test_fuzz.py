@@ -278,12 +278,12 @@ def parts(seed: int) -> Iterator[bytes]:
 
 @pytest.mark.slow
 def test_a_long_stream_of_garbage_grows_nothing(make: Callable[[], Recognizer]) -> None:
-    ear = ClientStream(make(), "garbage")
+    stream = ClientStream(make(), "garbage")
     sizes = []
     tracemalloc.start()
     try:
         for part in parts(0):
-            for event in ear.hear(part, 16_000, 0.0):
+            for event in stream.feed(part, 16_000, 0.0):
                 checked_event(event)
             sizes.append(tracemalloc.get_traced_memory()[0])
     finally:

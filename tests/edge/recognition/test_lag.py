@@ -24,8 +24,9 @@ from edge.audio.block import Block
 from edge.events import LATE_S, Event, Speech, StreamWarning, Summary, Window
 from edge.model.bundle import Bundle
 from edge.recognition.lag import RECOVERED_S, LagMeter
-from edge.recognition.pipeline import StreamStatistics, listen
+from edge.recognition.pipeline import listen
 from edge.recognition.recognizer import Recognizer
+from edge.recognition.stream_statistics import StreamStatistics
 from edge.server.client_stream import ClientStream
 from tests.edge.recognition.test_pipeline import Blocks, Collected
 from tests.edge.schema import checked
@@ -238,17 +239,17 @@ def test_a_live_source_whose_sound_has_waited_warns_and_sums_up(
 
 
 def test_a_client_whose_sound_has_waited_is_warned(recognizer: Recognizer, talk: Talk) -> None:
-    ear = ClientStream(recognizer, "client")
+    stream = ClientStream(recognizer, "client")
     sound = (32_767 * talk((4.0, 0.3))).astype("<i2").tobytes()
-    events = ear.hear(sound, 16_000, time.perf_counter() - 60.0)
+    events = stream.feed(sound, 16_000, time.perf_counter() - 60.0)
     assert next(event.type for event in events if event.type in ("warning", "window")) == "warning"
-    (*_, summary) = ear.finish()
+    (*_, summary) = stream.finish()
     assert isinstance(summary, Summary)
     assert summary.lag_ms["max"] >= 60_000.0
 
 
 def test_the_summary_has_the_longest_lag_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.recognition.pipeline.RECENT_WINDOWS", 10)
+    monkeypatch.setattr("edge.recognition.stream_statistics.RECENT_WINDOWS", 10)
     ledger = StreamStatistics()
     for lag_ms in [9_000, *range(1, 101)]:
         ledger.spent(0.0, [replace(WINDOW, lag_ms=float(lag_ms))])

@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,15 +15,13 @@ from edge.errors import MmtlError, RealTimeError, SourceError
 from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.model.bundle import Bundle
 from edge.output.sinks import Sink
-from edge.recognition import pipeline
-from edge.recognition.pipeline import StreamStatistics, listen, session_of, with_queue
+from edge.recognition.pipeline import listen
 from edge.recognition.recognizer import QUIETEST_DBFS, Recognizer
 from edge.recognition.stage_times import STAGES
 from edge.system import signals
 from tests.edge.schema import checked_event
 
 Talk = Callable[..., Array]
-LATENCY = {"front_end": 0.5, "encoder": 1.5}
 
 
 class Blocks:
@@ -186,15 +183,6 @@ def test_every_window_tells_its_time_by_stage_the_last_too(recognizer: Recognize
     assert {tuple(window.latency_ms) for window in windows} == {("queue", *STAGES)}
 
 
-def test_the_session_tells_the_delay_that_no_machine_can_avoid(recognizer: Recognizer) -> None:
-    delay_s = session_of("blocks", recognizer).algorithmic_delay_s
-    recognizer.feed(np.zeros(round(16_000 * delay_s) - 1, np.float32))
-    assert recognizer.flush() == []
-    recognizer.reset()
-    recognizer.feed(np.zeros(round(16_000 * delay_s), np.float32))
-    assert len(of(Window, recognizer.flush())) == 1
-
-
 def test_a_source_without_sound_still_gets_a_summary(recognizer: Recognizer) -> None:
     sink = Collected()
     summary = listen(Blocks([]), recognizer, [sink])
@@ -308,41 +296,3 @@ def test_a_sink_that_fails_keeps_no_event_from_the_others(recognizer: Recognizer
         listen(Blocks(cut(talk((0.5, 0.0), (1.0, 0.3)))), recognizer, [Full(), sink])
     assert isinstance(sink.events[-1], Summary)
     assert of(Speech, sink.events)
-
-
-def window(**latency_ms: float) -> Window:
-    return Window(0.0, 3.0, {}, {}, "happy", True, -20.0, latency_ms, 2.0)
-
-
-def test_waiting_is_told_apart_from_computing() -> None:
-    queued = with_queue(window(**LATENCY), 30.0)
-    assert isinstance(queued, Window)
-    assert queued.latency_ms == {"queue": 30.0, **LATENCY}
-    speech = Speech(1.0, True)
-    assert with_queue(speech, 30.0) is speech
-
-
-def test_the_summary_reports_percentiles_of_the_compute_time() -> None:
-    ledger = StreamStatistics()
-    ledger.spent(0.5, [window(encoder=float(ms), classifier=1.0) for ms in range(101)])
-    summary = ledger.summary(10.0)
-    assert summary.latency_ms == pytest.approx({"p50": 51.0, "p95": 96.0, "p99": 100.0})
-    assert (summary.windows, summary.real_time_factor) == (101, 0.05)
-
-
-def test_the_summary_reports_the_lag_and_the_compute_time_without_the_waiting() -> None:
-    ledger = StreamStatistics()
-    for ms in range(101):
-        ledger.spent(0.5, [with_queue(replace(window(**LATENCY), lag_ms=2.0 + ms), float(ms))])
-    summary = ledger.summary(10.0)
-    assert summary.lag_ms == pytest.approx({"p50": 52.0, "p95": 97.0, "p99": 101.0, "max": 102.0})
-    assert summary.latency_ms == pytest.approx({"p50": 2.0, "p95": 2.0, "p99": 2.0})
-
-
-def test_the_ledger_of_a_long_day_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "RECENT_WINDOWS", 100)
-    ledger = StreamStatistics()
-    for _ in range(1_000):
-        ledger.spent(0.001, [window(**LATENCY)])
-    assert len(ledger._compute_ms) == len(ledger._lag_ms) == 100
-    assert ledger.summary(1_000.0).windows == 1_000

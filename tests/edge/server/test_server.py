@@ -60,8 +60,8 @@ def told(events: Events) -> Events:
 
 
 def offline(maker: Callable[[], Recognizer], data: bytes, rate: int = 16_000) -> Events:
-    ear = ClientStream(maker(), "offline")
-    events = [*ear.begin(), *ear.hear(data, rate, time.perf_counter()), *ear.finish()]
+    stream = ClientStream(maker(), "offline")
+    events = [*stream.begin(), *stream.feed(data, rate, time.perf_counter()), *stream.finish()]
     return [checked(to_json(event)) for event in events]
 
 
@@ -178,7 +178,7 @@ def test_a_client_learns_nothing_of_profiles_it_cannot_name(
     with serving(find=kept_for_clients(bundle)) as running:
         events = said_to(running, json.dumps({"profile": name}).encode() + b"\n" + bytes(32_000))
     assert types(events) == ["session", "error", "summary"]
-    assert events[1]["message"].startswith("there is no profile")
+    assert events[1]["message"].startswith("no profile")
     assert str(tmp_path) not in str(events)
     assert "anna" in name or "anna" not in events[1]["message"]
 
@@ -360,7 +360,7 @@ def test_streams_made_in_one_thread_share_an_engine(make: Callable[[], Recognize
 
 
 def test_an_ear_refuses_a_sound_file_and_ends_all_the_same(make: Callable[[], Recognizer]) -> None:
-    ear = ClientStream(make(), "client")
+    stream = ClientStream(make(), "client")
     with pytest.raises(SourceError, match=r"a sound file arrived \(FLAC\)"):
-        ear.hear(b"fLaC\0\0", 16_000, 0.0)
-    assert [event.type for event in ear.finish()] == ["summary"]
+        stream.feed(b"fLaC\0\0", 16_000, 0.0)
+    assert [event.type for event in stream.finish()] == ["summary"]
