@@ -32,7 +32,7 @@ from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, default_bundle, load_bundle
 from edge.model.profile import Profile
 from edge.recognition.drift import DriftWatch
-from edge.recognition.recognizer import Recognizer
+from edge.recognition.recognizer import Recognizer, Settings
 from train.corpora import Clip, four_emotions, read_corpus
 
 RATE: Final = 16_000
@@ -87,7 +87,7 @@ def main() -> None:
     halves = halved(read_corpus(options.data), bundle)
     found: dict[str, Found] = defaultdict(Found)
     for speaker, (session, _) in halves.items():
-        measure(calibrated(bundle, speaker, session), streams(speaker, halves), found)
+        measure(bundle, calibrated(bundle, speaker, session), streams(speaker, halves), found)
     print("largest departures in spreads of the session: lowest, median, highest; streams with an event")
     print(f"{'stream':22} number {''.join(f'{name:>19}' for name in FIGURES)}   events")
     for kind, item in found.items():
@@ -104,14 +104,14 @@ def row(item: Found) -> str:
     return f" {''.join(f'{cell:>19}' for cell in cells)}   {total}"
 
 
-def measure(recognizer: Recognizer, sounds: Iterator[tuple[str, Array]], found: dict[str, Found]) -> None:
-    """Let a calibrated recogniser hear sounds, each a new stream."""
-    profile = recognizer.profile
-    assert profile
+def measure(
+    bundle: Bundle, profile: Profile, sounds: Iterator[tuple[str, Array]], found: dict[str, Found]
+) -> None:
+    """Recognise sounds with a calibrated profile, each as a new stream."""
     assert profile.reference, "a session of this length has one"
-    spectrum = profile.head.input_size - recognizer.engine.graphs.embedding_size
-    step_s = recognizer.settings.step_ms / 1000.0
-    recognizer.watch = record = Record(profile.reference, step_s, spectrum=spectrum)
+    spectrum = profile.head.input_size - bundle.manifest.graphs.embedding_size
+    record = Record(profile.reference, Settings().step_ms / 1000.0, spectrum=spectrum)
+    recognizer = Recognizer(bundle, profile=profile, engine=Engine(bundle, "cpu"), observer=record)
     for kind, sound in sounds:
         recognizer.reset()
         events = [event for event in recognizer.feed(sound) if isinstance(event, Drift)]
@@ -119,7 +119,7 @@ def measure(recognizer: Recognizer, sounds: Iterator[tuple[str, Array]], found: 
         found[kind].events.update(event.what for event in events[:1])
 
 
-def calibrated(bundle: Bundle, speaker: str, session: Sequence[Clip]) -> Recognizer:
+def calibrated(bundle: Bundle, speaker: str, session: Sequence[Clip]) -> Profile:
     """Fit a profile to a session and take its reference, as mmtl calibrate does."""
     engine = Engine(bundle, "cpu")
     takes = [Take(clip.path, EMOTIONS.index(clip.emotion), clip.text) for clip in session]
@@ -127,10 +127,7 @@ def calibrated(bundle: Bundle, speaker: str, session: Sequence[Clip]) -> Recogni
     fitted = fit_and_judge(bundle, engine, takes, sounds)
     own = fitted.normalisation
     profile = Profile(speaker, bundle.fingerprint, fitted.head, own.levels, own.statistics, "adopted")
-    recognizer = Recognizer(bundle, profile=profile, engine=engine)
-    reference = session_reference(recognizer, sounds)
-    recognizer.switch_profile(replace(profile, reference=reference))
-    return recognizer
+    return replace(profile, reference=session_reference(bundle, profile, sounds, engine=engine))
 
 
 def streams(speaker: str, halves: dict[str, tuple[list[Clip], list[Clip]]]) -> Iterator[tuple[str, Array]]:

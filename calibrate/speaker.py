@@ -22,7 +22,6 @@ from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, default_bundle, load_bundle
 from edge.model.profile import ADOPTED, Profile, load_profile, profile_path, save_profile
 from edge.model.profile_names import profile_name
-from edge.recognition.recognizer import Recognizer
 
 if TYPE_CHECKING:
     from edge.inference.engine import Engine
@@ -164,8 +163,8 @@ def _describe_takes(takes: Sequence[Take], outliers: Sequence[int]) -> dict[str,
 
 def _with_reference(profile: Profile, bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Profile:
     """Add the statistics of the session that drift is measured against."""
-    recognizer = Recognizer(bundle, profile=profile, engine=engine)
-    return dataclasses.replace(profile, reference=session_reference(recognizer, sounds))
+    reference = session_reference(bundle, profile, sounds, engine=engine)
+    return dataclasses.replace(profile, reference=reference)
 
 
 def _applicable(path: Path, bundle: Bundle) -> Profile | None:

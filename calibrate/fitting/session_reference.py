@@ -1,4 +1,4 @@
-"""How a calibration session sounded to the recogniser: the reference of `edge.recognition.drift`."""
+"""Statistics of a calibration session, the reference that `edge.recognition.drift` compares streams with."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ import numpy as np
 
 from edge.arrays import Array
 from edge.events import Drift
-from edge.model.profile import Reference
+from edge.inference.engine import EngineLike
+from edge.model.bundle import Bundle
+from edge.model.profile import Profile, Reference
 from edge.recognition.drift import summed_up
 from edge.recognition.recognizer import Recognizer
 
 PAUSE_S: Final = 0.6
-"""Between the takes of a session, when it is heard as one stream."""
+"""Between the takes of a session, joined to one stream."""
 
 ROOM: Final = 1e-4
-"""Amplitude of the noise in it: a quiet room, for nothing that is heard is digitally silent."""
+"""Amplitude of the noise added to it: a quiet room. A microphone never delivers digital silence."""
 
 
-def session_reference(recognizer: Recognizer, sounds: Sequence[Array]) -> Reference | None:
-    """Hear a session's takes as one stream, as the recogniser will hear the speaker, and sum it up.
+def session_reference(
+    bundle: Bundle, profile: Profile, sounds: Sequence[Array], *, engine: EngineLike
+) -> Reference | None:
+    """Summarise a session's windows as the recogniser will see those of the speaker's streams.
 
-    One stream, for windows that begin or end in a pause are part of what is normal.
+    The takes are one stream with pauses: windows that begin or end in a pause are normal too.
 
     Args:
-        recognizer: with the speaker's profile; it is reset.
+        bundle: the model.
+        profile: the speaker's, with or without a reference.
         sounds: (N,) samples at 16 kHz of each take.
+        engine: the bundle's graphs.
+
+    Returns:
+        The reference; None where the session has too few windows of speech.
     """
-    notes, watch = StatisticsCollector(), recognizer.watch
-    recognizer.watch = notes
-    try:
-        recognizer.reset()
-        recognizer.feed(_as_one_stream(sounds, recognizer.front_end.sample_rate))
-        return summed_up(notes.seen)
-    finally:
-        recognizer.watch = watch
-        recognizer.reset()
+    statistics = StatisticsCollector()
+    recognizer = Recognizer(bundle, profile=profile, engine=engine, observer=statistics)
+    recognizer.feed(_as_one_stream(sounds, recognizer.front_end.sample_rate))
+    return summed_up(statistics.seen)
 
 
 class StatisticsCollector:
-    """Keeps the figures of all windows. For sessions, which end; `reset` forgets them."""
+    """Keeps the figures of all windows of a session; `reset` forgets them."""
 
     def __init__(self) -> None:
         self.reset()

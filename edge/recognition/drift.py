@@ -95,14 +95,14 @@ def summed_up(seen: Sequence[Array]) -> Reference | None:
     return Reference(windows.mean(axis=0), np.maximum(windows.std(axis=0), least))
 
 
-class Watch(Protocol):
-    """What a recogniser shows its windows to."""
+class WindowObserver(Protocol):
+    """Sees the full windows of speech of a recogniser."""
 
     def reset(self) -> None:
         """Forget the stream."""
 
     def feed(self, time_s: float, seen: Array) -> Drift | None:
-        """Take the `figures` of the window that ends at a time of the stream."""
+        """Take the `figures` of the window that ends at a time of the stream; may return an event."""
 
 
 class DriftWatch:

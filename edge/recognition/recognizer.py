@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 
 from edge.arrays import Array
 from edge.audio.downmix import AUTO, Channel
-from edge.errors import UsageError
 from edge.events import EngineChange, Event, Overrun, StreamWarning, Window
 from edge.features.vad import SpeechDetector, VadConfig
 from edge.inference.encoder_stream import FeatureStream
 from edge.inference.engine import EngineLike
 from edge.inference.provider import open_engine
+from edge.inference.window_grid import feature_ms, step_in_features
 from edge.model.bundle import Bundle, default_bundle, load_bundle
 from edge.model.profile import Profile, load_profile, require_applicable
 from edge.recognition.decision import DecisionRule
-from edge.recognition.drift import LEAST_SPEECH, DriftWatch, Watch, figures, spoken_level
+from edge.recognition.drift import LEAST_SPEECH, DriftWatch, WindowObserver, figures, spoken_level
 from edge.recognition.stage_times import StageTimes
 from edge.recognition.utterance import UtteranceTracker, by_emotion
 from edge.recognition.waveform_adapter import WaveformAdapter, clean_samples
@@ -67,8 +67,8 @@ class Recognizer:
     the initial state exactly. `switch_profile` changes the speaker without a reload.
     """
 
-    watch: Watch | None
-    """What full windows of speech are shown to: a `DriftWatch` where the profile has a reference."""
+    observer: WindowObserver | None
+    """Sees full windows of speech: the one given, else a `DriftWatch` where the profile has a reference."""
 
     def __init__(
         self,
@@ -78,6 +78,7 @@ class Recognizer:
         settings: Settings | None = None,
         provider: str = "auto",
         engine: EngineLike | None = None,
+        observer: WindowObserver | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Prepare a stream.
@@ -89,6 +90,7 @@ class Recognizer:
             provider: where the graphs run: "auto", "cpu", "cuda" or "tensorrt".
             engine: the graphs of this bundle, loaded already: streams that take turns can share one. Who
                 loaded it closes it; one that is loaded here is closed at the latest when the program ends.
+            observer: sees full windows of speech, in the place of the profile's `DriftWatch`.
             clock: seconds, for the compute times of events; `time.process_time` counts CPU time.
 
         Raises:
@@ -103,7 +105,7 @@ class Recognizer:
         self._times = StageTimes(clock)
         self.engine = engine or open_engine(bundle, provider)
         self.front_end = bundle.manifest.front_end
-        self.step_features = _step_features(self.settings.step_ms, self.feature_ms)
+        self.step_features = step_in_features(self.settings.step_ms, self.engine.graphs, self.front_end)
         self._detector = SpeechDetector(
             self.settings.gate,
             frame_length=self.front_end.win_length,
@@ -114,6 +116,7 @@ class Recognizer:
         )
         self._filter = self.front_end.input_filter()
         self._adapter = WaveformAdapter(self.settings.channel)
+        self._given_observer = observer
         self._apply_profile(profile)
         self.reset()
 
@@ -134,7 +137,7 @@ class Recognizer:
     @property
     def feature_ms(self) -> int:
         """Time from one feature to the next: 80."""
-        return self.engine.graphs.frames_per_feature * self.front_end.hop_length_ms
+        return feature_ms(self.engine.graphs, self.front_end)
 
     @property
     def window_s(self) -> float:
@@ -171,8 +174,8 @@ class Recognizer:
         self._last_window = 0
         self._provider = self.engine.provider
         self._times.reset()
-        if self.watch:
-            self.watch.reset()
+        if self.observer:
+            self.observer.reset()
 
     def warm_up(self) -> None:
         """Run all graphs once, on a window of silence, and reset: the first sound then does not wait."""
@@ -212,7 +215,8 @@ class Recognizer:
         reference = profile.reference if profile else None
         step_s = self.settings.step_ms / 1000.0
         spectrum = self._classifier.spectrum_size
-        self.watch = DriftWatch(reference, step_s, spectrum=spectrum) if reference else None
+        watch = DriftWatch(reference, step_s, spectrum=spectrum) if reference else None
+        self.observer = self._given_observer or watch
 
     def __enter__(self) -> Recognizer:
         """Begin a stream; leaving the context forgets it."""
@@ -373,14 +377,14 @@ class Recognizer:
         return bool(np.count_nonzero(flags) >= needed)
 
     def _drift(self, window: ClassifiedWindow, time_s: float) -> list[Event]:
-        """Show a window to the watch, if there is one, where it is full and enough of it is speech."""
-        if self.watch is None or window.end < self.engine.graphs.window_features:
+        """Show a window to the observer, if there is one, where it is full and enough of it is speech."""
+        if self.observer is None or window.end < self.engine.graphs.window_features:
             return []
         flags = self._recent.speech(window.end)
         if np.count_nonzero(flags) < LEAST_SPEECH * len(flags):
             return []
         level_dbfs = spoken_level(self._recent.dbfs(window.end))
-        drift = self.watch.feed(time_s, figures(level_dbfs, window.inputs, window.probs))
+        drift = self.observer.feed(time_s, figures(level_dbfs, window.inputs, window.probs))
         return [drift] if drift else []
 
     def _time(self, samples: int) -> float:
@@ -391,9 +395,3 @@ def _mean_dbfs(levels: Array) -> float:
     """Average (T,) levels as power."""
     power = math.fsum(10.0 ** (level / 10.0) for level in levels.tolist()) / len(levels)
     return max(QUIETEST_DBFS, 10.0 * math.log10(power))
-
-
-def _step_features(step_ms: int, feature_ms: int) -> int:
-    if step_ms < feature_ms or step_ms % feature_ms:
-        raise UsageError(f"a step of {step_ms} ms cannot be: choose a multiple of {feature_ms} ms")
-    return step_ms // feature_ms

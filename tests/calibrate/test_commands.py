@@ -22,6 +22,7 @@ from edge.audio.downmix import Channel
 from edge.audio.ingest import read_clip
 from edge.cli.main import main
 from edge.errors import ProfileError
+from edge.inference.engine import Engine
 from edge.model.bundle import default_bundle, load_bundle
 from edge.model.profile import load_profile, profile_path, read_profile, save_profile
 from edge.recognition.drift import DriftWatch
@@ -204,9 +205,8 @@ def test_an_adopted_profile_knows_how_the_session_sounded(run: Run, spoken: Path
     run("anna", "--from", spoken)
     bundle = load_bundle(default_bundle())
     profile = load_profile(profile_path("anna"), bundle)
-    recognizer = Recognizer(bundle, profile=replace(profile, reference=None), provider="cpu")
     sounds = [read_clip(spoken.parent / f"{index}.wav") for index in range(12)]
-    expected = session_reference(recognizer, sounds)
+    expected = session_reference(bundle, profile, sounds, engine=Engine(bundle, "cpu"))
     assert expected is not None
     assert profile.reference is not None
     terms = network_terms(bundle, steps=bundle.manifest.graphs.window_features)
@@ -215,7 +215,7 @@ def test_an_adopted_profile_knows_how_the_session_sounded(run: Run, spoken: Path
         (profile.reference.spread, expected.spread),
     ):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=float32_tolerance(terms, largest(wanted)))
-    assert isinstance(Recognizer(bundle, profile=profile, provider="cpu").watch, DriftWatch)
+    assert isinstance(Recognizer(bundle, profile=profile, provider="cpu").observer, DriftWatch)
 
 
 def test_a_rejected_profile_has_nothing_to_watch_for(run: Run, tmp_path: Path) -> None:

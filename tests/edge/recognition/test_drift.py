@@ -270,9 +270,15 @@ def calibrated(bundle: Bundle, takes: list[Array]) -> Recognizer:
     levels, statistics = bundle.manifest.levels, bundle.statistics
     plain = Profile("anna", bundle.fingerprint, bundle.head, levels, statistics, "adopted")
     recognizer = Recognizer(bundle, profile=plain, provider="cpu")
-    assert recognizer.watch is None
-    recognizer.switch_profile(replace(plain, reference=session_reference(recognizer, takes)))
+    assert recognizer.observer is None
+    reference = session_reference(bundle, plain, takes, engine=recognizer.engine)
+    recognizer.switch_profile(replace(plain, reference=reference))
     return recognizer
+
+
+def reference_of(recognizer: Recognizer, takes: list[Array]) -> Reference | None:
+    assert recognizer.profile
+    return session_reference(recognizer.bundle, recognizer.profile, takes, engine=recognizer.engine)
 
 
 def drifts(recognizer: Recognizer, sound: Array, block: int = 16_000) -> list[Drift]:
@@ -290,19 +296,19 @@ def test_a_session_is_heard_as_the_recognizer_hears(
     assert made is not None
     assert len(made.mean) == 2 + bundle.head.input_size
     assert -40.0 < made.mean[0] < -20.0
-    watch = calibrated.watch
-    again = session_reference(calibrated, takes)
+    watch = calibrated.observer
+    again = reference_of(calibrated, takes)
     assert again is not None
     assert (again.mean == made.mean).all()
-    assert calibrated.watch is watch
+    assert calibrated.observer is watch
     assert calibrated.heard_s == 0.0
 
 
 def test_an_offset_of_the_takes_does_not_change_what_is_remembered(
     calibrated: Recognizer, takes: list[Array]
 ) -> None:
-    plain = session_reference(calibrated, takes)
-    beside = session_reference(calibrated, [take + np.float32(0.1) for take in takes])
+    plain = reference_of(calibrated, takes)
+    beside = reference_of(calibrated, [take + np.float32(0.1) for take in takes])
     assert plain
     assert beside
     np.testing.assert_allclose(beside.mean, plain.mean, atol=0.05)
@@ -315,22 +321,22 @@ def test_a_session_of_a_head_that_reads_the_spectrum_is_remembered_with_it(
     levels, statistics = bundle.manifest.levels, bundle.statistics
     profile = Profile("anna", bundle.fingerprint, random_head(size=size), levels, statistics, "adopted")
     recognizer = Recognizer(bundle, profile=profile, provider="cpu")
-    reference = session_reference(recognizer, takes)
+    reference = reference_of(recognizer, takes)
     assert reference is not None
     assert len(reference.mean) == 2 + size
     recognizer.switch_profile(replace(profile, reference=reference))
     recognizer.feed(np.concatenate(takes * 2))
-    assert isinstance(recognizer.watch, DriftWatch)
-    near = recognizer.watch.departures()["spectrum"]
+    assert isinstance(recognizer.observer, DriftWatch)
+    near = recognizer.observer.departures()["spectrum"]
     recognizer.reset()
     noise = 0.05 * np.random.default_rng(0).standard_normal(30 * 16_000, np.float32)
     recognizer.feed(np.resize(np.concatenate(takes), len(noise)) + noise)
-    assert 0.0 < near < 1.0 < recognizer.watch.departures()["spectrum"]
+    assert 0.0 < near < 1.0 < recognizer.observer.departures()["spectrum"]
 
 
 def test_a_session_without_enough_speech_has_no_reference(calibrated: Recognizer) -> None:
-    assert session_reference(calibrated, []) is None
-    assert session_reference(calibrated, [np.zeros(160_000, np.float32)]) is None
+    assert reference_of(calibrated, []) is None
+    assert reference_of(calibrated, [np.zeros(160_000, np.float32)]) is None
 
 
 def test_a_recognizer_says_that_its_speaker_has_become_quiet(
@@ -348,8 +354,8 @@ def test_silence_is_no_drift(calibrated: Recognizer) -> None:
 
 
 def test_without_a_reference_nothing_is_watched(bundle: Bundle, calibrated: Recognizer) -> None:
-    assert isinstance(calibrated.watch, DriftWatch)
+    assert isinstance(calibrated.observer, DriftWatch)
     other = Recognizer(bundle, profile=calibrated.profile, engine=calibrated.engine)
-    assert isinstance(other.watch, DriftWatch)
+    assert isinstance(other.observer, DriftWatch)
     other.switch_profile(None)
-    assert other.watch is None
+    assert other.observer is None
