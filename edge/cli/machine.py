@@ -94,14 +94,14 @@ def build_engine(
     Not yet run on a GPU.
     """
     from edge.engine_builder.selection import build_engine as build
-    from edge.engine_builder.selection import this_machine
+    from edge.engine_builder.selection import build_environment
     from edge.gpu.plan import PlanRequirements
     from edge.output.progress import progress_bar
     from edge.output.sinks import say
 
-    model, machine, wanted = _bundle(bundle), this_machine(), PlanRequirements(precision, batch)
+    model, machine, requirements = _bundle(bundle), build_environment(), PlanRequirements(precision, batch)
     with progress_bar("building the engine") as progress:
-        plan = build(model, wanted, machine, folder=out, force=force, say=say, progress=progress)
+        plan = build(model, requirements, machine, folder=out, force=force, say=say, progress=progress)
     holds = plan.fingerprint
     typer.echo(
         f"{plan.path}\n{holds.recurrence} {holds.precision}, up to {holds.batch} windows at once, "

@@ -7,7 +7,7 @@ from typing import Final
 
 from edge.diagnostics.checks import Check, DiagnosticContext, Verdict, failed
 from edge.diagnostics.probes import copies_of, installed
-from edge.gpu.plan import PlanRequirements, StalePlanError, Target, find_plan, open_plan
+from edge.gpu.plan import PlanRequirements, PlanTarget, StalePlanError, find_plan, open_plan
 from edge.gpu.probe import Gpu
 from edge.model.bundle import Bundle
 from edge.system.shell import quoted
@@ -121,7 +121,7 @@ def engine(context: DiagnosticContext) -> Check:
         return Check(name, "ok", error.problem) if useless else Check(name, "note", error.problem, build)
     if useless:
         return Check(name, "note", f"{path}: only TensorRT on a GPU can use it")
-    here = Target.of(Gpu(**context.driver["gpus"][0]), context.engines["version"])
+    here = PlanTarget.of(Gpu(**context.driver["gpus"][0]), context.engines["version"])
     try:
         holds = open_plan(model, here, PlanRequirements()).fingerprint
     except StalePlanError as error:

@@ -1,10 +1,10 @@
-"""One graph becomes one TensorRT plan, on the GPU it shall run on.
+"""Build one TensorRT plan from one graph, on the GPU that will run it.
 
 No TensorRT builder or engine has run for this project yet: the steps follow NVIDIA's documentation, their
 names are checked against TensorRT's own Python API, and their order and failures against a stand-in.
 
-The precision is the graph's (strongly typed, with explicit casts), TF32 is off, and the plan is not version
-compatible: such plans hold code for the CPU, which nobody should load from a file.
+The precision is the graph's (strongly typed, with explicit casts). TF32 is off. The plan is not version
+compatible: such plans hold CPU code, which must not be loaded from a file.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from edge.gpu.errors import engine_error, error_log
 from edge.gpu.plan import write_whole
 from edge.system.futures import interruptible_result
 
-Progress = Callable[[float], None]
-"""Takes the share that is done, 0 to 1."""
-Say = Callable[[str], None]
-"""Takes a line for the person who waits."""
+ProgressCallback = Callable[[float], None]
+"""Takes the share of the work that is done, in [0, 1]."""
+LineCallback = Callable[[str], None]
+"""Takes one line for the user."""
 
 _NEARLY: Final = 0.99
 
@@ -39,44 +39,48 @@ class BuildConfig:
     """T of a window."""
     bins: int
     batch: int
-    """Most windows at once, >= 1."""
+    """Largest number of windows at once, >= 1."""
     workspace_bytes: int
-    """Most that a layer may use to compute in."""
+    """Largest scratch memory of one layer."""
     timing_cache: Path
-    """What TensorRT learned about this GPU's kernels; it makes the next build faster, and may be missing."""
+    """File with TensorRT's timings of this GPU's kernels, which makes the next build faster; it may be
+    missing."""
 
 
 def build_plan(
-    trt: Any, recipe: BuildConfig, progress: Progress = lambda _: None, say: Say = lambda _: None
+    trt: Any,
+    build_config: BuildConfig,
+    progress: ProgressCallback = lambda _: None,
+    say: LineCallback = lambda _: None,
 ) -> bytes:
     """Build a plan. Ask `edge.gpu.probe.probe` first.
 
-    TensorRT works in a thread of its own, so that Ctrl-C is heard: it then ends at its next step. The
-    timing cache is kept even so.
+    TensorRT runs in its own thread, so that Ctrl-C is handled: the build then ends at TensorRT's next step,
+    and the timing cache is still written.
 
     Args:
         trt: TensorRT's module.
-        recipe: what to build.
-        progress: told how far it is, from other threads too.
-        say: told that it is being stopped.
+        build_config: what to build.
+        progress: called with the share that is done, from other threads too.
+        say: called with one line when the build is stopped.
 
     Raises:
-        EngineError: TensorRT cannot build it; the one line says why.
-        KeyboardInterrupt: it was stopped.
+        EngineError: TensorRT cannot build it; the message says why.
+        KeyboardInterrupt: the user stopped it.
     """
     watch = _Watch(progress)
     with ThreadPoolExecutor(1, "tensorrt") as pool:
-        pool.submit(lambda: None)  # starts the thread, for Ctrl-C while it starts would leave it unknown
+        pool.submit(lambda: None)  # starts the thread: Ctrl-C during its start would lose track of it
         try:
-            return interruptible_result(pool.submit(_Build(trt, recipe, watch)))
+            return interruptible_result(pool.submit(_Build(trt, build_config, watch)))
         except KeyboardInterrupt:
             watch.stopped.set()
-            say("stopping at TensorRT's next step; what it learned so far is kept")
+            say("stopping at TensorRT's next step; its kernel timings are kept")
             raise
 
 
 class Phases:
-    """TensorRT's phases and the phases within them, as one share that never shrinks."""
+    """Progress of TensorRT's nested phases as one share, which never falls."""
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[int, int]] = {}  # steps done and steps in all, outermost phase first
@@ -106,14 +110,14 @@ class Phases:
 
 
 class _Watch:
-    """What the person sees of a build, and how they stop it."""
+    """Reports the progress of a build, and stops it."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: ProgressCallback) -> None:
         self.stopped = threading.Event()
         self._progress = progress
 
     def monitor(self, trt: Any) -> Any:
-        """Return what TensorRT reports its steps to. An exception in it would stop the build."""
+        """Return the object to which TensorRT reports its steps. An exception in it would stop the build."""
         phases, stopped, progress = Phases(), self.stopped, self._progress
 
         class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -136,10 +140,10 @@ class _Watch:
 
 
 class _Build:
-    """One build, in the thread that calls it; what TensorRT refers to lives as long as this does."""
+    """One build, in the calling thread. Keeps alive what TensorRT refers to."""
 
-    def __init__(self, trt: Any, recipe: BuildConfig, watch: _Watch) -> None:
-        self._trt, self._recipe = trt, recipe
+    def __init__(self, trt: Any, build_config: BuildConfig, watch: _Watch) -> None:
+        self._trt, self._build_config = trt, build_config
         self._log = error_log(trt)
         self._monitor = watch.monitor(trt) if hasattr(trt, "IProgressMonitor") else None
 
@@ -149,11 +153,11 @@ class _Build:
         network = builder.create_network(self._creation_flags())
         parser = self._trt.OnnxParser(network, self._log)
         self._parse(parser)
-        config = builder.create_builder_config()
-        self._configure(builder, network, config)
-        cache = self._timing_cache(config)
+        builder_config = builder.create_builder_config()
+        self._configure(builder, network, builder_config)
+        cache = self._timing_cache(builder_config)
         try:
-            plan = builder.build_serialized_network(network, config)
+            plan = builder.build_serialized_network(network, builder_config)
         finally:
             self._keep(cache)
         if plan is None:
@@ -167,46 +171,46 @@ class _Build:
             raise self._failure(error) from error
 
     def _creation_flags(self) -> int:
-        """Ask for a strongly typed network, where that is not the only kind there is."""
+        """Ask for a strongly typed network; TensorRT versions without the flag have no other kind."""
         trt = self._trt
         if not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
             return 0
         return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
     def _parse(self, parser: Any) -> None:
-        if not parser.parse(self._recipe.graph.read_bytes()):
+        if not parser.parse(self._build_config.graph.read_bytes()):
             raise self._failure(*(parser.get_error(index).desc() for index in range(parser.num_errors)))
 
-    def _configure(self, builder: Any, network: Any, config: Any) -> None:
-        trt, recipe = self._trt, self._recipe
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, recipe.workspace_bytes)
-        if hasattr(trt.BuilderFlag, "TF32"):  # on unless it is cleared, and then FP32 has 10 bits
-            config.clear_flag(trt.BuilderFlag.TF32)
+    def _configure(self, builder: Any, network: Any, builder_config: Any) -> None:
+        trt, build_config = self._trt, self._build_config
+        builder_config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, build_config.workspace_bytes)
+        if hasattr(trt.BuilderFlag, "TF32"):  # on by default; FP32 would have 10 bits of mantissa
+            builder_config.clear_flag(trt.BuilderFlag.TF32)
         if self._monitor is not None:
-            config.progress_monitor = self._monitor
+            builder_config.progress_monitor = self._monitor
         profile = builder.create_optimization_profile()
-        one, most = ((count, recipe.frames, recipe.bins) for count in (1, recipe.batch))
-        profile.set_shape(network.get_input(0).name, one, one, most)  # fastest where one person speaks
-        if config.add_optimization_profile(profile) < 0:
+        one, most = ((count, build_config.frames, build_config.bins) for count in (1, build_config.batch))
+        profile.set_shape(network.get_input(0).name, one, one, most)  # optimal size: one speaker
+        if builder_config.add_optimization_profile(profile) < 0:
             raise self._failure("the graph does not take windows of the model's size")
 
-    def _timing_cache(self, config: Any) -> Any:
-        """Give TensorRT the timings of earlier builds; if they are not of this GPU, an empty cache."""
+    def _timing_cache(self, builder_config: Any) -> Any:
+        """Give TensorRT the timings of earlier builds, or an empty cache if those are of another GPU."""
         with contextlib.suppress(OSError):
-            cache = config.create_timing_cache(self._recipe.timing_cache.read_bytes())
-            if cache is not None and config.set_timing_cache(cache, False):
+            cache = builder_config.create_timing_cache(self._build_config.timing_cache.read_bytes())
+            if cache is not None and builder_config.set_timing_cache(cache, False):
                 return cache
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, False)
+        cache = builder_config.create_timing_cache(b"")
+        builder_config.set_timing_cache(cache, False)
         self._log.errors.clear()
         return cache
 
     def _keep(self, cache: Any) -> None:
-        """Write the timings; that they cannot be written is no reason to fail."""
+        """Write the timings; a failure to write them is ignored."""
         timings = None if cache is None else cache.serialize()
         if timings is not None:
             with contextlib.suppress(MmtlError):
-                write_whole(self._recipe.timing_cache, bytes(timings))
+                write_whole(self._build_config.timing_cache, bytes(timings))
 
     def _failure(self, *messages: object) -> EngineError:
         return engine_error(self._trt, [*messages, *self._log.errors])

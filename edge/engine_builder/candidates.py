@@ -1,4 +1,4 @@
-"""What an engine is built from, encodings of the window graph, and what it must give on windows of speech."""
+"""The graphs that an engine can be built from, and the windows that it is compared on."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from edge.model.bundle import GOLDEN, WINDOW, Bundle, engine_graph
 PRECISIONS: Final = ("fp32", "fp16")
 RECURRENCES: Final = ("lstm", "unrolled")
 TOLERANCE: Final = {"fp32": 1e-3, "fp16": 2e-2}
-"""Largest difference that passes, by the precision of the graph, where the bundle states none.
+"""Largest difference that passes, by the precision of the graph, if the bundle states none.
 
-In FP32 ten times what an export may differ by: a GPU adds up in another order than a CPU.
+FP32: ten times the tolerance of an export, because a GPU adds up in another order than a CPU.
 """
 
 
 MOST_VALUE: Final = 1e6
-"""Magnitude of a value in the golden windows."""
+"""Largest magnitude of a value in the golden windows."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class GraphCandidate:
     """One encoding of the window graph."""
 
     graph: str
-    """Its file, from the bundle's folder."""
+    """Its file, relative to the bundle's folder."""
     recurrence: str
     precision: str
 
@@ -52,8 +52,8 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Windows of real speech, and what they must give."""
+class ReferenceWindows:
+    """Windows of real speech, and ONNX Runtime's FP32 outputs for them."""
 
     frames: Array
     """(B, T, F) normalised."""
@@ -65,53 +65,53 @@ class Reference:
     """Largest difference that passes, of embedding and logits, by precision."""
 
 
-def candidates(bundle: Bundle, precision: str) -> list[Candidate]:
-    """List the encodings of a bundle's graph; `window.onnx` itself where it brings no others.
+def candidates(bundle: Bundle, precision: str) -> list[GraphCandidate]:
+    """List the graphs of a bundle that have a precision; `window.onnx` itself if it has no others.
 
     Raises:
-        UsageError: there is no such precision, or none of them has it.
+        UsageError: the precision is unknown, or no graph has it.
     """
     if precision not in {"auto", *PRECISIONS}:
-        raise UsageError(f"there is no precision {precision!r}: choose auto, {' or '.join(PRECISIONS)}")
+        raise UsageError(f"unknown precision {precision!r}: choose auto, {' or '.join(PRECISIONS)}")
     every = [
-        Candidate(engine_graph(recurrence, kind), recurrence, kind)
+        GraphCandidate(engine_graph(recurrence, kind), recurrence, kind)
         for kind in PRECISIONS
         for recurrence in RECURRENCES
     ]
     found = [item for item in every if item.graph in bundle.manifest.files]  # listed, hence checked
     if not any(item.precision == "fp32" for item in found):
-        found.append(Candidate(WINDOW, "lstm", "fp32"))
+        found.append(GraphCandidate(WINDOW, "lstm", "fp32"))
     fitting = [item for item in found if precision in {"auto", item.precision}]
     if not fitting:
         raise UsageError(
-            f"the bundle {bundle.folder} has no graph in {precision}: export it with --format tensorrt, or "
-            "use another --precision"
+            f"the bundle {bundle.folder} has no {precision} graph: export it with --format tensorrt, or "
+            "choose another --precision"
         )
     return fitting
 
 
-def reference_of(bundle: Bundle) -> Reference:
-    """Run the bundle's golden windows, or else those of the demo clip, through ONNX Runtime in FP32.
+def reference_of(bundle: Bundle) -> ReferenceWindows:
+    """Run the bundle's golden windows, or windows of the demo clip, through ONNX Runtime in FP32.
 
     Raises:
         BundleError: the golden windows cannot be read.
-        VerificationError: ONNX Runtime here does not give what they gave when they were exported.
+        VerificationError: ONNX Runtime's outputs differ from those of the export.
     """
     if GOLDEN not in bundle.manifest.files:
         frames = _demo_windows(bundle)
-        return Reference(frames, *WindowEngine(bundle)(frames))
+        return ReferenceWindows(frames, *WindowEngine(bundle)(frames))
     golden = _golden(bundle, bundle.folder / GOLDEN)
     found = WindowEngine(bundle)(golden.frames)
     if not largest_difference(found, (golden.embedding, golden.logits)) <= TOLERANCE["fp32"]:
         raise VerificationError(
-            f"ONNX Runtime here does not give what is in {bundle.folder / GOLDEN}: export the model again, "
-            "or report this with what mmtl doctor prints"
+            f"ONNX Runtime's outputs differ from those in {bundle.folder / GOLDEN}: export the model again, "
+            "or report this with the output of mmtl doctor"
         )
-    return Reference(golden.frames, *found, golden.tolerance)
+    return ReferenceWindows(golden.frames, *found, golden.tolerance)
 
 
-def _golden(bundle: Bundle, path: Path) -> Reference:
-    """Read the windows that were exported with the bundle, and what the network made of them."""
+def _golden(bundle: Bundle, path: Path) -> ReferenceWindows:
+    """Read the windows that were exported with the bundle, and the network's outputs for them."""
     front_end, graphs = bundle.manifest.front_end, bundle.manifest.graphs
     try:
         tensors, metadata = read_tensors(path)
@@ -127,20 +127,20 @@ def _golden(bundle: Bundle, path: Path) -> Reference:
     shapes = ((windows, front_end.window_frames, front_end.bins), (windows, graphs.embedding_size))
     if (frames.shape, embedding.shape) != shapes or len(logits) != windows:
         raise BundleError(f"{path} does not hold windows of this model: export the model again")
-    return Reference(frames, embedding, logits, tolerance)
+    return ReferenceWindows(frames, embedding, logits, tolerance)
 
 
 def largest_difference(found: Sequence[Array], expected: Sequence[Array]) -> float:
-    """Return how far arrays are from others, at most; NaN where one has NaN, infinite where shapes differ."""
+    """Return the largest absolute difference; NaN if a value is NaN, infinite if shapes differ."""
     differences = [
         np.abs(one - other).max() if one.shape == other.shape else np.inf
         for one, other in zip(found, expected, strict=True)
     ]
-    return float(np.max(differences))  # unlike max(), NaN stays NaN
+    return float(np.max(differences))  # unlike max(), keeps NaN
 
 
 def _demo_windows(bundle: Bundle) -> Array:
-    """Cut the demo clip into (B, T, F) normalised windows, each half a second after the one before."""
+    """Cut the demo clip into (B, T, F) normalised windows, one every 0.5 s."""
     from edge.audio.ingest import read_clip
     from edge.audio.sources import demo_clip
     from edge.features.normaliser import Normaliser

@@ -1,7 +1,7 @@
-"""The engine of a bundle: each encoding of its graph is built and timed, and the fastest that agrees stays.
+"""Build and time an engine from each graph of a bundle, and keep the fastest that agrees with ONNX Runtime.
 
-No TensorRT builder or engine has run for this project yet: which encoding wins on which device is not known,
-and that is why it is measured where it matters.
+No TensorRT builder or engine has run for this project yet. Which graph is fastest depends on the device, so
+it is measured there.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.engine_builder.build import BuildConfig, Progress, Say, build_plan
-from edge.engine_builder.candidates import Candidate, Reference, candidates, largest_difference, reference_of
+from edge.engine_builder.build import BuildConfig, LineCallback, ProgressCallback, build_plan
+from edge.engine_builder.candidates import (
+    GraphCandidate,
+    ReferenceWindows,
+    candidates,
+    largest_difference,
+    reference_of,
+)
 from edge.errors import EngineError, UsageError, VerificationError
 from edge.gpu.cuda import pycuda_driver
 from edge.gpu.errors import tensorrt_module
@@ -28,7 +34,7 @@ from edge.gpu.plan import (
     Fingerprint,
     Plan,
     PlanRequirements,
-    Target,
+    PlanTarget,
     fingerprint_of_graph,
     open_plan,
     plan_folder,
@@ -42,23 +48,23 @@ from edge.system.files import remove_leftovers
 
 _WORKSPACE_BYTES: Final = 2**30
 _ROOM_BYTES: Final = 64 * 2**20
-"""Free space without which a build of minutes is not begun."""
+"""Free disk space that a build needs before it starts."""
 _WARM_UP, _TIMED = 10, 50
 
 
 class WindowSession(Protocol):
-    """A plan that is loaded and can run."""
+    """A loaded plan."""
 
     def __call__(self, frames: Array) -> tuple[Array, Array]:
         """Map (B, T, F) normalised frames to (B, D) embeddings and (B, C) generic logits."""
 
     def close(self) -> None:
-        """Release what it holds of the GPU."""
+        """Release the GPU."""
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What builds engines here."""
+class BuildEnvironment:
+    """The GPU and the TensorRT that build engines, and how engines are run and timed."""
 
     gpu: Gpu
     trt: Any
@@ -68,30 +74,31 @@ class Machine:
     """In seconds."""
 
     @property
-    def target(self) -> Target:
-        """What the plans built here hold for."""
-        return Target.of(self.gpu, self.trt.__version__)
+    def target(self) -> PlanTarget:
+        """Where plans that are built here run."""
+        return PlanTarget.of(self.gpu, self.trt.__version__)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A candidate that was built and run."""
+class CandidateResult:
+    """A candidate after it was built and run."""
 
-    candidate: Candidate
+    candidate: GraphCandidate
     plan: bytes = field(repr=False)
     difference: float
-    """Largest, of embedding and logits, from ONNX Runtime; NaN if the engine gives NaN."""
+    """Largest difference of embedding and logits from ONNX Runtime; NaN if the engine returns NaN."""
     allowed: float
+    """Largest difference that passes."""
     milliseconds: float
-    """Median of one window at a time."""
+    """Median time of one window."""
 
     @property
     def agrees(self) -> bool:
-        """Whether it does what ONNX Runtime does."""
+        """Whether the difference passes."""
         return self.difference <= self.allowed
 
     def described(self) -> dict[str, Any]:
-        """Return what is kept of it beside the plan."""
+        """Return the report that is kept beside the plan."""
         return {
             "graph": self.candidate.graph,
             "difference": self.difference if math.isfinite(self.difference) else None,
@@ -100,123 +107,136 @@ class Measured:
         }
 
 
-def this_machine() -> Machine:
-    """Look at the GPU, then load TensorRT, and in this order only; then pycuda, without which no engine runs.
+def build_environment() -> BuildEnvironment:
+    """Probe the GPU, then load TensorRT, in this order; then pycuda, which running an engine needs.
 
     Raises:
-        EngineError: one of them is not there, or too old.
+        EngineError: one of them is missing or too old.
     """
     gpu = probe()[0]
     trt = tensorrt_module()
-    pycuda_driver()  # asked now: to learn after minutes of building that nothing can be compared is too late
+    pycuda_driver()  # checked before a build of minutes, which could not be compared without it
     from edge.gpu.session import TensorrtSession
 
-    return Machine(gpu, trt, TensorrtSession)
+    return BuildEnvironment(gpu, trt, TensorrtSession)
 
 
 def build_engine(
     bundle: Bundle,
-    wanted: PlanRequirements,
-    machine: Machine,
+    requirements: PlanRequirements,
+    environment: BuildEnvironment,
     *,
     folder: Path | None = None,
     force: bool = False,
-    say: Say = lambda _: None,
-    progress: Progress = lambda _: None,
+    say: LineCallback = lambda _: None,
+    progress: ProgressCallback = lambda _: None,
 ) -> Plan:
-    """Return the bundle's engine, built again unless the one that is there holds.
+    """Return the bundle's engine; build it unless a valid one exists.
 
     Args:
         bundle: a checked bundle.
-        wanted: precision and batch.
-        machine: what to build with.
-        folder: of the plans; where `edge.gpu.plan.plan_folder` says, if not given.
-        force: build even if it holds.
-        say: told, in a line each, why it is built and what became of each candidate.
-        progress: told the share that is done.
+        requirements: precision and batch.
+        environment: what to build with.
+        folder: of the plans; `edge.gpu.plan.plan_folder`'s if None.
+        force: build even if a valid engine exists.
+        say: called with one line for the reason of the build and one for each candidate's result.
+        progress: called with the share that is done.
 
     Raises:
         EngineError: no candidate can be built.
-        VerificationError: none agrees with ONNX Runtime; the engine that was there stays.
-        UsageError: the precision is not to be had, or the folder cannot be written.
+        VerificationError: no engine agrees with ONNX Runtime; an existing engine stays.
+        UsageError: no graph has the precision, or the folder cannot be written.
     """
-    tried = candidates(bundle, wanted.precision)
+    graphs = candidates(bundle, requirements.precision)
     remove_leftovers(plan_folder(folder))
-    reason = stale(bundle, machine.target, wanted, folder)
+    reason = stale(bundle, environment.target, requirements, folder)
     if not reason and not force:
-        return open_plan(bundle, machine.target, wanted, folder)
-    say(reason or "building as asked")
+        return open_plan(bundle, environment.target, requirements, folder)
+    say(reason or "building again, as --force asks")
     _require_room(plan_folder(folder))
-    workshop = _CandidateBenchmark(bundle, wanted, machine, plan_folder(folder), reference_of(bundle))
-    measured = workshop.measure_all(tried, say, progress)
-    best = fastest(measured)
+    benchmark = _CandidateBenchmark(
+        bundle, requirements, environment, plan_folder(folder), reference_of(bundle)
+    )
+    results = benchmark.measure_all(graphs, say, progress)
+    best = fastest(results)
     report = {
-        "driver_cuda_version": machine.gpu.driver_cuda_version,
-        "candidates": [item.described() for item in measured],
+        "driver_cuda_version": environment.gpu.driver_cuda_version,
+        "candidates": [result.described() for result in results],
     }
-    return write_plan(plan_path(bundle, folder), best.plan, workshop.fingerprint(best.candidate), report)
+    return write_plan(plan_path(bundle, folder), best.plan, benchmark.fingerprint(best.candidate), report)
 
 
-def fastest(measured: Sequence[Measured]) -> Measured:
-    """Return the fastest of those that agree with ONNX Runtime.
+def fastest(results: Sequence[CandidateResult]) -> CandidateResult:
+    """Return the fastest candidate that agrees with ONNX Runtime.
 
     Raises:
-        VerificationError: none does.
+        VerificationError: none agrees.
     """
-    agreeing = [item for item in measured if item.agrees]
+    agreeing = [result for result in results if result.agrees]
     if not agreeing:
-        found = ", ".join(f"{item.candidate} by {item.difference:.2g}" for item in measured)
+        found = ", ".join(f"{result.candidate} by {result.difference:.2g}" for result in results)
         raise VerificationError(
-            f"no engine agrees with ONNX Runtime ({found}): nothing was written; use --provider cpu, and "
-            "report this with what mmtl doctor prints"
+            f"every engine differs too much from ONNX Runtime ({found}): nothing was written; use --provider "
+            "cpu, and report this with the output of mmtl doctor"
         )
-    return min(agreeing, key=lambda item: item.milliseconds)
+    return min(agreeing, key=lambda result: result.milliseconds)
 
 
 class _CandidateBenchmark:
-    """What building each candidate needs."""
+    """Builds, compares and times each candidate."""
 
     def __init__(
-        self, bundle: Bundle, wanted: PlanRequirements, machine: Machine, folder: Path, reference: Reference
+        self,
+        bundle: Bundle,
+        requirements: PlanRequirements,
+        environment: BuildEnvironment,
+        folder: Path,
+        reference: ReferenceWindows,
     ) -> None:
-        self._bundle, self._wanted, self._machine = bundle, wanted, machine
+        self._bundle, self._requirements, self._environment = bundle, requirements, environment
         self._folder, self._reference = folder, reference
 
-    def measure_all(self, tried: Sequence[Candidate], say: Say, progress: Progress) -> list[Measured]:
-        """Build and run each candidate; one that fails is left out, unless all do."""
+    def measure_all(
+        self, graphs: Sequence[GraphCandidate], say: LineCallback, progress: ProgressCallback
+    ) -> list[CandidateResult]:
+        """Build and run each candidate; leave out those that fail, or raise if all do."""
         outcomes = {
-            candidate: self._attempt(candidate, say, _part(progress, index, len(tried)))
-            for index, candidate in enumerate(tried)
+            candidate: self._attempt(candidate, say, _part(progress, index, len(graphs)))
+            for index, candidate in enumerate(graphs)
         }
-        measured = [outcome for outcome in outcomes.values() if isinstance(outcome, Measured)]
+        results = [outcome for outcome in outcomes.values() if isinstance(outcome, CandidateResult)]
         for candidate, outcome in outcomes.items():
             if isinstance(outcome, EngineError):
-                if not measured:
+                if not results:
                     raise outcome
                 say(f"{candidate}: {outcome}")
-        return measured
+        return results
 
-    def _attempt(self, candidate: Candidate, say: Say, progress: Progress) -> Measured | EngineError:
+    def _attempt(
+        self, candidate: GraphCandidate, say: LineCallback, progress: ProgressCallback
+    ) -> CandidateResult | EngineError:
         try:
-            measured = self.measure(candidate, say, progress)
+            result = self.measure(candidate, say, progress)
         except EngineError as error:
             return error
-        say(_verdict(measured))
-        return measured
+        say(_verdict(result))
+        return result
 
-    def measure(self, candidate: Candidate, say: Say, progress: Progress) -> Measured:
+    def measure(
+        self, candidate: GraphCandidate, say: LineCallback, progress: ProgressCallback
+    ) -> CandidateResult:
         """Build a candidate, compare it with ONNX Runtime and time it."""
-        plan = build_plan(self._machine.trt, self._recipe(candidate), progress, say)
-        session = self._machine.open_session(plan)
+        plan = build_plan(self._environment.trt, self._build_config(candidate), progress, say)
+        session = self._environment.open_session(plan)
         try:
             allowed = self._reference.tolerance[candidate.precision]
-            return Measured(candidate, plan, self._compared(session), allowed, self._timed(session))
+            return CandidateResult(candidate, plan, self._compared(session), allowed, self._timed(session))
         finally:
             session.close()
 
-    def fingerprint(self, candidate: Candidate) -> Fingerprint:
-        """Say what a candidate's plan holds for."""
-        target = self._machine.target
+    def fingerprint(self, candidate: GraphCandidate) -> Fingerprint:
+        """Return the fingerprint of a candidate's plan."""
+        target = self._environment.target
         return Fingerprint(
             graph=candidate.graph,
             onnx_sha256=fingerprint_of_graph(self._bundle, candidate.graph),
@@ -226,23 +246,23 @@ class _CandidateBenchmark:
             precision=candidate.precision,
             recurrence=candidate.recurrence,
             frames=self._bundle.manifest.front_end.window_frames,
-            batch=self._wanted.batch,
+            batch=self._requirements.batch,
         )
 
-    def _recipe(self, candidate: Candidate) -> BuildConfig:
-        gpu, target = self._machine.gpu, self._machine.target
+    def _build_config(self, candidate: GraphCandidate) -> BuildConfig:
+        gpu, target = self._environment.gpu, self._environment.target
         return BuildConfig(
             graph=self._bundle.graph(candidate.graph),
             frames=self._bundle.manifest.front_end.window_frames,
             bins=self._bundle.manifest.front_end.bins,
-            batch=self._wanted.batch,
+            batch=self._requirements.batch,
             workspace_bytes=min(_WORKSPACE_BYTES, gpu.memory_bytes // 4),
             timing_cache=self._folder / f"timing-{target.tensorrt}-sm{target.compute_capability}.cache",
         )
 
     def _compared(self, session: WindowSession) -> float:
-        """Return the largest difference, of full batches and of single windows."""
-        count, batch = len(self._reference.frames), self._wanted.batch
+        """Return the largest difference over full batches and one single window."""
+        count, batch = len(self._reference.frames), self._requirements.batch
         windows = np.resize(np.arange(count), max(count, batch))
         batches = [windows[start : start + batch] for start in range(0, len(windows), batch)]
         return float(np.max([self._difference(session, chosen) for chosen in (*batches, windows[:1])]))
@@ -253,7 +273,7 @@ class _CandidateBenchmark:
         return largest_difference(session(reference.frames[chosen]), expected)
 
     def _timed(self, session: WindowSession) -> float:
-        one, clock = self._reference.frames[:1], self._machine.clock
+        one, clock = self._reference.frames[:1], self._environment.clock
         times = []
         for _ in range(_WARM_UP + _TIMED):
             started = clock()
@@ -262,18 +282,18 @@ class _CandidateBenchmark:
         return 1000.0 * median(times[_WARM_UP:])
 
 
-def _verdict(item: Measured) -> str:
-    agreement = f"{item.difference:.1e} from ONNX Runtime, {item.allowed:g} allowed"
-    left_out = "" if item.agrees else ": left out"
-    return f"{item.candidate}: {item.milliseconds:.2f} ms a window; {agreement}{left_out}"
+def _verdict(result: CandidateResult) -> str:
+    agreement = f"{result.difference:.1e} from ONNX Runtime, {result.allowed:g} allowed"
+    left_out = "" if result.agrees else ": rejected"
+    return f"{result.candidate}: {result.milliseconds:.2f} ms per window; {agreement}{left_out}"
 
 
-def _part(progress: Progress, index: int, count: int) -> Progress:
+def _part(progress: ProgressCallback, index: int, count: int) -> ProgressCallback:
     return lambda share: progress((index + share) / count)
 
 
 def _require_room(folder: Path) -> None:
-    """Make the folder, and refuse to begin where the plan could not be written."""
+    """Create the folder, and check that a plan can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -283,6 +303,6 @@ def _require_room(folder: Path) -> None:
         ) from error
     if free < _ROOM_BYTES:
         raise EngineError(
-            f"{folder} has room for {free >> 20} MB, an engine needs {_ROOM_BYTES >> 20}: make room, or name "
-            "another folder with --out"
+            f"{folder} has {free >> 20} MB free, an engine needs {_ROOM_BYTES >> 20} MB: free some space, or "
+            "name another folder with --out"
         )

@@ -1,8 +1,8 @@
-"""TensorRT's module and what it says, in one line that a person can act upon.
+"""Import TensorRT, and turn its log into one line that says what to do.
 
-TensorRT answers a failure with None, or a TypeError about a null pointer; why is only in its log, in several
-lines of which the last is often the least telling. So all of them are kept, and the first entry of the table
-that fits any of them is what the person reads.
+TensorRT reports a failure as None, or as a TypeError about a null pointer. The reason is only in its log, in
+several lines, of which the last often says least. So all of them are kept, and the first entry of the table
+that matches any of them becomes the message.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from typing import Any, Final
 from edge.errors import EngineError
 
 OLDEST: Final = (10, 3)
-"""JetPack 6's."""
+"""JetPack 6's version."""
 _KEPT_LINES: Final = 50
 _LONGEST: Final = 300
 
-_AGAIN: Final = "build it again with mmtl build-engine BUNDLE --force"
-_TWO: Final = "if that does not help, two TensorRTs are installed, of which one must go"
+_REBUILD: Final = "build it again with mmtl build-engine BUNDLE --force"
+_TWO_VERSIONS: Final = "if that does not help, two versions of TensorRT are installed: remove one"
 _TABLE: Final = (
     (
         r"expecting library version|version tag does not match|not compatible with this version of tensorrt",
         "the engine was built by another TensorRT than {version} ({file})",
-        f"{_AGAIN}; {_TWO}",
+        f"{_REBUILD}; {_TWO_VERSIONS}",
     ),
-    (r"magic ?tag does not match", "the engine's file is truncated, or no engine at all", _AGAIN),
-    (r"incompatible device", "the engine was built for another GPU than this one", _AGAIN),
+    (r"magic ?tag does not match", "the engine's file is truncated or not an engine", _REBUILD),
+    (r"incompatible device", "the engine was built for another GPU", _REBUILD),
     (
         r"target gpu sm \S+ is not supported|unsupported sm\b",
         "TensorRT {version} ({file}) does not support this GPU",
-        "on a Jetson use JetPack's own TensorRT, in a venv made with --system-site-packages, and none from "
-        "pip; elsewhere install a version that does",
+        "on a Jetson use JetPack's own TensorRT, in a venv made with --system-site-packages, never pip's; "
+        "elsewhere install a version that supports it",
     ),
     (
         r"initialization failure with error:? 35\b|driver version is insufficient",
@@ -50,22 +50,22 @@ _TABLE: Final = (
     ),
     (
         r"could not find any implementation for node",
-        "TensorRT {version} found no way to compute a layer in the free memory",
+        "TensorRT {version} cannot compute a layer in the free memory",
         "close other programs that use the GPU, or build with a smaller --batch",
     ),
     (
         r"factory function returned nullptr",
-        "TensorRT {version} ({file}) does not start: there is no NVIDIA driver, or it does not fit",
+        "TensorRT {version} ({file}) does not start: there is no NVIDIA driver, or one that does not match",
         "install or update the driver",
     ),
 )
 
 
 def tensorrt_module() -> Any:
-    """Import TensorRT. Ask `edge.gpu.probe.probe` first: without a driver TensorRT may crash.
+    """Import TensorRT. Call `edge.gpu.probe.probe` first: without a driver TensorRT may crash.
 
     Raises:
-        EngineError: it is not installed, damaged or too old.
+        EngineError: TensorRT is not installed, damaged or too old.
     """
     try:
         import tensorrt
@@ -84,22 +84,22 @@ def tensorrt_module() -> Any:
 
 
 def _require_recent(trt: Any) -> None:
-    found = str(getattr(trt, "__version__", "of an unknown version"))
+    found = str(getattr(trt, "__version__", "(unknown version)"))
     numbers = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
     if numbers < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise EngineError(
             f"TensorRT {found} ({_file(trt)}) is too old",
-            remedy=f"{oldest} or newer is needed, which JetPack 6 brings",
+            remedy=f"install {oldest} or newer (JetPack 6 has it)",
         )
 
 
 @functools.cache
 def error_log(trt: Any) -> Any:
-    """Return the process's one TensorRT logger, whose `errors` are the last lines that said what failed.
+    """Return the process's one TensorRT logger, whose `errors` are the last error messages.
 
-    TensorRT keeps the first logger it is given for as long as the process lives, whatever it is given later.
-    MMTL_DEBUG=1 shows everything it says.
+    TensorRT keeps the first logger that it gets for the life of the process and ignores later ones.
+    MMTL_DEBUG=1 prints every message.
     """
 
     class ErrorLog(trt.ILogger):  # type: ignore[misc]
@@ -117,25 +117,25 @@ def error_log(trt: Any) -> Any:
 
 
 def engine_error(trt: Any, messages: Iterable[object]) -> EngineError:
-    """Return the error that TensorRT's messages stand for: what happened, and what to do about it.
+    """Turn TensorRT's messages into one error: what happened and what to do.
 
     Args:
         trt: TensorRT's module.
-        messages: errors of its log, or exceptions, oldest first.
+        messages: its log's errors, or exceptions, oldest first.
     """
     lines = [_line(message) for message in messages]
     for pattern, problem, remedy in _TABLE:
         if any(re.search(pattern, line, re.IGNORECASE) for line in lines):
             return EngineError(problem.format(version=trt.__version__, file=_file(trt)), remedy=remedy)
-    last = lines[-1][:_LONGEST] if lines else "it does not say why"
+    last = lines[-1][:_LONGEST] if lines else "no reason given"
     return EngineError(
         f"TensorRT {trt.__version__} failed ({last})",
-        remedy="MMTL_DEBUG=1 shows all it says, or use --provider cpu",
+        remedy="set MMTL_DEBUG=1 to see its whole log, or use --provider cpu",
     )
 
 
 def _file(trt: Any) -> str:
-    return str(getattr(trt, "__file__", None) or "of an unknown place")
+    return str(getattr(trt, "__file__", None) or "unknown path")
 
 
 def _line(message: object) -> str:

@@ -1,8 +1,8 @@
-"""Plans: the TensorRT engines built on this machine, each beside the fingerprint of what it holds for.
+"""Plans: the TensorRT engines built on this machine, each beside a fingerprint.
 
-A plan holds for one model, one TensorRT and one GPU, and TensorRT does not say beforehand whether it does.
-So what it was built from and for is kept in a JSON file beside it, never inside it, with the SHA-256 of the
-plan itself; a plan that is not exactly that is not loaded, but built again.
+A plan is valid for one model, one TensorRT and one GPU, and TensorRT cannot check that before it loads the
+plan. So a JSON file beside the plan states what it was built from and for, with the SHA-256 of the plan. A
+plan that does not match is not loaded, but built again.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from edge.system.files import replacing
 from edge.system.user_folders import cache_folder
 
 PLAN_SCHEMA: Final = 1
-"""Of the JSON, and of how this program builds: raised when either changes."""
+"""Version of the JSON and of how this program builds: raised when either changes."""
 _OTHERS_MAY_WRITE: Final = 0o022
 _NONE: Final = "no engine has been built for this model yet"
 
 
 class StalePlanError(EngineError):
-    """A plan is missing, damaged, or holds for something else."""
+    """A plan is missing, damaged, or was built for something else."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, remedy="run mmtl build-engine BUNDLE")
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where a plan runs; it runs nowhere else."""
+class PlanTarget:
+    """The TensorRT and the GPU that a plan is valid for."""
 
     tensorrt: str
     """Full version, as "10.3.0"."""
@@ -45,27 +45,27 @@ class Target:
     """As "8.7"."""
 
     @classmethod
-    def of(cls, gpu: Gpu, tensorrt_version: str) -> Target:
+    def of(cls, gpu: Gpu, tensorrt_version: str) -> PlanTarget:
         """Describe a GPU under a TensorRT."""
         return cls(tensorrt_version, gpu.name, gpu.compute_capability)
 
 
 @dataclass(frozen=True)
 class PlanRequirements:
-    """What a plan shall be able to do."""
+    """What the user asks of a plan."""
 
     precision: str = "auto"
-    """"fp32", "fp16", or "auto" for the faster of those that agree with ONNX Runtime."""
+    """One of "fp32", "fp16" and "auto": the fastest that agrees with ONNX Runtime."""
     batch: int = 1
-    """Most windows at once, >= 1."""
+    """Largest number of windows at once, >= 1."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that a plan depends on: where any of it differs, the plan is built again."""
+    """Everything that a plan depends on: if any of it differs, the plan is built again."""
 
     graph: str
-    """The graph's file, from the bundle's folder."""
+    """The graph's file, relative to the bundle's folder."""
     onnx_sha256: str
     tensorrt: str
     gpu: str
@@ -81,18 +81,18 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan that holds for this model on this machine."""
+    """A plan that is valid for this model on this machine."""
 
     path: Path
     data: bytes = field(repr=False)
-    """What TensorRT deserialises, read once: these are the bytes that were checked."""
+    """The bytes that were checked and that TensorRT deserialises; the file is read once."""
     fingerprint: Fingerprint
     report: dict[str, Any] = field(default_factory=dict)
-    """What was measured when it was built."""
+    """Measurements of its build."""
 
 
 def plan_folder(out: Path | None = None) -> Path:
-    """Return the folder of plans: the one named, or that of the service, or else this user's cache.
+    """Return the folder of plans: `out`, or the service's state folder, or this user's cache.
 
     Raises:
         UsageError: it would be in the cache, and the user has no home folder.
@@ -105,20 +105,20 @@ def plan_folder(out: Path | None = None) -> Path:
 
 
 def plan_path(bundle: Bundle, folder: Path | None = None) -> Path:
-    """Return where the plan of a bundle is kept; its fingerprint is beside it, under `.json`."""
+    """Return the path of a bundle's plan; its fingerprint is beside it, with `.json` appended."""
     return plan_folder(folder) / f"{bundle.fingerprint[:16]}.plan"
 
 
 def find_plan(bundle: Bundle, folder: Path | None = None) -> Path:
-    """Return where the plan of a bundle is, whether it holds or not.
+    """Return the path of a bundle's plan, valid or not.
 
     Raises:
-        StalePlanError: there is none, or this user may not look for it.
+        StalePlanError: there is none, or this user may not read its folder.
     """
     try:
         path = plan_path(bundle, folder)
     except UsageError as error:
-        raise StalePlanError("this user has no home folder, where an engine could be") from error
+        raise StalePlanError("this user has no home folder to keep an engine in") from error
     try:
         if path.is_file():
             return path
@@ -127,36 +127,40 @@ def find_plan(bundle: Bundle, folder: Path | None = None) -> Path:
     raise StalePlanError(_NONE)
 
 
-def open_plan(bundle: Bundle, here: Target, wanted: PlanRequirements, folder: Path | None = None) -> Plan:
-    """Read the plan of a bundle, once it is certain that it holds here.
+def open_plan(
+    bundle: Bundle, here: PlanTarget, requirements: PlanRequirements, folder: Path | None = None
+) -> Plan:
+    """Read the plan of a bundle and check that it is valid here.
 
     Raises:
-        StalePlanError: it does not; the one line says why, and what to do.
+        StalePlanError: it is not; the message says why, and what to do.
     """
     path = find_plan(bundle, folder)
     try:
         plan = _read(path)
     except OSError as error:
         raise _unreadable(path, error) from error
-    if reason := next(_differences(plan.fingerprint, bundle, here, wanted), ""):
+    if reason := next(_differences(plan.fingerprint, bundle, here, requirements), ""):
         raise StalePlanError(reason)
     return plan
 
 
-def stale(bundle: Bundle, here: Target, wanted: PlanRequirements, folder: Path | None = None) -> str:
-    """Say in one line why the plan of a bundle must be built (again), or "" where it need not be."""
+def stale(
+    bundle: Bundle, here: PlanTarget, requirements: PlanRequirements, folder: Path | None = None
+) -> str:
+    """Return in one line why the plan of a bundle must be built, or "" if it is valid."""
     try:
-        open_plan(bundle, here, wanted, folder)
+        open_plan(bundle, here, requirements, folder)
     except StalePlanError as error:
         return f"{error.problem}: {'building' if error.problem == _NONE else 'rebuilding'}"
     return ""
 
 
 def write_plan(path: Path, data: bytes, fingerprint: Fingerprint, report: dict[str, Any]) -> Plan:
-    """Put a plan and its fingerprint in place, each in one piece; only together do they count.
+    """Write a plan and its fingerprint, each atomically; neither counts without the other.
 
     Raises:
-        EngineError: there is no room.
+        EngineError: the disk is full.
         UsageError: the folder cannot be written.
     """
     described = {
@@ -172,10 +176,10 @@ def write_plan(path: Path, data: bytes, fingerprint: Fingerprint, report: dict[s
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file of the engine's folder in one piece.
+    """Write a file of the engine's folder atomically.
 
     Raises:
-        EngineError: there is no room.
+        EngineError: the disk is full.
         UsageError: the folder cannot be written.
     """
     with replacing(path) as partial:
@@ -205,7 +209,7 @@ def _read(path: Path) -> Plan:
             f"the engine {path} is truncated: {len(data)} of {described['plan_bytes']} bytes"
         )
     if _sha256(data) != described["plan_sha256"]:
-        raise StalePlanError(f"the engine {path} is not what was built: its SHA-256 differs")
+        raise StalePlanError(f"the engine {path} has changed since it was built: its SHA-256 differs")
     return Plan(path, data, fingerprint, described["report"])
 
 
@@ -233,7 +237,7 @@ def _described(record: Path) -> tuple[dict[str, Any], Fingerprint]:
 
 
 def _typed(fingerprint: Fingerprint) -> Fingerprint:
-    """Check that every entry is what the class says; a TypeError names the one that is not."""
+    """Check the type of every entry; a TypeError names the wrong one."""
     kinds = {"str": str, "int": int}
     for item in fields(fingerprint):
         if type(getattr(fingerprint, item.name)) is not kinds[str(item.type)]:
@@ -242,15 +246,17 @@ def _typed(fingerprint: Fingerprint) -> Fingerprint:
 
 
 def _require_ours(path: Path) -> None:
-    """Refuse files that somebody else may have put there: an engine is loaded into this process."""
+    """Refuse files that another user can write: an engine is loaded into this process."""
     for file in (path, _record(path)):
         found = file.stat()
         if found.st_uid not in {os.getuid(), 0} or found.st_mode & _OTHERS_MAY_WRITE:
-            raise StalePlanError(f"{file} belongs to, or can be written by, somebody else")
+            raise StalePlanError(f"{file} belongs to another user or can be written by one")
 
 
-def _differences(found: Fingerprint, bundle: Bundle, here: Target, wanted: PlanRequirements) -> Iterator[str]:
-    """Yield, in words, where a plan is not what is wanted here; what explains most comes first."""
+def _differences(
+    found: Fingerprint, bundle: Bundle, here: PlanTarget, requirements: PlanRequirements
+) -> Iterator[str]:
+    """Yield each difference of a plan from the requirements as text; the most telling comes first."""
     if found.tensorrt != here.tensorrt:
         yield f"the engine was built for TensorRT {found.tensorrt}, this is {here.tensorrt}"
     if (found.gpu, found.compute_capability) != (here.gpu, here.compute_capability):
@@ -261,14 +267,15 @@ def _differences(found: Fingerprint, bundle: Bundle, here: Target, wanted: PlanR
     elif found.onnx_sha256 != fingerprint_of_graph(bundle, found.graph):
         yield f"the engine was built from another {found.graph} than the model's"
     if found.frames != bundle.manifest.front_end.window_frames:
-        yield f"the engine takes {found.frames} frames, the model's window has another number"
-    if wanted.precision not in {"auto", found.precision}:
-        yield f"the engine computes in {found.precision}, {wanted.precision} is wanted"
-    if found.batch < wanted.batch:
-        yield f"the engine takes at most {found.batch} windows at once, {wanted.batch} are wanted"
+        expected = bundle.manifest.front_end.window_frames
+        yield f"the engine takes windows of {found.frames} frames, the model's have {expected}"
+    if requirements.precision not in {"auto", found.precision}:
+        yield f"the engine computes in {found.precision}, {requirements.precision} was asked for"
+    if found.batch < requirements.batch:
+        yield f"the engine takes at most {found.batch} windows at once, {requirements.batch} were asked for"
 
 
-def _gpu(where: Fingerprint | Target) -> str:
+def _gpu(where: Fingerprint | PlanTarget) -> str:
     return f"{where.gpu}, compute capability {where.compute_capability}"
 
 

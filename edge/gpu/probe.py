@@ -1,7 +1,7 @@
-"""NVIDIA's driver, asked through ctypes: which GPUs are there, and can TensorRT be touched at all?
+"""Probe the NVIDIA driver through ctypes: which GPUs exist, and can TensorRT be loaded?
 
-TensorRT without a driver answers with errors that explain nothing, and its lean runtime with a segmentation
-fault. So this is asked first, and needs nothing but the driver's own library.
+Without a driver TensorRT fails with errors that explain nothing, and its lean runtime with a segmentation
+fault. So this probe comes first. It needs only the driver's own library.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edge.errors import EngineError
 
 LIBRARY: Final = "libcuda.so.1"
 OLDEST_CUDA: Final = (12, 0)
-"""The oldest CUDA that a driver may serve: no TensorRT from 10.3 for Python does with less."""
+"""Oldest CUDA that the driver must support: TensorRT 10.3 and later need it."""
 
 _NO_DEVICE: Final = 100
 _MAJOR, _MINOR = 75, 76
@@ -32,17 +32,17 @@ class Gpu:
     """Major and minor, as "8.7"."""
     memory_bytes: int
     driver_cuda_version: str
-    """The newest CUDA that the driver serves, as "12.6"."""
+    """Newest CUDA that the driver supports, as "12.6"."""
 
 
 def probe(library: str = LIBRARY) -> tuple[Gpu, ...]:
-    """Name the GPUs of this machine, in the driver's order: the first is the one that is used.
+    """List the GPUs of this machine, in the driver's order; the first is used.
 
     Args:
         library: the driver's library, a name or a path.
 
     Raises:
-        EngineError: there is no driver, it is too old or does not work, or there is no device.
+        EngineError: the driver is missing, too old or fails, or there is no GPU.
     """
     driver = _Driver(library)
     version = driver.cuda_version()
@@ -51,7 +51,7 @@ def probe(library: str = LIBRARY) -> tuple[Gpu, ...]:
 
 
 class _Driver:
-    """The calls of the CUDA driver that say what is there. Makes no context and takes no GPU memory."""
+    """Queries of the CUDA driver. Creates no context and takes no GPU memory."""
 
     def __init__(self, library: str) -> None:
         try:
@@ -68,7 +68,7 @@ class _Driver:
         version = (number.value // 1000, number.value % 1000 // 10)
         if version < OLDEST_CUDA:
             raise EngineError(
-                f"the NVIDIA driver is too old: it serves CUDA {_dotted(version)}, TensorRT needs "
+                f"the NVIDIA driver is too old: it supports CUDA {_dotted(version)}, TensorRT needs "
                 f"{_dotted(OLDEST_CUDA)} or newer",
                 remedy=f"update the driver, {_CPU_REMEDY}",
             )
@@ -110,13 +110,13 @@ class _Driver:
             raise _no_device()
         if code:
             raise EngineError(
-                f"the NVIDIA driver does not work ({name}: {self._explained(code)})",
-                remedy="look at what nvidia-smi says, and restart after an update of the driver, "
+                f"the NVIDIA driver fails ({name}: {self._explained(code)})",
+                remedy="see the output of nvidia-smi, and restart after an update of the driver, "
                 f"{_CPU_REMEDY}",
             )
 
     def _explained(self, code: int) -> str:
-        """Say what the driver itself makes of an error, as "system not yet initialized, error 802"."""
+        """Return the driver's own text of an error, as "system not yet initialized, error 802"."""
         text = ctypes.c_char_p()
         explain = getattr(self._library, "cuGetErrorString", None)
         if explain is None or explain(code, ctypes.byref(text)) or not text.value:
@@ -127,7 +127,7 @@ class _Driver:
 def _no_device() -> EngineError:
     return EngineError(
         "the NVIDIA driver finds no GPU",
-        remedy="check that it is plugged in, that this user may use it (groups video and render) and "
+        remedy="check that it is plugged in, that this user may use it (groups video and render), and "
         f"CUDA_VISIBLE_DEVICES, {_CPU_REMEDY}",
     )
 

@@ -1,6 +1,6 @@
 """A TensorRT plan of the whole-window graph, run in the thread that owns the GPU.
 
-Only what is the same in TensorRT 10.3 to 11.4 is used: tensors by name, never by number. No TensorRT engine
+It uses only what is the same in TensorRT 10.3 to 11.4: tensors by name, never by index. No TensorRT engine
 has run for this project yet.
 """
 
@@ -19,22 +19,22 @@ from edge.gpu.errors import engine_error, error_log
 INPUT: Final = "frames"
 OUTPUTS: Final = ("embedding", "logits")
 
-Answer = tuple[Array, Array]
+EngineOutput = tuple[Array, Array]
 """(B, D) embeddings and (B, C) generic logits."""
 
 
 class PlanRunner:
-    """A plan, ready to run: TensorRT's objects and one buffer for each tensor, for the largest batch.
+    """A loaded plan: TensorRT's objects, and one buffer for each tensor, sized for the largest batch.
 
-    Used by the owner thread only. Keeps logger, runtime, engine and context as long as it is open; it
-    must be closed before its CUDA is.
+    Used by the owner thread only. Keeps logger, runtime, engine and context alive until `close`, which must
+    come before that of its CUDA.
     """
 
     def __init__(self, plan: bytes, trt: Any, cuda: Cuda) -> None:
         """Load a plan and run it once on silence.
 
         Raises:
-            EngineError: TensorRT refuses it, or it is not a plan of the window graph.
+            EngineError: TensorRT rejects the plan, or it is not a plan of the window graph.
         """
         self._cuda = cuda
         self._trt = trt
@@ -47,7 +47,7 @@ class PlanRunner:
         self._context = self._engine.create_execution_context()
         self._require(self._context is not None)
         self.shape = tuple(self._engine.get_tensor_profile_shape(INPUT, 0)[2])
-        """The largest (B, T, F) that it takes."""
+        """The largest (B, T, F) input."""
         self._host: dict[str, Array] = {}
         self._device: dict[str, int] = {}
         self._prepare(INPUT, self.shape)
@@ -56,12 +56,12 @@ class PlanRunner:
         self([np.zeros((1, *self.shape[1:]), np.float32)])
 
     def _prepare(self, name: str, shape: tuple[int, ...]) -> None:
-        """Give a tensor its buffers on both sides."""
+        """Allocate a tensor's buffers on host and device."""
         self._host[name] = self._cuda.pinned(shape)
         self._device[name] = self._cuda.alloc(self._host[name].nbytes)
         self._require(self._context.set_tensor_address(name, self._device[name]))
 
-    def __call__(self, pieces: Sequence[Array]) -> Answer:
+    def __call__(self, pieces: Sequence[Array]) -> EngineOutput:
         """Run (B, T, F) pieces together, at most `shape[0]` windows in all."""
         count = sum(map(len, pieces))
         frames = np.concatenate(pieces, out=self._host[INPUT][:count])
@@ -76,18 +76,18 @@ class PlanRunner:
         return embedding, logits
 
     def close(self) -> None:
-        """Let go of TensorRT's objects, in the order that they need."""
+        """Release TensorRT's objects: context, engine, then runtime."""
         self._context = self._engine = self._runtime = None
         self._host.clear()
 
     def _require(self, done: bool) -> None:
-        """Raise what TensorRT's log says of a call that was refused."""
+        """Raise the reason from TensorRT's log if a call failed."""
         if not done:
             raise engine_error(self._trt, self._log.errors)
 
 
 def _check_tensors(engine: Any, trt: Any) -> None:
-    """See that the engine has the window graph's inputs and outputs, all float32."""
+    """Check that the engine has the window graph's inputs and outputs, all float32."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     found = {name: (engine.get_tensor_mode(name), engine.get_tensor_dtype(name)) for name in names}
     modes = {INPUT: trt.TensorIOMode.INPUT, **dict.fromkeys(OUTPUTS, trt.TensorIOMode.OUTPUT)}

@@ -1,10 +1,11 @@
-"""The whole-window graph on TensorRT: one thread owns the GPU, any number of threads ask it.
+"""The whole-window graph on TensorRT: one thread owns the GPU, any number of threads send requests.
 
     session(frames) in any thread -> _Requests -> owner thread: PlanRunner on a Cuda -> answers
 
-The rule of batching: whoever waits while the GPU is busy is served together, in the order of asking, as
-long as the windows fit into the plan's largest batch. Nobody waits for company: a request that finds the
-GPU idle is served at once, alone.
+Batching: requests that arrive while the GPU is busy run together, in order of arrival, as far as their
+    windows
+fit into the plan's largest batch. A request never waits for others: if the GPU is idle, it runs at once,
+alone.
 
 No TensorRT engine has run for this project yet. The names used are those of TensorRT 10.3 to 11.4; the
 logic is tested with a runtime that computes with NumPy.
@@ -29,23 +30,23 @@ from edge.arrays import Array
 from edge.errors import EngineError
 from edge.gpu.cuda import Cuda, PycudaCuda
 from edge.gpu.errors import engine_error, error_log, tensorrt_module
-from edge.gpu.runner import Answer, PlanRunner
+from edge.gpu.runner import EngineOutput, PlanRunner
 from edge.system.futures import interruptible_result
 
 SLICE_S: Final = 0.5
-PATIENCE: Final = 3
-"""Slices of time until a GPU that does not answer is given up: less than the sound that a microphone
-keeps (2 s). In slices, so that a program that was stopped (Ctrl-Z) loses no more than one of them."""
-FAREWELL_S: Final = 10.0
-"""How long `close` waits for a GPU that hangs before it leaves the owner thread to its fate."""
+TIMEOUT_SLICES: Final = 3
+"""Time-out of the GPU, in slices; in all shorter than what the microphone's buffer holds (2 s). It is counted
+in slices because a program that was suspended (Ctrl-Z) then loses one slice at most."""
+CLOSE_TIMEOUT_S: Final = 10.0
+"""How long `close` waits for the owner thread if the GPU hangs."""
 
 
 class TensorrtSession:
     """Runs full windows on TensorRT, as `edge.inference.engine.WindowEngine` does on the CPU.
 
-    Owns a thread, which owns the GPU's context; `close`, the end of a `with` block, the last reference
-    going and the end of the program all end both. After a failure the session is lost: whoever waits,
-    and whoever asks later, gets an EngineError.
+    Owns a thread, which owns the GPU's context. `close`, the end of a `with` block, the end of the last
+    reference and the end of the program end both. After a failure the session is lost: pending and later
+    requests get an EngineError.
     """
 
     def __init__(
@@ -60,9 +61,9 @@ class TensorrtSession:
 
         Args:
             plan: a serialised engine; `edge.gpu.plan` has checked its fingerprint.
-            tensorrt: the module, or what stands in for it.
-            open_cuda: takes hold of the GPU; called in the owner thread.
-            slice_s: the GPU has `PATIENCE` times so many seconds to answer, > 0.
+            tensorrt: the module, or a test double.
+            open_cuda: opens the GPU; called in the owner thread.
+            slice_s: the GPU has `TIMEOUT_SLICES` times this many seconds to answer, > 0.
 
         Raises:
             EngineError: the GPU, TensorRT or the plan cannot be used.
@@ -79,22 +80,22 @@ class TensorrtSession:
             self.close()
             raise
 
-    def __call__(self, frames: Array) -> Answer:
+    def __call__(self, frames: Array) -> EngineOutput:
         """Map (B, T, F) normalised frames, B of any size, to (B, D) embeddings and (B, C) generic logits.
 
         Raises:
             EngineError: the GPU has failed, now or before, or the session is closed.
         """
         assert frames.shape[1:] == (self.frames, self.bins), "this is no full window"
-        most = self.largest_batch
-        pieces = [frames[first : first + most] for first in range(0, len(frames), most)]
+        size = self.largest_batch
+        pieces = [frames[first : first + size] for first in range(0, len(frames), size)]
         asked = [self._requests.ask(piece) for piece in pieces]
         answers = [self._awaited(answer) for answer in asked]
         embeddings, logits = zip(*answers, strict=True)
         return np.concatenate(embeddings), np.concatenate(logits)
 
     def close(self) -> None:
-        """Serve those who wait, then let go of the GPU and end the thread; twice does no harm."""
+        """Answer pending requests, then release the GPU and end the thread; may be called twice."""
         self._end()
 
     def __enter__(self) -> TensorrtSession:
@@ -108,13 +109,13 @@ class TensorrtSession:
     ) -> None:
         self.close()
 
-    def _awaited(self, answer: Future[Answer]) -> Answer:
-        for _ in range(PATIENCE):
+    def _awaited(self, answer: Future[EngineOutput]) -> EngineOutput:
+        for _ in range(TIMEOUT_SLICES):
             with contextlib.suppress(concurrent.futures.TimeoutError):
                 return answer.result(self._slice_s)
         lost = EngineError(
-            f"the GPU has not answered for {PATIENCE * self._slice_s:g} s",
-            remedy="see what nvidia-smi or dmesg says",
+            f"the GPU has not answered for {TIMEOUT_SLICES * self._slice_s:g} s",
+            remedy="see the output of nvidia-smi and dmesg",
         )
         self._requests.refuse(lost)
         raise _copy(lost)
@@ -122,22 +123,22 @@ class TensorrtSession:
 
 @dataclass
 class _Request:
-    """Windows on their way to the GPU, and where the answer goes."""
+    """Windows for the GPU, and the future of their outputs."""
 
     frames: Array
-    answer: Future[Answer] = field(default_factory=Future)
+    answer: Future[EngineOutput] = field(default_factory=Future)
 
 
 class _Requests:
-    """What the callers' threads ask of the owner thread, in order, until the session ends."""
+    """Queue of requests from the callers' threads to the owner thread."""
 
     def __init__(self) -> None:
         self._waiting: deque[_Request] = deque()
         self._refusal: EngineError | None = None
         self._changed = threading.Condition()  # reentrant: `_end` may run wherever Python collects garbage
 
-    def ask(self, frames: Array) -> Future[Answer]:
-        """Queue windows, no more than fit into a batch.
+    def ask(self, frames: Array) -> Future[EngineOutput]:
+        """Queue windows, at most one batch.
 
         Raises:
             EngineError: the session is closed or lost.
@@ -151,7 +152,7 @@ class _Requests:
         return request.answer
 
     def take(self, most: int) -> list[_Request]:
-        """Wait for requests; return those in front that fit into a batch together, none after the last."""
+        """Wait for requests; return those that fit into one batch, none once it is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._refusal)
             batch: list[_Request] = []
@@ -161,13 +162,13 @@ class _Requests:
             return batch
 
     def refuse(self, reason: EngineError) -> None:
-        """Take no more, for the reason given first; what waits can still be taken."""
+        """Accept no more requests; the first reason counts. Queued requests can still be taken."""
         with self._changed:
             self._refusal = self._refusal or reason
             self._changed.notify()
 
     def rest(self) -> list[_Request]:
-        """Return what was never taken."""
+        """Return the requests that were never taken."""
         with self._changed:
             rest = list(self._waiting)
             self._waiting.clear()
@@ -176,7 +177,7 @@ class _Requests:
 
 @dataclass
 class _Owner:
-    """The thread that holds the GPU from the first request to the last."""
+    """The work of the thread that owns the GPU."""
 
     plan: bytes
     trt: Any
@@ -185,10 +186,10 @@ class _Owner:
     started: Future[tuple[int, ...]] = field(default_factory=Future)
 
     def __call__(self) -> None:
-        """Open, serve until nothing more is asked, and close."""
+        """Open the GPU, serve until the queue is closed, and close the GPU."""
         try:
             cuda = self.open_cuda()
-        except Exception as error:  # noqa: BLE001 - whoever waits must learn of anything
+        except Exception as error:  # noqa: BLE001 - reported to every waiting caller
             self._give_up(error)
             return
         with contextlib.closing(cuda):
@@ -196,7 +197,7 @@ class _Owner:
                 self._serve(cuda)
             except Exception as error:  # noqa: BLE001
                 self._give_up(error)
-            # The error is forgotten here, and with it what its frames refer to: engine before CUDA.
+            # The error and its frames are released here, so the engine is destroyed before CUDA is closed.
 
     def _serve(self, cuda: Cuda) -> None:
         with contextlib.closing(PlanRunner(self.plan, self.trt, cuda)) as runner:
@@ -218,7 +219,7 @@ class _Owner:
             first = rows.stop
 
     def _give_up(self, error: Exception) -> None:
-        """Let nobody wait, now or later."""
+        """Refuse pending and later requests."""
         self.requests.refuse(self._explained(error))
         self._fail(self.requests.rest(), error)
         if not self.started.done():
@@ -242,4 +243,4 @@ def _copy(error: EngineError) -> EngineError:
 def _end(requests: _Requests, thread: threading.Thread) -> None:
     requests.refuse(EngineError("the TensorRT session is closed", remedy="open another one"))
     if thread.is_alive() and thread is not threading.current_thread():
-        thread.join(FAREWELL_S)
+        thread.join(CLOSE_TIMEOUT_S)

@@ -7,7 +7,7 @@ from typing import Final
 
 from edge.errors import EngineError, UsageError
 from edge.gpu.errors import tensorrt_module
-from edge.gpu.plan import PlanRequirements, StalePlanError, Target, find_plan, open_plan
+from edge.gpu.plan import PlanRequirements, PlanTarget, StalePlanError, find_plan, open_plan
 from edge.gpu.probe import Gpu, probe
 from edge.gpu.session import TensorrtSession
 from edge.inference.engine import ASKED_FOR, Engine, EngineLike
@@ -57,7 +57,7 @@ def _on_tensorrt(bundle: Bundle, gpu: Gpu, reason: str = ASKED_FOR) -> Windowwis
     """Load the plan that was built for a bundle on this GPU."""
     find_plan(bundle)  # asked before TensorRT is imported, which takes its time
     trt = tensorrt_module()
-    plan = open_plan(bundle, Target.of(gpu, trt.__version__), PlanRequirements())
+    plan = open_plan(bundle, PlanTarget.of(gpu, trt.__version__), PlanRequirements())
     with contextlib.ExitStack() as undo:
         session = undo.enter_context(TensorrtSession(plan.data, tensorrt=trt))
         engine = WindowwiseEngine(bundle, session, provider="tensorrt", reason=reason, close=session.close)

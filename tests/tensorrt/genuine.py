@@ -63,7 +63,7 @@ def main() -> None:
     sys.path.insert(0, folder)
     trt = importlib.import_module("tensorrt_bindings")
     sys.modules["tensorrt"] = trt  # as the package of that name has it
-    from edge.engine_builder.selection import this_machine
+    from edge.engine_builder.selection import build_environment
     from edge.gpu.errors import tensorrt_module
 
     report = {
@@ -73,7 +73,7 @@ def main() -> None:
         "kept": kept(trt),
         "build": failure(lambda: build(trt, Path(graph))),
         "run": failure(lambda: run(trt)),
-        "command": failure(this_machine),
+        "command": failure(build_environment),
     }
     sys.stdout.write(json.dumps(report))
 

@@ -15,7 +15,7 @@ OBJECTS = {
         "builder": "Builder",
         "network": "INetworkDefinition",
         "parser": "OnnxParser",
-        "config": "IBuilderConfig",
+        "builder_config": "IBuilderConfig",
         "profile": "IOptimizationProfile",
         "cache": "ITimingCache",
     },

@@ -183,7 +183,7 @@ def write(root: Path, path: str, code: str) -> None:
         ("trt.BuilderFlag.FP16", "BuilderFlag.FP16"),
         ("self._trt.Logger", "Logger"),
         ("builder.build_cuda_engine(network)", "Builder.build_cuda_engine"),
-        ("self.config.int8_calibrator", "IBuilderConfig.int8_calibrator"),
+        ("self.builder_config.int8_calibrator", "IBuilderConfig.int8_calibrator"),
         ("network.get_input(0).dynamic_range", "ITensor.dynamic_range"),
         ("class M(trt.IProgressMonitor):\n    def step_done(self): ...", "IProgressMonitor.step_done"),
     ],

@@ -25,7 +25,7 @@ from edge.engine_builder.candidates import (
     largest_difference,
     reference_of,
 )
-from edge.engine_builder.selection import Machine, build_engine, this_machine
+from edge.engine_builder.selection import BuildEnvironment, build_engine, build_environment
 from edge.errors import BundleError, EngineError, UsageError, VerificationError
 from edge.gpu.plan import Plan, PlanRequirements, open_plan, plan_path
 from edge.gpu.probe import Gpu
@@ -52,8 +52,8 @@ class Desk:
     now: float = 0.0
 
     @property
-    def machine(self) -> Machine:
-        return Machine(ORIN, self.trt, self.open, lambda: self.now)
+    def environment(self) -> BuildEnvironment:
+        return BuildEnvironment(ORIN, self.trt, self.open, lambda: self.now)
 
     def open(self, plan: bytes) -> FakeSession:
         cost, error = self._of(plan, self.costs), self._of(plan, self.errors)
@@ -69,9 +69,11 @@ class Desk:
         return next((value for name, value in values.items() if name.encode() in plan), 0.0)
 
     def build(
-        self, bundle: Bundle, folder: Path, wanted: PlanRequirements = FOUR_WINDOWS, **rest: Any
+        self, bundle: Bundle, folder: Path, requirements: PlanRequirements = FOUR_WINDOWS, **rest: Any
     ) -> Plan:
-        return build_engine(bundle, wanted, self.machine, folder=folder, say=self.said.append, **rest)
+        return build_engine(
+            bundle, requirements, self.environment, folder=folder, say=self.said.append, **rest
+        )
 
 
 @pytest.fixture
@@ -128,7 +130,7 @@ def test_the_fastest_that_agrees_stays(desk: Desk, exported: Bundle, engines: Pa
     plan = desk.build(exported, engines)
     assert (plan.fingerprint.recurrence, plan.fingerprint.precision) == ("unrolled", "fp16")
     assert plan.data == MAGIC + (exported.folder / engine_graph("unrolled", "fp16")).read_bytes()
-    assert plan == open_plan(exported, desk.machine.target, PlanRequirements(batch=4), engines)
+    assert plan == open_plan(exported, desk.environment.target, PlanRequirements(batch=4), engines)
     assert [(item["agrees"], item["milliseconds"]) for item in plan.report["candidates"]] == [
         (True, 4000.0),
         (True, 3000.0),
@@ -142,8 +144,8 @@ def test_each_candidate_is_a_line_with_what_was_measured(desk: Desk, exported: B
     desk.build(exported, engines)
     assert desk.said[0] == "no engine has been built for this model yet: building"
     assert len(desk.said) == 5
-    assert "lstm fp32: 2.00 ms a window; 0.0e+00 from ONNX Runtime, 0.0001 allowed" in desk.said
-    assert "lstm fp16: 2.00 ms a window; 3.0e-02 from ONNX Runtime, 0.02 allowed: left out" in desk.said
+    assert "lstm fp32: 2.00 ms per window; 0.0e+00 from ONNX Runtime, 0.0001 allowed" in desk.said
+    assert "lstm fp16: 2.00 ms per window; 3.0e-02 from ONNX Runtime, 0.02 allowed: rejected" in desk.said
 
 
 @pytest.mark.parametrize("error", [0.5, float("nan"), float("inf")])
@@ -152,10 +154,10 @@ def test_where_none_agrees_nothing_is_written_and_the_old_engine_stays(
 ) -> None:
     old = desk.build(exported, engines)
     desk.errors = {"": error}
-    with pytest.raises(VerificationError, match="no engine agrees with ONNX Runtime") as caught:
+    with pytest.raises(VerificationError, match="every engine differs too much from ONNX Runtime") as caught:
         desk.build(exported, engines, force=True)
     assert caught.value.exit_code == 7
-    assert open_plan(exported, desk.machine.target, PlanRequirements(batch=4), engines) == old
+    assert open_plan(exported, desk.environment.target, PlanRequirements(batch=4), engines) == old
 
 
 def test_an_engine_that_gives_nan_is_left_out_and_the_report_stays_json(
@@ -175,7 +177,7 @@ def test_a_candidate_that_cannot_be_built_is_left_out_with_its_reason(
         "window.lstm": ["Error Code 10: (Could not find any implementation for node lstm.)"]
     }
     assert desk.build(exported, engines).fingerprint.recurrence == "unrolled"
-    reasons = [line for line in desk.said if "found no way to compute a layer" in line]
+    reasons = [line for line in desk.said if "cannot compute a layer" in line]
     assert [line.partition(":")[0] for line in reasons] == ["lstm fp32", "lstm fp16"]
 
 
@@ -198,7 +200,7 @@ def test_an_engine_that_holds_is_kept_unless_forced(desk: Desk, exported: Bundle
     assert (len(desk.trt._built), desk.said) == (built, [])
     assert not leftover.exists()
     desk.build(exported, engines, force=True)
-    assert (len(desk.trt._built), desk.said[0]) == (2 * built, "building as asked")
+    assert (len(desk.trt._built), desk.said[0]) == (2 * built, "building again, as --force asks")
 
 
 def test_an_update_of_tensorrt_rebuilds_with_one_line_of_why(
@@ -246,7 +248,9 @@ def test_sessions_are_closed_whatever_becomes_of_them(desk: Desk, exported: Bund
     def lose_the_gpu() -> None:
         raise EngineError("the GPU failed")
 
-    machine = replace(desk.machine, open_session=lambda plan: lost(FakeSession(plan, tick=lose_the_gpu)))
+    environment = replace(
+        desk.environment, open_session=lambda plan: lost(FakeSession(plan, tick=lose_the_gpu))
+    )
     opened: list[FakeSession] = []
 
     def lost(session: FakeSession) -> FakeSession:
@@ -254,7 +258,7 @@ def test_sessions_are_closed_whatever_becomes_of_them(desk: Desk, exported: Bund
         return session
 
     with pytest.raises(EngineError, match="the GPU failed"):
-        build_engine(exported, PlanRequirements(), machine, folder=engines)
+        build_engine(exported, PlanRequirements(), environment, folder=engines)
     desk.build(exported, engines)
     assert len(opened) == len(desk.sessions) == 4
     assert all(session.closed for session in [*opened, *desk.sessions])
@@ -283,7 +287,7 @@ def test_a_full_disk_is_noticed_before_minutes_are_spent(
     desk: Desk, exported: Bundle, engines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=3 << 20))
-    with pytest.raises(EngineError, match="has room for 3 MB, an engine needs 64"):
+    with pytest.raises(EngineError, match="has 3 MB free, an engine needs 64 MB"):
         desk.build(exported, engines)
     assert desk.trt._built == []
 
@@ -323,7 +327,7 @@ def test_golden_windows_of_another_model_are_refused(exported: Bundle, windows: 
 
 def test_an_onnx_runtime_that_is_wrong_here_is_noticed(exported: Bundle, windows: Array) -> None:
     write_golden(exported, windows, error=0.1)
-    with pytest.raises(VerificationError, match="ONNX Runtime here does not give"):
+    with pytest.raises(VerificationError, match="ONNX Runtime's outputs differ"):
         reference_of(listed(exported.folder))
 
 
@@ -351,7 +355,7 @@ def test_tensorrt_is_not_touched_before_the_driver_was_asked(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "tensorrt", Untouchable("tensorrt"))
     monkeypatch.setattr(engine_choice, "probe", no_driver)
     with pytest.raises(EngineError, match="no NVIDIA driver"):
-        this_machine()
+        build_environment()
 
 
 def test_without_pycuda_it_is_said_before_minutes_are_spent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +363,7 @@ def test_without_pycuda_it_is_said_before_minutes_are_spent(monkeypatch: pytest.
     monkeypatch.setattr(engine_choice, "tensorrt_module", FakeTensorrt)
     monkeypatch.setitem(sys.modules, "pycuda", None)
     with pytest.raises(EngineError, match="pip install pycuda"):
-        this_machine()
+        build_environment()
 
 
 def command(*arguments: str) -> list[str]:
@@ -381,7 +385,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(desk: Desk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """A function that runs `mmtl build-engine` here, on the desk's machine."""
-    monkeypatch.setattr(engine_choice, "this_machine", lambda: desk.machine)
+    monkeypatch.setattr(engine_choice, "build_environment", lambda: desk.environment)
 
     def build(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["mmtl", "build-engine", *arguments])
@@ -409,6 +413,6 @@ def test_the_command_stopped_by_ctrl_c_says_so(run: Run, desk: Desk, exported: B
     code, out, err = run(str(exported.folder), "--out", str(engines))
     assert (code, out, desk.trt._built) == (0, "", [])
     assert err.splitlines()[-2:] == [
-        "mmtl: stopping at TensorRT's next step; what it learned so far is kept",
+        "mmtl: stopping at TensorRT's next step; its kernel timings are kept",
         "mmtl: stopped before it was done",
     ]

@@ -256,7 +256,7 @@ def test_the_context_is_popped_whatever_fails_on_the_way(failing: str) -> None:
 )
 def test_opening_that_fails_half_way_is_undone(failing: str, undone: list[str]) -> None:
     driver = FakeDriver(failing)
-    with pytest.raises(EngineError, match="while it was opened"):
+    with pytest.raises(EngineError, match="while it was being opened"):
         PycudaCuda(driver=driver)
     assert driver.calls[driver.calls.index(failing) + 1 :] == undone
 

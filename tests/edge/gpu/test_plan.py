@@ -17,8 +17,8 @@ from edge.gpu.plan import (
     Fingerprint,
     Plan,
     PlanRequirements,
+    PlanTarget,
     StalePlanError,
-    Target,
     fingerprint_of_graph,
     open_plan,
     plan_folder,
@@ -30,7 +30,7 @@ from edge.gpu.probe import Gpu
 from edge.model.bundle import WINDOW, Bundle, load_bundle
 
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6")
-HERE = Target.of(ORIN, "10.3.0")
+HERE = PlanTarget.of(ORIN, "10.3.0")
 DATA = bytes(range(256)) * 8
 
 
@@ -56,11 +56,13 @@ def built(bundle: Bundle, folder: Path, **changed: Any) -> Plan:
 ANY_PLAN = PlanRequirements()
 
 
-def why(bundle: Bundle, folder: Path, here: Target = HERE, wanted: PlanRequirements = ANY_PLAN) -> str:
+def why(
+    bundle: Bundle, folder: Path, here: PlanTarget = HERE, requirements: PlanRequirements = ANY_PLAN
+) -> str:
     """Return the line, having checked that nothing can be opened, and that the line is one."""
-    line = stale(bundle, here, wanted, folder)
+    line = stale(bundle, here, requirements, folder)
     with pytest.raises(StalePlanError) as caught:
-        open_plan(bundle, here, wanted, folder)
+        open_plan(bundle, here, requirements, folder)
     assert caught.value.exit_code == 5
     assert str(caught.value) == f"{caught.value.problem}: run mmtl build-engine BUNDLE"
     assert "\n" not in line
@@ -125,24 +127,24 @@ def test_a_plan_that_another_user_keeps_is_one_line_too(
     ],
 )
 def test_a_plan_of_another_tensorrt_or_gpu_is_explained(
-    bundle: Bundle, tmp_path: Path, here: Target, line: str
+    bundle: Bundle, tmp_path: Path, here: PlanTarget, line: str
 ) -> None:
     built(bundle, tmp_path)
     assert why(bundle, tmp_path, here) == line
 
 
 @pytest.mark.parametrize(
-    ("wanted", "part"),
+    ("requirements", "part"),
     [
-        (PlanRequirements("fp16"), "computes in fp32, fp16 is wanted"),
-        (PlanRequirements(batch=5), "at most 4 windows at once, 5 are wanted"),
+        (PlanRequirements("fp16"), "computes in fp32, fp16 was asked for"),
+        (PlanRequirements(batch=5), "at most 4 windows at once, 5 were asked for"),
     ],
 )
 def test_a_plan_that_cannot_do_what_is_wanted_is_built_again(
-    bundle: Bundle, tmp_path: Path, wanted: PlanRequirements, part: str
+    bundle: Bundle, tmp_path: Path, requirements: PlanRequirements, part: str
 ) -> None:
     built(bundle, tmp_path)
-    assert part in why(bundle, tmp_path, wanted=wanted)
+    assert part in why(bundle, tmp_path, requirements=requirements)
 
 
 def test_a_plan_of_another_graph_is_built_again(bundle: Bundle, tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ def test_a_plan_of_a_graph_that_is_gone_is_built_again(bundle: Bundle, tmp_path:
 
 def test_a_plan_of_another_window_is_built_again(bundle: Bundle, tmp_path: Path) -> None:
     built(bundle, tmp_path, frames=100)
-    assert "takes 100 frames" in why(bundle, tmp_path)
+    assert "takes windows of 100 frames" in why(bundle, tmp_path)
 
 
 def test_two_models_have_two_plans(bundle: Bundle, tmp_path: Path) -> None:
@@ -231,7 +233,7 @@ def test_a_fingerprint_with_an_entry_of_another_kind_is_not_used(
 def test_files_that_others_may_change_are_not_loaded(bundle: Bundle, tmp_path: Path, suffix: str) -> None:
     path = built(bundle, tmp_path).path
     path.with_name(path.name + suffix).chmod(0o666)
-    assert "can be written by, somebody else" in why(bundle, tmp_path)
+    assert "belongs to another user or can be written by one" in why(bundle, tmp_path)
 
 
 def test_a_build_interrupted_between_its_two_files_is_noticed(

@@ -61,7 +61,7 @@ def test_a_driver_library_that_is_damaged_is_named(tmp_path: Path) -> None:
 
 
 def test_a_driver_that_is_too_old_is_told_from_one_that_is_missing(driver: MakeLibrary) -> None:
-    assert "too old: it serves CUDA 11.4, TensorRT needs 12.0" in complaint(driver(VERSION=11040))
+    assert "too old: it supports CUDA 11.4, TensorRT needs 12.0" in complaint(driver(VERSION=11040))
 
 
 def test_a_driver_of_just_the_oldest_version_will_do(driver: MakeLibrary) -> None:

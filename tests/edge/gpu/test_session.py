@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from edge.arrays import Array
 from edge.errors import EngineError
-from edge.gpu.runner import Answer
+from edge.gpu.runner import EngineOutput
 from edge.gpu.session import TensorrtSession
 from tests.edge.gpu.numpy_cuda import NumpyCuda
 from tests.edge.inference.fake_runtime import FakeTensorrt
@@ -30,7 +30,7 @@ SOON_S = 60.0
 """No test waits for this long, unless it fails."""
 
 
-def graph(frames: Array) -> Answer:
+def graph(frames: Array) -> EngineOutput:
     """Stand in for the network: what a row gives depends on that row only."""
     total = frames.sum(axis=(1, 2))
     return np.stack([total, total**2], axis=1), np.stack([total + c for c in range(4)], axis=1)
@@ -57,7 +57,7 @@ def windows(count: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal((count, FRAMES, BINS)).astype(np.float32)
 
 
-def assert_right(answer: Answer, frames: Array) -> None:
+def assert_right(answer: EngineOutput, frames: Array) -> None:
     for found, expected in zip(answer, graph(frames), strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -77,7 +77,7 @@ def owners() -> int:
     return sum(thread.name == "tensorrt" for thread in threading.enumerate())
 
 
-def asked(pool: ThreadPoolExecutor, session: TensorrtSession, sizes: list[int]) -> list[Future[Answer]]:
+def asked(pool: ThreadPoolExecutor, session: TensorrtSession, sizes: list[int]) -> list[Future[EngineOutput]]:
     """Ask from a thread each, in this order, while the GPU is busy."""
     futures = []
     for index, size in enumerate(sizes):
@@ -260,8 +260,8 @@ print("closed")
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
-        (b"not a plan", "truncated, or no engine at all"),
-        (b"", "truncated, or no engine at all"),
+        (b"not a plan", "truncated or not an engine"),
+        (b"", "truncated or not an engine"),
         (b'{"batch": 4, "wrong": "memory"}', "too little free memory"),
         (b'{"batch": 4, "wrong": "names"}', "embedding, frames, output_0.*mmtl build-engine"),
         (b'{"batch": 4, "wrong": "kind"}', "expected float32"),
@@ -304,7 +304,7 @@ def test_without_tensorrt_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_nobody_foresaw_is_an_engine_error_too(machine: FakeTensorrt) -> None:
-    def fail(frames: Array) -> Answer:
+    def fail(frames: Array) -> EngineOutput:
         if frames.any():
             raise RuntimeError("CUDA error 700:\nan illegal memory access")
         return graph(frames)
