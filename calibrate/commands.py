@@ -141,7 +141,7 @@ def calibrate(
     from calibrate.session.session_lock import session_lock
     from calibrate.session.workflow import GuidedSession, SessionOptions
 
-    job.require_apart([bundle])
+    job.require_distinct_files([bundle])
     model = _load(bundle)
     options = SessionOptions(
         name=job.name,
@@ -176,13 +176,13 @@ class CalibrationJob:
     replace: bool
     """Whether an existing profile, picture or bundle may be overwritten."""
 
-    def require_apart(self, inputs: Iterable[Path | None]) -> None:
+    def require_distinct_files(self, inputs: Iterable[Path | None]) -> None:
         """Check that no output is an input too."""
         from edge.model.bundle import default_bundle
-        from edge.system.outputs import require_apart
+        from edge.system.outputs import require_distinct_files
 
         outputs = {"--picture": self.picture, "--out": self.out, "the profile": self.path}
-        require_apart(outputs, [default_bundle(), *inputs])
+        require_distinct_files(outputs, [default_bundle(), *inputs])
 
     def report(self, calibration: Calibration, earlier: Profile | None) -> None:
         """Print the scores, the verdict and the next step."""
@@ -239,7 +239,7 @@ def _calibrate_from_manifest(
     from calibrate.takes import read_takes
 
     takes = read_takes(manifest, channel)
-    job.require_apart([bundle, manifest, *(take.path for take in takes)])
+    job.require_distinct_files([bundle, manifest, *(take.path for take in takes)])
     calibration = calibrate_speaker(job.name, takes, _load(bundle), network=job.network)
     job.report(calibration, calibration.save(job.path, replace=job.replace))
     job.draw(calibration)

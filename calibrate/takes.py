@@ -15,7 +15,13 @@ from edge.audio.ingest import read_clip
 from edge.errors import UsageError
 from edge.features.frontend import filtered, power_spectrogram
 from edge.features.normaliser import BinStatistics, GainConfig
-from edge.file_formats.recordings import emotion_in, manifest_rows, rating_in, recording_in, why_missing
+from edge.file_formats.recordings import (
+    manifest_rows,
+    missing_remedy,
+    parse_emotion,
+    parse_rating,
+    recording_path,
+)
 from edge.labels import DIMENSIONS, EMOTIONS
 from edge.model.bundle import Bundle
 from edge.system.files import is_file
@@ -147,10 +153,10 @@ def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
 
 
 def _from_row(row: dict[str, str], folder: Path, where: str) -> Take:
-    emotion, path = emotion_in(row, EMOTIONS, where), recording_in(row, folder)
+    emotion, path = parse_emotion(row, EMOTIONS, where), recording_path(row, folder)
     if not is_file(path):
-        raise UsageError(f"{where}: no sound file {path}: {why_missing(path)}")
-    valence, arousal, dominance = (rating_in(row, name, where) for name in DIMENSIONS)
+        raise UsageError(f"{where}: no sound file {path}: {missing_remedy(path)}")
+    valence, arousal, dominance = (parse_rating(row, name, where) for name in DIMENSIONS)
     return Take(path, EMOTIONS.index(emotion), row.get("text", ""), (valence, arousal, dominance))
 
 

@@ -22,7 +22,7 @@ from edge.model.bundle import (
     write_manifest,
 )
 from edge.model.head import Head
-from edge.system.files import replacing_folder
+from edge.system.files import atomic_write_folder
 from edge.system.outputs import require_free_folder
 from export.golden import write_golden
 from export.graphs import (
@@ -80,7 +80,7 @@ def put_bundle(
     """
     require_writable_bundle(folder, replace=replace)
     private = 0o700 if "speaker" in source.checkpoint.training else None
-    with replacing_folder(folder, private) as staged:
+    with atomic_write_folder(folder, private) as staged:
         return stage_bundle(source, staged, variants, checks)
 
 

@@ -49,14 +49,14 @@ def export(
 ) -> None:
     """Turn a checkpoint into what a device runs, and check that the two agree."""
     from edge.output.progress import progress_bar
-    from edge.system.outputs import require_apart
+    from edge.system.outputs import require_distinct_files
     from export.parity import Checks, table
     from export.parity_audio import find_clips
     from export.source import read_source
     from export.targets import ExportRequest, export_target
 
     recordings = find_clips(clips) if clips else []
-    require_apart({"--out": out}, [checkpoint, clips, *recordings])
+    require_distinct_files({"--out": out}, [checkpoint, clips, *recordings])
     wanted = ExportRequest(target, out, name=name, replace=replace, fp16=not no_fp16)
     model = read_source(checkpoint)
     measured: list[Parity] = []

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import save_file
 
 from edge.features.normaliser import Normaliser
-from edge.system.files import replacing
+from edge.system.files import atomic_write
 from export.parity import TOLERANCE
 from export.parity_audio import filling, shipped_sound, windows_of
 from train.checkpoint import Checkpoint
@@ -34,5 +34,5 @@ def write_golden(checkpoint: Checkpoint, path: Path) -> None:
         embedding = net.meta.embedding(net.meta.features(torch.from_numpy(frames)))
         logits = net.transfer(net.meta.classify(embedding))
     tensors = {"frames": frames, "embedding": embedding.numpy(), "logits": logits.numpy()}
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         save_file(tensors, partial, {"mmtl": json.dumps({"tolerance": TOLERANCE})})

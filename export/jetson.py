@@ -18,7 +18,7 @@ from typing import Final
 
 from edge.errors import MmtlError, UsageError
 from edge.model.bundle import MANIFEST, Bundle
-from edge.system.files import replacing
+from edge.system.files import atomic_write
 from edge.system.outputs import require_free
 
 SUFFIX: Final = ".tar.gz"
@@ -56,7 +56,7 @@ def write_package(bundle: Bundle, out: Path, *, replace: bool = False) -> Path:
     """
     archive = writable_archive(out, replace=replace)
     files = contents(bundle, checkout())
-    with replacing(archive) as partial:
+    with atomic_write(archive) as partial:
         partial.write_bytes(packed(files))
     return archive
 

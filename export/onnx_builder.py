@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edge.arrays import Array
-from edge.system.files import replacing
+from edge.system.files import atomic_write
 
 OPSET: Final = 17
 IR_VERSION: Final = 8
@@ -94,7 +94,7 @@ class GraphBuilder:
 
 def write_graph(model: onnx.ModelProto, path: Path) -> None:
     """Write a graph in one piece."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         onnx.save(model, str(partial))
 
 

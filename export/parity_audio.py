@@ -14,7 +14,7 @@ from edge.audio.sources import demo_clip
 from edge.errors import UsageError
 from edge.features.frontend import FrontEnd, filtered, power_spectrogram
 from edge.features.normaliser import Normaliser
-from edge.file_formats.recordings import manifest_rows, recording_in
+from edge.file_formats.recordings import manifest_rows, recording_path
 
 MANIFEST_NAME: Final = "manifest.csv"
 SUFFIXES: Final = frozenset({".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3"})
@@ -77,7 +77,7 @@ def windows_of(samples: Array, front_end: FrontEnd, normaliser: Normaliser) -> A
 
 def _listed(manifest: Path) -> list[Path]:
     rows = manifest_rows(manifest, ("path",))
-    return list(dict.fromkeys(recording_in(row, manifest.parent) for _, row in rows))
+    return list(dict.fromkeys(recording_path(row, manifest.parent) for _, row in rows))
 
 
 def _recordings(folder: Path) -> list[Path]:

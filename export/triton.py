@@ -18,7 +18,7 @@ import onnx
 
 from edge.labels import EMOTIONS
 from edge.model.bundle import MANIFEST, Bundle, engine_graph
-from edge.system.files import replacing_folder
+from edge.system.files import atomic_write_folder
 from edge.system.outputs import require_free_folder
 
 ONNX_MODEL: Final = "mmtl_window_onnx"
@@ -85,7 +85,7 @@ def write_repository(bundle: Bundle, out: Path, *, replace: bool = False) -> Non
         UsageError: the folder is in the way, or cannot be written.
     """
     require_writable_repository(out, replace=replace)
-    with replacing_folder(out) as staged:
+    with atomic_write_folder(out) as staged:
         shutil.copytree(SERVER_FILES, staged, ignore=shutil.ignore_patterns("__pycache__"))
         _copy_bundle(bundle, staged / "bundle")
         _write_models(bundle, staged / "models")

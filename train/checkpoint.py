@@ -17,7 +17,7 @@ from edge.errors import ModelError
 from edge.features.frontend import FrontEnd
 from edge.features.normaliser import BinStatistics, GainConfig
 from edge.model.head import TEMPERATURES
-from edge.system.files import replacing
+from edge.system.files import atomic_write
 from train.model import Architecture, EmotionNet
 from train.segments import Normalisation
 
@@ -58,7 +58,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "temperature": checkpoint.temperature,
         "training": checkpoint.training,
     }
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         save_file(_contiguous(tensors), partial, {"mmtl": json.dumps(described)})
 
 

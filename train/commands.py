@@ -15,7 +15,7 @@ import typer
 from edge.errors import UsageError
 from edge.labels import DIMENSIONS, EMOTIONS, Dimension
 from edge.system.files import require_writable
-from edge.system.outputs import require_apart, require_free
+from edge.system.outputs import require_distinct_files, require_free
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +126,7 @@ def train(
     clips = _clips(corpora, exclude or [], improvised_only=not scripted, excited_as_happy=excited_as_happy)
     sides = _split(clips, split)
     folder = RunFolder(out)
-    require_apart(
+    require_distinct_files(
         {f"--out ({file.name})": file for file in folder.files}, [*_files_of(corpora, clips), start, split]
     )
     plan = Plan(
@@ -184,7 +184,7 @@ def evaluate(
         require_writable(picture.parent)
     model = load_bundle(bundle)
     clips = _clips(corpora, [], improvised_only=True, excited_as_happy=False)
-    require_apart({"--picture": picture}, [bundle, *_files_of(corpora, clips)])
+    require_distinct_files({"--picture": picture}, [bundle, *_files_of(corpora, clips)])
     _check_labels(clips, ConsoleProgress())
     if speakers:
         clips = _of_speakers(clips, normalize("NFC", speakers).split(","))

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from edge.errors import UsageError
-from edge.file_formats.recordings import emotion_in, manifest_rows, rating_in, recording_in, why_missing
+from edge.file_formats.recordings import (
+    manifest_rows,
+    missing_remedy,
+    parse_emotion,
+    parse_rating,
+    recording_path,
+)
 from edge.labels import DIMENSIONS, EMOTIONS, derived_ratings
 from edge.system.files import is_file
 from train import iemocap
@@ -143,10 +149,10 @@ def _derive(clip: Clip) -> Clip:
 
 
 def _from_row(row: dict[str, str], folder: Path, where: str) -> Clip:
-    emotion = emotion_in(row, EMOTIONS + OTHER_EMOTIONS, where)
-    valence, arousal, dominance = (rating_in(row, name, where) for name in DIMENSIONS)
+    emotion = parse_emotion(row, EMOTIONS + OTHER_EMOTIONS, where)
+    valence, arousal, dominance = (parse_rating(row, name, where) for name in DIMENSIONS)
     return Clip(
-        path=recording_in(row, folder),
+        path=recording_path(row, folder),
         corpus=row["corpus"],
         speaker=row["speaker"],
         emotion=emotion,
@@ -182,5 +188,5 @@ def _require_sound(
         where = f"{path}, line {lines[missing[0]]}" if lines else f"{path}"
         raise UsageError(
             f"{where}: no sound file {missing[0]} ({len(missing)} of {len(clips)} are missing): "
-            f"{remedy or why_missing(missing[0])}"
+            f"{remedy or missing_remedy(missing[0])}"
         )

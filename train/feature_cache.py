@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edge.arrays import Array
 from edge.audio.ingest import read_clip
 from edge.features.log_mel import log_mel_spectrogram, normalised_window
-from edge.system.files import replacing
+from edge.system.files import atomic_write
 from train.corpora import Clip
 from train.recording_conditions import Ambience, ChannelConfig, draw_channel
 from train.segments import segment_starts
@@ -105,10 +105,10 @@ def cached_features(
     described = _described(clips, encoder, copy, conditions[1])
     if not index.is_file() or json.loads(index.read_text("utf-8"))["made_from"] != described:
         computed = list(_computed(clips, encoder, copy, conditions, progress))
-        with replacing(values) as partial, partial.open("wb") as file:
+        with atomic_write(values) as partial, partial.open("wb") as file:
             np.save(file, np.array([item for item, _, _ in computed], np.float16))
         numbers = {"clip": [clip for _, clip, _ in computed], "frames": [frames for _, _, frames in computed]}
-        with replacing(index) as partial:
+        with atomic_write(index) as partial:
             partial.write_text(json.dumps({"made_from": described, **numbers}), "utf-8")
     kept = json.loads(index.read_text("utf-8"))
     return Features(np.load(values, mmap_mode="r"), np.array(kept["clip"]), np.array(kept["frames"]))

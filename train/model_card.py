@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.model.bundle import CARD, Manifest
-from edge.system.files import replacing
+from edge.system.files import atomic_write
 
 LIMITS = """\
 - It hears acted speech only. How people sound when nobody acts differs, and so does every microphone: on
@@ -30,7 +30,7 @@ def write_card(folder: Path, manifest: Manifest) -> None:
         "## Scores\n\n" + _scores(manifest.metrics),
         "## Limits\n\n" + LIMITS,
     ]
-    with replacing(folder / CARD) as partial:
+    with atomic_write(folder / CARD) as partial:
         partial.write_text("\n\n".join(part.strip() for part in parts) + "\n", "utf-8")
 
 

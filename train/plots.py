@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from calibrate.report.figures import blank_figure
 from edge.labels import EMOTIONS
-from edge.system.files import replacing
+from edge.system.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -197,5 +197,5 @@ def _write_cell(axes: Axes, row: int, column: int, share: float, count: int, tot
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=DOTS_PER_INCH)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import UsageError
-from edge.system.files import lock, may_write, replacing, require_writable
+from edge.system.files import atomic_write, is_writable, require_writable, try_lock
 from edge.system.outputs import require_free
 from train.plots import plot_curves
 
@@ -82,7 +82,7 @@ class RunFolder:
         require_writable(self.path)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            if lock(descriptor) is False:
+            if try_lock(descriptor) is False:
                 raise UsageError(
                     f"a run is under way in {self.path}: wait for its end, or name another folder"
                 )
@@ -97,7 +97,7 @@ class RunFolder:
             UsageError: it holds a run and `resume` is off, or another run, or files that are no run's; or it
                 cannot be written to.
         """
-        if not may_write(self.path):
+        if not is_writable(self.path):
             raise UsageError(f"cannot write to {self.path}: name a folder you may write to")
         if not self.config.exists():
             for file in self.files:
@@ -143,13 +143,13 @@ class RunFolder:
         plot_curves(records, self.curves)
 
     def _write(self, records: list[dict[str, Any]]) -> None:
-        with replacing(self.metrics) as partial:
+        with atomic_write(self.metrics) as partial:
             partial.write_text("".join(json.dumps(item) + "\n" for item in records), "utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON in one piece."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 

@@ -31,7 +31,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from edge.arrays import Array
 from edge.errors import ModelError
 from edge.labels import EMOTIONS
-from edge.system.files import replacing
+from edge.system.files import atomic_write
 from train.augment import Augmentation
 from train.batches import Batches, SamplingConfig, padded
 from train.mmtl import (
@@ -157,7 +157,7 @@ class Training:
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             save_file(
                 {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
                 partial,

@@ -18,7 +18,7 @@ from calibrate.report.figures import blank_figure, drawable
 from calibrate.report.summary import change_of, how_it_was_judged
 from edge.errors import UsageError
 from edge.labels import EMOTIONS
-from edge.system.files import PRIVATE, replacing, require_writable
+from edge.system.files import PRIVATE, atomic_write, require_writable
 from edge.system.outputs import require_free
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def draw_judgement(name: str, judgement: Judgement, folds: Folds, path: Path) ->
         UsageError: the file cannot be written.
     """
     figure = _figure(name, judgement, folds)
-    with replacing(path, PRIVATE) as partial:
+    with atomic_write(path, PRIVATE) as partial:
         figure.savefig(partial, format="png", dpi=DOTS_PER_INCH)
 
 

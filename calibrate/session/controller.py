@@ -21,7 +21,7 @@ from calibrate.session.sam_scale import SCALES, rating_of
 from calibrate.session.session import Prompt, Session
 from calibrate.takes import Ratings
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio.block import Block, DeviceNews
+from edge.audio.block import Block, DeviceChange
 from edge.errors import UsageError
 from edge.features.frontend import FrontEnd
 from edge.features.silero_vad import SileroVad, VoiceActivityModel
@@ -180,8 +180,8 @@ class Guide:
     def hear(self, block: Block) -> None:
         """Take the next block of sound."""
         self._heard += block.lost + len(block.samples)
-        if block.news:
-            self._take_news(block.news)
+        if block.device_change:
+            self._report_device(block.device_change)
         if block.lost and self.stage is Stage.RECORDING:
             self._drop("Some sound was lost on the way: please say it again.")
         self._remember(block.samples)
@@ -190,12 +190,12 @@ class Guide:
         elif self.stage is Stage.RECORDING:
             self._listen(block.samples)
 
-    def _take_news(self, news: DeviceNews) -> None:
+    def _report_device(self, change: DeviceChange) -> None:
         self.notice = {
-            "lost": f"{news.name} is gone: plug it in again, or press Ctrl-C.",
-            "silent": f"{news.name} is silent, {news.reason}.",
-        }.get(news.state, "")
-        if self.stage is Stage.RECORDING and news.state in ("lost", "back"):
+            "lost": f"{change.name} is gone: plug it in again, or press Ctrl-C.",
+            "silent": f"{change.name} is silent, {change.reason}.",
+        }.get(change.state, "")
+        if self.stage is Stage.RECORDING and change.state in ("lost", "back"):
             self._drop(self.notice)
 
     def _drop(self, reason: str) -> None:

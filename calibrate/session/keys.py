@@ -51,7 +51,9 @@ class Keys:
         """
         self._before = _termios().tcgetattr(self._descriptor)
         self._take()
-        self._taken.enter_context(job_control.in_force(job_control.Change(self._give_back, self._take)))
+        self._taken.enter_context(
+            job_control.terminal_change(job_control.TerminalChange(self._give_back, self._take))
+        )
         return self
 
     def __exit__(self, *exc: object) -> None:

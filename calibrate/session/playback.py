@@ -7,9 +7,9 @@ from typing import Any
 
 from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.devices import load_portaudio
-from edge.audio.portaudio_thread import ENDING_S, call
+from edge.audio.portaudio_thread import CLOSE_TIMEOUT_S, call
 from edge.errors import DeviceError
-from edge.system.standard_streams import quiet
+from edge.system.standard_streams import native_stderr_silenced
 
 
 class Loudspeaker:
@@ -27,7 +27,7 @@ class Loudspeaker:
         """Begin to play (N,) samples at 16 kHz; return why it cannot be done, empty if it can."""
         try:
             portaudio = self._given or load_portaudio()
-            with quiet():
+            with native_stderr_silenced():
                 reason = call(lambda: _play(portaudio, sound))
         except DeviceError as error:
             return f"It cannot be played: {error}"
@@ -35,9 +35,9 @@ class Loudspeaker:
 
     def stop(self) -> None:
         """Stop what is playing."""
-        with contextlib.suppress(DeviceError), quiet():
+        with contextlib.suppress(DeviceError), native_stderr_silenced():
             portaudio = self._given or load_portaudio()
-            call(lambda: portaudio.stop(ignore_errors=True), ENDING_S)
+            call(lambda: portaudio.stop(ignore_errors=True), CLOSE_TIMEOUT_S)
 
 
 def _play(portaudio: Any, sound: Array) -> str:

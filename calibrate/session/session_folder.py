@@ -18,7 +18,7 @@ from edge.arrays import SAMPLE_RATE, Array
 from edge.errors import UsageError
 from edge.labels import DIMENSIONS, EMOTIONS, dimension_class
 from edge.model.profile import session_folder
-from edge.system.files import remove_leftovers, replacing, require_writable
+from edge.system.files import atomic_write, remove_leftovers, require_writable
 
 SESSION_VERSION: Final = 1
 
@@ -170,14 +170,14 @@ def copy_takes(takes: Sequence[Take], speaker: str, folder: Path) -> Path:
     table = csv.writer(rows, lineterminator="\n")
     table.writerow(COLUMNS)
     for take in takes:
-        with replacing(folder / take.path.name, mode=0o600) as partial:
+        with atomic_write(folder / take.path.name, mode=0o600) as partial:
             shutil.copyfile(take.path, partial)
         cells = ["" if rating is None else f"{rating:g}" for rating in take.ratings]
         derived = [name for name, rating in zip(DIMENSIONS, take.ratings, strict=True) if rating is None]
         table.writerow(
             [take.path.name, EMOTIONS[take.emotion], *cells, " ".join(derived), take.text, speaker]
         )
-    with replacing(folder / MANIFEST, mode=0o600) as partial:
+    with atomic_write(folder / MANIFEST, mode=0o600) as partial:
         partial.write_text(rows.getvalue(), encoding="utf-8")
     return folder / MANIFEST
 
@@ -207,5 +207,5 @@ def _wav(sound: Array) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with replacing(path, mode=0o600) as partial:
+    with atomic_write(path, mode=0o600) as partial:
         partial.write_bytes(data)

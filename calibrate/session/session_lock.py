@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge.errors import UsageError
 from edge.model.profile import session_folder
-from edge.system.files import is_at, lock
+from edge.system.files import is_same_file, try_lock
 
 
 @contextlib.contextmanager
@@ -40,12 +40,12 @@ def _locked(path: Path, name: str) -> int:
     """Open a file, lock it where the system has locks, and return its descriptor."""
     while True:
         descriptor = _opened(path)
-        if lock(descriptor) is False:
+        if try_lock(descriptor) is False:
             os.close(descriptor)
             raise UsageError(
                 f"a session of {name} is under way already, perhaps in another window: go on or end it there"
             )
-        if is_at(path, descriptor):
+        if is_same_file(path, descriptor):
             return descriptor
         os.close(descriptor)  # deleted by who had it, between our opening and our locking it
 

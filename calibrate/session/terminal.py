@@ -180,7 +180,7 @@ def _converse(guide: Guide, source: Source) -> None:
             if guide.ending:
                 return
             # After the news that the microphone is gone nothing comes until it is back.
-            draw(guide, source.name, at_once=block.news is not None)
+            draw(guide, source.name, at_once=block.device_change is not None)
 
 
 @contextlib.contextmanager

@@ -10,12 +10,12 @@ import numpy as np
 
 from edge.arrays import Array
 
-NOTHING: Final = np.zeros(0, np.float32)
+NO_SAMPLES: Final = np.zeros(0, np.float32)
 """The samples of a block that is only news."""
 
 
 @dataclass(frozen=True)
-class DeviceNews:
+class DeviceChange:
     """What became of the sound device; when, only the stream's own clock can say."""
 
     name: str
@@ -26,7 +26,7 @@ class DeviceNews:
 
 
 @dataclass(frozen=True)
-class Caution:
+class InputWarning:
     """The sound is probably not what the user expects; the stream goes on."""
 
     what: str
@@ -46,9 +46,9 @@ class Block:
     """`time.perf_counter()` when its last sample arrived (live) or was read."""
     lost: int = 0
     """Samples at 16 kHz lost just before this block."""
-    news: DeviceNews | None = None
+    device_change: DeviceChange | None = None
     """What happened to the device after the loss and before the samples."""
-    caution: Caution | None = None
+    warning: InputWarning | None = None
     """What was noticed about the sound so far."""
 
 

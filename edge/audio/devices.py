@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from edge.audio.portaudio_thread import call
 from edge.errors import DeviceError
-from edge.system.standard_streams import quiet
+from edge.system.standard_streams import native_stderr_silenced
 
 TRIED_RATES: Final = (8_000, 16_000, 32_000, 44_100, 48_000, 96_000)
 """Hz."""
@@ -51,12 +51,12 @@ def input_devices(portaudio: Any = None) -> list[InputDevice]:
         DeviceError: PortAudio is not installed, or the sound server does not answer.
     """
     portaudio = portaudio or load_portaudio()
-    with quiet():
+    with native_stderr_silenced():
         default = call(lambda: _default_index(portaudio))
         return [_describe(portaudio, entry, default) for entry in call(lambda: _inputs(portaudio))]
 
 
-def choose(portaudio: Any, device: int | str | None) -> dict[str, Any]:
+def select_input(portaudio: Any, device: int | str | None) -> dict[str, Any]:
     """Find the one input that is meant, as PortAudio describes it; on PortAudio's thread.
 
     Args:
@@ -82,7 +82,7 @@ def choose(portaudio: Any, device: int | str | None) -> dict[str, Any]:
     raise DeviceError(said, remedy=f"choose one with mic:INDEX from {names}")
 
 
-def find_again(portaudio: Any, entry: dict[str, Any]) -> dict[str, Any] | None:
+def find_same_input(portaudio: Any, entry: dict[str, Any]) -> dict[str, Any] | None:
     """Find an input that was there before, by its name; None while it is away; on PortAudio's thread.
 
     Its index may have changed, and with ALSA the card's number at the end of its name. Where there
@@ -97,7 +97,7 @@ def find_again(portaudio: Any, entry: dict[str, Any]) -> dict[str, Any] | None:
     return max(same, key=lambda found: [found[trait] == entry[trait] for trait in traits], default=None)
 
 
-def look_again(portaudio: Any) -> None:
+def rescan_devices(portaudio: Any) -> None:
     """Let PortAudio see what was plugged in or out: it lists the devices only when it starts.
 
     Ends every stream of this process. On PortAudio's thread.
@@ -105,7 +105,7 @@ def look_again(portaudio: Any) -> None:
     Raises:
         PortAudioError: it does not start; later it may.
     """
-    with quiet():
+    with native_stderr_silenced():
         # It has ended already where starting it failed the last time.
         with suppress(portaudio.PortAudioError):
             portaudio._terminate()
@@ -119,7 +119,7 @@ def load_portaudio() -> Any:
         DeviceError: it, or PortAudio, is not installed, or the sound server does not answer.
     """
     try:
-        with quiet():
+        with native_stderr_silenced():
             return call(_import_sounddevice)
     except OSError as error:
         message = "a microphone needs the PortAudio library, which is missing"

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio.block import Caution
+from edge.audio.block import InputWarning
 from edge.errors import UsageError
 
 Channel = int | str
@@ -29,9 +29,9 @@ SEGMENT_S: Final = 0.5
 """What a decision about two channels is made on; and as much is held back until the first."""
 MOST_CHANNELS: Final = 64
 """More are a mistake."""
-CANCELLED: Final = 0.1
+CANCELLED_RATIO: Final = 0.1
 """Power of the mean of two channels, relative to the louder one's, below which they cancel each other."""
-QUIET: Final = 1e-6
+SILENT_POWER: Final = 1e-6
 """Power, relative to full scale: a segment with less decides nothing."""
 SEGMENTS_IN_A_ROW: Final = 2
 """That must be cancelled where the beginning was not."""
@@ -94,8 +94,8 @@ class Downmix:
             UsageError: this is no channel.
         """
         self._channel = channel if isinstance(channel, int) else parse_channel(channel)
-        self._pair = _Pair(rate)
-        self._array = _Array(rate)
+        self._pair = _StereoDownmix(rate)
+        self._array = _MultichannelDownmix(rate)
 
     def feed(self, sound: Array) -> Array:
         """Take the next sound.
@@ -121,20 +121,20 @@ class Downmix:
         """Return the samples still held back."""
         return self._pair.flush()
 
-    def take_caution(self) -> Caution | None:
+    def take_warning(self) -> InputWarning | None:
         """Return, once, what was noticed about the channels."""
         for channels in (self._pair, self._array):
-            if caution := channels.caution:
-                channels.caution = None
-                return caution
+            if warning := channels.warning:
+                channels.warning = None
+                return warning
         return None
 
 
-class _Array:
+class _MultichannelDownmix:
     """Three channels or more: the first is heard, and watched for digital silence."""
 
     def __init__(self, rate: float) -> None:
-        self.caution: Caution | None = None
+        self.warning: InputWarning | None = None
         self._patience = round(SILENT_S * rate)
         """Frames of silence until it is said; 0 once the channel has carried sound, or it was said."""
         self._others = False
@@ -155,14 +155,14 @@ class _Array:
             message = (
                 f"channel 0 of {sound.shape[1]} is silent and another is not: choose one with --channel N"
             )
-            self.caution = Caution("channels", message)
+            self.warning = InputWarning("channels", message)
 
 
-class _Pair:
+class _StereoDownmix:
     """Two channels: their mean, or one of them once they have cancelled each other."""
 
     def __init__(self, rate: float) -> None:
-        self.caution: Caution | None = None
+        self.warning: InputWarning | None = None
         self._rate = rate
         self._size = round(SEGMENT_S * rate)
         self._passed = 0
@@ -219,9 +219,9 @@ class _Pair:
         self._segment, self._count = [], 0
         centred = segment - segment.mean(axis=0, dtype=np.float64)
         powers = np.square(centred).mean(axis=0)
-        if powers.max() < QUIET:
+        if powers.max() < SILENT_POWER:
             return [] if self._decided else [self._mixed(segment)]
-        cancelled = np.square(centred.mean(axis=1)).mean() < CANCELLED * powers.max()
+        cancelled = np.square(centred.mean(axis=1)).mean() < CANCELLED_RATIO * powers.max()
         self._cancelled = self._cancelled + 1 if cancelled else 0
         if self._cancelled >= (SEGMENTS_IN_A_ROW if self._decided else 1):
             self._choose(int(powers.argmax()), self._passed if self._decided else began)
@@ -239,7 +239,7 @@ class _Pair:
         message = (
             f"the two channels cancel each other (opposite phase): channel {channel} is heard alone{when}"
         )
-        self.caution = Caution("channels", f"{message}; choose another with --channel")
+        self.warning = InputWarning("channels", f"{message}; choose another with --channel")
 
     def _mixed(self, part: Array) -> Array:
         """Average the channels that have carried sound so far."""

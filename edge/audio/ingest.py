@@ -18,11 +18,11 @@ import numpy as np
 import soxr
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio.block import Caution
+from edge.audio.block import InputWarning
 from edge.audio.downmix import AUTO, Channel, Downmix
 from edge.errors import SoundWarning, SourceError
 from edge.file_formats.containers import logical_streams
-from edge.file_formats.decoding import LEAST_LOSS_S, Recording, load_soundfile, reason
+from edge.file_formats.decoding import LEAST_LOSS_S, DecodedStream, load_soundfile, reason
 from edge.file_formats.sections import LogicalStream
 from edge.system.shell import quoted
 
@@ -111,9 +111,9 @@ class AudioConverter:
         held = self._resampler.feed(self._downmix.flush())
         return self._given_out(np.concatenate([held, self._resampler.flush()]))
 
-    def take_caution(self) -> Caution | None:
+    def take_warning(self) -> InputWarning | None:
         """Return, once, what was noticed about the channels."""
-        return self._downmix.take_caution()
+        return self._downmix.take_warning()
 
     def _given_out(self, samples: Array) -> Array:
         """Find out with which piece the last of the samples had come."""
@@ -173,24 +173,24 @@ class SoundFile:
         """Of the first recording, once open."""
         return self._first.channels
 
-    def recordings(self) -> Iterator[Recording]:
+    def streams(self) -> Iterator[DecodedStream]:
         """Read the recordings one after the other: most files hold one."""
-        recording: Recording | None = self._first
-        while recording:
-            yield recording
-            recording.close()
-            self._done_s += recording.done / recording.rate
-            self._lost_s += recording.lost_s
-            self._damaged(recording.damage)
-            recording = self._next()
+        stream: DecodedStream | None = self._first
+        while stream:
+            yield stream
+            stream.close()
+            self._done_s += stream.done / stream.rate
+            self._lost_s += stream.lost_s
+            self._damaged(stream.damage)
+            stream = self._next()
 
     @property
-    def caution(self) -> Caution | None:
+    def warning(self) -> InputWarning | None:
         """How much of the sound is missing, once all recordings are read."""
         if self._lost_s < LEAST_LOSS_S:
             return None
         message = f"{self._lost_s:.2f} s of the file are missing or cannot be read: copy or convert it again"
-        return Caution("length", message, self._lost_s)
+        return InputWarning("length", message, self._lost_s)
 
     def finish(self) -> None:
         """Report damage, once all recordings are read.
@@ -202,12 +202,12 @@ class SoundFile:
             lost = f"{self._lost_s:.2f} s" if self._lost_s >= LEAST_LOSS_S else "the rest"
             raise SourceError(f"{self.path} {self._damage}, {lost} cannot be read: copy or convert it again")
 
-    def _next(self) -> Recording | None:
+    def _next(self) -> DecodedStream | None:
         try:
             if stream := next(self._streams, None):
-                recording = self._opened(stream)
-                self._check(recording)
-                return recording
+                decoded = self._opened(stream)
+                self._check(decoded)
+                return decoded
         except (OSError, SourceError) as error:
             self._damaged(reason(error))
         return None
@@ -216,21 +216,21 @@ class SoundFile:
         if why and not self._damage:
             self._damage = f"is damaged or cut off after {self._done_s:.2f} s ({why})"
 
-    def _opened(self, stream: LogicalStream) -> Recording:
+    def _opened(self, stream: LogicalStream) -> DecodedStream:
         soundfile = load_soundfile()
         try:
-            return Recording(stream, self.path)
+            return DecodedStream(stream, self.path)
         # soundfile raises TypeError for the names of headerless formats, such as x.raw.
         except (soundfile.SoundFileError, TypeError) as error:
             message = f"{self.path} cannot be read as sound ({reason(error)}): {_convert(self.path)}"
             raise SourceError(message) from error
 
-    def _check(self, recording: Recording) -> None:
-        if recording.is_empty:
+    def _check(self, stream: DecodedStream) -> None:
+        if stream.is_empty:
             raise SourceError(f"{self.path} holds no samples: record it again, or name another file")
-        if not LOWEST_RATE <= recording.rate <= HIGHEST_RATE:
+        if not LOWEST_RATE <= stream.rate <= HIGHEST_RATE:
             expected = f"expected {LOWEST_RATE} to {HIGHEST_RATE} Hz"
-            raise SourceError(f"{self.path} is at {recording.rate} Hz, {expected}: {_convert(self.path)}")
+            raise SourceError(f"{self.path} is at {stream.rate} Hz, {expected}: {_convert(self.path)}")
 
 
 def read_clip(path: str | Path, channel: Channel = AUTO, *, longest_s: float = math.inf) -> Array:
@@ -249,28 +249,28 @@ def read_clip(path: str | Path, channel: Channel = AUTO, *, longest_s: float = m
         UsageError: it does not have the channel.
     """
     pieces: list[Array] = []
-    cautions: list[Caution | None] = []
+    noticed: list[InputWarning | None] = []
     with SoundFile(path) as file:
-        for samples, caution in _samples(file, channel):
+        for samples, warning in _samples(file, channel):
             pieces.append(samples)
-            cautions.append(caution)
+            noticed.append(warning)
             longest_s -= len(samples) / SAMPLE_RATE
             if longest_s <= 0.0:
                 return np.concatenate(pieces)
     file.finish()
-    for caution in (*cautions, file.caution):
-        if caution:
-            warnings.warn(f"{file.path}: {caution.message}", SoundWarning, stacklevel=2)
+    for warning in (*noticed, file.warning):
+        if warning:
+            warnings.warn(f"{file.path}: {warning.message}", SoundWarning, stacklevel=2)
     return np.concatenate(pieces)
 
 
-def _samples(file: SoundFile, channel: Channel) -> Iterator[tuple[Array, Caution | None]]:
+def _samples(file: SoundFile, channel: Channel) -> Iterator[tuple[Array, InputWarning | None]]:
     """Read an open file's recordings as (N,) mono samples at 16 kHz, with what was noticed."""
-    for recording in file.recordings():
-        intake = AudioConverter(recording.rate, Downmix(recording.rate, channel))
-        for block in recording.blocks(BLOCK_S):
-            yield intake.feed(block), intake.take_caution()
-        yield intake.flush(), intake.take_caution()
+    for stream in file.streams():
+        converter = AudioConverter(stream.rate, Downmix(stream.rate, channel))
+        for block in stream.blocks(BLOCK_S):
+            yield converter.feed(block), converter.take_warning()
+        yield converter.flush(), converter.take_warning()
 
 
 def _readable(path: Path) -> BinaryIO:

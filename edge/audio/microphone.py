@@ -8,19 +8,19 @@ from concurrent.futures import wait
 from typing import Any, Final
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio.block import NOTHING, Block, DeviceNews
+from edge.audio.block import NO_SAMPLES, Block, DeviceChange
 from edge.audio.capture_buffer import CaptureBuffer, CapturedBlock, elapsed_s
-from edge.audio.dead_input import watched
-from edge.audio.devices import choose, find_again, load_portaudio, look_again
+from edge.audio.dead_input import report_dead_input
+from edge.audio.devices import find_same_input, load_portaudio, rescan_devices, select_input
 from edge.audio.downmix import AUTO, Channel, Downmix, require_channel
 from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE, AudioConverter
-from edge.audio.portaudio_thread import ENDING_S, call, submit
+from edge.audio.portaudio_thread import CLOSE_TIMEOUT_S, call, submit
 from edge.errors import DeviceError
-from edge.system.standard_streams import quiet
+from edge.system.standard_streams import native_stderr_silenced
 
 DRIVER_BLOCK_S: Final = 0.02
 """Duration of what the driver is asked to deliver at once."""
-MOST_OF_A_DEVICE: Final = 16
+MOST_DEVICE_CHANNELS: Final = 16
 """Channels; PulseAudio and PipeWire state 32 and more, and convert."""
 RETRY_S: Final = 1.0
 """From one look for a lost device to the next."""
@@ -74,7 +74,7 @@ class Microphone:
         self.name = "mic" if device is None else f"mic:{device}"
 
     def __enter__(self) -> Microphone:
-        """Find the device and start recording.
+        """Find the device and start capture.
 
         Raises:
             DeviceError: PortAudio is not installed; the device is unknown, ambiguous, or does not open;
@@ -83,8 +83,8 @@ class Microphone:
         """
         self._portaudio = self._given or load_portaudio()
         try:
-            with quiet():
-                self._entry = call(lambda: choose(self._portaudio, self._device))
+            with native_stderr_silenced():
+                self._entry = call(lambda: select_input(self._portaudio, self._device))
                 self.name = str(self._entry["name"])
                 require_channel(self._channel, int(self._entry["max_input_channels"]))
                 call(lambda: self._open(self._entry))
@@ -108,22 +108,22 @@ class Microphone:
         Raises:
             DeviceError: the device never delivered anything, or was lost and `reconnect` is False.
         """
-        return watched(self._blocks(), self.name)
+        return report_dead_input(self._blocks(), self.name)
 
     def _blocks(self) -> Iterator[Block]:
         absent_since_s: float | None = None
         while True:
-            recording = _Recording(self._buffer, self.name, absent_since_s, self._channel)
+            capture = _CaptureStream(self._buffer, self.name, absent_since_s, self._channel)
             try:
-                yield from recording.blocks(self._stall_s)
+                yield from capture.blocks(self._stall_s)
             except (TimeoutError, EOFError) as reason:
-                if recording.heard_until_s is None or not self._reconnect:
+                if capture.heard_until_s is None or not self._reconnect:
                     raise self._gone(reason) from reason
-                yield from recording.lost()
+                yield from capture.lost()
             else:
-                yield from recording.tail()
+                yield from capture.tail()
                 return
-            absent_since_s = recording.heard_until_s
+            absent_since_s = capture.heard_until_s
             if not self._open_again():
                 return
 
@@ -136,11 +136,11 @@ class Microphone:
     def _open_again(self) -> bool:
         """Wait until the device opens; False if `__exit__` came first."""
         lost = self._buffer
-        with quiet():
-            wait([submit(self._free)], ENDING_S)
+        with native_stderr_silenced():
+            wait([submit(self._free)], CLOSE_TIMEOUT_S)
         while not lost.ended_within(RETRY_S):
             attempt = submit(self._attempt)
-            with quiet():
+            with native_stderr_silenced():
                 while not (attempt.done() or lost.ended_within(0.0)):
                     wait([attempt], RETRY_S)
             if attempt.done() and attempt.result() and not lost.ended_within(0.0):
@@ -152,8 +152,8 @@ class Microphone:
     def _attempt(self) -> bool:
         """Look for the device once, and open it if it is there; on PortAudio's thread."""
         try:
-            look_again(self._portaudio)
-            if entry := find_again(self._portaudio, self._entry):
+            rescan_devices(self._portaudio)
+            if entry := find_same_input(self._portaudio, self._entry):
                 self._open(entry)
                 return True
         except (DeviceError, self._portaudio.PortAudioError):
@@ -161,8 +161,8 @@ class Microphone:
         return False
 
     def _close(self) -> None:
-        with quiet():
-            call(self._free, ENDING_S)
+        with native_stderr_silenced():
+            call(self._free, CLOSE_TIMEOUT_S)
 
     def _free(self) -> None:
         """Close the stream; on PortAudio's thread."""
@@ -177,7 +177,7 @@ class Microphone:
         On PortAudio's thread, where the stream is kept: it is closed there even if whoever waited gave up.
         """
         refusal = "it offers no rate that speech can be heard at"
-        for rate, channels in _ways_to_open(entry, self._channel):
+        for rate, channels in _formats_to_try(entry, self._channel):
             buffer = CaptureBuffer(rate, channels, self._buffer_s, self._clock)
             try:
                 self._stream = _start(self._portaudio, entry["index"], buffer)
@@ -193,7 +193,7 @@ class Microphone:
         )
 
 
-class _Recording:
+class _CaptureStream:
     """What one opening of the device delivers, as blocks.
 
     Remembers the resampler's history, and how much was heard and lost, so that the clock of the
@@ -216,7 +216,7 @@ class _Recording:
         self._buffer = buffer
         self._name = name
         self._downmix = Downmix(buffer.rate, channel)
-        self._intake = AudioConverter(buffer.rate, self._downmix)
+        self._converter = AudioConverter(buffer.rate, self._downmix)
         self._passed = self._told = self._lost = 0
 
     def blocks(self, patience_s: float) -> Iterator[Block]:
@@ -224,7 +224,7 @@ class _Recording:
 
         Raises:
             TimeoutError: nothing came for so long.
-            EOFError: the driver ended the recording.
+            EOFError: the driver ended the capture.
         """
         while (piece := self._buffer.take(patience_s)) is not None:
             if self._absent:
@@ -233,16 +233,16 @@ class _Recording:
             if piece.lost:
                 yield from self._gap(piece.lost)
             self._passed += piece.frames
-            yield from self._block(self._intake.feed(piece.sound(self._buffer.channels), piece.arrived_s))
+            yield from self._block(self._converter.feed(piece.sound(self._buffer.channels), piece.arrived_s))
 
     def tail(self) -> Iterator[Block]:
         """Yield what the resampler still held back."""
-        yield from self._block(self._intake.flush())
+        yield from self._block(self._converter.flush())
 
     def _gap(self, frames: int) -> Iterator[Block]:
         """Yield what was heard before a loss, and start the resampler anew for what comes after it."""
         yield from self.tail()
-        self._intake = AudioConverter(self._buffer.rate, self._downmix)
+        self._converter = AudioConverter(self._buffer.rate, self._downmix)
         self._passed += frames
         # Rounded once, on the whole recording: the clock of the samples must not drift.
         passed = round(self._passed * SAMPLE_RATE / self._buffer.rate)
@@ -253,20 +253,20 @@ class _Recording:
         if len(samples):
             self._told += self._lost + len(samples)
             lost, self._lost = self._lost, 0
-            yield Block(samples, self._intake.arrived_s, lost, caution=self._intake.take_caution())
+            yield Block(samples, self._converter.arrived_s, lost, warning=self._converter.take_warning())
 
     def lost(self) -> Iterator[Block]:
         """Yield the tail and the news that the device is lost, unless it never was back."""
         if not self._absent:
             yield from self.tail()
-            yield Block(NOTHING, time.perf_counter(), news=DeviceNews(self._name, "lost"))
+            yield Block(NO_SAMPLES, time.perf_counter(), device_change=DeviceChange(self._name, "lost"))
 
     def _back(self, piece: CapturedBlock) -> Block:
         assert self.heard_until_s is not None
         self._absent = False
         away_s = piece.elapsed_s - (piece.frames + piece.lost) / self._buffer.rate - self.heard_until_s
         lost = max(0, round(away_s * SAMPLE_RATE))
-        return Block(NOTHING, piece.arrived_s, lost, DeviceNews(self._name, "back"))
+        return Block(NO_SAMPLES, piece.arrived_s, lost, DeviceChange(self._name, "back"))
 
 
 def _start(portaudio: Any, index: int, buffer: CaptureBuffer) -> Any:
@@ -287,7 +287,7 @@ def _start(portaudio: Any, index: int, buffer: CaptureBuffer) -> Any:
     return stream
 
 
-def _ways_to_open(entry: dict[str, Any], channel: Channel) -> list[tuple[int, int]]:
+def _formats_to_try(entry: dict[str, Any], channel: Channel) -> list[tuple[int, int]]:
     """List (rate in Hz, channels) in order of preference.
 
     All channels of a device are asked for, for a sound server that is asked for fewer mixes them itself;
@@ -297,7 +297,7 @@ def _ways_to_open(entry: dict[str, Any], channel: Channel) -> list[tuple[int, in
     native, channels = round(entry["default_samplerate"]), int(entry["max_input_channels"])
     if isinstance(channel, int):
         counts = [channel + 1, channels]
-    elif channels > MOST_OF_A_DEVICE:
+    elif channels > MOST_DEVICE_CHANNELS:
         counts = [2, 1]
     else:  # of a device itself PortAudio delivers the first ones where fewer are asked for
         counts = [channels, 1, min(2, channels)]

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio.block import Caution
+from edge.audio.block import InputWarning
 from edge.audio.downmix import require_channels
 from edge.errors import SourceError
 from edge.file_formats.sample_format import SampleFormatCheck
@@ -18,7 +18,7 @@ from edge.file_formats.signatures import (
     OTHER,
     READABLE,
     Signature,
-    recognised,
+    find_signature,
 )
 
 FULL_SCALE: Final = 32_768.0
@@ -62,7 +62,7 @@ class PcmDecoder:
         self._incomplete = b""
         self._beginning: bytes | None = b""
         self._format = SampleFormatCheck()
-        self._caution: Caution | None = None
+        self._warning: InputWarning | None = None
 
     def feed(self, data: bytes) -> Array:
         """Take any number of bytes and return the (N, channels) float32 frames they complete, in [-1, 1].
@@ -73,23 +73,23 @@ class PcmDecoder:
         self._refuse_signature(data)
         if self._channels == 1 and (found := self._format.feed(data)):
             looks = f"the sound{self._origin} looks like {found}, expected {self._expected}"
-            self._caution = Caution("format", f"{looks}: convert it, or state how many channels it has")
+            self._warning = InputWarning("format", f"{looks}: convert it, or state how many channels it has")
         data = self._incomplete + data
         whole = len(data) // (2 * self._channels) * 2 * self._channels
         self._incomplete = data[whole:]
         samples = np.frombuffer(data[:whole], "<i2").astype(np.float32) / np.float32(FULL_SCALE)
         return samples.reshape(-1, self._channels)
 
-    def take_caution(self) -> Caution | None:
+    def take_warning(self) -> InputWarning | None:
         """Return, once, that the samples are probably of another format."""
-        taken, self._caution = self._caution, None
+        taken, self._warning = self._warning, None
         return taken
 
     def _refuse_signature(self, data: bytes) -> None:
         if self._beginning is None:
             return
         self._beginning += data[: LONGEST_BEGINNING - len(self._beginning)]
-        if signature := recognised(self._beginning):
+        if signature := find_signature(self._beginning):
             raise SourceError(self._refusal(signature))
         if len(self._beginning) == LONGEST_BEGINNING:
             self._beginning = None

@@ -20,9 +20,9 @@ from edge.system import signals
 
 T = TypeVar("T")
 
-ANSWER_S: Final = 10.0
+CALL_TIMEOUT_S: Final = 10.0
 """Longest call: a small machine takes seconds to list its devices, a Bluetooth headset to open."""
-ENDING_S: Final = 2.0
+CLOSE_TIMEOUT_S: Final = 2.0
 """Longest call once the program is to end."""
 
 
@@ -35,21 +35,21 @@ def call(work: Callable[[], T], answer_s: float | None = None) -> T:
 
     Args:
         work: makes the call.
-        answer_s: longest wait, > 0; `ANSWER_S` by default.
+        answer_s: longest wait, > 0; `CALL_TIMEOUT_S` by default.
 
     Raises:
-        FrozenServerError: there was no answer in time, or none within `ENDING_S` of a signal.
+        FrozenServerError: there was no answer in time, or none within `CLOSE_TIMEOUT_S` of a signal.
         KeyboardInterrupt: a signal came, and the call has been answered.
     """
     if threading.current_thread() is _thread():  # part of a call that is under way
         return work()
     future = submit(work)
     try:
-        wait([future], ANSWER_S if answer_s is None else answer_s)
+        wait([future], CALL_TIMEOUT_S if answer_s is None else answer_s)
     except KeyboardInterrupt as interrupt:
-        wait([future], ENDING_S)
+        wait([future], CLOSE_TIMEOUT_S)
         if not future.done():
-            signals.catch(interrupt)
+            signals.mark_caught(interrupt)
             raise _frozen(future) from interrupt
         raise
     if not future.done():

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio.block import NOTHING, Block, Caution, Source
-from edge.audio.dead_input import watched
+from edge.audio.block import NO_SAMPLES, Block, InputWarning, Source
+from edge.audio.dead_input import report_dead_input
 from edge.audio.downmix import AUTO, Channel, Downmix, require_channel, require_channels
 from edge.audio.ingest import BLOCK_S, HIGHEST_RATE, LOWEST_RATE, AudioConverter, SoundFile
 from edge.audio.microphone import Microphone
@@ -113,15 +113,15 @@ class FileSource:
             UsageError: it does not have the channel.
         """
         start_s = arrived_s = self._clock()
-        for recording in self._file.recordings():
-            intake = AudioConverter(recording.rate, Downmix(recording.rate, self._channel))
-            for sound in recording.blocks(BLOCK_S):
-                arrived_s = self._arrival(start_s + recording.done / recording.rate)
-                samples = intake.feed(sound, arrived_s)
-                yield from _block(samples, intake.arrived_s, intake.take_caution())
-            yield from _block(intake.flush(), intake.arrived_s, intake.take_caution())
-            start_s += recording.done / recording.rate
-        yield from _block(NOTHING, arrived_s, self._file.caution)
+        for stream in self._file.streams():
+            converter = AudioConverter(stream.rate, Downmix(stream.rate, self._channel))
+            for sound in stream.blocks(BLOCK_S):
+                arrived_s = self._arrival(start_s + stream.done / stream.rate)
+                samples = converter.feed(sound, arrived_s)
+                yield from _block(samples, converter.arrived_s, converter.take_warning())
+            yield from _block(converter.flush(), converter.arrived_s, converter.take_warning())
+            start_s += stream.done / stream.rate
+        yield from _block(NO_SAMPLES, arrived_s, self._file.warning)
         self._file.finish()
 
     def _arrival(self, due_s: float) -> float:
@@ -217,21 +217,21 @@ class StdinSource:
         Raises:
             SourceError: no sound came, something else than raw sound came, or reading failed.
         """
-        return watched(self._blocks(), self.name)
+        return report_dead_input(self._blocks(), self.name)
 
     def _blocks(self) -> Iterator[Block]:
-        intake, heard = AudioConverter(self._rate, Downmix(self._rate, self._channel)), False
+        converter, heard = AudioConverter(self._rate, Downmix(self._rate, self._channel)), False
         remedies = {READABLE: "give the file's name instead of -"}
         raw = PcmDecoder(" on standard input", remedies, channels=self._channels)
         while data := self._read():
             if len(sound := raw.feed(data)):
                 heard = True
-                samples = intake.feed(sound, time.perf_counter())
-                caution = raw.take_caution() or intake.take_caution()
-                yield from _block(samples, intake.arrived_s, caution)
+                samples = converter.feed(sound, time.perf_counter())
+                warning = raw.take_warning() or converter.take_warning()
+                yield from _block(samples, converter.arrived_s, warning)
         if not heard:
             raise SourceError(f"standard input ended before any sound came: {_recording(self._rate)}")
-        yield from _block(intake.flush(), intake.arrived_s)
+        yield from _block(converter.flush(), converter.arrived_s)
 
     def _read(self) -> bytes:
         try:
@@ -255,7 +255,7 @@ def _recording(rate: int) -> str:
     return f"pipe raw s16le mono into it, for example arecord -t raw -f S16_LE -c 1 -r {rate} | mmtl run -"
 
 
-def _block(samples: Array, arrived_s: float, caution: Caution | None = None) -> Iterator[Block]:
+def _block(samples: Array, arrived_s: float, warning: InputWarning | None = None) -> Iterator[Block]:
     """Yield a block unless the resampler has nothing ready and there is nothing to say."""
-    if len(samples) or caution:
-        yield Block(samples, arrived_s, caution=caution)
+    if len(samples) or warning:
+        yield Block(samples, arrived_s, warning=warning)

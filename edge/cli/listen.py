@@ -60,9 +60,9 @@ def monitor(
     from edge.audio.sources import open_source
     from edge.output.sinks import JsonLines
     from edge.recognition.pipeline import listen
-    from edge.system.outputs import existing_by
+    from edge.system.outputs import existing_policy
 
-    existing = existing_by(replace=replace, append=append)
+    existing = existing_policy(replace=replace, append=append)
     heard = parse_channel(channel)
     sound = open_source(source, rate=rate, channels=channels, paced=True, channel=heard)
     _require_apart({"--jsonl": jsonl}, source, bundle, profile)
@@ -118,9 +118,9 @@ def run(
     from edge.audio.downmix import parse_channel
     from edge.audio.sources import open_source
     from edge.recognition.pipeline import listen
-    from edge.system.outputs import existing_by
+    from edge.system.outputs import existing_policy
 
-    existing = existing_by(replace=replace, append=append)
+    existing = existing_policy(replace=replace, append=append)
     targets = _Targets(jsonl, csv, mqtt, mqtt_ca, existing, anonymous, mqtt_names)
     heard = parse_channel(channel)
     sound = open_source(source, rate=rate, channels=channels, paced=paced, channel=heard)
@@ -228,15 +228,15 @@ def convert(
     """Turn a log of events into a table, segments or subtitles."""
     from edge.output.convert import converted, lines_of
     from edge.output.sinks import say, write_text
-    from edge.system.outputs import require_apart, write_whole
+    from edge.system.outputs import require_distinct_files, write_atomically
 
-    require_apart({"--out" if out else "stdout": out or "-"}, [events])
+    require_distinct_files({"--out" if out else "stdout": out or "-"}, [events])
     name = "stdin" if events == "-" else events
     text = converted(lines_of(events), name, to, session=session, warn=say)
     if out is None:
         write_text(text)
     else:
-        write_whole(out, text, replace=replace)
+        write_atomically(out, text, replace=replace)
 
 
 def _recognizer(bundle: Path | None, profile: str | None, provider: str, step_ms: int) -> Recognizer:
@@ -331,12 +331,12 @@ def _require_apart(
     from edge.audio.sources import demo_clip
     from edge.model.bundle import default_bundle
     from edge.model.profile import find_profile
-    from edge.system.outputs import require_apart
+    from edge.system.outputs import require_distinct_files
 
     device = source.partition(":")[0] == "mic"
     sound = None if device else demo_clip() if source == "demo" else source
     speaker = find_profile(profile) if profile else None
-    require_apart(outputs, [sound, bundle or default_bundle(), speaker, authority])
+    require_distinct_files(outputs, [sound, bundle or default_bundle(), speaker, authority])
 
 
 def _without_names(sink: Sink, recognizer: Recognizer) -> Sink:

@@ -35,9 +35,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
     from edge.system import signals, standard_streams
 
-    standard_streams.secure()
+    standard_streams.make_robust()
     code = _run()
-    signals.leave_with(code)
+    signals.exit_on_signal(code)
     if code := code or _stdout_failure() or 0:
         raise SystemExit(code)
 
@@ -56,7 +56,7 @@ def _explained() -> int:
     try:
         return _dispatch()
     except Exception as error:  # noqa: BLE001 - the last resort, which says so
-        signals.await_dropped()  # perhaps it failed for that reason
+        signals.wait_for_deferred()  # perhaps it failed for that reason
         return _failure(error)
 
 
@@ -77,7 +77,7 @@ def _dispatch() -> int:
     warnings.showwarning = show_warning
     signals.hide_dropped_interrupts()
     try:
-        signals.handle(signals.interrupter())
+        signals.set_handlers(signals.interrupt_handler())
         return dispatch(sys.argv[1:])
     except ReaderGone:
         return 0
@@ -95,12 +95,12 @@ def _stopped(interrupt: KeyboardInterrupt) -> int:
     """
     from edge.system import signals
 
-    signals.catch(interrupt)
+    signals.mark_caught(interrupt)
     command = sys.argv[1] if len(sys.argv) > 1 else "--help"
     done = command in ENDLESS or command.startswith("-")
     wished = getattr(interrupt, "number", signal.SIGINT) == signal.SIGINT
     code = 0 if done or wished else MmtlError.exit_code
-    signals.leave_with(code)
+    signals.exit_on_signal(code)
     return code if done else _failed(str(interrupt) or "stopped before it was done", code)
 
 

@@ -147,16 +147,16 @@ def _recording() -> Answer:
     import numpy as np
 
     from edge.arrays import SAMPLE_RATE
-    from edge.audio.dead_input import FLAT
+    from edge.audio.dead_input import CONSTANT_TOLERANCE
     from edge.audio.microphone import Microphone
 
     heard_s = 0.0
     with Microphone(reconnect=False) as microphone:
         for block in microphone:
-            if block.news:
-                return {"name": microphone.name, "silent": block.news.reason}
+            if block.device_change:
+                return {"name": microphone.name, "silent": block.device_change.reason}
             heard_s += len(block.samples) / SAMPLE_RATE
-            if heard_s > _SETTLING_S and np.abs(block.samples - block.samples[0]).max() > FLAT:
+            if heard_s > _SETTLING_S and np.abs(block.samples - block.samples[0]).max() > CONSTANT_TOLERANCE:
                 break
     return {"name": microphone.name, "silent": ""}
 

@@ -23,7 +23,7 @@ from edge.file_formats.sections import (
     FILE_BEGINNING,
     LONGEST_MARKER,
     LogicalStream,
-    Piece,
+    Section,
     SectionReader,
     read_at,
 )
@@ -37,11 +37,11 @@ OPEN_LONG_SIZE: Final = 1 << 62
 """The same of 64 bits."""
 NEGLIGIBLE_BYTES: Final = 1_024
 """A shorter rest behind the end that a header states is not sound."""
-SUN_HEADER_BYTES: Final = 24
+AU_HEADER_BYTES: Final = 24
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChunkLayout:
     """How a family of containers writes its chunks: identifier, size, body."""
 
     beginning: re.Pattern[bytes]
@@ -104,7 +104,7 @@ def _form_wave64(form: bytes, count: int) -> bytes:
 _LITTLE, _BIG = struct.Struct("<4sI"), struct.Struct(">4sI")
 _GUID_TAIL: Final = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 LAYOUTS: Final = (
-    Layout(
+    ChunkLayout(
         re.compile(rb"(RIFF|RF64|BW64)....WAVE", re.DOTALL),
         form_bytes=12,
         header=_LITTLE,
@@ -113,7 +113,7 @@ LAYOUTS: Final = (
         kept=(b"fmt ",),
         form=_form_riff,
     ),
-    Layout(
+    ChunkLayout(
         re.compile(rb"RIFX....WAVE", re.DOTALL),
         form_bytes=12,
         header=_BIG,
@@ -122,7 +122,7 @@ LAYOUTS: Final = (
         kept=(b"fmt ",),
         form=_form_iff,
     ),
-    Layout(
+    ChunkLayout(
         re.compile(rb"FORM....AIF[FC]", re.DOTALL),
         form_bytes=12,
         header=_BIG,
@@ -131,7 +131,7 @@ LAYOUTS: Final = (
         kept=(b"COMM", b"FVER"),
         form=_form_iff,
     ),
-    Layout(
+    ChunkLayout(
         re.compile(rb"FORM....(8SVX|16SV)", re.DOTALL),
         form_bytes=12,
         header=_BIG,
@@ -140,7 +140,7 @@ LAYOUTS: Final = (
         kept=(b"VHDR",),
         form=_form_iff,
     ),
-    Layout(
+    ChunkLayout(
         re.compile(rb"caff\0\x01"),
         form_bytes=8,
         header=struct.Struct(">4sQ"),
@@ -149,7 +149,7 @@ LAYOUTS: Final = (
         kept=(b"desc", b"kuki", b"pakt", b"chan"),
         form=lambda form, _: form,
     ),
-    Layout(
+    ChunkLayout(
         re.compile(rb"riff\x2e\x91\xcf\x11"),
         form_bytes=40,
         header=struct.Struct("<16sQ"),
@@ -186,7 +186,7 @@ def _stream_at(file: BinaryIO, at: int, size: int) -> LogicalStream | None:
         if layout.beginning.match(beginning):
             return _chunked(file, at, size, layout)
     if beginning.startswith(b".snd"):
-        return _sun(file, at, size)
+        return _au_stream(file, at, size)
     if beginning.startswith(b"fLaC"):
         reader = SectionReader(file, [range(at, at + 4), range(at + 4, size)], FILE_BEGINNING)
         return LogicalStream(reader, reader.end)
@@ -202,21 +202,21 @@ def _whole(file: BinaryIO, size: int, at: int = 0) -> LogicalStream:
     return LogicalStream(SectionReader(file, [range(at, size)]), lambda: size)
 
 
-def _chunked(file: BinaryIO, at: int, size: int, layout: Layout) -> LogicalStream:
+def _chunked(file: BinaryIO, at: int, size: int, layout: ChunkLayout) -> LogicalStream:
     """Describe a stream whose sound is one chunk, behind a header of what a decoder needs."""
     chunks, _ = _chunks(file, at + layout.form_bytes, size, layout)
     sound = next((chunk for chunk in chunks if chunk.identifier == layout.sound), None)
     if sound is None:
         return _whole(file, size, at)
     stated = _stated(file, chunks, sound, layout)
-    behind = _behind(file, sound.body, stated, size, layout)
+    behind = _end_of_sound(file, sound.body, stated, size, layout)
     count = (size if behind is None else sound.body + stated) - sound.body
     later, end = ([], size) if behind is None else _chunks(file, behind, size, layout)
     before = b"".join(_kept(file, chunk, layout) for chunk in chunks)
     after = b"".join(_kept(file, chunk, layout) for chunk in later)
     header = before + layout.chunk_header(layout.sound, count)
     form = layout.form(read_at(file, at, layout.form_bytes), len(header) + count + len(after))
-    pieces: list[Piece] = [form + header, range(sound.body, sound.body + count)]
+    pieces: list[Section] = [form + header, range(sound.body, sound.body + count)]
     if behind is not None:
         padded = [bytes(layout.padding(count)) + after] if after else []
         return LogicalStream(SectionReader(file, [*pieces, *padded]), lambda: end)
@@ -226,7 +226,7 @@ def _chunked(file: BinaryIO, at: int, size: int, layout: Layout) -> LogicalStrea
     )
 
 
-def _chunks(file: BinaryIO, at: int, size: int, layout: Layout) -> tuple[list[_Chunk], int]:
+def _chunks(file: BinaryIO, at: int, size: int, layout: ChunkLayout) -> tuple[list[_Chunk], int]:
     """List the chunks from a position on, to the one with the sound; return where the next would be, too."""
     chunks: list[_Chunk] = []
     while len(chunks) < MOST_CHUNKS and (chunk := _chunk_at(file, at, size, layout)):
@@ -237,7 +237,7 @@ def _chunks(file: BinaryIO, at: int, size: int, layout: Layout) -> tuple[list[_C
     return chunks, at
 
 
-def _chunk_at(file: BinaryIO, at: int, size: int, layout: Layout) -> _Chunk | None:
+def _chunk_at(file: BinaryIO, at: int, size: int, layout: ChunkLayout) -> _Chunk | None:
     """Read a chunk's header; None where none can be: it has a printable name and ends within the file."""
     header = read_at(file, at, layout.header.size)
     if len(header) < layout.header.size or _begins(file, at):
@@ -249,13 +249,13 @@ def _chunk_at(file: BinaryIO, at: int, size: int, layout: Layout) -> _Chunk | No
     return _Chunk(identifier, body, count) if printable and fits else None
 
 
-def _next_at(file: BinaryIO, end: int, size: int, layout: Layout, padding: int) -> int:
+def _next_at(file: BinaryIO, end: int, size: int, layout: ChunkLayout, padding: int) -> int:
     """Return where a chunk or another file follows a body, with or without the padding that some forget."""
     unpadded = _begins(file, end) or _chunk_at(file, end, size, layout)
     return end if padding and unpadded else end + padding
 
 
-def _stated(file: BinaryIO, chunks: list[_Chunk], sound: _Chunk, layout: Layout) -> int:
+def _stated(file: BinaryIO, chunks: list[_Chunk], sound: _Chunk, layout: ChunkLayout) -> int:
     """Return the bytes of sound that the header states; RF64 does so in a chunk of its own."""
     long = next((chunk for chunk in chunks if chunk.identifier == b"ds64" and chunk.count >= 16), None)
     if long is None or sound.count < layout.open_size:
@@ -264,7 +264,7 @@ def _stated(file: BinaryIO, chunks: list[_Chunk], sound: _Chunk, layout: Layout)
     return int(stated)
 
 
-def _behind(file: BinaryIO, body: int, stated: int, size: int, layout: Layout) -> int | None:
+def _end_of_sound(file: BinaryIO, body: int, stated: int, size: int, layout: ChunkLayout) -> int | None:
     """Return the position behind the sound; None where the header's end of it is none, for it goes on."""
     end = body + stated
     if end > size:
@@ -277,7 +277,7 @@ def _behind(file: BinaryIO, body: int, stated: int, size: int, layout: Layout) -
     return at if known else None
 
 
-def _kept(file: BinaryIO, chunk: _Chunk, layout: Layout) -> bytes:
+def _kept(file: BinaryIO, chunk: _Chunk, layout: ChunkLayout) -> bytes:
     """Copy a chunk that a decoder needs; nothing of any other."""
     if chunk.identifier not in layout.kept or chunk.count > LARGEST_KEPT:
         return b""
@@ -285,26 +285,24 @@ def _kept(file: BinaryIO, chunk: _Chunk, layout: Layout) -> bytes:
     return layout.chunk_header(chunk.identifier, chunk.count) + body + bytes(layout.padding(chunk.count))
 
 
-def _sun(file: BinaryIO, at: int, size: int) -> LogicalStream:
+def _au_stream(file: BinaryIO, at: int, size: int) -> LogicalStream:
     """Describe an AU file: position and size of the sound, then its format."""
-    header = read_at(file, at, SUN_HEADER_BYTES)
-    if len(header) < SUN_HEADER_BYTES:
+    header = read_at(file, at, AU_HEADER_BYTES)
+    if len(header) < AU_HEADER_BYTES:
         return _whole(file, size, at)
     start, stated = struct.unpack(">II", header[4:12])
-    body = min(size, at + max(SUN_HEADER_BYTES, start))
+    body = min(size, at + max(AU_HEADER_BYTES, start))
     end = body + stated
     if end <= size and (size - end <= (NEGLIGIBLE_BYTES if stated else 0) or _begins(file, end)):
-        return LogicalStream(
-            SectionReader(file, [_sun_header(header, stated), range(body, end)]), lambda: end
-        )
-    reader = SectionReader(file, [_sun_header(header, size - body), range(body, size)], FILE_BEGINNING)
+        return LogicalStream(SectionReader(file, [_au_header(header, stated), range(body, end)]), lambda: end)
+    reader = SectionReader(file, [_au_header(header, size - body), range(body, size)], FILE_BEGINNING)
     return LogicalStream(
         reader, reader.end, states_length=False, missing=_missing(stated, size - body, OPEN_SIZE)
     )
 
 
-def _sun_header(header: bytes, count: int) -> bytes:
-    return b".snd" + struct.pack(">II", SUN_HEADER_BYTES, min(count, 0xFFFF_FFFF)) + header[12:]
+def _au_header(header: bytes, count: int) -> bytes:
+    return b".snd" + struct.pack(">II", AU_HEADER_BYTES, min(count, 0xFFFF_FFFF)) + header[12:]
 
 
 def _missing(stated: int, count: int, open_size: int) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from edge.arrays import Array
 from edge.errors import SourceError
 from edge.file_formats.sections import LogicalStream
-from edge.system.standard_streams import quiet
+from edge.system.standard_streams import native_stderr_silenced
 
 UNKNOWN_FRAMES: Final = 1 << 62
 """libsndfile states 2^63 - 1 frames where it does not know."""
@@ -23,7 +23,7 @@ UNREAD_BYTES: Final = 1 << 16
 """A decoder may leave fewer bytes at the end: padding, tags, and what it read ahead."""
 
 
-class Recording:
+class DecodedStream:
     """One logical stream as blocks of samples.
 
     Frames are counted as they come. libsndfile never seeks: a seek after each block, which soundfile does
@@ -43,7 +43,7 @@ class Recording:
         """
         self._stream = stream
         soundfile = load_soundfile()
-        with quiet():
+        with native_stderr_silenced():
             try:
                 self._file = _forward_only(soundfile)(stream.reader)
             except soundfile.SoundFileError:
@@ -91,7 +91,7 @@ class Recording:
         if self.stated is not None:
             frames = min(frames, self.stated - self.done)  # behind them may be what is not sound
         # libmpg123 writes its remarks on damaged frames to stderr.
-        with quiet() if self._file.subtype.startswith("MPEG") else contextlib.nullcontext():
+        with native_stderr_silenced() if self._file.subtype.startswith("MPEG") else contextlib.nullcontext():
             try:
                 block: Array = self._file.read(frames, dtype="float32", always_2d=True)
             except load_soundfile().SoundFileError as error:

@@ -89,9 +89,9 @@ def frame_header(header: bytes) -> FrameHeader | None:
     return FrameHeader(version, layer, rate, 1 if header[3] >> 6 == 3 else 2, bitrate, samples, length)
 
 
-INFO: Final = (b"Xing", b"Info")
+XING_MARKS: Final = (b"Xing", b"Info")
 """Marks of an encoder's frame without sound, which states the number of frames and of samples to trim."""
-VBRI: Final = b"VBRI"
+VBRI_MARK: Final = b"VBRI"
 VBRI_AT: Final = 36
 """Fraunhofer's mark of such a frame, and where it is."""
 COUNT_STATED: Final = 1
@@ -107,12 +107,12 @@ SIDE_BYTES: Final = {(1, 1): 17, (1, 2): 32, (2, 1): 9, (2, 2): 17}
 """Between a header of layer III and the mark, by version and channels."""
 BEGINNING_BYTES: Final = 48
 """Bytes of a frame in which a mark is looked for."""
-SEARCHED_AT_ONCE: Final = 1 << 16
+FRAME_SEARCH_BYTES: Final = 1 << 16
 """Bytes read at once in search of a frame."""
 
 
 @dataclass
-class _Walk:
+class _FrameScan:
     """What was found from the first frame on."""
 
     end: int
@@ -138,7 +138,7 @@ def mpeg_stream(file: BinaryIO, at: int, size: int) -> LogicalStream | None:
     if first is None or not _is_confirmed(file, start, first, size):
         return None
     mark = _mark_at(beginning, first)
-    walk = _walk(file, start + (first.length if mark else 0), first, size)
+    walk = _scan_frames(file, start + (first.length if mark else 0), first, size)
     if not walk.count:
         return None
     info, stated = _info_frame(read_at(file, start, first.length), mark, walk)
@@ -148,9 +148,9 @@ def mpeg_stream(file: BinaryIO, at: int, size: int) -> LogicalStream | None:
     return LogicalStream(reader, lambda: walk.end, missing=missing)
 
 
-def _walk(file: BinaryIO, at: int, first: FrameHeader, size: int) -> _Walk:
+def _scan_frames(file: BinaryIO, at: int, first: FrameHeader, size: int) -> _FrameScan:
     """Follow the frames of a stream to its end, over damage."""
-    walk, frames = _Walk(size, []), []
+    walk, frames = _FrameScan(size, []), []
     while at < size:
         beginning = read_at(file, at, BEGINNING_BYTES)
         header = frame_header(beginning[:HEADER_BYTES])
@@ -165,7 +165,7 @@ def _walk(file: BinaryIO, at: int, first: FrameHeader, size: int) -> _Walk:
             walk.end = at
             break
         found = _next_frame(file, at + 1, size)
-        walk.skipped += found - at if any(read_at(file, at, min(found - at, SEARCHED_AT_ONCE))) else 0
+        walk.skipped += found - at if any(read_at(file, at, min(found - at, FRAME_SEARCH_BYTES))) else 0
         at = found
     walk.count, walk.ranges = len(frames), list(merged(frames))
     return walk
@@ -177,12 +177,12 @@ def _mark_at(beginning: bytes, header: FrameHeader) -> int:
         return 0
     checksum_bytes = 0 if beginning[1] & 1 else 2
     at = HEADER_BYTES + SIDE_BYTES[header.version, header.channels] + checksum_bytes
-    if beginning[at : at + 4] in INFO:
+    if beginning[at : at + 4] in XING_MARKS:
         return at
-    return VBRI_AT if beginning[VBRI_AT : VBRI_AT + 4] == VBRI else 0
+    return VBRI_AT if beginning[VBRI_AT : VBRI_AT + 4] == VBRI_MARK else 0
 
 
-def _info_frame(frame: bytes, mark: int, walk: _Walk) -> tuple[bytes, int]:
+def _info_frame(frame: bytes, mark: int, walk: _FrameScan) -> tuple[bytes, int]:
     """Return a frame that states the true count, and the count stated before it (0: none).
 
     Args:
@@ -190,7 +190,7 @@ def _info_frame(frame: bytes, mark: int, walk: _Walk) -> tuple[bytes, int]:
         mark: where in it the mark is, or 0.
         walk: what follows it.
     """
-    if frame[mark : mark + 4] not in INFO:
+    if frame[mark : mark + 4] not in XING_MARKS:
         stated = int.from_bytes(frame[mark + 14 : mark + 18], "big") if mark else 0
         return _new_info_frame(frame, walk.count), stated
     flags = int.from_bytes(frame[mark + 4 : mark + 8], "big")
@@ -216,7 +216,7 @@ def _new_info_frame(frame: bytes, count: int) -> bytes:
     made = bytearray(described.length)
     made[:HEADER_BYTES] = header
     at = HEADER_BYTES + SIDE_BYTES[described.version, described.channels]
-    body = INFO[0] + COUNT_STATED.to_bytes(4, "big") + count.to_bytes(4, "big") + ENCODER
+    body = XING_MARKS[0] + COUNT_STATED.to_bytes(4, "big") + count.to_bytes(4, "big") + ENCODER
     made[at : at + len(body)] = body
     return bytes(made)
 
@@ -242,14 +242,14 @@ def _ends(file: BinaryIO, at: int, size: int) -> bool:
 def _next_frame(file: BinaryIO, at: int, size: int) -> int:
     """Find where the next frames begin; the end of the file if none do."""
     while at < size:
-        data = read_at(file, at, SEARCHED_AT_ONCE + HEADER_BYTES)
-        start = data.find(0xFF, 0, SEARCHED_AT_ONCE)
+        data = read_at(file, at, FRAME_SEARCH_BYTES + HEADER_BYTES)
+        start = data.find(0xFF, 0, FRAME_SEARCH_BYTES)
         while start >= 0:
             header = frame_header(data[start : start + HEADER_BYTES])
             if header and _is_confirmed(file, at + start, header, size):
                 return at + start
-            start = data.find(0xFF, start + 1, SEARCHED_AT_ONCE)
-        at += SEARCHED_AT_ONCE
+            start = data.find(0xFF, start + 1, FRAME_SEARCH_BYTES)
+        at += FRAME_SEARCH_BYTES
     return size
 
 

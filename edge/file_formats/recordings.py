@@ -67,7 +67,7 @@ def manifest_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, di
         _check_columns(columns, f"{path}, line 1", required)
 
 
-def rating_in(row: Mapping[str, str], name: str, where: str) -> float | None:
+def parse_rating(row: Mapping[str, str], name: str, where: str) -> float | None:
     """Read a rating in [1, 5], with a decimal point or comma; None where the column or the cell is empty.
 
     Raises:
@@ -88,7 +88,7 @@ def rating_in(row: Mapping[str, str], name: str, where: str) -> float | None:
     return rating
 
 
-def emotion_in(row: Mapping[str, str], known: Collection[str], where: str) -> str:
+def parse_emotion(row: Mapping[str, str], known: Collection[str], where: str) -> str:
     """Read an emotion, in upper or lower case.
 
     Raises:
@@ -100,7 +100,7 @@ def emotion_in(row: Mapping[str, str], known: Collection[str], where: str) -> st
     return emotion
 
 
-def recording_in(row: Mapping[str, str], folder: Path) -> Path:
+def recording_path(row: Mapping[str, str], folder: Path) -> Path:
     """Return where a row's recording is, relative to the manifest's folder: as written, if it is nowhere.
 
     Separators of Windows, and letters composed otherwise than in the file's name, are understood.
@@ -113,7 +113,7 @@ def recording_in(row: Mapping[str, str], folder: Path) -> Path:
     return folder / written
 
 
-def why_missing(recording: Path) -> str:
+def missing_remedy(recording: Path) -> str:
     """Say what to do about a recording that is not where a row says it is."""
     if _OF_WINDOWS.search(str(recording)):
         return "that is a path of Windows: write paths relative to the manifest's folder"

@@ -23,7 +23,7 @@ FILE_BEGINNING: Final = re.compile(
 """How a sound file begins; of Ogg only the first page of a stream. Six bytes or more, so that sound does not
 match it by chance."""
 
-Piece = bytes | range
+Section = bytes | range
 """Bytes of our own, or the positions of bytes in the file."""
 
 
@@ -35,7 +35,9 @@ class SectionReader(io.RawIOBase):
     decoder written in C, which cannot take an exception.
     """
 
-    def __init__(self, file: BinaryIO, pieces: list[Piece], marker: re.Pattern[bytes] | None = None) -> None:
+    def __init__(
+        self, file: BinaryIO, pieces: list[Section], marker: re.Pattern[bytes] | None = None
+    ) -> None:
         """Prepare to read.
 
         Args:

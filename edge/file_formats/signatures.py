@@ -96,7 +96,7 @@ _TRANSPORT: Final = re.compile(
 )
 
 
-def recognised(beginning: bytes) -> Signature | None:
+def find_signature(beginning: bytes) -> Signature | None:
     """Name what a stream is that begins like this; None for raw sound, and while too little of it is there.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from edge.errors import EngineError, UsageError
 from edge.gpu.probe import Gpu
 from edge.model.bundle import Bundle
-from edge.system.files import replacing
+from edge.system.files import atomic_write
 from edge.system.user_folders import cache_folder
 
 PLAN_SCHEMA: Final = 1
@@ -182,7 +182,7 @@ def write_whole(path: Path, data: bytes) -> None:
         EngineError: the disk is full.
         UsageError: the folder cannot be written.
     """
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         try:
             partial.write_bytes(data)
         except OSError as error:

@@ -27,7 +27,7 @@ from edge.features.normaliser import BinStatistics, GainConfig
 from edge.labels import EMOTIONS
 from edge.model.head import Head
 from edge.model.onnx_file import require_self_contained
-from edge.system.files import is_file, read_text, replacing
+from edge.system.files import atomic_write, is_file, read_text
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "model.json"
@@ -195,13 +195,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     names = dict.fromkeys((*REQUIRED, *manifest.files))
     described = asdict(manifest) | {"files": {name: _sha256(folder / name) for name in names}}
     text = json.dumps({"schema_version": SCHEMA_VERSION, **described}, indent=2, ensure_ascii=False)
-    with replacing(folder / MANIFEST) as partial:
+    with atomic_write(folder / MANIFEST) as partial:
         partial.write_text(text + "\n", "utf-8")
 
 
 def write_head(folder: Path, head: Head, statistics: BinStatistics) -> None:
     """Write the head and the bin statistics."""
-    with replacing(folder / HEAD) as partial:
+    with atomic_write(folder / HEAD) as partial:
         save_file(head.tensors() | statistics.tensors(), partial)
 
 

@@ -37,7 +37,7 @@ from edge.features.normaliser import BinStatistics, GainConfig
 from edge.model.bundle import Bundle
 from edge.model.head import Head
 from edge.model.profile_names import PROFILE_SUFFIX, is_name, is_portable, name_of, profile_name
-from edge.system.files import is_file, may_write, remove_leftovers, replacing
+from edge.system.files import atomic_write, is_file, is_writable, remove_leftovers
 from edge.system.shell import quoted
 from edge.system.user_folders import data_folder
 
@@ -188,7 +188,7 @@ def require_place(path: Path) -> None:
         ProfileError: this user may not write to its folder, nor make it.
     """
     remove_leftovers(path.parent)
-    if not may_write(path.parent):
+    if not is_writable(path.parent):
         raise ProfileError(
             f"cannot write the profile {path}",
             remedy="see that this user may write there, or name another folder in XDG_DATA_HOME",
@@ -227,7 +227,7 @@ def writing(path: Path) -> Iterator[Path]:
         ProfileError: it cannot be written; what was there before still is.
     """
     try:
-        with replacing(path, mode=0o600) as partial:
+        with atomic_write(path, mode=0o600) as partial:
             yield partial
     except (UsageError, OSError, SafetensorError) as error:
         cause = error.__cause__ or error

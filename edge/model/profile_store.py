@@ -21,8 +21,8 @@ from edge.model.profile import (
     writing,
 )
 from edge.model.profile_names import PROFILE_SUFFIX, name_of
-from edge.system.files import half_written
-from edge.system.outputs import require_apart, require_free
+from edge.system.files import leftovers_of
+from edge.system.outputs import require_distinct_files, require_free
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def delete_profile(name: str) -> Deleted:
     """
     # A name only: never a path, which could be any file.
     path, recordings = profile_path(name), session_folder(name)
-    files = [file for file in (path, *half_written(path)) if os.path.lexists(file)]
+    files = [file for file in (path, *leftovers_of(path)) if os.path.lexists(file)]
     found = Deleted(bool(files), os.path.lexists(recordings))
     if not found.profile and not found.recordings:
         find_profile(name)  # says what there is
@@ -113,7 +113,7 @@ def _remove(path: Path) -> None:
 def _copy(source: Path, target: Path, *, overwrite: bool) -> Profile:
     """Copy a profile that is whole; put in place only once the copy was found whole too."""
     read_profile(source)
-    require_apart({"the copy": target}, [source])
+    require_distinct_files({"the copy": target}, [source])
     require_free(target, replace=overwrite)
     with writing(target) as partial:
         partial.write_bytes(source.read_bytes())

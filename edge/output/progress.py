@@ -10,7 +10,7 @@ from rich.progress import Progress, ProgressColumn
 
 from edge.output.sinks import say
 from edge.output.terminal import can_redraw, plain_console
-from edge.system.job_control import Change, in_force
+from edge.system.job_control import TerminalChange, terminal_change
 
 
 @contextlib.contextmanager
@@ -24,7 +24,9 @@ def bars(*columns: ProgressColumn, console: Console | None = None) -> Iterator[P
     console = console or plain_console(stderr=True)
     shown = can_redraw(console)
     progress = Progress(*columns, console=console, transient=True, disable=not shown)
-    suspended = in_force(Change(progress.stop, progress.start)) if shown else contextlib.nullcontext()
+    suspended = (
+        terminal_change(TerminalChange(progress.stop, progress.start)) if shown else contextlib.nullcontext()
+    )
     with progress, suspended:
         yield progress
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from edge.output.terminal import encodable
 from edge.system import job_control
-from edge.system.standard_streams import quiet
+from edge.system.standard_streams import native_stderr_silenced
 
 Frame = Callable[[int, int], Text]
 """Draws for so many columns and lines."""
@@ -42,18 +42,20 @@ class Screen:
     def draw(self, frame: Frame) -> None:
         """Show a frame, in the size that the terminal has now."""
         self._frame = frame
-        with job_control.drawing():
+        with job_control.stop_deferred():
             if not self.shown:
-                self._taken.enter_context(job_control.in_force(job_control.Change(self._leave, self._take)))
+                self._taken.enter_context(
+                    job_control.terminal_change(job_control.TerminalChange(self._leave, self._take))
+                )
                 if _has_its_own_descriptor(self._console):
-                    self._taken.enter_context(quiet())
+                    self._taken.enter_context(native_stderr_silenced())
                 self._take()
             else:
                 self._show()
 
     def close(self) -> None:
         """Give the terminal back; closing twice does no harm."""
-        with job_control.drawing():
+        with job_control.stop_deferred():
             if self.shown:
                 self._leave()
             self._taken.close()

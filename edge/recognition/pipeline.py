@@ -20,13 +20,13 @@ class Stopper:
     """Turns Ctrl-C, SIGTERM and SIGHUP into a clean end: after the current block, not within it."""
 
     def __init__(self) -> None:
-        self._request = signals.Request()
+        self._request = signals.StopRequest()
         self._waiting = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stopper]:
         """Handle the signals inside; put the old handlers back after."""
-        with signals.handling(self._handle):
+        with signals.signal_handlers(self._handle):
             yield self
 
     @contextlib.contextmanager
@@ -50,13 +50,13 @@ class Stopper:
             except StopIteration:
                 return
             except KeyboardInterrupt as interrupt:
-                signals.catch(interrupt)
+                signals.mark_caught(interrupt)
                 return
             yield block
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         interrupting = self._waiting or bool(self._request)  # before this signal is noted
-        if not signals.put_off(number, frame) and not self._request.repeated() and interrupting:
+        if not signals.defer_during_import(number, frame) and not self._request.repeated() and interrupting:
             raise signals.Interrupt(number, self._request, self._handle)
 
 

@@ -239,8 +239,8 @@ class Recognizer:
                 another shape or type, or lacks the channel that the settings ask for.
         """
         events = self.feed(self._adapter.feed(sample_rate, waveform))
-        if caution := self._adapter.take_caution():
-            events.append(StreamWarning(self.heard_s, caution.what, caution.message))
+        if warning := self._adapter.take_warning():
+            events.append(StreamWarning(self.heard_s, warning.what, warning.message))
         return events
 
     def feed(self, samples: Array) -> list[Event]:

@@ -17,7 +17,7 @@ from edge.recognition.stream_statistics import StreamStatistics
 class StreamSession:
     """Recognises the blocks of one source: `begin`, then `feed` for each block, then `finish`.
 
-    Adds to the recogniser's events what it cannot know: the time that sound waited (`queue`), the lag, news
+    Adds to the recogniser's events what it cannot know: the time sound waited (`queue`), the lag, changes
     of the device, warnings and the summary. Remembers the statistics and the state of the lag meter.
     """
 
@@ -39,7 +39,7 @@ class StreamSession:
         return session_of(self._source, self.recognizer)
 
     def feed(self, block: Block) -> list[Event]:
-        """Recognise a block and return the events it completes: a gap, news, its samples, a warning.
+        """Recognise a block; return the events it completes: a gap, a device change, its samples, a warning.
 
         Only samples can be late: a block without any does not cause a lag warning.
 
@@ -64,22 +64,22 @@ class StreamSession:
         return events, self.statistics.summary(self.recognizer.heard_s)
 
     def _events(self, block: Block) -> list[Event]:
-        recognizer, news, caution = self.recognizer, block.news, block.caution
+        recognizer, change, warning = self.recognizer, block.device_change, block.warning
         events: list[Event] = []
-        if news and news.state == "lost":
+        if change and change.state == "lost":
             self.statistics.lost(0.0)
         if block.lost:
-            self.statistics.lost(block.lost / SAMPLE_RATE, times=0 if news else 1)
+            self.statistics.lost(block.lost / SAMPLE_RATE, times=0 if change else 1)
             events += recognizer.report_gap(block.lost)
-        if news:
-            events.append(Device(recognizer.heard_s, news.name, news.state, news.reason))
+        if change:
+            events.append(Device(recognizer.heard_s, change.name, change.state, change.reason))
         if len(block.samples):
             self._meter.arrived(block.arrived_s, recognizer.heard_s)
         events += recognizer.feed(block.samples)
-        if caution:
-            if caution.lost_s:
-                self.statistics.lost(caution.lost_s)
-            events.append(StreamWarning(recognizer.heard_s, caution.what, caution.message))
+        if warning:
+            if warning.lost_s:
+                self.statistics.lost(warning.lost_s)
+            events.append(StreamWarning(recognizer.heard_s, warning.what, warning.message))
         return events
 
 

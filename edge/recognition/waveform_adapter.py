@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.audio.block import Caution
+from edge.audio.block import InputWarning
 from edge.audio.downmix import MOST_CHANNELS, Channel, Downmix
 from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE, AudioConverter
 from edge.errors import UsageError
@@ -65,9 +65,9 @@ class WaveformAdapter:
         self.reset()
         return held
 
-    def take_caution(self) -> Caution | None:
+    def take_warning(self) -> InputWarning | None:
         """Return, once, what was noticed about the channels."""
-        return self._converter.take_caution() if self._converter else None
+        return self._converter.take_warning() if self._converter else None
 
 
 def clean_samples(samples: Array) -> Array:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge.arrays import SAMPLE_RATE
-from edge.audio.block import NOTHING, Block, Caution
+from edge.audio.block import NO_SAMPLES, Block, InputWarning
 from edge.audio.dead_input import DeadInput
 from edge.audio.downmix import Downmix
 from edge.audio.ingest import AudioConverter
@@ -69,8 +69,8 @@ class ClientStream:
         if self._converter is None:
             self._converter = AudioConverter(rate, Downmix(rate, self._recognizer.settings.channel))
         samples = self._converter.feed(self._decoder.feed(data), arrived_s)
-        caution = self._decoder.take_caution() or self._converter.take_caution()
-        return self._recognised(samples, self._converter.arrived_s, caution)
+        warning = self._decoder.take_warning() or self._converter.take_warning()
+        return self._recognised(samples, self._converter.arrived_s, warning)
 
     def finish(self) -> list[Event]:
         """End the stream: the last events, and the summary."""
@@ -79,11 +79,13 @@ class ClientStream:
         last, summary = self._session.finish()
         return [*events, *map(_without_paths, last), summary]
 
-    def _recognised(self, samples: Array, arrived_s: float, caution: Caution | None = None) -> list[Event]:
+    def _recognised(
+        self, samples: Array, arrived_s: float, warning: InputWarning | None = None
+    ) -> list[Event]:
         events = self._session.feed(Block(samples, arrived_s)) if len(samples) else []
-        news = self._dead_input.feed(samples, arrived_s)
-        if news or caution:
-            events += self._session.feed(Block(NOTHING, arrived_s, news=news, caution=caution))
+        change = self._dead_input.feed(samples, arrived_s)
+        if change or warning:
+            events += self._session.feed(Block(NO_SAMPLES, arrived_s, device_change=change, warning=warning))
         return [_without_paths(event) for event in events]
 
 

@@ -218,7 +218,7 @@ def serve(
 
     async def run() -> None:
         server = Server(service, say)
-        for number in signals.taken():
+        for number in signals.handled_signals():
             asyncio.get_running_loop().add_signal_handler(number, server.stop)
         await server.run(tcp=tcp, websocket=websocket, ready=ready)
 

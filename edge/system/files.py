@@ -33,7 +33,7 @@ _BYTE_ORDER_MARKS: Final = {
 
 
 @contextlib.contextmanager
-def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
+def atomic_write(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Give a temporary file to write to, and put it in the place of `path` once it is complete.
 
     An error inside leaves `path` as it was and no temporary file behind. What killed programs have left
@@ -64,7 +64,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing_folder(folder: Path, mode: int | None = None) -> Iterator[Path]:
+def atomic_write_folder(folder: Path, mode: int | None = None) -> Iterator[Path]:
     """Give a path to make a folder at, and put it in the place of `folder` once it is complete.
 
     An error inside leaves `folder` as it was and nothing else behind.
@@ -89,8 +89,8 @@ def replacing_folder(folder: Path, mode: int | None = None) -> Iterator[Path]:
         raise _unwritable(folder, error) from error
 
 
-def half_written(path: Path) -> list[Path]:
-    """List what killed programs have left of `path`: folders of `replacing`, and files of older versions."""
+def leftovers_of(path: Path) -> list[Path]:
+    """List what killed programs left of `path`: folders of `atomic_write`, and files of older versions."""
     # What tempfile adds holds no dot; a longer name of another file would.
     name, suffix = re.escape(path.name), re.escape(path.suffix)
     ours = re.compile(rf"\.{name}\.(mmtl-[a-z0-9_]{{8}}|[^.]+{suffix})")
@@ -100,7 +100,7 @@ def half_written(path: Path) -> list[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Remove from a folder what was being written to it when programs were killed or the power was lost.
 
-    That is, this user's temporary folders of `replacing` and `replacing_folder` that are not locked: a
+    That is, this user's temporary folders of `atomic_write` and `atomic_write_folder` that are not locked: a
     program that runs has locked its own. A replaced folder that was already moved away is replaced to
     the end. Without locks in the file system nothing is removed.
     """
@@ -108,13 +108,13 @@ def remove_leftovers(folder: Path) -> None:
         for path in [item for item in folder.iterdir() if _target_of(item)]:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                if os.fstat(descriptor).st_uid == os.geteuid() and lock(descriptor):
+                if os.fstat(descriptor).st_uid == os.geteuid() and try_lock(descriptor):
                     _finish_or_remove(path, path.with_name(_target_of(path)))
             finally:
                 os.close(descriptor)
 
 
-def lock(descriptor: int) -> bool | None:
+def try_lock(descriptor: int) -> bool | None:
     """Lock an open file or folder; the system releases it when it is closed or the program ends.
 
     Returns:
@@ -133,7 +133,7 @@ def lock(descriptor: int) -> bool | None:
     return True
 
 
-def is_at(path: Path, descriptor: int) -> bool:
+def is_same_file(path: Path, descriptor: int) -> bool:
     """Tell whether an open file is still the one of that name."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
@@ -161,7 +161,7 @@ def require_writable(folder: Path, mode: int = 0o777) -> None:
         ) from error
 
 
-def may_write(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
     """Tell whether a folder could be written to, without making it where it is not there yet."""
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
@@ -213,7 +213,7 @@ def _locked_folder(path: Path) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{start}.mmtl-"))
         with contextlib.suppress(FileNotFoundError):  # another program has just taken it for a leftover
             descriptor = os.open(folder, os.O_RDONLY)
-            if lock(descriptor) is not False and is_at(folder, descriptor):
+            if try_lock(descriptor) is not False and is_same_file(folder, descriptor):
                 return folder, descriptor
             os.close(descriptor)
 

@@ -16,7 +16,7 @@ SIGTSTP: Final[Any] = getattr(signal, "SIGTSTP", None)
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class TerminalChange:
     """Something that is done to the terminal for a while."""
 
     undo: Callable[[], None]
@@ -27,18 +27,18 @@ class _JobControl:
     """The changes that are in force, and the handler that undoes them while the program is stopped."""
 
     def __init__(self) -> None:
-        self._changes: list[Change] = []
+        self._changes: list[TerminalChange] = []
         self._before: Any = None
         self._busy = False
         self._asked = False
 
-    def add(self, change: Change) -> None:
+    def add(self, change: TerminalChange) -> None:
         """Let a change be undone while the program is stopped."""
         if not self._changes and SIGTSTP and signal.getsignal(SIGTSTP) is not signal.SIG_IGN:
             self._before = signal.signal(SIGTSTP, self._handle)
         self._changes.append(change)
 
-    def remove(self, change: Change) -> None:
+    def remove(self, change: TerminalChange) -> None:
         """Forget a change."""
         self._changes.remove(change)
         if not self._changes and self._before is not None:
@@ -46,7 +46,7 @@ class _JobControl:
             self._before = None
 
     @contextlib.contextmanager
-    def drawing(self) -> Iterator[None]:
+    def stop_deferred(self) -> Iterator[None]:
         """Put Ctrl-Z off until the end."""
         self._busy = True
         try:
@@ -81,7 +81,7 @@ _JOB_CONTROL = _JobControl()
 
 
 @contextlib.contextmanager
-def in_force(change: Change) -> Iterator[None]:
+def terminal_change(change: TerminalChange) -> Iterator[None]:
     """Undo a change while the program is stopped, and redo it when it goes on in the foreground."""
     _JOB_CONTROL.add(change)
     try:
@@ -90,9 +90,9 @@ def in_force(change: Change) -> Iterator[None]:
         _JOB_CONTROL.remove(change)
 
 
-def drawing() -> contextlib.AbstractContextManager[None]:
+def stop_deferred() -> contextlib.AbstractContextManager[None]:
     """Let Ctrl-Z wait until what is written inside is written whole."""
-    return _JOB_CONTROL.drawing()
+    return _JOB_CONTROL.stop_deferred()
 
 
 def _wait_for_foreground() -> None:

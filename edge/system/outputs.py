@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Literal, TextIO
 
 from edge.errors import MmtlError, UsageError
-from edge.system.files import PRIVATE, lock, replacing
+from edge.system.files import PRIVATE, atomic_write, try_lock
 
 Existing = Literal["refuse", "replace", "append"]
 """What to do with a file that exists and is not empty."""
@@ -22,7 +22,9 @@ _DESCRIPTOR: Final = re.compile(
 _STANDARD: Final = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
-def require_apart(outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path | None]) -> None:
+def require_distinct_files(
+    outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path | None]
+) -> None:
     """Check that no output is an input or another output, by whatever name or link.
 
     Devices and pipes may be named more than once.
@@ -91,7 +93,7 @@ def require_free_folder(folder: Path, kind: str, *, ours: Callable[[Path], bool]
         raise UsageError(f"{folder} already holds {kind}: add --replace, or name another folder")
 
 
-def write_whole(path: Path, text: str, *, replace: bool) -> None:
+def write_atomically(path: Path, text: str, *, replace: bool) -> None:
     """Write a text in one piece, to a file for its owner only; to a device or pipe as it is.
 
     Args:
@@ -103,13 +105,13 @@ def write_whole(path: Path, text: str, *, replace: bool) -> None:
         UsageError: there is such a file, or the path cannot be written to.
         MmtlError: the device or the pipe takes no more.
     """
-    found = _found(path)
+    found = _stat(path)
     if _descriptor(path) is not None or (found and not stat.S_ISREG(found.st_mode) and not _is_folder(path)):
         _write_through(path, text)
         return
     target = _resolved(path)
     require_free(target, replace=replace)
-    with replacing(target, PRIVATE) as partial:
+    with atomic_write(target, PRIVATE) as partial:
         partial.write_text(text, "utf-8", newline="\n")
 
 
@@ -118,7 +120,7 @@ def is_stdout(path: str | None) -> bool:
     return path is not None and (path == "-" or _descriptor(path) == _STANDARD["stdout"])
 
 
-def existing_by(*, replace: bool, append: bool) -> Existing:
+def existing_policy(*, replace: bool, append: bool) -> Existing:
     """Read the options --replace and --append.
 
     Raises:
@@ -178,7 +180,7 @@ class OutputFile:
         """Lock the file, and refuse it if content would be lost."""
         descriptor = self.stream.fileno()
         refusal = ""
-        if lock(descriptor) is False:
+        if try_lock(descriptor) is False:
             refusal = _in_use(path)
         elif os.fstat(descriptor).st_size and self._existing == "refuse":
             refusal = (
@@ -224,11 +226,11 @@ def _files_of(inputs: Iterable[str | Path | None]) -> Iterator[str | Path]:
 
 
 def _is_folder(path: object) -> bool:
-    found = _found(str(path))
+    found = _stat(str(path))
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
-def _found(path: str | Path) -> os.stat_result | None:
+def _stat(path: str | Path) -> os.stat_result | None:
     """Return what there is at a path; None if there is nothing, or the path cannot be."""
     try:
         return Path(path).stat()
@@ -245,7 +247,7 @@ def _identity(path: str | Path, dash: int) -> Hashable:
     """
     number = dash if str(path) == "-" else _descriptor(path)
     if number is None:
-        found = _found(path)
+        found = _stat(path)
         if found is None:
             return _resolved(path)
     else:
@@ -275,16 +277,16 @@ def _in_use(path: str | Path) -> str:
 
 
 def _is_in_use(path: Path) -> bool:
-    found = _found(path)
+    found = _stat(path)
     if found is None or not stat.S_ISREG(found.st_mode) or not os.access(path, os.R_OK):
         return False
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return lock(descriptor) is False
+        return try_lock(descriptor) is False
     finally:
         os.close(descriptor)
 
 
 def _is_empty(path: Path) -> bool:
-    found = _found(path)
+    found = _stat(path)
     return found is not None and stat.S_ISREG(found.st_mode) and not found.st_size

@@ -24,7 +24,7 @@ AGAIN_S: Final = 0.02
 """From a signal that was put off to the next attempt."""
 
 
-def taken() -> list[signal.Signals]:
+def handled_signals() -> list[signal.Signals]:
     """List the ending signals to handle: under nohup SIGHUP stays ignored."""
     return [
         number
@@ -33,15 +33,15 @@ def taken() -> list[signal.Signals]:
     ]
 
 
-def handle(handler: Handler | signal.Handlers) -> dict[signal.Signals, Any]:
+def set_handlers(handler: Handler | signal.Handlers) -> dict[signal.Signals, Any]:
     """Handle the ending signals; return the handlers before."""
-    return {number: signal.signal(number, handler) for number in taken()}
+    return {number: signal.signal(number, handler) for number in handled_signals()}
 
 
 @contextmanager
-def handling(handler: Handler) -> Iterator[None]:
+def signal_handlers(handler: Handler) -> Iterator[None]:
     """Handle the ending signals inside; put the handlers from before back after."""
-    before = handle(handler)
+    before = set_handlers(handler)
     try:
         yield
     finally:
@@ -49,7 +49,7 @@ def handling(handler: Handler) -> Iterator[None]:
             signal.signal(number, earlier)
 
 
-class Request:
+class StopRequest:
     """Whether the program was asked to end.
 
     `timeout` and a closing terminal send two signals at once: that is one request.
@@ -81,12 +81,12 @@ class Interrupt(KeyboardInterrupt):
     with a bare `except`.
     """
 
-    def __init__(self, number: int, request: Request, handler: Handler) -> None:
+    def __init__(self, number: int, request: StopRequest, handler: Handler) -> None:
         super().__init__()
         self.number = number
         """The signal."""
         self.caught = False
-        """Whether it does what it is for; see `catch`."""
+        """Whether it does what it is for; see `mark_caught`."""
         self._request = request
         self._handler = handler
 
@@ -96,7 +96,7 @@ class Interrupt(KeyboardInterrupt):
             _raise_again(self.number)
 
 
-def catch(interrupt: KeyboardInterrupt) -> None:
+def mark_caught(interrupt: KeyboardInterrupt) -> None:
     """Do not raise an interrupt again: what catches it ends what was interrupted."""
     if isinstance(interrupt, Interrupt):
         interrupt.caught = True
@@ -113,18 +113,18 @@ def hide_dropped_interrupts() -> None:
     sys.unraisablehook = hook
 
 
-def interrupter() -> Handler:
+def interrupt_handler() -> Handler:
     """Return a handler that raises an `Interrupt`."""
-    request = Request()
+    request = StopRequest()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if not put_off(number, frame) and not request.repeated():
+        if not defer_during_import(number, frame) and not request.repeated():
             raise Interrupt(number, request, interrupt)
 
     return interrupt
 
 
-def put_off(number: int, frame: FrameType | None) -> bool:
+def defer_during_import(number: int, frame: FrameType | None) -> bool:
     """Let a signal come again if it came amid an import; tell whether it did.
 
     What a handler raises there would be lost: `importlib` and many modules catch it.
@@ -137,7 +137,7 @@ def put_off(number: int, frame: FrameType | None) -> bool:
     return False
 
 
-def await_dropped() -> None:
+def wait_for_deferred() -> None:
     """Wait until every signal that is to be raised again has been.
 
     Raises:
@@ -158,7 +158,7 @@ def _raise_again(number: int) -> None:
     _TIMERS[:] = [earlier for earlier in _TIMERS if earlier.is_alive()] + [timer]
 
 
-def leave_with(code: int) -> None:
+def exit_on_signal(code: int) -> None:
     """Let a signal end the program at once from here on, or not at all while Python itself is ending."""
-    handle(lambda number, frame: os._exit(code))
-    atexit.register(handle, signal.SIG_IGN)
+    set_handlers(lambda number, frame: os._exit(code))
+    atexit.register(set_handlers, signal.SIG_IGN)

@@ -11,13 +11,13 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 
-def secure() -> None:
+def make_robust() -> None:
     """Prepare the streams of a process, before it opens any file.
 
-    A descriptor that was closed leads nowhere, so that no file gets its number and the messages that
-    are meant for it. Whatever happens to stderr (closed, full, its reader or its terminal gone) raises
-    nothing, and `quiet` does not silence what Python writes there. A character that an encoding lacks
-    is replaced.
+    A closed descriptor is opened on the null device, so that no file gets its number and the messages meant
+    for it. A failure of stderr (closed, full, its reader or its terminal gone) raises nothing, and
+    `native_stderr_silenced` does not silence what Python writes there. A character that an encoding lacks is
+    replaced.
     """
     for descriptor in (0, 1, 2):
         _open_if_closed(descriptor)
@@ -30,7 +30,7 @@ def secure() -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def native_stderr_silenced() -> Iterator[None]:
     """Keep what C libraries write to descriptor 2 off the terminal; may be nested, and used by any thread.
 
     Whatever matters of it comes back as an exception.

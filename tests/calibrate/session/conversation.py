@@ -10,7 +10,7 @@ from calibrate.session.controller import Guide
 from calibrate.session.session import Prompt, Session
 from calibrate.takes import Ratings
 from edge.arrays import Array
-from edge.audio.block import Block, DeviceNews
+from edge.audio.block import Block, DeviceChange
 from edge.errors import UsageError
 from tests.calibrate.session.synthetic_voices import LoudVoice, room, tone
 
@@ -73,7 +73,7 @@ class Talk:
             self.guide.hear(Block(sound[start : start + BLOCK], 0.0))
 
     def hear_of(self, state: str, reason: str = "") -> None:
-        self.guide.hear(Block(np.zeros(0, np.float32), 0.0, news=DeviceNews("USB", state, reason)))
+        self.guide.hear(Block(np.zeros(0, np.float32), 0.0, device_change=DeviceChange("USB", state, reason)))
 
     def say(self, level: float = 0.1) -> None:
         """Record a sentence: from the prompt to the review."""

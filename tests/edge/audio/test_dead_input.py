@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.audio.block import Block, DeviceNews
-from edge.audio.dead_input import DEAD_AFTER_S, STUCK, ZEROS, watched
+from edge.audio.block import Block, DeviceChange
+from edge.audio.dead_input import DEAD_AFTER_S, STUCK, ZEROS, report_dead_input
 from edge.audio.microphone import Microphone
 from edge.audio.sources import StdinSource
 from edge.events import Device, Event, StreamWarning
@@ -47,13 +47,13 @@ def arriving(sound: Array, size: int = 1_280, pace: float = 1.0) -> list[Block]:
     ]
 
 
-def news_of(blocks: list[Block]) -> list[tuple[float, DeviceNews]]:
+def news_of(blocks: list[Block]) -> list[tuple[float, DeviceChange]]:
     """When, in seconds of the stream, which news came."""
     found, samples = [], 0
-    for block in watched(blocks, "mic"):
+    for block in report_dead_input(blocks, "mic"):
         samples += block.lost + len(block.samples)
-        if block.news:
-            found.append((samples / RATE, block.news))
+        if block.device_change:
+            found.append((samples / RATE, block.device_change))
     return found
 
 
@@ -63,7 +63,7 @@ def news_of(blocks: list[Block]) -> list[tuple[float, DeviceNews]]:
 @pytest.mark.parametrize("size", [160, 1_280, 4_000])
 def test_a_constant_input_is_reported_after_3_s_and_once(value: float, reason: str, size: int) -> None:
     ((heard_s, news),) = news_of(arriving(constant(20.0, value), size))
-    assert news == DeviceNews("mic", "silent", reason)
+    assert news == DeviceChange("mic", "silent", reason)
     assert DEAD_AFTER_S <= heard_s <= DEAD_AFTER_S + size / RATE
 
 
@@ -71,7 +71,7 @@ def test_an_input_that_dies_in_mid_stream_and_returns_is_reported_twice() -> Non
     (dead_s, dead), (alive_s, alive) = news_of(
         arriving(np.concatenate([room(5.0), constant(4.0), room(1.0)]))
     )
-    assert (dead.state, alive) == ("silent", DeviceNews("mic", "active"))
+    assert (dead.state, alive) == ("silent", DeviceChange("mic", "active"))
     assert dead_s == pytest.approx(8.0, abs=0.2)
     assert alive_s == pytest.approx(9.3, abs=0.2)
 
@@ -118,8 +118,8 @@ def test_what_arrives_faster_than_real_time_is_a_file() -> None:
 def test_a_lost_device_begins_again() -> None:
     dead = arriving(constant(4.0))
     back = [
-        Block(constant(0.0), 4.0, news=DeviceNews("mic", "lost")),
-        Block(constant(0.0), 9.0, 80_000, DeviceNews("mic", "back")),
+        Block(constant(0.0), 4.0, device_change=DeviceChange("mic", "lost")),
+        Block(constant(0.0), 9.0, 80_000, DeviceChange("mic", "back")),
     ]
     later = [replace(block, arrived_s=block.arrived_s + 9.0) for block in arriving(constant(4.0))]
     states = [news.state for _, news in news_of([*dead, *back, *later])]
@@ -166,7 +166,7 @@ def test_a_microphone_of_which_a_channel_lives_is_alive(monkeypatch: pytest.Monk
     assert heard_news(portaudio, clock, 48_000, sound) == []
 
 
-def heard_news(portaudio: FakePortAudio, clock: Clock, rate: int, sound: Array) -> list[DeviceNews]:
+def heard_news(portaudio: FakePortAudio, clock: Clock, rate: int, sound: Array) -> list[DeviceChange]:
     """Deliver (N, channels) sound at its pace by a clock, and return the news of the microphone."""
     found, size = [], rate // 10
     microphone = Microphone(portaudio=portaudio, buffer_s=60.0).__enter__()
@@ -174,7 +174,7 @@ def heard_news(portaudio: FakePortAudio, clock: Clock, rate: int, sound: Array) 
         clock.now_s += size / rate
         portaudio.streams[-1].deliver(sound[start : start + size].astype(np.float32))
     microphone.__exit__(None, None, None)
-    found = [block.news for block in microphone if block.news]
+    found = [block.device_change for block in microphone if block.device_change]
     assert {news.name for news in found} <= {microphone.name}
     return found
 
@@ -192,14 +192,14 @@ def test_a_live_pipe_that_is_muted_is_reported() -> None:
     thread = threading.Thread(target=write)
     thread.start()
     with os.fdopen(reader, "rb") as stream, StdinSource(stream=stream) as source:
-        states = [block.news.state for block in source if block.news]
+        states = [block.device_change.state for block in source if block.device_change]
     thread.join()
     assert states == ["silent", "active"]
 
 
 def test_digital_silence_in_a_file_is_no_fault() -> None:
     with StdinSource(stream=io.BytesIO(bytes(2 * 30 * RATE))) as source:
-        assert [block.news for block in source if block.news] == []
+        assert [block.device_change for block in source if block.device_change] == []
 
 
 def test_a_client_that_is_muted_is_told(bundle: Bundle) -> None:
@@ -237,7 +237,7 @@ class Dead:
     def __iter__(self) -> Iterator[Block]:
         now_s = time.perf_counter()
         blocks = [replace(block, arrived_s=block.arrived_s + now_s) for block in arriving(constant(4.0))]
-        return watched(blocks, self.name)
+        return report_dead_input(blocks, self.name)
 
 
 def test_the_event_says_what_and_when_and_the_line_what_to_do(bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.audio.devices import InputDevice, find_again, input_devices, look_again
+from edge.audio.devices import InputDevice, find_same_input, input_devices, rescan_devices
 from edge.audio.microphone import Microphone
 from edge.cli import machine as machine_commands
 from edge.output.text import printable
@@ -52,8 +52,8 @@ def test_trying_rates_keeps_the_libraries_quiet_and_gives_the_terminal_back(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     script = (
-        "import os, sys; from edge.system.standard_streams import quiet\n"
-        "with quiet(): os.write(2, b'ALSA lib pcm.c: noise')\n"
+        "import os, sys; from edge.system.standard_streams import native_stderr_silenced\n"
+        "with native_stderr_silenced(): os.write(2, b'ALSA lib pcm.c: noise')\n"
         "os.write(2, b'diagnostics')"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
@@ -208,25 +208,25 @@ def test_a_device_is_found_again_by_its_name_wherever_it_was_plugged_in(
     before: str, now: list[str], found: int | None
 ) -> None:
     portaudio = FakePortAudio([device(index, name) for index, name in enumerate(now)])
-    again = find_again(portaudio, device(0, before))
+    again = find_same_input(portaudio, device(0, before))
     assert (again and again["index"]) == found
 
 
 def test_of_two_of_the_same_name_the_one_that_differs_least_is_found() -> None:
     portaudio = FakePortAudio([device(0, "Headset", host=1), device(1, "Headset"), device(2, "Headset")])
     for index in (1, 2):
-        again = find_again(portaudio, device(index, "Headset"))
+        again = find_same_input(portaudio, device(index, "Headset"))
         assert again
         assert again["index"] == index
 
 
 def test_an_output_of_the_same_name_is_not_taken_for_it() -> None:
-    assert find_again(FakePortAudio([device(0, "Headset", inputs=0)]), device(0, "Headset")) is None
+    assert find_same_input(FakePortAudio([device(0, "Headset", inputs=0)]), device(0, "Headset")) is None
 
 
 def test_looking_again_starts_portaudio_anew() -> None:
     portaudio = desk()
-    look_again(portaudio)
+    rescan_devices(portaudio)
     assert (portaudio.starts, portaudio.running) == (2, True)
 
 
@@ -238,6 +238,6 @@ def test_portaudio_that_did_not_start_is_started_the_next_time() -> None:
     portaudio = desk()
     portaudio.plan = refuse
     with pytest.raises(FakeError):
-        look_again(portaudio)
-    look_again(portaudio)
+        rescan_devices(portaudio)
+    rescan_devices(portaudio)
     assert portaudio.running

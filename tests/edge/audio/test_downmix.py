@@ -32,16 +32,16 @@ def pair(first: Array, second: Array) -> Array:
 
 
 def heard(sound: Array, channel: Channel = AUTO, sizes: tuple[int, ...] = (700,)) -> tuple[Array, list[str]]:
-    """Downmix in blocks of some sizes in turn; return what comes out, and the cautions."""
+    """Downmix in blocks of some sizes in turn; return what comes out, and the warnings."""
     downmix, pieces, said, at, turn = Downmix(RATE, channel), [], [], 0, 0
     while at < len(sound):
         size = sizes[turn % len(sizes)]
         pieces.append(downmix.feed(sound[at : at + size]))
-        said.append(downmix.take_caution())
+        said.append(downmix.take_warning())
         at, turn = at + size, turn + 1
     pieces.append(downmix.flush())
-    said.append(downmix.take_caution())
-    return np.concatenate(pieces), [caution.message for caution in said if caution]
+    said.append(downmix.take_warning())
+    return np.concatenate(pieces), [warning.message for warning in said if warning]
 
 
 SPEECH = voice(3.0)
@@ -250,11 +250,11 @@ def test_blocks_of_one_frame_give_the_same() -> None:
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])
 def test_what_is_held_back_keeps_the_time_it_arrived(rate: int) -> None:
-    intake, random, out = AudioConverter(rate), np.random.default_rng(0), 0
+    converter, random, out = AudioConverter(rate), np.random.default_rng(0), 0
     for number in range(1, 76):
-        samples = intake.feed(random.normal(0.0, 0.1, (rate // 50, 2)).astype(np.float32), number / 50)
+        samples = converter.feed(random.normal(0.0, 0.1, (rate // 50, 2)).astype(np.float32), number / 50)
         out += len(samples)
-        assert number < 25 or (out and (out - 1) / 16_000 < intake.arrived_s)
-        assert intake.arrived_s <= number / 50
-    intake.flush()
-    assert intake.arrived_s == pytest.approx(1.5)
+        assert number < 25 or (out and (out - 1) / 16_000 < converter.arrived_s)
+        assert converter.arrived_s <= number / 50
+    converter.flush()
+    assert converter.arrived_s == pytest.approx(1.5)

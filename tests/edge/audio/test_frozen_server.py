@@ -76,7 +76,7 @@ def test_a_microphone_that_does_not_open_in_time_is_an_error_and_is_freed_when_i
         return opening(*arguments, **options)
 
     monkeypatch.setattr(portaudio, call, slow, raising=False)
-    monkeypatch.setattr(portaudio_thread, "ANSWER_S", 0.05)
+    monkeypatch.setattr(portaudio_thread, "CALL_TIMEOUT_S", 0.05)
     with pytest.raises(FrozenServerError, match=SAID):
         Microphone(portaudio=portaudio).__enter__()
     frozen.thaw()
@@ -114,7 +114,7 @@ def test_a_signal_ends_the_wait_for_a_lost_microphone_that_cannot_be_closed(
     microphone = Microphone(portaudio=portaudio, stall_s=0.05).__enter__()
     blocks = iter(microphone)
     assert len(next(blocks).samples) == 320
-    news = next(blocks).news
+    news = next(blocks).device_change
     assert news is not None
     assert news.state == "lost"
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()

@@ -40,13 +40,13 @@ def error_of(path: Path) -> str:
     return message
 
 
-def in_blocks(intake: AudioConverter | Resampler, samples: Array, sizes: list[int]) -> Array:
+def in_blocks(converter: AudioConverter | Resampler, samples: Array, sizes: list[int]) -> Array:
     pieces, at = [], 0
     while at < len(samples):
         for size in sizes:
-            pieces.append(intake.feed(samples[at : at + size]))
+            pieces.append(converter.feed(samples[at : at + size]))
             at += size
-    return np.concatenate([*pieces, intake.flush()])
+    return np.concatenate([*pieces, converter.flush()])
 
 
 # Resampling
@@ -94,17 +94,17 @@ def test_flush_emits_the_tail() -> None:
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
 def test_what_the_resampler_held_back_arrived_when_it_was_fed(rate: int) -> None:
-    intake, piece_s, out, late = AudioConverter(rate), 0.02, 0, []
+    converter, piece_s, out, late = AudioConverter(rate), 0.02, 0, []
     for number, start in enumerate(range(0, rate, round(piece_s * rate)), start=1):
-        samples = intake.feed(tone(rate)[start : start + round(piece_s * rate)], number * piece_s)
+        samples = converter.feed(tone(rate)[start : start + round(piece_s * rate)], number * piece_s)
         out += len(samples)
         if len(samples):
             newest_s = (out - 1) / SAMPLE_RATE
-            assert newest_s - 1e-9 < intake.arrived_s <= newest_s + piece_s + 1e-9
-            late.append(number * piece_s - intake.arrived_s)
+            assert newest_s - 1e-9 < converter.arrived_s <= newest_s + piece_s + 1e-9
+            late.append(number * piece_s - converter.arrived_s)
     assert (max(late) > 0.0) == (rate != SAMPLE_RATE)
-    intake.flush()
-    assert intake.arrived_s == pytest.approx(1.0)
+    converter.flush()
+    assert converter.arrived_s == pytest.approx(1.0)
 
 
 def test_overshoot_of_the_filter_stays_within_full_scale() -> None:
@@ -118,26 +118,26 @@ def test_overshoot_of_the_filter_stays_within_full_scale() -> None:
 
 def test_two_channels_are_averaged_and_any_number_on_request() -> None:
     sound = np.stack([np.full(100, 0.5), np.full(100, -0.1), np.full(100, 0.2)], axis=1).astype(np.float32)
-    intake = AudioConverter(SAMPLE_RATE)
-    mixed = np.concatenate([intake.feed(sound[:, :2]), intake.flush()])
+    converter = AudioConverter(SAMPLE_RATE)
+    mixed = np.concatenate([converter.feed(sound[:, :2]), converter.flush()])
     np.testing.assert_allclose(mixed, np.full(100, 0.2), rtol=0, atol=float32_tolerance(3, 0.5))
     everything = AudioConverter(SAMPLE_RATE, Downmix(SAMPLE_RATE, "mix")).feed(sound)
     np.testing.assert_allclose(everything, np.full(100, 0.2), rtol=0, atol=float32_tolerance(3, 0.5))
 
 
 def test_nan_and_infinity_become_silence_and_are_counted() -> None:
-    intake = AudioConverter(SAMPLE_RATE)
+    converter = AudioConverter(SAMPLE_RATE)
     sound = np.array([0.1, np.nan, np.inf, -np.inf, 0.2], np.float32)
-    np.testing.assert_array_equal(intake.feed(sound), np.array([0.1, 0, 0, 0, 0.2], np.float32))
-    assert (intake.not_finite, intake.clipped) == (3, 0)
+    np.testing.assert_array_equal(converter.feed(sound), np.array([0.1, 0, 0, 0, 0.2], np.float32))
+    assert (converter.not_finite, converter.clipped) == (3, 0)
 
 
 def test_values_beyond_full_scale_are_cut_and_counted_over_the_stream() -> None:
-    intake = AudioConverter(SAMPLE_RATE)
-    intake.feed(np.array([1.0, -1.0, 1.5], np.float32))
-    cut = intake.feed(np.array([-3.0, 0.5], np.float32))
+    converter = AudioConverter(SAMPLE_RATE)
+    converter.feed(np.array([1.0, -1.0, 1.5], np.float32))
+    cut = converter.feed(np.array([-3.0, 0.5], np.float32))
     np.testing.assert_array_equal(cut, np.array([-1.0, 0.5], np.float32))
-    assert intake.clipped == 2
+    assert converter.clipped == 2
 
 
 def test_cleaning_leaves_the_input_as_it_was() -> None:
@@ -191,7 +191,7 @@ def test_nan_and_overdriven_samples_of_a_float_file_are_repaired(tmp_path: Path)
 def test_a_file_is_read_in_short_blocks(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", tone(44_100, 2.0), 44_100)
     with SoundFile(path) as file:
-        (sizes,) = [[len(block) for block in part.blocks(BLOCK_S)] for part in file.recordings()]
+        (sizes,) = [[len(block) for block in part.blocks(BLOCK_S)] for part in file.streams()]
     assert max(sizes) == round(BLOCK_S * 44_100)
     assert sum(sizes) == 2 * 44_100
 
@@ -277,10 +277,10 @@ def test_half_a_flac_file_is_heard_up_to_the_damage_which_is_said(tmp_path: Path
     path.write_bytes(content[: len(content) // 2])
     assert re.search(r"damaged or cut off after \d\.\d\d s", error_of(path))
     with SoundFile(path) as file:
-        heard = sum(len(block) for part in file.recordings() for block in part.blocks(BLOCK_S))
+        heard = sum(len(block) for part in file.streams() for block in part.blocks(BLOCK_S))
     assert SAMPLE_RATE < heard < 2 * SAMPLE_RATE
-    assert file.caution is not None
-    assert file.caution.lost_s == pytest.approx(3.0 - heard / SAMPLE_RATE)
+    assert file.warning is not None
+    assert file.warning.lost_s == pytest.approx(3.0 - heard / SAMPLE_RATE)
 
 
 def test_without_libsndfile_the_message_says_what_to_install(

@@ -13,7 +13,7 @@ import soundfile
 
 from edge.arrays import SAMPLE_RATE
 from edge.audio import microphone as microphone_module
-from edge.audio.block import Block, DeviceNews
+from edge.audio.block import Block, DeviceChange
 from edge.audio.downmix import Channel
 from edge.audio.microphone import Microphone
 from edge.errors import UsageError
@@ -104,8 +104,8 @@ def test_a_microphone_wired_in_opposite_phase_is_heard_and_said_once() -> None:
         stream.deliver(np.stack([voice, -voice], axis=1)[at : at + 320])
     blocks = drain(microphone)
     np.testing.assert_array_equal(np.concatenate([block.samples for block in blocks]), voice)
-    cautions = [block.caution for block in blocks if block.caution]
-    assert [caution.what for caution in cautions] == ["channels"]
+    warnings = [block.warning for block in blocks if block.warning]
+    assert [warning.what for warning in warnings] == ["channels"]
 
 
 def test_a_device_that_does_not_open_is_named_with_the_reason() -> None:
@@ -323,10 +323,10 @@ def test_an_unplugged_device_is_taken_up_again_by_name_and_the_time_between_is_l
     microphone, stream = opened(portaudio, clock=clock, stall_s=60.0)
     stream.deliver(ramp(320))
     blocks = iter(microphone)
-    assert next(blocks).news is None
+    assert next(blocks).device_change is None
     lose(stream)
     lost = next(blocks)
-    assert (lost.news, len(lost.samples), lost.lost) == (DeviceNews(HEADSET, "lost"), 0, 0)
+    assert (lost.device_change, len(lost.samples), lost.lost) == (DeviceChange(HEADSET, "lost"), 0, 0)
 
     def plug_in(fake: FakePortAudio) -> None:
         fake.devices = [device(4, "Other"), device(7, "USB Headset: Audio (hw:3,0)", rate=48_000.0)]
@@ -335,13 +335,13 @@ def test_an_unplugged_device_is_taken_up_again_by_name_and_the_time_between_is_l
     portaudio.plan = plug_in
     clock.now_s += 10.0
     back = next(blocks)
-    assert (back.news, len(back.samples)) == (DeviceNews(HEADSET, "back"), 0)
+    assert (back.device_change, len(back.samples)) == (DeviceChange(HEADSET, "back"), 0)
     assert back.lost == 10 * SAMPLE_RATE - 320
     assert stream.closed
     assert (portaudio.streams[-1].options["device"], portaudio.starts) == (7, 2)
     after = drain(microphone, blocks)
     assert sum(len(block.samples) for block in after) == 320
-    assert [(block.lost, block.news) for block in after] == [(0, None)] * len(after)
+    assert [(block.lost, block.device_change) for block in after] == [(0, None)] * len(after)
     assert all(opened.closed for opened in portaudio.streams)
 
 
@@ -360,9 +360,9 @@ def test_a_device_is_looked_for_until_it_is_there_and_opens() -> None:
         fake.opening = ramp(320)
 
     portaudio.plan = later
-    assert [next(blocks).news, next(blocks).news] == [
-        DeviceNews(HEADSET, "lost"),
-        DeviceNews(HEADSET, "back"),
+    assert [next(blocks).device_change, next(blocks).device_change] == [
+        DeviceChange(HEADSET, "lost"),
+        DeviceChange(HEADSET, "back"),
     ]
     assert portaudio.starts == 6
     drain(microphone)
@@ -375,13 +375,13 @@ def test_a_device_that_opens_again_but_delivers_nothing_is_not_back() -> None:
     stream.deliver(ramp(320))
     blocks = iter(microphone)
     next(blocks)
-    assert next(blocks).news == DeviceNews(HEADSET, "lost")
+    assert next(blocks).device_change == DeviceChange(HEADSET, "lost")
 
     def deaf(fake: FakePortAudio) -> None:
         fake.opening = ramp(320) if fake.starts == 4 else None
 
     portaudio.plan = deaf
-    assert next(blocks).news == DeviceNews(HEADSET, "back")
+    assert next(blocks).device_change == DeviceChange(HEADSET, "back")
     assert portaudio.starts == 4
     drain(microphone)
 
@@ -399,7 +399,7 @@ def test_a_device_can_be_lost_again_and_again() -> None:
         news.append(next(blocks))
         clock.now_s += 1.0
         news.append(next(blocks))
-    assert [block.news.state for block in news if block.news] == ["lost", "back"] * 3
+    assert [block.device_change.state for block in news if block.device_change] == ["lost", "back"] * 3
     assert heard + sum(block.lost for block in news) == 3 * SAMPLE_RATE
     drain(microphone)
 
@@ -413,9 +413,9 @@ def test_what_a_lost_device_delivers_late_is_not_heard() -> None:
     blocks = iter(microphone)
     next(blocks)
     lose(stream)
-    assert [next(blocks).news, next(blocks).news] == [
-        DeviceNews(HEADSET, "lost"),
-        DeviceNews(HEADSET, "back"),
+    assert [next(blocks).device_change, next(blocks).device_change] == [
+        DeviceChange(HEADSET, "lost"),
+        DeviceChange(HEADSET, "back"),
     ]
     stream.deliver(ramp(320, start=9_000))
     np.testing.assert_array_equal(
@@ -431,7 +431,7 @@ def test_leaving_while_the_device_is_away_ends_the_wait(monkeypatch: pytest.Monk
     blocks = iter(microphone)
     next(blocks)
     lose(stream)
-    assert next(blocks).news == DeviceNews(HEADSET, "lost")
+    assert next(blocks).device_change == DeviceChange(HEADSET, "lost")
     leaving = threading.Timer(0.05, microphone.__exit__, [None, None, None])
     leaving.start()
     assert list(blocks) == []
@@ -447,7 +447,7 @@ def test_leaving_while_the_device_is_being_opened_frees_it() -> None:
     blocks = iter(microphone)
     next(blocks)
     lose(stream)
-    assert next(blocks).news == DeviceNews(HEADSET, "lost")
+    assert next(blocks).device_change == DeviceChange(HEADSET, "lost")
     portaudio.opening = ramp(320)
     portaudio.plan = lambda _: microphone.__exit__(None, None, None)
     assert next(blocks, None) is None

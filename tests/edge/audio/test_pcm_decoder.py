@@ -40,7 +40,7 @@ def test_interleaved_channels_become_frames_however_their_bytes_are_cut(sizes: l
 def test_the_format_of_several_channels_is_not_doubted() -> None:
     raw = PcmDecoder(channels=2)
     raw.feed(np.random.default_rng(0).bytes(400_000))
-    assert raw.take_caution() is None
+    assert raw.take_warning() is None
 
 
 @pytest.mark.parametrize("piece", [1, 3, 16, 4_096])
@@ -71,11 +71,11 @@ def test_a_signature_amid_the_sound_is_sound() -> None:
 
 def test_a_caution_about_the_format_is_taken_once() -> None:
     raw = PcmDecoder(" on standard input")
-    assert raw.take_caution() is None
+    assert raw.take_warning() is None
     raw.feed(np.random.default_rng(0).bytes(100_000))
-    caution = raw.take_caution()
-    assert caution is not None
-    assert caution.what == "format"
-    assert caution.message.startswith("the sound on standard input looks like noise at full scale")
-    assert caution.lost_s == 0.0
-    assert raw.take_caution() is None
+    warning = raw.take_warning()
+    assert warning is not None
+    assert warning.what == "format"
+    assert warning.message.startswith("the sound on standard input looks like noise at full scale")
+    assert warning.lost_s == 0.0
+    assert raw.take_warning() is None

@@ -61,7 +61,7 @@ def recordings(folder: Path, content: bytes) -> tuple[list[Array], SoundFile]:
     path = folder / "clip.bin"
     path.write_bytes(content)
     with SoundFile(path) as file:
-        found = [np.concatenate(list(recording.blocks(BLOCK_S)))[:, 0] for recording in file.recordings()]
+        found = [np.concatenate(list(recording.blocks(BLOCK_S)))[:, 0] for recording in file.streams()]
     return found, file
 
 
@@ -104,7 +104,7 @@ def test_a_good_file_reads_as_libsndfile_alone_reads_it(
         expected = sound.read(20_000, dtype="float32", always_2d=True)
     (found,), file = recordings(folder, content)
     np.testing.assert_array_equal(found, expected[:, 0])
-    assert file.caution is None
+    assert file.warning is None
     file.finish()
 
 
@@ -169,10 +169,10 @@ def test_a_header_alone_holds_no_samples(folder: Path) -> None:
 def test_a_file_shorter_than_it_states_is_read_and_the_rest_is_missed(folder: Path) -> None:
     (found,), file = recordings(folder, wav(2 * FRAMES, sound=WAV[DATA : DATA + 2 * 4_000]))
     assert len(found) == 4_000
-    assert file.caution is not None
-    assert file.caution.what == "length"
-    assert file.caution.lost_s == pytest.approx((FRAMES - 4_000) / SAMPLE_RATE)
-    assert file.caution.message.startswith("0.75 s of the file are missing")
+    assert file.warning is not None
+    assert file.warning.what == "length"
+    assert file.warning.lost_s == pytest.approx((FRAMES - 4_000) / SAMPLE_RATE)
+    assert file.warning.message.startswith("0.75 s of the file are missing")
 
 
 def patched(content: bytes, at: int, form: str, *values: int) -> bytes:
@@ -212,7 +212,7 @@ def test_a_file_of_more_than_4_gib_is_read_to_its_end(folder: Path) -> None:
         file.seek(5 << 30)
         file.write(WAV[DATA:])
     with SoundFile(path) as sound:
-        decoder = next(iter(sound.recordings()))._file
+        decoder = next(iter(sound.streams()))._file
         assert decoder.frames == (5 * 2**30 + 2 * FRAMES - DATA) // 2
         decoder.seek(decoder.frames - FRAMES)
         np.testing.assert_array_equal(decoder.read(2 * FRAMES, dtype="float32"), read(folder, WAV))
@@ -264,8 +264,8 @@ def test_what_follows_damage_is_read_and_the_loss_is_said(folder: Path) -> None:
     parts, file = recordings(folder, flac[: len(flac) // 2] + flac)
     assert len(parts) == 2
     np.testing.assert_array_equal(parts[1], recordings(folder, flac)[0][0])
-    assert file.caution is not None
-    assert file.caution.lost_s == pytest.approx((FRAMES - len(parts[0])) / SAMPLE_RATE)
+    assert file.warning is not None
+    assert file.warning.lost_s == pytest.approx((FRAMES - len(parts[0])) / SAMPLE_RATE)
     with pytest.raises(
         SourceError, match=r"damaged or cut off after 0\.\d\d s \(.*\), 0\.\d\d s cannot be read"
     ):
@@ -300,8 +300,8 @@ def test_half_an_ogg_file_is_read_as_far_as_its_pages_go(folder: Path, kind: str
     content = written("OGG", subtype, np.tile(FIRST, 8))
     (found,), file = recordings(folder, content[: len(content) * 3 // 4])
     assert 4 * FRAMES < len(found) < 8 * FRAMES
-    assert file.caution is not None
-    assert 0.05 < file.caution.lost_s < 2.0, "the page that was cut off"
+    assert file.warning is not None
+    assert 0.05 < file.warning.lost_s < 2.0, "the page that was cut off"
 
 
 def test_another_stream_between_the_pages_of_the_sound_is_passed_over(folder: Path) -> None:

@@ -74,9 +74,9 @@ def lost_s(folder: Path, content: bytes) -> tuple[int, float]:
     path = folder / "clip.mp3"
     path.write_bytes(content)
     with SoundFile(path) as file:
-        heard = sum(len(block) for part in file.recordings() for block in part.blocks(BLOCK_S))
+        heard = sum(len(block) for part in file.streams() for block in part.blocks(BLOCK_S))
     file.finish()
-    return heard, file.caution.lost_s if file.caution else 0.0
+    return heard, file.warning.lost_s if file.warning else 0.0
 
 
 def test_the_material_is_of_variable_bitrate_and_has_an_info_frame() -> None:

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from edge.errors import UsageError
-from edge.file_formats.recordings import emotion_in, manifest_rows, rating_in, recording_in, why_missing
+from edge.file_formats.recordings import (
+    manifest_rows,
+    missing_remedy,
+    parse_emotion,
+    parse_rating,
+    recording_path,
+)
 from edge.labels import EMOTIONS
 
 PLAIN = "path,emotion,text\na.wav,happy,Yes\nb.wav,sad,\n"
@@ -97,20 +103,20 @@ def test_what_cannot_be_read_is_refused_with_its_line(
 
 @pytest.mark.parametrize("written", ["happy", "Happy", "HAPPY"])
 def test_an_emotion_is_known_in_any_case(written: str) -> None:
-    assert emotion_in({"emotion": written}, EMOTIONS, "m.csv, line 2") == "happy"
+    assert parse_emotion({"emotion": written}, EMOTIONS, "m.csv, line 2") == "happy"
 
 
 def test_an_unknown_emotion_is_refused_as_it_was_written_with_those_there_are() -> None:
     with pytest.raises(
         UsageError, match=r"m\.csv, line 2: unknown emotion 'Glad': use one of neutral, happy"
     ):
-        emotion_in({"emotion": "Glad"}, EMOTIONS, "m.csv, line 2")
+        parse_emotion({"emotion": "Glad"}, EMOTIONS, "m.csv, line 2")
 
 
 def test_a_rating_may_have_a_decimal_comma() -> None:
-    assert rating_in({"valence": "3,5"}, "valence", "") == 3.5
+    assert parse_rating({"valence": "3,5"}, "valence", "") == 3.5
     with pytest.raises(UsageError, match="valence is '3,5,1': give a number from 1 to 5"):
-        rating_in({"valence": "3,5,1"}, "valence", "m.csv, line 2")
+        parse_rating({"valence": "3,5,1"}, "valence", "m.csv, line 2")
 
 
 def test_a_recording_is_found_with_the_separators_of_windows_and_letters_composed_otherwise(
@@ -120,13 +126,13 @@ def test_a_recording_is_found_with_the_separators_of_windows_and_letters_compose
     there = tmp_path / "rec" / "Ju\u0308rgen" / "1.wav"
     there.touch()
     for written in ("rec/Ju\u0308rgen/1.wav", "rec/J\u00fcrgen/1.wav", r"rec\Ju" "\u0308rgen\\1.wav"):
-        assert recording_in({"path": written}, tmp_path) == there
+        assert recording_path({"path": written}, tmp_path) == there
     odd = tmp_path / r"rec\1.wav"
     odd.touch()
-    assert recording_in({"path": r"rec\1.wav"}, tmp_path) == odd
+    assert recording_path({"path": r"rec\1.wav"}, tmp_path) == odd
 
 
 @pytest.mark.parametrize("written", [r"C:\rec\1.wav", "C:/rec/1.wav", r"\\server\rec\1.wav"])
 def test_an_absolute_path_of_windows_is_called_one(tmp_path: Path, written: str) -> None:
-    assert why_missing(recording_in({"path": written}, tmp_path)).startswith("that is a path of Windows")
-    assert why_missing(recording_in({"path": "lost.wav"}, tmp_path)).startswith("paths are relative")
+    assert missing_remedy(recording_path({"path": written}, tmp_path)).startswith("that is a path of Windows")
+    assert missing_remedy(recording_path({"path": "lost.wav"}, tmp_path)).startswith("paths are relative")

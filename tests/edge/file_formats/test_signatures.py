@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge.arrays import Array
 from edge.audio.ingest import read_clip
 from edge.audio.sources import demo_clip
-from edge.file_formats.signatures import LONGEST_BEGINNING, MEDIA, NETWORK, OTHER, READABLE, recognised
+from edge.file_formats.signatures import LONGEST_BEGINNING, MEDIA, NETWORK, OTHER, READABLE, find_signature
 
 BEGINNINGS: list[tuple[str, str, bytes]] = [
     ("WAV", READABLE, b"RIFF\x24\0\0\0WAVEfmt "),
@@ -71,7 +71,7 @@ BEGINNINGS: list[tuple[str, str, bytes]] = [
 
 @pytest.mark.parametrize(("name", "kind", "beginning"), BEGINNINGS)
 def test_what_is_not_raw_sound_is_named_by_its_first_bytes(name: str, kind: str, beginning: bytes) -> None:
-    signature = recognised(beginning + bytes(range(200)))
+    signature = find_signature(beginning + bytes(range(200)))
     assert signature is not None
     assert (signature.name, signature.kind) == (name, kind)
 
@@ -97,7 +97,7 @@ FRAMED: list[tuple[str, bytes]] = [
 @pytest.mark.parametrize(("name", "stream"), FRAMED)
 @pytest.mark.parametrize("cut", [0, 1, 100])
 def test_a_stream_of_frames_is_recognised_also_from_its_middle(name: str, stream: bytes, cut: int) -> None:
-    signature = recognised(stream[cut : cut + LONGEST_BEGINNING])
+    signature = find_signature(stream[cut : cut + LONGEST_BEGINNING])
     assert signature is not None
     assert signature.name == name
 
@@ -106,7 +106,7 @@ def test_mp3_as_an_encoder_writes_it_is_recognised() -> None:
     file = io.BytesIO()
     sound = np.random.default_rng(0).uniform(-0.1, 0.1, 16_000)
     soundfile.write(file, sound, 16_000, format="MP3")
-    signature = recognised(file.getvalue()[:LONGEST_BEGINNING])
+    signature = find_signature(file.getvalue()[:LONGEST_BEGINNING])
     assert signature is not None
     assert signature.name == "MP3"
 
@@ -114,12 +114,12 @@ def test_mp3_as_an_encoder_writes_it_is_recognised() -> None:
 @pytest.mark.parametrize(("name", "stream"), FRAMED)
 def test_a_mark_without_the_frames_that_must_follow_is_sound(name: str, stream: bytes) -> None:
     sound = np.random.default_rng(1).integers(-9_000, 9_000, LONGEST_BEGINNING // 2, dtype=np.int16).tobytes()
-    assert recognised(stream[:8] + sound[8:]) is None
+    assert find_signature(stream[:8] + sound[8:]) is None
 
 
 @given(st.binary(max_size=LONGEST_BEGINNING), st.integers(0, 2_000))
 def test_no_bytes_break_it(data: bytes, start: int) -> None:
-    recognised((b"\xff\xfb\x90\x00" + data)[start:])
+    find_signature((b"\xff\xfb\x90\x00" + data)[start:])
 
 
 SILENCES: list[bytes] = [
@@ -129,7 +129,7 @@ SILENCES: list[bytes] = [
 
 @pytest.mark.parametrize("silence", SILENCES)
 def test_silence_and_offsets_are_sound(silence: bytes) -> None:
-    assert recognised(silence[:LONGEST_BEGINNING]) is None
+    assert find_signature(silence[:LONGEST_BEGINNING]) is None
 
 
 def pcm(samples: Array) -> bytes:
@@ -144,6 +144,6 @@ def test_no_piece_of_speech_or_noise_at_any_level_is_refused() -> None:
         for level in (1.0, 0.1, 0.003):
             data = pcm(level * sound)
             starts = range(0, len(data) - LONGEST_BEGINNING, 254)
-            assert [recognised(data[start : start + LONGEST_BEGINNING]) for start in starts] == [None] * len(
-                starts
-            )
+            assert [find_signature(data[start : start + LONGEST_BEGINNING]) for start in starts] == [
+                None
+            ] * len(starts)

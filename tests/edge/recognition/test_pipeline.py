@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio.block import Block, DeviceNews
+from edge.audio.block import Block, DeviceChange
 from edge.errors import MmtlError, RealTimeError, SourceError
 from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.model.bundle import Bundle
@@ -127,8 +127,8 @@ def test_news_of_the_device_is_told_at_its_time_in_the_stream(recognizer: Recogn
     nothing = np.zeros(0, np.float32)
     blocks = [
         *cut(talk((1.0, 0.3))),
-        Block(nothing, now_s, news=DeviceNews("headset", "lost")),
-        Block(nothing, now_s, 160_000, DeviceNews("headset", "back")),
+        Block(nothing, now_s, device_change=DeviceChange("headset", "lost")),
+        Block(nothing, now_s, 160_000, DeviceChange("headset", "back")),
         *cut(talk((1.0, 0.3))),
     ]
     summary = listen(Blocks(blocks), recognizer, [sink])
@@ -158,7 +158,7 @@ def test_who_is_strict_has_nothing_to_complain_of_without_a_loss(recognizer: Rec
 def test_a_device_that_does_not_come_back_is_no_stream_without_loss(
     recognizer: Recognizer, talk: Talk
 ) -> None:
-    gone = Block(np.zeros(0, np.float32), time.perf_counter(), news=DeviceNews("headset", "lost"))
+    gone = Block(np.zeros(0, np.float32), time.perf_counter(), device_change=DeviceChange("headset", "lost"))
     summary = listen(Blocks([*cut(talk((1.0, 0.3))), gone]), recognizer, [])
     assert (summary.dropped, summary.duration_s) == (1, 1.0)
 
@@ -166,7 +166,9 @@ def test_a_device_that_does_not_come_back_is_no_stream_without_loss(
 def test_who_is_strict_does_not_wait_for_a_device_that_is_lost(recognizer: Recognizer, talk: Talk) -> None:
     def endless() -> Iterator[Block]:
         yield from cut(talk((1.0, 0.3)))
-        yield Block(np.zeros(0, np.float32), time.perf_counter(), news=DeviceNews("headset", "lost"))
+        yield Block(
+            np.zeros(0, np.float32), time.perf_counter(), device_change=DeviceChange("headset", "lost")
+        )
         raise AssertionError("it waits")
 
     sink = Collected()

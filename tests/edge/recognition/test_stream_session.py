@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.audio.block import NOTHING, Block, Caution, DeviceNews
+from edge.audio.block import NO_SAMPLES, Block, DeviceChange, InputWarning
 from edge.events import LATE_S, Device, Event, Overrun, Session, Speech, StreamWarning, Summary, Window
 from edge.model.bundle import Bundle
 from edge.recognition.recognizer import Recognizer
@@ -64,8 +64,8 @@ def test_a_gap_news_and_a_warning_come_in_order_at_their_times(session: StreamSe
         np.zeros(16_000, np.float32),
         time.perf_counter(),
         lost=8_000,
-        news=DeviceNews("headset", "back"),
-        caution=Caution("length", "1.00 s of the file are missing", 1.0),
+        device_change=DeviceChange("headset", "back"),
+        warning=InputWarning("length", "1.00 s of the file are missing", 1.0),
     )
     gap, news, warning = session.feed(block)
     assert gap == Overrun(0.0, 0.5)
@@ -75,9 +75,9 @@ def test_a_gap_news_and_a_warning_come_in_order_at_their_times(session: StreamSe
 
 
 def test_a_device_that_is_lost_and_comes_back_is_one_loss(session: StreamSession) -> None:
-    session.feed(Block(NOTHING, time.perf_counter(), news=DeviceNews("headset", "lost")))
+    session.feed(Block(NO_SAMPLES, time.perf_counter(), device_change=DeviceChange("headset", "lost")))
     assert session.statistics.dropped == 1
-    session.feed(Block(NOTHING, time.perf_counter(), 160_000, DeviceNews("headset", "back")))
+    session.feed(Block(NO_SAMPLES, time.perf_counter(), 160_000, DeviceChange("headset", "back")))
     assert (session.statistics.dropped, session.statistics.lost_s) == (1, 10.0)
 
 
@@ -98,9 +98,9 @@ def test_a_block_without_samples_is_not_late(
     if sound_before:
         session.feed(Block(talk((3.5, 0.3)), now_s[0]))
     now_s[0] += 10.0 * LATE_S
-    lost = session.feed(Block(NOTHING, now_s[0], news=DeviceNews("headset", "lost")))
+    lost = session.feed(Block(NO_SAMPLES, now_s[0], device_change=DeviceChange("headset", "lost")))
     assert [event.type for event in lost] == ["device"]
-    back = session.feed(Block(NOTHING, now_s[0], 160_000, DeviceNews("headset", "back")))
+    back = session.feed(Block(NO_SAMPLES, now_s[0], 160_000, DeviceChange("headset", "back")))
     assert not of(StreamWarning, back)
     windows = [event for event in back if isinstance(event, Window)]
     assert windows

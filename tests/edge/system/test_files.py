@@ -12,12 +12,12 @@ import pytest
 
 from edge.errors import UsageError
 from edge.system.files import (
-    half_written,
-    may_write,
+    atomic_write,
+    atomic_write_folder,
+    is_writable,
+    leftovers_of,
     read_text,
     remove_leftovers,
-    replacing,
-    replacing_folder,
     require_writable,
 )
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_the_file_appears_whole_with_its_permissions(tmp_path: Path) -> None:
     path = tmp_path / "new" / "profile.bin"
-    with replacing(path, mode=0o600) as partial:
+    with atomic_write(path, mode=0o600) as partial:
         partial.write_text("all of it")
         assert not path.exists()
         assert partial.parent.parent == path.parent
@@ -38,7 +38,7 @@ def test_the_file_appears_whole_with_its_permissions(tmp_path: Path) -> None:
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as partial:
         partial.write_text(str(1 / 0))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -47,7 +47,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 def test_the_old_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     path.write_text("old")
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("new")
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o644
@@ -55,13 +55,13 @@ def test_the_old_file_is_replaced(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UsageError, match="choose a folder"), replacing(tmp_path / "file" / "model.json"):
+    with pytest.raises(UsageError, match="choose a folder"), atomic_write(tmp_path / "file" / "model.json"):
         pass
 
 
 def test_a_folder_in_the_way_is_a_usage_error_and_stays(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
-    with pytest.raises(UsageError, match="taken"), replacing(tmp_path / "taken") as partial:
+    with pytest.raises(UsageError, match="taken"), atomic_write(tmp_path / "taken") as partial:
         partial.write_text("new")
     assert [item.name for item in tmp_path.iterdir()] == ["taken"]
 
@@ -70,7 +70,7 @@ def test_a_folder_in_the_way_is_a_usage_error_and_stays(tmp_path: Path) -> None:
 def test_a_device_or_pipe_is_never_replaced_by_a_file(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(UsageError, match="device or a pipe"), replacing(pipe) as partial:
+    with pytest.raises(UsageError, match="device or a pipe"), atomic_write(pipe) as partial:
         partial.write_text("new")
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
@@ -96,48 +96,51 @@ def test_what_a_killed_program_has_left_is_found_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if there were no time for it
     for name in ("anna.bin", "anna.bin.x.bin", "ann.bin"):
-        with pytest.raises(ZeroDivisionError), replacing(tmp_path / name) as partial:
+        with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / name) as partial:
             partial.write_text(str(1 / 0))
-        assert half_written(tmp_path / name) == [partial.parent]
+        assert leftovers_of(tmp_path / name) == [partial.parent]
     (tmp_path / ".anna.bin").write_text("")
-    assert len(half_written(tmp_path / "anna.bin")) == 1
+    assert len(leftovers_of(tmp_path / "anna.bin")) == 1
     (tmp_path / ".anna.bin.k3_x9a2b.bin").write_text("of an older version")
-    assert len(half_written(tmp_path / "anna.bin")) == 2
-    assert half_written(tmp_path / "nowhere" / "anna.bin") == []
+    assert len(leftovers_of(tmp_path / "anna.bin")) == 2
+    assert leftovers_of(tmp_path / "nowhere" / "anna.bin") == []
 
 
 def test_whether_a_folder_could_be_written_is_told_without_making_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert may_write(tmp_path / "new" / "folder")
-    assert not may_write(tmp_path / "file" / "folder")
+    assert is_writable(tmp_path / "new" / "folder")
+    assert not is_writable(tmp_path / "file" / "folder")
     assert [item.name for item in tmp_path.iterdir()] == ["file"]
     monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)
-    assert not may_write(tmp_path / "new" / "folder")
+    assert not is_writable(tmp_path / "new" / "folder")
 
 
 def test_a_disk_without_room_is_said_and_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_text("old")
     full = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(UsageError, match=r"events\.csv: No space left on device; make room"), replacing(path):
+    with (
+        pytest.raises(UsageError, match=r"events\.csv: No space left on device; make room"),
+        atomic_write(path),
+    ):
         raise full
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_another_failure_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError), replacing(tmp_path / "copy"):
+    with pytest.raises(IsADirectoryError), atomic_write(tmp_path / "copy"):
         tmp_path.read_bytes()
 
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from edge.system.files import replacing, replacing_folder
+from edge.system.files import atomic_write, atomic_write_folder
 target, kind = Path(sys.argv[1]), sys.argv[2]
-with (replacing if kind == "file" else replacing_folder)(target) as partial:
+with (atomic_write if kind == "file" else atomic_write_folder)(target) as partial:
     if kind != "file":
         partial.mkdir()
     print("writing", flush=True)
@@ -161,7 +164,7 @@ def test_what_a_killed_program_has_left_goes_with_the_next_write_beside_it(tmp_p
     killed_while_writing(tmp_path / "model", kind)
     (leftover,) = tmp_path.iterdir()
     assert leftover.stat().st_mode & 0o777 == 0o700
-    with replacing(tmp_path / "other") as partial:
+    with atomic_write(tmp_path / "other") as partial:
         partial.write_text("new")
     assert list(tmp_path.iterdir()) == [tmp_path / "other"]
 
@@ -191,12 +194,12 @@ def test_a_folder_whose_replacement_was_interrupted_between_its_two_moves_is_rep
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "model"
     for text in ("old", "new"):
-        with replacing_folder(folder, mode=0o700) as staged:
+        with atomic_write_folder(folder, mode=0o700) as staged:
             staged.mkdir()
             (staged / "version").write_text(text)
     assert (folder / "version").read_text() == "new"
     assert folder.stat().st_mode & 0o777 == 0o700
-    with pytest.raises(ZeroDivisionError), replacing_folder(folder) as staged:
+    with pytest.raises(ZeroDivisionError), atomic_write_folder(folder) as staged:
         staged.mkdir(1 // 0)
     assert (folder / "version").read_text() == "new"
     assert list(folder.parent.iterdir()) == [folder]
@@ -204,7 +207,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_a_name_of_any_length_that_the_system_allows_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("민" * 83 + ".srt")
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("all of it")
     assert list(tmp_path.iterdir()) == [path]
 

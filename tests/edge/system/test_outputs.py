@@ -15,12 +15,12 @@ from edge.errors import MmtlError, UsageError
 from edge.system.outputs import (
     Existing,
     OutputFile,
-    existing_by,
+    existing_policy,
     is_stdout,
-    require_apart,
+    require_distinct_files,
     require_free,
     require_free_folder,
-    write_whole,
+    write_atomically,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -44,22 +44,22 @@ def test_an_output_that_is_an_input_is_refused_by_every_name(recording: Path, tm
     for name in names:
         for output, given in ((name, recording), (recording, name)):
             with pytest.raises(UsageError, match=r"--jsonl would overwrite .*, which is an input"):
-                require_apart({"--jsonl": output}, [None, given])
-    require_apart({"--jsonl": tmp_path / "new.jsonl"}, names)
+                require_distinct_files({"--jsonl": output}, [None, given])
+    require_distinct_files({"--jsonl": tmp_path / "new.jsonl"}, names)
     assert recording.read_bytes() == b"sound"
 
 
 def test_files_that_are_not_there_yet_are_told_apart_too(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("new")
     with pytest.raises(UsageError, match=r"--jsonl and --csv both name .*new: give each its own file"):
-        require_apart({"--jsonl": tmp_path / "new", "--csv": tmp_path / "link"}, [])
-    require_apart({"--jsonl": tmp_path / "new", "--csv": tmp_path / "newer"}, [])
+        require_distinct_files({"--jsonl": tmp_path / "new", "--csv": tmp_path / "link"}, [])
+    require_distinct_files({"--jsonl": tmp_path / "new", "--csv": tmp_path / "newer"}, [])
 
 
 def test_a_circle_of_links_and_a_name_that_cannot_be_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    require_apart({"--jsonl": tmp_path / "a", "--csv": tmp_path / ("x" * 300)}, [tmp_path / "c"])
+    require_distinct_files({"--jsonl": tmp_path / "a", "--csv": tmp_path / ("x" * 300)}, [tmp_path / "c"])
 
 
 def test_a_file_of_an_input_folder_is_refused_and_a_new_one_in_it_is_not(tmp_path: Path) -> None:
@@ -70,32 +70,32 @@ def test_a_file_of_an_input_folder_is_refused_and_a_new_one_in_it_is_not(tmp_pat
         os.link(bundle / name, tmp_path / "hard")
         for output in (bundle / name, tmp_path / "hard"):
             with pytest.raises(UsageError, match="--csv would overwrite"):
-                require_apart({"--csv": output}, [bundle])
+                require_distinct_files({"--csv": output}, [bundle])
         (tmp_path / "hard").unlink()
-    require_apart({"--csv": bundle / "windows.csv"}, [bundle])
+    require_distinct_files({"--csv": bundle / "windows.csv"}, [bundle])
 
 
 def test_a_folder_that_is_replaced_may_hold_no_input(tmp_path: Path, recording: Path) -> None:
     (tmp_path / "link").symlink_to(recording.parent)
     for out in (recording.parent, tmp_path / "link", tmp_path):
         with pytest.raises(UsageError, match=r"--out would overwrite .*mine\.wav"):
-            require_apart({"--out": out}, [recording])
+            require_distinct_files({"--out": out}, [recording])
 
 
 def test_devices_and_pipes_may_be_named_twice_and_stdout_only_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in ("/dev/null", str(tmp_path / "pipe")):
-        require_apart({"--jsonl": path, "--csv": path}, [path])
+        require_distinct_files({"--jsonl": path, "--csv": path}, [path])
     for path in ("-", "/dev/stdout", "/dev/fd/1"):
         assert is_stdout(path)
         with pytest.raises(UsageError, match="--jsonl and stdout both name"):
-            require_apart({"--jsonl": path, "stdout": "-"}, ["-"])
+            require_distinct_files({"--jsonl": path, "stdout": "-"}, ["-"])
     assert not any(is_stdout(path) for path in ("/dev/stderr", "/dev/stdin", "out", None))
 
 
 def apart(outputs: str, inputs: str, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None) -> str:
     """Return what a program says that checks its outputs and inputs."""
-    body = f"from edge.system.outputs import require_apart\nrequire_apart({outputs}, {inputs})"
+    body = f"from edge.system import outputs\noutputs.require_distinct_files({outputs}, {inputs})"
     command = [sys.executable, "-c", body]
     done = subprocess.run(command, cwd=ROOT, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False)
     return done.stderr.decode()
@@ -138,10 +138,10 @@ def test_a_folder_in_the_way_is_kept_unless_it_is_ours_and_may_go(tmp_path: Path
 
 def test_a_text_is_written_whole_for_its_owner_where_a_link_leads(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
-    write_whole(tmp_path / "link", "one\n", replace=False)
+    write_atomically(tmp_path / "link", "one\n", replace=False)
     with pytest.raises(UsageError, match="already: give --replace"):
-        write_whole(tmp_path / "link", "two\n", replace=False)
-    write_whole(tmp_path / "link", "three\n", replace=True)
+        write_atomically(tmp_path / "link", "two\n", replace=False)
+    write_atomically(tmp_path / "link", "three\n", replace=True)
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text() == "three\n"
     assert (tmp_path / "real").stat().st_mode & 0o777 == 0o600
@@ -154,19 +154,19 @@ def test_a_text_goes_through_a_pipe_and_to_devices_without_questions(
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
     reader.start()
-    write_whole(pipe, "Jürgen\n", replace=False)
+    write_atomically(pipe, "Jürgen\n", replace=False)
     reader.join()
     assert read == ["Jürgen\n"]
     assert pipe.is_fifo()
     for device in DEVICES:
-        write_whole(Path(device), "text\n", replace=False)
+        write_atomically(Path(device), "text\n", replace=False)
     assert capfd.readouterr() == ("text\n" * 3, "text\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_device_that_takes_no_more_is_an_error_with_a_remedy() -> None:
     with pytest.raises(MmtlError, match=r"/dev/full \(No space left on device\): write elsewhere"):
-        write_whole(Path("/dev/full"), "text\n", replace=False)
+        write_atomically(Path("/dev/full"), "text\n", replace=False)
 
 
 def test_a_file_that_is_written_to_is_refused_to_others_until_it_is_closed(tmp_path: Path) -> None:
@@ -184,9 +184,9 @@ def test_a_file_that_is_written_to_is_not_replaced_either(tmp_path: Path) -> Non
     log = OutputFile(str(path))
     for replace in (False, True):
         with pytest.raises(UsageError, match="another program writes to"):
-            write_whole(path, "text\n", replace=replace)
+            write_atomically(path, "text\n", replace=replace)
     log.stream.close()
-    write_whole(path, "text\n", replace=False)
+    write_atomically(path, "text\n", replace=False)
 
 
 def test_a_new_file_is_for_its_owner_and_an_old_one_that_is_added_to_keeps_its_mode(tmp_path: Path) -> None:
@@ -220,8 +220,8 @@ def test_what_stdout_leads_to_is_not_truncated_or_refused(tmp_path: Path) -> Non
 
 
 def test_one_of_replace_and_append_can_be_meant() -> None:
-    assert existing_by(replace=False, append=False) == "refuse"
-    assert existing_by(replace=True, append=False) == "replace"
-    assert existing_by(replace=False, append=True) == "append"
+    assert existing_policy(replace=False, append=False) == "refuse"
+    assert existing_policy(replace=True, append=False) == "replace"
+    assert existing_policy(replace=False, append=True) == "append"
     with pytest.raises(UsageError, match="--replace and --append do not go together"):
-        existing_by(replace=True, append=True)
+        existing_policy(replace=True, append=True)

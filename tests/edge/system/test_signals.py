@@ -88,7 +88,7 @@ print(*sorted(name for name in set(sys.modules) - before if name.startswith(("ed
 def test_nothing_is_loaded_before_ctrl_c_is_handled() -> None:
     command = [sys.executable, "-I", "-S", "-c", EARLY, str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True)
-    assert done.stdout.split() == ["edge", "edge.cli.main", "edge.errors", "types"]
+    assert done.stdout.split() == ["edge", "edge.cli", "edge.cli.main", "edge.errors", "types"]
 
 
 FAILS_LATE = """
@@ -119,7 +119,7 @@ IMPORTING = """
 import sys
 from edge.system import signals
 
-signals.handle(signals.interrupter())
+signals.set_handlers(signals.interrupt_handler())
 sys.path.insert(0, sys.argv[1])
 try:
     import swallows
@@ -166,14 +166,14 @@ def in_a_bare_except():
     except:
         pass
 
-signals.handle(signals.interrupter())
+signals.set_handlers(signals.interrupt_handler())
 signals.hide_dropped_interrupts()
 try:
     globals()[sys.argv[1]]()
     print("dropped")
     time.sleep(30.0)
 except KeyboardInterrupt as interrupt:
-    signals.catch(interrupt)
+    signals.mark_caught(interrupt)
     print("interrupted")
 """
 
@@ -213,19 +213,19 @@ def test_a_failure_by_a_dropped_interrupt_is_none() -> None:
 def test_an_interrupt_that_is_caught_does_not_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[int] = []
     monkeypatch.setattr(signals, "_raise_again", raised.append)
-    with signals.handling(signals.interrupter()):
+    with signals.signal_handlers(signals.interrupt_handler()):
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert raised == [signal.SIGINT]
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt as interrupt:
-            signals.catch(interrupt)
+            signals.mark_caught(interrupt)
     assert raised == [signal.SIGINT]
 
 
 def test_a_signal_sent_twice_interrupts_once_and_a_later_one_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupt = signals.interrupter()
+    interrupt = signals.interrupt_handler()
     with pytest.raises(KeyboardInterrupt):
         interrupt(signal.SIGINT, None)
     interrupt(signal.SIGINT, None)
@@ -236,7 +236,7 @@ def test_a_signal_sent_twice_interrupts_once_and_a_later_one_again(monkeypatch: 
 
 def test_a_hangup_that_is_ignored_stays_so() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with signals.handling(signals.interrupter()):
+    with signals.signal_handlers(signals.interrupt_handler()):
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -96,7 +96,7 @@ def test_a_command_does_without_the_streams_that_are_closed(command: str, stream
 
 def test_a_file_never_gets_the_number_of_a_standard_stream(tmp_path: Path) -> None:
     script = (
-        "from edge import standard_streams; standard_streams.secure()\n"
+        "from edge.system import standard_streams; standard_streams.make_robust()\n"
         "import os, sys; sys.stderr.write('lost'); os.write(2, b'lost'); os.write(1, b'lost')\n"
         f"file = open({str(tmp_path / 'opened')!r}, 'w'); file.write(str(file.fileno()))\n"
     )
@@ -132,21 +132,21 @@ def test_a_name_that_an_encoding_lacks_is_written_with_other_characters(
 QUIET = """
 import os, sys, threading
 from edge.system import standard_streams
-from edge.system.standard_streams import quiet
+from edge.system.standard_streams import native_stderr_silenced
 
-standard_streams.secure()
+standard_streams.make_robust()
 inside, over = threading.Event(), threading.Event()
 
 def other():
-    with quiet():
+    with native_stderr_silenced():
         inside.set()
         over.wait()
 
 thread = threading.Thread(target=other)
-with quiet():
+with native_stderr_silenced():
     thread.start()
     inside.wait()
-    with quiet():
+    with native_stderr_silenced():
         os.write(2, b"noise ")
     sys.stderr.write("said ")
     sys.stderr.flush()
