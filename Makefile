@@ -1,5 +1,6 @@
 # make demo: hear the demo clip in the live monitor      make test: run the tests
-# make check: format, lint and types, as CI does          make bench: print the published speed figures
+# make check: format, lint, types and documentation       make bench: print the published speed figures
+# make docs: the documentation site, in build/site        make pictures: draw the README's pictures
 # `make bench` takes some minutes and soaks for an hour, simulated; a day: benchmarks/soak.py --hours 24
 # Another interpreter: make demo PYTHON=python3.12 (run `make clean` first when .venv exists).
 
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 BINDINGS := $(CURDIR)/build/tensorrt-bindings
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check docs pictures bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.base
@@ -27,6 +28,13 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@$(MAKE) --no-print-directory docs
+
+docs: $(VENV)/.dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+pictures: $(VENV)/.dev
+	$(BIN)/python docs/site/pictures.py
 
 bench: $(VENV)/.dev
 	@echo "== mmtl benchmark"; $(BIN)/mmtl benchmark

@@ -1,4 +1,4 @@
-"""The benchmarks that the README names exist, with their options; without recordings they step aside."""
+"""The benchmarks that README and docs name exist, with their options; without recordings they step aside."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMED = sorted(
-    set(re.findall(r"`python (benchmarks/\w+\.py)([^`]*)`", (ROOT / "README.md").read_text("utf-8")))
+    {
+        named
+        for page in PAGES
+        for named in re.findall(r"`python (benchmarks/\w+\.py)([^`]*)`", page.read_text("utf-8"))
+    }
 )
 
 
-def test_the_readme_names_benchmarks() -> None:
+def test_the_pages_name_benchmarks() -> None:
     assert ("benchmarks/soak.py", " --hours 24") in NAMED
 
 
 @pytest.mark.parametrize(("script", "arguments"), NAMED)
-def test_a_benchmark_in_the_readme_exists_and_knows_its_options(script: str, arguments: str) -> None:
+def test_a_benchmark_in_a_page_exists_and_knows_its_options(script: str, arguments: str) -> None:
     text = (ROOT / script).read_text("utf-8")
     assert f"python {script}" in text
     for option in re.findall(r"--[a-z-]+", arguments):

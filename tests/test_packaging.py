@@ -91,7 +91,10 @@ def test_each_command_that_loads_on_demand_exists(entry: metadata.EntryPoint) ->
         "edge/demo.flac",
         "edge/events.schema.json",
         *(f"edge/bundles/default/{name}" for name in BUNDLE_FILES),
-        *(f"calibrate/languages/{language}.txt" for language in ("da", "de", "en", "es", "fr", "ko", "pl")),
+        *(
+            f"calibrate/session/languages/{language}.txt"
+            for language in ("da", "de", "en", "es", "fr", "ko", "pl")
+        ),
     ],
 )
 def test_the_wheel_brings_what_the_demo_and_a_session_need(wheel: dict[str, int], name: str) -> None:

@@ -1,0 +1,126 @@
+"""Draw the pictures of the README and the documentation: `make pictures`.
+
+    python docs/site/pictures.py
+
+`monitor.svg` is the live monitor during the demo clip, drawn by the program itself; `pipeline.svg` shows the
+stages from sound to events.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from edge.audio.sources import open_source
+from edge.events import Event
+from edge.output.monitor import frame
+from edge.output.monitor_state import MonitorState
+from edge.output.sinks import Sink
+from edge.recognition.pipeline import listen
+from edge.recognition.recognizer import Recognizer
+
+HERE: Final = Path(__file__).parents[1] / "pictures"
+WIDTH, HEIGHT = 80, 24
+EARLIEST_S: Final = 10.0
+"""Seconds of the stream, so that the timeline shows some of it."""
+
+
+class Snapshot(Sink):
+    """Follows the stream as the live monitor does, and keeps the state of its clearest answer."""
+
+    def __init__(self) -> None:
+        self.state = MonitorState()
+        self.kept = MonitorState()
+        self._clearest = 0.0
+
+    def emit(self, event: Event) -> None:
+        """Take an event."""
+        self.state = self.state.after(event)
+
+    def progress(self, heard_s: float, level_dbfs: float) -> None:
+        """Take the level, and keep the state if no answer so far was clearer."""
+        self.state = self.state.hearing(heard_s, level_dbfs)
+        window = self.state.window
+        clearness = window.smoothed.get(window.label, 0.0) if window and self.state.speaking else 0.0
+        if heard_s > EARLIEST_S and clearness > self._clearest:
+            self.kept, self._clearest = self.state, clearness
+
+
+def draw_monitor(path: Path) -> None:
+    """Hear the demo clip and draw the monitor as it looks then."""
+    snapshot = Snapshot()
+    listen(open_source("demo"), Recognizer.load(provider="cpu"), [snapshot])
+    console = Console(record=True, width=WIDTH, height=HEIGHT, file=io.StringIO(), force_terminal=True)
+    console.print(frame(snapshot.kept, WIDTH, HEIGHT))
+    drawn = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="mmtl monitor"), flags=re.DOTALL)
+    path.write_text(drawn, encoding="utf-8")  # with the reader's own font: a picture fetches nothing
+
+
+@dataclass(frozen=True)
+class Box:
+    """A stage of the pipeline."""
+
+    title: str
+    lines: tuple[str, ...]
+    folder: str
+
+
+STAGES: Final = (
+    Box("sound", ("microphone, file,", "pipe or network", "to 16 kHz mono"), "edge/audio"),
+    Box("front-end", ("offset and hum filter", "log power spectrum", "voice activity"), "edge/features"),
+    Box("encoder", ("each 80 ms once", "convolutions with", "explicit state"), "edge/inference"),
+    Box("classifier", ("32 features: 3 s", "LSTM, every 240 ms", "head of the speaker"), "edge/model"),
+    Box("decision", ("smoothing, “unsure”", "utterance: mean of", "its windows"), "edge/recognition"),
+    Box("events", ("monitor, JSON Lines,", "CSV, MQTT, TCP,", "WebSocket"), "edge/output"),
+)
+BOX_WIDTH, BOX_HEIGHT, GAP, MARGIN = 158, 116, 26, 12
+
+
+def draw_pipeline(path: Path) -> None:
+    """Write the stages as boxes from left to right, each with the folder of its code."""
+    width = 2 * MARGIN + len(STAGES) * BOX_WIDTH + (len(STAGES) - 1) * GAP
+    height = 2 * MARGIN + BOX_HEIGHT
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        'aria-label="From sound to events" font-family="system-ui, sans-serif" font-size="13">',
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+    ]
+    for number, box in enumerate(STAGES):
+        left = MARGIN + number * (BOX_WIDTH + GAP)
+        parts += _box(box, left)
+        if number:
+            parts.append(_arrow(left - GAP, left))
+    path.write_text("\n".join([*parts, "</svg>", ""]), encoding="utf-8")
+
+
+def _box(box: Box, left: int) -> list[str]:
+    x, y = left + 12, MARGIN + 24
+    rows = [
+        f'<text x="{x}" y="{y + 24 + 18 * row}" fill="#333">{escape(line)}</text>'
+        for row, line in enumerate(box.lines)
+    ]
+    return [
+        f'<rect x="{left}" y="{MARGIN}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="8" fill="#eef3f9" '
+        'stroke="#7d93ab"/>',
+        f'<text x="{x}" y="{y}" font-weight="600" fill="#16324f">{escape(box.title)}</text>',
+        *rows,
+        f'<text x="{x}" y="{MARGIN + BOX_HEIGHT - 10}" font-family="monospace" font-size="11" '
+        f'fill="#5b6b7b">{escape(box.folder)}</text>',
+    ]
+
+
+def _arrow(start: int, end: int) -> str:
+    y = MARGIN + BOX_HEIGHT // 2
+    line = f"M{start + 4} {y} H{end - 6} m-6 -5 l6 5 l-6 5"
+    return f'<path d="{line}" fill="none" stroke="#16324f" stroke-width="2"/>'
+
+
+if __name__ == "__main__":
+    draw_monitor(HERE / "monitor.svg")
+    draw_pipeline(HERE / "pipeline.svg")

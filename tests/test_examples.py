@@ -1,0 +1,97 @@
+"""The programs in examples/ run as their docstrings say."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge import demo_clip
+from tests.edge.server.clients import serve_process
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+BROKER = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+WAIT_S = 60.0
+
+
+def example(name: str, *arguments: str) -> str:
+    """Run an example to its end, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_every_example_has_a_test() -> None:
+    tests = Path(__file__).read_text("utf-8")
+    assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in tests] == []
+
+
+def test_utterances_are_printed() -> None:
+    lines = example("microphone.py", "demo").splitlines()
+    assert lines
+    assert all(" s  " in line and line.endswith("%") for line in lines)
+
+
+def test_a_websocket_client_gets_its_events() -> None:
+    pytest.importorskip("websockets", reason="websockets is not installed")
+    with serve_process("--websocket", "0", "--provider", "cpu") as server:
+        address = f"ws://127.0.0.1:{server.ports['websocket']}"
+        lines = example("websocket_client.py", address, str(demo_clip())).splitlines()
+    assert lines[0].startswith("utterance ")
+    assert lines[-1].split() == ["summary"]
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def broker() -> Iterator[str]:
+    """Run a broker on the loopback, and give its address."""
+    if BROKER is None:
+        pytest.skip("mosquitto is not installed")
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen([BROKER, "-p", str(port)], stdout=nowhere, stderr=nowhere) as running:
+        try:
+            deadline = time.monotonic() + WAIT_S
+            while not answers(port):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield f"127.0.0.1:{port}"
+        finally:
+            running.kill()
+
+
+def test_a_subscriber_gets_the_utterances(broker: str) -> None:
+    pytest.importorskip("paho.mqtt", reason="paho-mqtt is not installed")
+    command = [sys.executable, str(EXAMPLES / "mqtt_subscriber.py"), broker, "voice"]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE) as subscriber:
+        try:
+            assert subscriber.stdout
+            assert subscriber.stdout.readline() == "subscribed\n"
+            program = [sys.executable, "-c", "from edge.cli.main import main; main()"]
+            publishing = [*program, "run", "demo", "--provider", "cpu", "--mqtt", f"{broker}/voice"]
+            subprocess.run(publishing, cwd=ROOT, timeout=WAIT_S, check=True)
+            *utterances, last = subscriber.communicate(timeout=WAIT_S)[0].splitlines()
+        finally:
+            subscriber.kill()
+    assert utterances
+    assert last.endswith(" s were heard")
