@@ -1,6 +1,6 @@
-"""All commands of `mmtl` as one application: those of `edge`, and the door to train, calibrate and export.
+"""All commands of `mmtl` as one application: those of `edge`, and those of train, calibrate and export.
 
-Everything slow is imported inside the commands, so that help appears at once.
+Slow modules are imported inside the commands, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ COMMAND_GROUP = "mmtl.commands"
 """Entry points of commands that live outside `edge`; each names a function for typer."""
 
 SUMMARIES = {
-    "train": "Train a model and score it on speakers it has not heard.",
-    "evaluate": "Score a bundle on a corpus, speaker by speaker.",
-    "calibrate": "Fit the recogniser to one person: a guided session, or labelled clips.",
-    "export": "Turn a checkpoint into what a device runs, and check that the two agree.",
+    "train": "Train a model and score it on speakers that are not in its training data.",
+    "evaluate": "Score a model on a corpus, speaker by speaker.",
+    "calibrate": "Adapt the recogniser to one person, in a guided session or from labelled clips.",
+    "export": "Convert a checkpoint into the files that a device runs, and compare the results of both.",
 }
-"""Help of the commands that are not loaded to be listed."""
+"""Help of the commands that are listed without being loaded."""
 
 
 class LazyCommand(TyperCommand):
@@ -61,7 +61,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Hear how somebody speaks: neutral, happy, sad or angry, several times a second, on this device.",
+    help="Recognise emotion in speech (neutral, happy, sad, angry) several times a second, on this device.",
 )
 for command in (monitor, run, verify, convert, serve, build_engine, benchmark, devices, doctor):
     app.command()(command)
@@ -71,9 +71,9 @@ app.add_typer(profiles, name="profile")
 @app.callback(invoke_without_command=True)
 def _root(
     *,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="With --version: the model's licence too.")
+        bool, typer.Option("--verbose", help="With --version: print the model's licence too.")
     ] = False,
 ) -> None:
     if show_version:
@@ -87,9 +87,9 @@ def dispatch(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code.
 
     Raises:
-        KeyboardInterrupt: it was stopped, perhaps at a question that it asked.
-        UsageError: the arguments cannot be read.
-        MmtlError: the command failed, or the answers to its questions ended.
+        KeyboardInterrupt: a signal stopped the command, perhaps while it waited for an answer.
+        UsageError: the arguments are invalid.
+        MmtlError: the command failed, or stdin ended before it answered all questions.
     """
     try:
         with typer.main.get_command(app).make_context("mmtl", [*arguments]) as context:
@@ -108,7 +108,7 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 
 _Misuse: type[Exception] = typer.BadParameter.__mro__[1]
-"""What typer raises for a command line it cannot read; its versions keep it in different places."""
+"""What typer raises for an invalid command line; its versions keep the class in different places."""
 
 
 def _described_misuse(error: Any) -> str:
@@ -133,4 +133,4 @@ def _version() -> str:
     try:
         return version("mmtl")
     except PackageNotFoundError:
-        return "(a copy that was not installed)"
+        return "(not installed)"

@@ -1,4 +1,4 @@
-"""`mmtl monitor`, `run` and `serve`, which listen, and `convert`, which reads what they wrote."""
+"""The commands `mmtl monitor`, `run` and `serve`, which recognise, and `convert`, which reads events."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def monitor(
     append: Append = False,
     anonymous: Anonymous = False,
 ) -> None:
-    """Watch a microphone, a file or the demo live in the terminal. Ctrl-C ends it."""
+    """Show the emotion in a microphone, a file or the demo live in the terminal. Ctrl-C ends it."""
     from edge.audio.downmix import parse_channel
     from edge.audio.sources import open_source
     from edge.output.sinks import JsonLines
@@ -78,10 +78,10 @@ def monitor(
 
 
 def _shown(*, alone: bool) -> Sink:
-    """Return what shows events to a person: the live monitor, or lines where that cannot be drawn.
+    """Return the sink that shows events: the live monitor, or lines where it cannot be drawn.
 
     Args:
-        alone: whether the events go nowhere else, and nothing is left to do when their reader has gone.
+        alone: whether the events go nowhere else, so that the command ends when their reader has gone.
     """
     from edge.output.monitor import LiveMonitor
     from edge.output.sinks import PlainLines, say
@@ -90,7 +90,7 @@ def _shown(*, alone: bool) -> Sink:
     console = plain_console(stderr=True)
     if can_redraw(console):
         return LiveMonitor(console)
-    # Unlike sys.stderr, which cannot fail, the stream that Python has opened tells that its reader has gone.
+    # sys.stderr never fails here; the stream that Python opened reports that its reader has gone.
     return PlainLines((alone and sys.__stderr__) or sys.stderr, say)
 
 
@@ -105,7 +105,12 @@ def run(
     channels: RawChannels = 1,
     channel: ChannelName = "auto",
     strict: Strict = False,
-    paced: Annotated[bool, typer.Option("--paced/--as-fast-as-possible", help="Pace of a file.")] = False,
+    paced: Annotated[
+        bool,
+        typer.Option(
+            "--paced/--as-fast-as-possible", help="Read a file in real time, or as fast as possible."
+        ),
+    ] = False,
     csv: CsvTarget = None,
     mqtt: MqttTarget = None,
     mqtt_ca: MqttAuthority = None,
@@ -114,7 +119,7 @@ def run(
     anonymous: Anonymous = False,
     mqtt_names: MqttNames = False,
 ) -> None:
-    """Recognise without a screen: events as JSON Lines, rows or messages, or a readable line each."""
+    """Recognise without a screen: write events as JSON Lines, CSV, MQTT messages or readable lines."""
     from edge.audio.downmix import parse_channel
     from edge.audio.sources import open_source
     from edge.recognition.pipeline import listen
@@ -138,46 +143,53 @@ def run(
 
 
 def serve(
-    tcp: Annotated[str | None, typer.Option("--tcp", metavar="[HOST:]PORT", help="Raw sound in.")] = None,
+    tcp: Annotated[
+        str | None, typer.Option("--tcp", metavar="[HOST:]PORT", help="Accept raw sound over TCP.")
+    ] = None,
     websocket: Annotated[
-        str | None, typer.Option("--websocket", metavar="[HOST:]PORT", help="Messages of raw sound in.")
+        str | None,
+        typer.Option("--websocket", metavar="[HOST:]PORT", help="Accept raw sound over WebSocket."),
     ] = None,
     bundle: BundleFolder = None,
     profile: ProfileName = None,
     provider: Provider = "auto",
     step_ms: Step = 240,
     channel: ChannelName = "auto",
-    clients: Annotated[int, typer.Option("--clients", help="Most at a time.", min=1)] = 16,
+    clients: Annotated[
+        int, typer.Option("--clients", help="Maximum number of clients at a time.", min=1)
+    ] = 16,
     client_profiles: Annotated[
-        bool, typer.Option("--client-profiles", help="Let clients name a profile kept on this device.")
+        bool, typer.Option("--client-profiles", help="Let clients choose a profile kept on this device.")
     ] = False,
     idle_s: Annotated[
         float,
         typer.Option(
-            "--idle-s", help="That a client may send no sound; it is then let go.", min=1, max=86_400
+            "--idle-s", help="Disconnect a client after this many seconds without sound.", min=1, max=86_400
         ),
     ] = 30.0,
     token_file: Annotated[
-        Path | None, typer.Option("--token-file", help="Require the token in this file of every client.")
+        Path | None, typer.Option("--token-file", help="Require every client to send the token in this file.")
     ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Serve other machines without a token.")
+        bool, typer.Option("--insecure", help="Allow clients on other machines without a token.")
     ] = False,
     tls_cert: Annotated[
-        Path | None, typer.Option("--tls-cert", help="Certificate chain (PEM): encrypt both kinds of port.")
+        Path | None, typer.Option("--tls-cert", help="Certificate chain (PEM): encrypt TCP and WebSocket.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its key (PEM).")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", help="Private key of the certificate (PEM).")
+    ] = None,
     origin: Annotated[
         list[str] | None,
-        typer.Option("--origin", help="Let web pages of this origin connect, too; may be repeated."),
+        typer.Option("--origin", help="Let web pages of this origin connect; may be repeated."),
     ] = None,
 ) -> None:
-    """Recognise s16le sound from TCP or WebSocket clients; only this machine's, unless HOST is given.
+    """Recognise s16le sound from TCP or WebSocket clients, on this machine only unless HOST is given.
 
-    A client may first send {"rate": HZ, "channels": N}, or ask for /?rate=HZ&channels=N, if its sound is not
-    16 kHz mono; it gets the events as JSON. Ctrl-C ends it.
-    With --client-profiles it may first send {"profile": "NAME"} too. With --token-file it must first send
-    {"token": "..."}, or ask for /?token=..., or send the header "Authorization: Bearer ...".
+    A client whose sound is not 16 kHz mono first sends {"rate": HZ, "channels": N}, or connects to
+    /?rate=HZ&channels=N. It receives the events as JSON. Ctrl-C ends the server.
+    With --client-profiles a client may first send {"profile": "NAME"}. With --token-file it must first send
+    {"token": "..."}, or connect to /?token=..., or send the header "Authorization: Bearer ...".
     """
     from edge.audio.downmix import parse_channel
     from edge.model.bundle import default_bundle, load_bundle
@@ -217,15 +229,18 @@ def serve(
 
 
 def convert(
-    events: Annotated[str, typer.Argument(metavar="EVENTS", help="A log that --jsonl wrote, or -.")],
-    to: Annotated[str, typer.Option("--to", help="csv (windows); rttm, textgrid or srt (utterances).")],
-    out: Annotated[Path | None, typer.Option("--out", help="File to write, not stdout.")] = None,
+    events: Annotated[str, typer.Argument(metavar="EVENTS", help="Log written by --jsonl, or - for stdin.")],
+    to: Annotated[
+        str, typer.Option("--to", help="Format: csv (windows); rttm, textgrid or srt (utterances).")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; stdout by default.")] = None,
     replace: Replace = False,
     session: Annotated[
-        int | None, typer.Option("--session", help="Of a log with several: 1, 2, ...", min=1)
+        int | None,
+        typer.Option("--session", help="Session to convert, if the log has several: 1, 2, ...", min=1),
     ] = None,
 ) -> None:
-    """Turn a log of events into a table, segments or subtitles."""
+    """Convert a log of events to a table, segments or subtitles."""
     from edge.output.convert import converted, lines_of
     from edge.output.sinks import say, write_text
     from edge.system.outputs import require_distinct_files, write_atomically
@@ -252,7 +267,7 @@ def _recognizer(bundle: Path | None, profile: str | None, provider: str, step_ms
 
 
 def _provider_note(asked: str) -> list[Sink]:
-    """Return what tells those who left the choice to us what was chosen, and why."""
+    """Return the sink that reports the provider, and why, if the user asked for "auto"."""
     from edge.output.sinks import ProviderNote, say
 
     return [ProviderNote(say)] if asked == "auto" else []
@@ -260,7 +275,7 @@ def _provider_note(asked: str) -> list[Sink]:
 
 @dataclass(frozen=True)
 class _Targets:
-    """What a run writes to."""
+    """The outputs of a run, as the options name them."""
 
     jsonl: str | None
     csv: str | None
@@ -272,17 +287,21 @@ class _Targets:
 
     def __post_init__(self) -> None:
         if self.mqtt_ca and not self.mqtt:
-            raise UsageError("--mqtt-ca is there without --mqtt: say where to publish to, HOST[:PORT]/TOPIC")
+            raise UsageError(
+                "--mqtt-ca was given without --mqtt: add --mqtt HOST[:PORT]/TOPIC, or leave it out"
+            )
         if self.mqtt_names and (self.anonymous or not self.mqtt):
-            raise UsageError("--mqtt-names goes with --mqtt and without --anonymous: leave it out")
+            raise UsageError(
+                "--mqtt-names needs --mqtt and excludes --anonymous: add --mqtt, or leave one of them out"
+            )
 
     def files(self) -> dict[str, str | None]:
-        """List the outputs by option."""
+        """Return the output files by option."""
         files = {"--jsonl": self.jsonl, "--csv": self.csv}
         return {**files, "stdout": "-"} if self._readable() else files
 
     def sinks(self, recognizer: Recognizer) -> Iterator[Sink]:
-        """Open them one by one."""
+        """Open the sinks one by one."""
         from edge.output.sinks import CsvRows, JsonLines, PlainLines, WarningNote, say, standard_output
 
         def shown(sink: Sink) -> Sink:
@@ -300,7 +319,7 @@ class _Targets:
             yield self._publisher(self.mqtt, recognizer)
 
     def _readable(self) -> bool:
-        """Whether readable lines go to stdout: if nothing else does, and if somebody can get them."""
+        """Whether readable lines go to stdout: nothing else does, and it is open or the only output."""
         from edge.system.outputs import is_stdout
 
         if is_stdout(self.jsonl) or is_stdout(self.csv):
@@ -308,7 +327,7 @@ class _Targets:
         return sys.stdout is not None or not self._others()
 
     def _others(self) -> bool:
-        """Whether anything but readable lines is written."""
+        """Whether any output besides readable lines is written."""
         return bool(self.jsonl or self.csv or self.mqtt)
 
     def _publisher(self, address: str, recognizer: Recognizer) -> Sink:
@@ -347,7 +366,7 @@ def _without_names(sink: Sink, recognizer: Recognizer) -> Sink:
 
 @contextlib.contextmanager
 def _closed_after(opened: Iterable[Sink]) -> Iterator[list[Sink]]:
-    """Close each sink at the end, also where a later one cannot be opened."""
+    """Close each sink at the end, even if a later one cannot be opened."""
     with contextlib.ExitStack() as stack:
         sinks = []
         for sink in opened:

@@ -1,4 +1,4 @@
-"""What looks at this machine and its model: verify, benchmark, build-engine, devices and doctor."""
+"""The commands that examine this machine and its model: verify, benchmark, build-engine, devices, doctor."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 def verify(
     bundle: NamedBundle,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sound file of speech, or demo.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Sound file with speech, or demo.")],
     step_ms: Step = 240,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random block sizes.", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random block sizes.", min=0)] = 0,
     channel: ChannelName = "auto",
 ) -> None:
-    """Check that a stream of random blocks says what the whole-window graph says of the whole file."""
+    """Check that streaming a file in random blocks gives the same results as offline inference."""
     from edge.audio.downmix import parse_channel
     from edge.audio.ingest import read_clip
     from edge.audio.sources import demo_clip
@@ -39,7 +39,7 @@ def verify(
         "reset restores the stream bit for bit": report.reset,
         "flush emits the tail": report.flushed,
     }
-    typer.echo(f"{report.windows} windows, in which a probability moves by up to {report.spread:.3f}")
+    typer.echo(f"{report.windows} windows; a probability varies by up to {report.spread:.3f} between them")
     typer.echo(
         f"largest difference {report.largest_difference:.2g}, in the window that ends at {report.at_s:.2f} s"
     )
@@ -48,18 +48,23 @@ def verify(
     if not report.passed:
         failed = "; ".join(check for check, passed in checks.items() if not passed)
         raise VerificationError(
-            f"{bundle} does not stream as it should ({failed}): export the model again, or report this"
+            f"{bundle} gives other results when streamed ({failed} failed)",
+            remedy="export the model again, or report this",
         )
 
 
 def benchmark(
     bundle: Annotated[
-        str, typer.Argument(metavar="[BUNDLE]", help="Folder of a model, not the one that ships.")
+        str, typer.Argument(metavar="BUNDLE", help="Folder of the model; the built-in one by default.")
     ] = "default",
-    seconds: Annotated[float, typer.Option("--seconds", help="Sound to measure on.", min=1.0)] = 20.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="Duration in seconds of the sound to measure on.", min=1.0)
+    ] = 20.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    ] = False,
 ) -> None:
-    """Measure what the recogniser costs on this machine, and against running the whole window again."""
+    """Measure time and memory of the recogniser on this machine, and compare with whole-window inference."""
     from edge.diagnostics.benchmark import benchmark as measure
     from edge.output.progress import progress_bar
 
@@ -79,17 +84,26 @@ def build_engine(
     bundle: NamedBundle,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder of engines, not this user's cache (in a service, its state)."),
+        typer.Option(
+            "--out",
+            help="Folder for the engine; by default this user's cache, or the state folder of a service.",
+        ),
     ] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="fp32, fp16, or auto: the fastest that agrees.")
+        str,
+        typer.Option(
+            "--precision", help="fp32, fp16, or auto: the fastest whose results agree with the model's."
+        ),
     ] = "auto",
-    batch: Annotated[int, typer.Option("--batch", help="Most windows at once, of all streams.", min=1)] = 8,
-    force: Annotated[bool, typer.Option("--force", help="Build even if there is one that holds.")] = False,
+    batch: Annotated[
+        int,
+        typer.Option("--batch", help="Maximum number of windows computed at once, over all streams.", min=1),
+    ] = 8,
+    force: Annotated[bool, typer.Option("--force", help="Build even if a valid engine exists.")] = False,
 ) -> None:
-    """Build a model's TensorRT engine, on the machine that shall run it. Ctrl-C ends it.
+    """Build a model's TensorRT engine, on the machine that will run it. Ctrl-C ends it.
 
-    An engine that is there and holds (the same model, TensorRT and GPU) is kept, and nothing built.
+    An existing engine that is valid (the same model, TensorRT and GPU) is kept, and nothing is built.
 
     Not yet run on a GPU.
     """
@@ -110,7 +124,7 @@ def build_engine(
 
 
 def devices() -> None:
-    """List the microphones: number, name, host API, channels and the rates that really open."""
+    """List the microphones: number, name, host API, channels and the sample rates that open."""
     from rich.table import Column, Table
 
     from edge.audio.devices import input_devices
@@ -119,7 +133,7 @@ def devices() -> None:
 
     found = input_devices()
     if not found:
-        typer.echo("No microphone found. Plug one in, or check that this user may use sound (group audio).")
+        typer.echo("No microphone found. Plug one in, or check that this user may record (group audio).")
         return
     name = Column("name", overflow="fold")
     table = Table("", "number", name, "host API", "channels", "rates that open (Hz)", box=None)
@@ -138,14 +152,14 @@ def devices() -> None:
 
 def doctor(
     bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="Folder of a model, not the one that ships.")
+        str, typer.Argument(metavar="BUNDLE", help="Folder of the model; the built-in one by default.")
     ] = "default",
     profile: ProfileName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> None:
-    """Look at sound, model and engine of this machine: for each thing a verdict, and what to do about it.
+    """Check sound, model and engine of this machine, and say what to do about each problem.
 
-    The exit code is that of the first problem: 3 sound, 4 model or profile, 5 engine; 0 if there is none.
+    The exit code is that of the first problem: 3 sound, 4 model or profile, 5 engine; 0 without problems.
     """
     from edge.diagnostics.checks import DiagnosticContext
     from edge.diagnostics.doctor import described, examine, exit_code, lines

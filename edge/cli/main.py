@@ -1,4 +1,4 @@
-"""The `mmtl` program, from its first moment to its exit code.
+"""The `mmtl` program: signal handling, error messages and exit codes.
 
 Nothing slow is imported at the top, so that Ctrl-C is handled before the rest is loaded.
 """
@@ -20,17 +20,17 @@ EXTRAS = {
     "paho": "mqtt",
     "websockets": "serve",
 }
-"""Which extra brings a package that the base installation lacks."""
+"""The extra that installs a package missing from the base installation."""
 
 ENDLESS = ("monitor", "run", "serve")
-"""Commands that go on until a signal ends them; any other has not done what it was asked for by then."""
+"""Commands that run until a signal ends them; a signal stops any other before it is done."""
 
 
 def main() -> None:
-    """Run the command line and leave with the design's exit code.
+    """Run the command line and exit with the code of its error, 0 without one.
 
     Raises:
-        SystemExit: with any code but 0.
+        SystemExit: the exit code is not 0.
     """
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
     from edge.system import signals, standard_streams
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    """Run the command; return its exit code, after one line that says why it failed."""
+    """Run the command; return its exit code, after one line on stderr if it failed."""
     try:
         return _explained()
     except KeyboardInterrupt as interrupt:
@@ -55,8 +55,8 @@ def _explained() -> int:
 
     try:
         return _dispatch()
-    except Exception as error:  # noqa: BLE001 - the last resort, which says so
-        signals.wait_for_deferred()  # perhaps it failed for that reason
+    except Exception as error:  # noqa: BLE001 - an unforeseen error is reported, too
+        signals.wait_for_deferred()  # a deferred interrupt may have caused it
         return _failure(error)
 
 
@@ -82,16 +82,16 @@ def _dispatch() -> int:
     except ReaderGone:
         return 0
     except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # rich ends so when `| head` has enough
+        if isinstance(error.__context__, BrokenPipeError):  # what rich does when `| head` has closed the pipe
             return 0
         raise
 
 
 def _stopped(interrupt: KeyboardInterrupt) -> int:
-    """Return the exit code after a signal, having said if a command has not done what it was asked for.
+    """Return the exit code after a signal; report a command that was stopped before it was done.
 
-    Ctrl-C is the user's own wish, so its code is 0; SIGTERM and SIGHUP may reach a script that would
-    take 0 for success.
+    Ctrl-C is the user's own request, so its code is 0. SIGTERM and SIGHUP may reach a script that would
+    read 0 as success.
     """
     from edge.system import signals
 
@@ -105,9 +105,9 @@ def _stopped(interrupt: KeyboardInterrupt) -> int:
 
 
 def _stdout_failure() -> int | None:
-    """Write what stdout still holds; return the exit code if that fails, after saying why.
+    """Flush stdout; return the exit code if that fails, after reporting why.
 
-    A pipe whose reader has gone (`| head`) is no failure: like other programs, this one stops in silence.
+    A pipe whose reader has gone (`| head`) is not a failure: the program stops without a message.
     """
     from edge.output.sinks import unwritable
     from edge.system.standard_streams import silence
@@ -123,10 +123,10 @@ def _stdout_failure() -> int | None:
 
 
 def _failed_unexpectedly(error: Exception) -> int:
-    """Say which extra brings a missing package, or else that something unforeseen happened.
+    """Report which extra installs a missing package, or that an unexpected error occurred.
 
     Raises:
-        Exception: the error itself, for who asked to see where it comes from.
+        Exception: the error itself, if MMTL_DEBUG is set.
     """
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing in EXTRAS:
@@ -134,7 +134,7 @@ def _failed_unexpectedly(error: Exception) -> int:
         return _failed(needed, UsageError.exit_code)
     if os.environ.get("MMTL_DEBUG"):
         raise error
-    said = f"unexpected: {type(error).__name__}: {error} (MMTL_DEBUG=1 shows where)"
+    said = f"unexpected: {type(error).__name__}: {error} (MMTL_DEBUG=1 shows the traceback)"
     return _failed(said, MmtlError.exit_code)
 
 

@@ -9,57 +9,74 @@ import typer
 
 SourceName = Annotated[
     str,
-    typer.Argument(metavar="SOURCE", help="mic, mic:INDEX_OR_NAME, a file, - (raw s16le) or demo."),
+    typer.Argument(
+        metavar="SOURCE", help="mic, mic:INDEX_OR_NAME, a sound file, - (raw s16le on stdin) or demo."
+    ),
 ]
 BundleFolder = Annotated[
-    Path | None, typer.Option("--bundle", help="Folder of a model, not the one that ships.")
+    Path | None, typer.Option("--bundle", help="Folder of the model; the built-in one by default.")
 ]
 NamedBundle = Annotated[
-    str, typer.Argument(metavar="BUNDLE", help='Folder of a model, or "default" for the one that ships.')
+    str, typer.Argument(metavar="BUNDLE", help='Folder of a model, or "default" for the built-in one.')
 ]
-ProfileName = Annotated[str | None, typer.Option("--profile", help="Name or file of a speaker's profile.")]
+ProfileName = Annotated[
+    str | None, typer.Option("--profile", help="Speaker's profile to apply: a name or a file.")
+]
 Provider = Annotated[
-    str, typer.Option("--provider", help="auto, cpu, cuda or tensorrt (the last two not yet run on a GPU).")
+    str,
+    typer.Option(
+        "--provider",
+        help="What runs the model: auto, cpu, cuda or tensorrt (the last two not yet run on a GPU).",
+    ),
 ]
-Step = Annotated[int, typer.Option("--step-ms", help="From window to window: a multiple of 80.")]
-Rate = Annotated[int, typer.Option("--rate", help="Hz of raw sound on stdin.")]
+Step = Annotated[int, typer.Option("--step-ms", help="Time between windows in ms: a multiple of 80.")]
+Rate = Annotated[int, typer.Option("--rate", help="Sample rate in Hz of raw sound on stdin.")]
 ChannelName = Annotated[
     str,
     typer.Option(
         "--channel",
         metavar="N|mix|auto",
-        help="Channel to hear, counted from 0. auto: the mean of two, one of them where they cancel each "
-        "other, the first of more.",
+        help="Channel to use, counted from 0. auto: of two channels the mean, or one of them if they cancel "
+        "each other; of more the first.",
     ),
 ]
 RawChannels = Annotated[
-    int, typer.Option("--channels", metavar="N", help="Channels of raw sound on stdin, interleaved.")
+    int, typer.Option("--channels", metavar="N", help="Number of interleaved channels of raw sound on stdin.")
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="End with exit code 6 as soon as sound is lost.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with code 6 as soon as sound is lost.")]
 JsonlTarget = Annotated[
-    str | None, typer.Option("--jsonl", metavar="PATH|-", help="Write events to a file or -.")
+    str | None,
+    typer.Option(
+        "--jsonl", metavar="PATH|-", help="Write the events as JSON Lines to a file, or - for stdout."
+    ),
 ]
 CsvTarget = Annotated[
-    str | None, typer.Option("--csv", metavar="PATH|-", help="Write windows as rows to a file or -.")
+    str | None,
+    typer.Option("--csv", metavar="PATH|-", help="Write the windows as CSV rows to a file, or - for stdout."),
 ]
 MqttTarget = Annotated[
     str | None,
     typer.Option(
         "--mqtt",
         metavar="[mqtts://][USER@]HOST[:PORT]/TOPIC",
-        help="Publish events to a broker, at TOPIC/TYPE; the password is taken from MMTL_MQTT_PASSWORD.",
+        help="Publish each event to an MQTT broker, at TOPIC/TYPE; the password is read from "
+        "MMTL_MQTT_PASSWORD.",
     ),
 ]
 MqttAuthority = Annotated[
     Path | None,
-    typer.Option("--mqtt-ca", help="Certificates (PEM) to trust, not the system's; asks for TLS."),
+    typer.Option(
+        "--mqtt-ca", help="Trust the certificates in this file (PEM), not the system's; turns on TLS."
+    ),
 ]
-Replace = Annotated[bool, typer.Option("--replace", help="Overwrite files that are there.")]
-Append = Annotated[bool, typer.Option("--append", help="Add to files that are there.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite output files that exist.")]
+Append = Annotated[bool, typer.Option("--append", help="Append to output files that exist.")]
 Anonymous = Annotated[
-    bool, typer.Option("--anonymous", help="Leave out the names of file, microphone and profile.")
+    bool, typer.Option("--anonymous", help="Omit the names of file, microphone and profile from the output.")
 ]
 MqttNames = Annotated[
     bool,
-    typer.Option("--mqtt-names", help="Publish the names of file, microphone and profile to the broker too."),
+    typer.Option(
+        "--mqtt-names", help="Publish the names of file, microphone and profile to the broker as well."
+    ),
 ]

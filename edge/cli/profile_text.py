@@ -1,6 +1,6 @@
-"""Profiles in words: a line each, or all that is known of one.
+"""Profiles as text: one line each in a list, or all figures of one.
 
-What a file says is not trusted to be printable.
+Text from a file may contain control characters, so it is made printable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edge.output.text import printable
 
 
 def listing(paths: Sequence[Path], bundle: Bundle) -> str:
-    """Say of each file, a line each, its name and verdict, when it was made and for which model."""
+    """Return one line for each file: name, verdict, date and model."""
     rows = [_row(path, bundle) for path in paths]
     widths = [max(cell_len(row[column]) for row in rows) for column in range(4)]
     lines = ("  ".join(map(set_cell_size, row, widths)) for row in rows)
@@ -27,7 +27,7 @@ def listing(paths: Sequence[Path], bundle: Bundle) -> str:
 
 
 def as_json(profile: Profile) -> dict[str, Any]:
-    """Describe a profile as JSON can hold it."""
+    """Return a profile's figures as a JSON object."""
     known = {
         "name": profile.name,
         "verdict": profile.verdict,
@@ -39,7 +39,7 @@ def as_json(profile: Profile) -> dict[str, Any]:
 
 
 def as_text(profile: Profile, bundle: Bundle) -> str:
-    """Describe a profile for people, a line for each thing known of it."""
+    """Return a profile's figures as text, one line each."""
     known = {
         "verdict": profile.verdict,
         "made": _made(profile) or "unknown",
@@ -68,13 +68,13 @@ def _model(profile: Profile, bundle: Bundle) -> str:
 
 def _session(profile: Profile) -> str:
     if profile.reference is None:
-        return "none, for it does not say how the session sounded"
+        return "off: the profile has no statistics of the session"
     level, spread = profile.reference.mean[0], profile.reference.spread[0]
-    return f"on: the session was at {level:.0f} dBFS, give or take {spread:.0f} dB"
+    return f"on: the session's level was {level:.0f} dBFS, with a standard deviation of {spread:.0f} dB"
 
 
 def _lines(described: Mapping[str, Any], indent: str) -> Iterator[str]:
-    """Yield a line for each item; tables of tables go below their name."""
+    """Yield one line for each item; nested tables go below their name."""
     width = max((len(key) for key in described), default=0)
     for key, value in described.items():
         name = key.replace("_", " ").ljust(width)

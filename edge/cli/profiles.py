@@ -1,4 +1,4 @@
-"""`mmtl profile`."""
+"""The commands `mmtl profile list`, `show`, `delete`, `export` and `import`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from edge.system.shell import quoted
 if TYPE_CHECKING:
     from edge.model.bundle import Bundle
 
-profiles = typer.Typer(no_args_is_help=True, help="Look after speakers' profiles.")
+profiles = typer.Typer(no_args_is_help=True, help="Manage speakers' profiles.")
 
-Overwrite = Annotated[bool, typer.Option("--replace", help="Overwrite what there is of that name.")]
+Overwrite = Annotated[
+    bool, typer.Option("--replace", help="Overwrite an existing profile or file of that name.")
+]
 
 
 @profiles.command("list")
@@ -25,16 +27,18 @@ def list_profiles(bundle: BundleFolder = None) -> None:
     from edge.model.profile import kept_profiles
 
     paths = kept_profiles()
-    typer.echo(listing(paths, _model(bundle)) if paths else "No profiles yet: mmtl calibrate makes one.")
+    typer.echo(
+        listing(paths, _model(bundle)) if paths else "No profiles yet: create one with mmtl calibrate NAME."
+    )
 
 
 @profiles.command("show")
 def show_profile(
     name: Annotated[str, typer.Argument(help="Name of the speaker.")],
-    text: Annotated[bool, typer.Option("--text", help="For people, not as JSON.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Print readable text instead of JSON.")] = False,
     bundle: BundleFolder = None,
 ) -> None:
-    """Print what is known of a profile, as JSON."""
+    """Print a profile's figures as JSON."""
     import json
 
     from edge.cli.profile_text import as_json, as_text
@@ -46,7 +50,7 @@ def show_profile(
 
 @profiles.command("delete")
 def delete_profile(name: Annotated[str, typer.Argument(help="Name of the speaker.")]) -> None:
-    """Delete a profile for good, and what an unfinished session of that name has recorded."""
+    """Delete a profile permanently, and the recordings of an unfinished session of that name."""
     from edge.model.profile_store import delete_profile as delete
 
     deleted = delete(name)
@@ -59,25 +63,29 @@ def delete_profile(name: Annotated[str, typer.Argument(help="Name of the speaker
 @profiles.command("export")
 def export_profile(
     name: Annotated[str, typer.Argument(help="Name of the speaker.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to, for example NAME.safetensors.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File to write, for example NAME.safetensors.")
+    ],
     overwrite: Overwrite = False,
 ) -> None:
-    """Copy a profile to a file, to keep it or to take it to another device with the same model."""
+    """Copy a profile to a file, as a backup or for another device with the same model."""
     from edge.model.profile_store import export_profile as export
 
     export(name, file, overwrite=overwrite)
     command = f"mmtl profile import {quoted(file.name)} --name {quoted(name)}"
-    typer.echo(f"Wrote {file}. On the other device, beside the file: {command}")
+    typer.echo(f"Wrote {file}. On the other device, in the folder of the file, run: {command}")
 
 
 @profiles.command("import")
 def import_profile(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What mmtl profile export wrote.")],
-    name: Annotated[str, typer.Option("--name", help="Of the profile; that of the file, if not given.")] = "",
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File written by mmtl profile export.")],
+    name: Annotated[
+        str, typer.Option("--name", help="Name of the profile; by default that of the file.")
+    ] = "",
     overwrite: Overwrite = False,
     bundle: BundleFolder = None,
 ) -> None:
-    """Keep the profile in a file on this device; refused if it was made for another model."""
+    """Import a profile from a file; refused if it was made for another model."""
     from edge.model.profile import ADOPTED
     from edge.model.profile_store import import_profile as take_in
 
@@ -85,7 +93,7 @@ def import_profile(
     if kept.verdict == ADOPTED:
         typer.echo(f"Imported the profile {kept.name}: mmtl monitor --profile {quoted(kept.name)}")
     else:
-        typer.echo(f"Imported the profile {kept.name}, which did not help: it can be looked at, not applied.")
+        typer.echo(f"Imported the profile {kept.name}, which did not help: it can be shown, not applied.")
 
 
 def _model(folder: Path | None) -> Bundle:

@@ -105,7 +105,7 @@ def python(_: DiagnosticContext) -> Check:
     try:
         mmtl = version("mmtl")
     except PackageNotFoundError:
-        mmtl = "in a copy that was not installed"
+        mmtl = "(not installed)"
     where = f"{platform.system()} {platform.release()}, {platform.machine()}"
     return Check("python", "ok", f"{platform.python_version()} ({sys.executable}), mmtl {mmtl}, {where}")
 

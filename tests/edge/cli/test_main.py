@@ -229,7 +229,7 @@ def test_a_folder_is_one_line_and_code_3(mmtl: Mmtl, tmp_path: Path) -> None:
         (["run", "demo", "--mqtt-ca", "own.pem"], "without --mqtt"),
         (["run", "demo", "--csv", ""], "--csv names nothing"),
         (["monitor", "demo", "--jsonl", ""], "--jsonl names nothing"),
-        (["run", "demo", "--mqtt-names"], "--mqtt-names goes with --mqtt"),
+        (["run", "demo", "--mqtt-names"], "--mqtt-names needs --mqtt"),
         (["run", "demo", "--jsonl", "/dev/stdout", "--csv", "-"], "--jsonl and --csv both name /dev/stdout"),
         (["run", "demo", "--jsonl", "-", "--csv", "-"], "--jsonl and --csv both name -"),
         (["run", "demo", "--jsonl", "both", "--csv", "./both"], "--jsonl and --csv both name both"),
@@ -624,7 +624,7 @@ def test_a_copy_that_was_not_installed_still_has_a_version(
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(commands, "version", fail)
-    assert mmtl("--version").out == "mmtl (a copy that was not installed)\n"
+    assert mmtl("--version").out == "mmtl (not installed)\n"
 
 
 def test_a_missing_extra_is_one_line_that_says_what_to_install() -> None:

@@ -55,7 +55,7 @@ def test_a_person_can_read_all_that_is_known(profile: Profile, bundle: Bundle) -
         "  verdict      adopted",
         "  made         2026-01-02 03:04 UTC",
         "  model        this model",
-        "  drift watch  none, for it does not say how the session sounded",
+        "  drift watch  off: the profile has no statistics of the session",
         "  takes        neutral 2, happy 3",
         "  reason       it lowers the log loss of held-out takes by 0.31",
         "  before       uar 0.5, log loss 1.125",
@@ -85,7 +85,7 @@ def test_how_it_was_judged_is_readable_too(profile: Profile, bundle: Bundle) -> 
 def test_a_session_is_described_by_its_level(profile: Profile, bundle: Bundle) -> None:
     reference = Reference(np.array([-23.4, 0.5, 0.0]), np.array([4.2, 0.3, 1.0]))
     shown = as_text(replace(profile, reference=reference, made=None), bundle)
-    assert "on: the session was at -23 dBFS, give or take 4 dB" in shown
+    assert "on: the session's level was -23 dBFS, with a standard deviation of 4 dB" in shown
     assert "made         unknown" in shown
 
 
