@@ -12,9 +12,10 @@ from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.ingest import read_clip
 from edge.audio.sources import demo_clip
 from edge.errors import UsageError
-from edge.features.frontend import FrontEnd, filtered, power_spectrogram
+from edge.features.frontend import FrontEnd
 from edge.features.normaliser import Normaliser
 from edge.file_formats.recordings import manifest_rows, recording_path
+from edge.inference.offline import full_windows, normalised_frames
 
 MANIFEST_NAME: Final = "manifest.csv"
 SUFFIXES: Final = frozenset({".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3"})
@@ -70,9 +71,7 @@ def filling(samples: Array, front_end: FrontEnd) -> Array:
 
 def windows_of(samples: Array, front_end: FrontEnd, normaliser: Normaliser) -> Array:
     """Return the network's input for each window of a sound that fills one or more: (B, T, F)."""
-    frames = normaliser(power_spectrogram(filtered(samples, front_end), front_end))
-    starts = range(0, len(frames) - front_end.window_frames + 1, STEP_FRAMES)
-    return np.stack([frames[start : start + front_end.window_frames] for start in starts])
+    return full_windows(normalised_frames(samples, front_end, normaliser), front_end, STEP_FRAMES)
 
 
 def _listed(manifest: Path) -> list[Path]:

@@ -19,8 +19,8 @@ from calibrate.fitting.scores import Answers
 from calibrate.takes import Take, count_ratings, count_takes
 from edge.arrays import Array
 from edge.errors import UsageError
-from edge.features.frontend import filtered, power_spectrogram
 from edge.features.normaliser import Normaliser
+from edge.inference.offline import normalised_frames
 from edge.labels import DIMENSIONS, EMOTIONS
 from edge.model.bundle import WEIGHTS, Bundle
 from edge.model.profile import ADOPTED
@@ -91,11 +91,7 @@ class SpeakerBundle:
         """Return the (T, F) frames of each take, heard as a new stream by the generic model."""
         manifest, front_end = self._bundle.manifest, self._bundle.manifest.front_end
         normaliser = Normaliser(manifest.levels, self._bundle.statistics)
-        frames = []
-        for sound in sounds:
-            normaliser.reset()
-            frames.append(normaliser(power_spectrogram(filtered(sound, front_end), front_end)))
-        return frames
+        return [normalised_frames(sound, front_end, normaliser) for sound in sounds]
 
     def _judged(self, takes: Sequence[Take], frames: Sequence[Array], folds: Folds) -> Judgement:
         """Judge by held-out takes; nothing is tuned to a session that lacks an emotion, as in a profile."""
@@ -125,7 +121,7 @@ class SpeakerBundle:
         return tune(net, samples, self._tuning)
 
     def _answer(self, net: EmotionNet, frames: Array) -> Array:
-        return answer(net, frames, self._bundle.manifest.graphs, self._bundle.head.temperature)
+        return answer(net, frames, self._bundle.manifest, self._bundle.head.temperature)
 
     def _run(self, steps: Iterator[object], label: str, fits: int) -> None:
         for _ in self._progress(steps, label, fits * self._tuning.inner_steps):

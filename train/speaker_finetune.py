@@ -17,12 +17,13 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from calibrate.fitting.embeddings import window_ends
 from calibrate.fitting.examples import dimension_classes
 from calibrate.takes import Take
 from edge.arrays import Array
+from edge.inference.window_grid import step_in_features, window_ends
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension
-from edge.model.bundle import Graphs
+from edge.model.bundle import Graphs, Manifest
+from edge.recognition.recognizer import Settings
 from train.batches import padded
 from train.mmtl import MetaRates, Samples, Weights, class_weights, knowledge_transfer_step, multi_train_step
 from train.model import EmotionNet
@@ -106,19 +107,20 @@ def tune(net: EmotionNet, samples: Samples, tuning: Tuning) -> Iterator[float]:
     net.transfer.load_state_dict(phi)
 
 
-def answer(net: EmotionNet, frames: Array, graphs: Graphs, temperature: float) -> Array:
+def answer(net: EmotionNet, frames: Array, manifest: Manifest, temperature: float) -> Array:
     """Return the (C,) posterior of a take as the recogniser's: its windows' averaged.
 
     Args:
         net: evaluated.
         frames: (T, F) normalised frames.
-        graphs: tell how long a window is.
+        manifest: of the bundle: length of a window, and the grid of steps.
         temperature: of the bundle.
     """
-    full = graphs.window_features
+    graphs = manifest.graphs
+    full, step = graphs.window_features, step_in_features(Settings.step_ms, graphs, manifest.front_end)
     with torch.no_grad():
         features = net.meta.features(torch.from_numpy(frames)[None])[0]  # (S, P)
-        ends = window_ends(len(features), graphs)
+        ends = window_ends(len(features), graphs, step)
         windows = torch.stack([features[max(0, end - full) : end] for end in ends])  # (W, S', P)
         logits = net.transfer(net.meta.classify(net.meta.embedding(windows)))  # (W, C)
         posterior: Array = (logits / temperature).softmax(dim=1).mean(dim=0).numpy()

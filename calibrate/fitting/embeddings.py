@@ -13,6 +13,7 @@ from edge.features.frontend import FrontEnd, filtered
 from edge.features.long_term_spectrum import band_powers, long_term_spectrum
 from edge.features.normaliser import DECIBEL
 from edge.inference.encoder_stream import FeatureStream, Progress
+from edge.inference.window_grid import step_in_features, window_ends
 from edge.model.bundle import Graphs
 from edge.recognition.recognizer import Settings
 
@@ -36,26 +37,16 @@ def extract_embeddings(
         long-term spectra.
     """
     stream = FeatureStream(engine, front_end, normalisation.levels, normalisation.statistics)
+    step = step_in_features(Settings.step_ms, engine.graphs, front_end)
     extracted = []
     for sound in sounds:
         stream.reset()
         progress = stream.feed(filtered(sound, front_end))
-        ends = window_ends(len(progress.features), engine.graphs)
+        ends = window_ends(len(progress.features), engine.graphs, step)
         embeddings = _embed(engine, progress.features, ends)
         spectra = _spectra(progress, front_end, ends, engine.graphs)
         extracted.append(np.concatenate([embeddings, spectra], axis=1))
     return extracted
-
-
-def window_ends(features: int, graphs: Graphs) -> list[int]:
-    """List where the recogniser's windows end in a take: the number of the feature after the last.
-
-    Full windows at the recogniser's step, then the one that ends with the last feature, which is
-    shorter in a take shorter than a window.
-    """
-    hop_ms = FrontEnd.hop_length_ms * graphs.frames_per_feature
-    ends = list(range(graphs.window_features, features + 1, Settings.step_ms // hop_ms))
-    return ends if ends and ends[-1] == features else [*ends, features]
 
 
 def _embed(engine: EngineLike, features: Array, ends: Sequence[int]) -> Array:

@@ -23,11 +23,11 @@ from edge.arrays import Array
 from edge.audio.ingest import read_clip
 from edge.audio.sources import demo_clip
 from edge.events import Window
-from edge.features.frontend import filtered, power_spectrogram
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
 from edge.features.normaliser import Normaliser
 from edge.features.vad import SpeechDetector, VadConfig
 from edge.inference.engine import WindowEngine
+from edge.inference.offline import full_windows, normalised_frames
 from edge.model.bundle import Bundle
 from edge.model.profile import ADOPTED, Profile, Reference
 from edge.recognition.recognizer import Recognizer, Settings
@@ -307,9 +307,9 @@ def whole_window(bundle: Bundle) -> Callable[[Array], object]:
     samples = front_end.samples_in(front_end.window_frames)
 
     def compute(sound: Array) -> object:
-        power = power_spectrogram(filtered(sound[:samples], front_end), front_end)
-        frames = Normaliser(manifest.levels, bundle.statistics)(power)
-        return bundle.head.probs(engine(frames[None])[0])
+        normaliser = Normaliser(manifest.levels, bundle.statistics)
+        frames = normalised_frames(sound[:samples], front_end, normaliser)
+        return bundle.head.probs(engine(full_windows(frames, front_end, step_frames=1))[0])
 
     return compute
 

@@ -11,9 +11,10 @@ import numpy as np
 from edge.arrays import Array
 from edge.errors import UsageError
 from edge.events import Event, Window
-from edge.features.frontend import FrontEnd, filtered, power_spectrogram
 from edge.features.normaliser import Normaliser
 from edge.inference.engine import WindowEngine
+from edge.inference.offline import normalised_frames
+from edge.inference.window_grid import window_ends
 from edge.model.bundle import Bundle
 from edge.recognition.recognizer import Recognizer, Settings
 
@@ -21,8 +22,6 @@ TOLERANCE: Final = 1e-4
 """Largest difference of a probability that passes."""
 LONGEST_BLOCK: Final = 24_000
 """Samples of the largest random block: 1.5 s."""
-PIECE_FRAMES: Final = 6_000
-"""Frames whose spectra are computed together: a minute, so that long files fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,8 @@ def _due(recognizer: Recognizer, count: int) -> list[int]:
         raise UsageError(
             f"{heard:.2f} s of sound arrived, expected at least {least:.2f} s: name a longer file"
         )
-    features = graphs.features_in(frames)
-    ends = {*range(graphs.window_features, features, recognizer.step_features), features}
-    return [front_end.samples_in(graphs.frames_in(end)) for end in sorted(ends)]
+    ends = window_ends(graphs.features_in(frames), graphs, recognizer.step_features)
+    return [front_end.samples_in(graphs.frames_in(end)) for end in ends]
 
 
 def _random_blocks(total: int, generator: np.random.Generator) -> list[slice]:
@@ -149,7 +147,7 @@ def _offline(bundle: Bundle, samples: Array, ends: list[int], progress: Callable
     """Run the whole-window graph on the frames of each window."""
     front_end, graphs = bundle.manifest.front_end, bundle.manifest.graphs
     length = graphs.frames_in(graphs.window_features)
-    frames = _normalised(bundle, samples, front_end)
+    frames = normalised_frames(samples, front_end, Normaliser(bundle.manifest.levels, bundle.statistics))
     graph, probs = WindowEngine(bundle), {}
     for done, end in enumerate(ends, start=1):
         last = front_end.frames_in(end)
@@ -157,18 +155,6 @@ def _offline(bundle: Bundle, samples: Array, ends: list[int], progress: Callable
         probs[end] = bundle.head.probs(graph(window)[0])[0]
         progress(done / len(ends))
     return probs
-
-
-def _normalised(bundle: Bundle, samples: Array, front_end: FrontEnd) -> Array:
-    """Compute the network's input for the whole sound: (T, F)."""
-    normaliser = Normaliser(bundle.manifest.levels, bundle.statistics)
-    total, hop, piece = front_end.frames_in(len(samples)), front_end.hop_length, PIECE_FRAMES
-    sound = filtered(samples, front_end)
-    pieces = [
-        normaliser(power_spectrogram(sound[first * hop :][: front_end.samples_in(piece)], front_end))
-        for first in range(0, total, piece)
-    ]
-    return np.concatenate(pieces)
 
 
 def _worst(streamed: Ends, expected: Ends) -> tuple[int, float]:

@@ -13,8 +13,8 @@ import numpy as np
 from edge.arrays import Array
 from edge.bounds import UNREADABLE, build, one_line, read_tensors, tensor, within
 from edge.errors import BundleError, UsageError, VerificationError
-from edge.features.frontend import filtered, power_spectrogram
 from edge.inference.engine import WindowEngine
+from edge.inference.offline import full_windows, normalised_frames
 from edge.model.bundle import GOLDEN, WINDOW, Bundle, engine_graph
 
 PRECISIONS: Final = ("fp32", "fp16")
@@ -147,6 +147,5 @@ def _demo_windows(bundle: Bundle) -> Array:
 
     front_end = bundle.manifest.front_end
     normaliser = Normaliser(bundle.manifest.levels, bundle.statistics)
-    frames = normaliser(power_spectrogram(filtered(read_clip(demo_clip()), front_end), front_end))
-    starts = range(0, len(frames) - front_end.window_frames + 1, 50)
-    return np.stack([frames[start : start + front_end.window_frames] for start in starts])
+    frames = normalised_frames(read_clip(demo_clip()), front_end, normaliser)
+    return full_windows(frames, front_end, step_frames=500 // front_end.hop_length_ms)

@@ -168,10 +168,10 @@ def test_no_take_is_judged_by_a_network_that_has_heard_it(
         judged.append(set())
         return speaker_samples(frames, takes, graphs, auxiliary)
 
-    def spied_answer(net: Any, frames: Array, graphs: Any, temperature: float) -> Array:
+    def spied_answer(net: Any, frames: Array, manifest: Any, temperature: float) -> Array:
         if judged:  # before the first it is the generic network that answers
             judged[-1].add(by_frames.get(id(frames), Path("heard by none so far")))
-        return answer(net, frames, graphs, temperature)
+        return answer(net, frames, manifest, temperature)
 
     monkeypatch.setattr(speaker, "speaker_samples", spied_samples)
     monkeypatch.setattr(speaker, "answer", spied_answer)

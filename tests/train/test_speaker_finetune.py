@@ -162,5 +162,5 @@ def test_a_take_is_answered_as_the_runtime_answers_it(bundle: Bundle, seconds: f
     normalisation = InputNormalisation(manifest.levels, bundle.statistics)
     (heard,) = extract_embeddings(Engine(bundle, "cpu"), manifest.front_end, normalisation, [sound])
     frames = Normaliser(manifest.levels, bundle.statistics)(power_spectrogram(clean, manifest.front_end))
-    said = answer(tiny_checkpoint().net, frames, manifest.graphs, bundle.head.temperature)
+    said = answer(tiny_checkpoint().net, frames, manifest, bundle.head.temperature)
     np.testing.assert_allclose(said, bundle.head.probs(heard).mean(axis=0), atol=1e-4)

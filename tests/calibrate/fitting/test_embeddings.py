@@ -6,36 +6,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from calibrate.fitting.embeddings import extract_embeddings, window_ends
+from calibrate.fitting.embeddings import extract_embeddings
 from calibrate.takes import InputNormalisation
 from edge.arrays import Array
 from edge.events import Window
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
 from edge.inference.engine import Engine
-from edge.model.bundle import Graphs, default_bundle, load_bundle
+from edge.model.bundle import default_bundle, load_bundle
 from edge.recognition.recognizer import Recognizer
 
 needs_bundle = pytest.mark.skipif(
     not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
 )
 
-GRAPHS = Graphs((), 128, 256, 8, 49, 32)
-
 
 def noise(seconds: float, seed: int = 0) -> Array:
     samples = np.random.default_rng(seed).standard_normal(round(16_000 * seconds))
     return (0.1 * samples).clip(-1, 1).astype(np.float32)
-
-
-@given(features=st.integers(1, 400))
-def test_windows_are_the_recognizer_s_own_and_the_last_ends_with_the_take(features: int) -> None:
-    ends = window_ends(features, GRAPHS)
-    assert ends[-1] == features
-    assert ends == sorted(set(ends))
-    assert ends[:-1] == list(range(32, features, 3))
 
 
 @needs_bundle

@@ -18,6 +18,7 @@ from edge.diagnostics import verification
 from edge.diagnostics.verification import TOLERANCE, verify
 from edge.errors import UsageError
 from edge.events import Event, Window
+from edge.inference import offline
 from edge.model.bundle import ENCODER, WEIGHTS, WINDOW, Bundle, load_bundle, read_manifest, write_manifest
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.window_classifier import ClassifiedWindow
@@ -79,7 +80,7 @@ def test_the_same_seed_gives_the_same_report(bundle: Bundle, sound: Array) -> No
 def test_a_long_sound_is_normalised_in_pieces_without_a_seam(
     bundle: Bundle, sound: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "PIECE_FRAMES", 37)
+    monkeypatch.setattr(offline, "PIECE_FRAMES", 37)
     assert verify(bundle, sound).passed
 
 
