@@ -22,8 +22,8 @@ MARGIN_S: Final = 0.3
 PATIENCE_S: Final = 8.0
 """Without voice for so long, the take ends by itself."""
 
-FRAME_LENGTH: Final = 640
-HOP_LENGTH: Final = GATE.hop_ms * SAMPLE_RATE // 1000
+FRONT_END: Final = FrontEnd()
+"""Defines the frames for which speech is detected; not the bundle's, since takes belong to no bundle."""
 
 
 class Progress(Enum):
@@ -48,8 +48,8 @@ class Recorder:
             voice: what judges the sound; Silero if None.
         """
         self.progress = Progress.WAITING
-        self._detector = SpeechDetector(GATE, frame_length=FRAME_LENGTH, hop_length=HOP_LENGTH, voice=voice)
-        self._filter = FrontEnd().input_filter()
+        self._detector = SpeechDetector(GATE, FRONT_END, voice=voice)
+        self._filter = FRONT_END.input_filter()
         self._pieces: list[Array] = []
         self._heard = self._frames = self._start = 0
         self._end: int | None = None
@@ -88,7 +88,7 @@ class Recorder:
 
     def _follow(self, speaks: bool) -> None:
         """Take what is said of the frame that ends `now`."""
-        now = (self._frames - 1) * HOP_LENGTH + FRAME_LENGTH
+        now = FRONT_END.samples_in(self._frames)
         if self.progress is Progress.WAITING and speaks:
             self.progress = Progress.SPEAKING
             self._start = max(0, now - _samples(GATE.memory_ms / 1000 + MARGIN_S))

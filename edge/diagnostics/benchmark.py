@@ -19,24 +19,24 @@ from typing import Any, Final
 
 import numpy as np
 
-from edge.arrays import Array
+from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.ingest import read_clip
 from edge.audio.sources import demo_clip
 from edge.events import Window
+from edge.features.frontend import FrontEnd
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
 from edge.features.normaliser import Normaliser
 from edge.features.vad import SpeechDetector, VadConfig
 from edge.inference.engine import WindowEngine
 from edge.inference.offline import full_windows, normalised_frames
+from edge.inference.window_grid import feature_ms
 from edge.model.bundle import Bundle
 from edge.model.profile import ADOPTED, Profile, Reference
 from edge.recognition.recognizer import Recognizer, Settings
 from edge.recognition.stage_times import STAGES
 
-STEP_MS: Final = 80
-"""The shortest step: what a block of sound costs at most."""
-WARM_UP_S: Final = 4.0
-"""Sound before the measurement: a window and some steps."""
+WARM_UP_S: Final = 1.0
+"""Sound after the first window and before the measurement."""
 ROUND_STEPS: Final = 25
 """Steps in a row (2 s of sound), before ..."""
 ROUND_WINDOWS: Final = 3
@@ -53,7 +53,9 @@ import numpy as np
 from edge.model.bundle import load_bundle
 from edge.recognition.recognizer import Recognizer
 recognizer = Recognizer(load_bundle(Path(sys.argv[1])), provider="cpu")
-assert recognizer.feed(np.zeros(48_000, np.float32)), "no window came"
+front_end = recognizer.front_end
+window = np.zeros(front_end.samples_in(front_end.window_frames), np.float32)
+assert recognizer.feed(window), "no window came"
 """
 
 
@@ -181,7 +183,7 @@ def benchmark(
         machine=this_machine(),
         bundle=bundle.manifest.name,
         seconds=spent.heard_s,
-        step_ms=STEP_MS,
+        step_ms=spent.step_ms,
         step=Percentiles.of(spent.steps_ms),
         step_with_profile=Percentiles.of(spent.steps_with_profile_ms),
         recognition=Percentiles.of(spent.recognition_ms),
@@ -201,19 +203,23 @@ def benchmark(
 
 def _take_turns(bundle: Bundle, seconds: float, progress: Callable[[float], None]) -> _Spent:
     """Run steps with a window each, steps at the default pace, and whole windows, by turns."""
-    often = Recognizer(bundle, settings=Settings(step_ms=STEP_MS), provider="cpu", clock=time.process_time)
+    front_end = bundle.manifest.front_end
+    step_ms = feature_ms(bundle.manifest.graphs, front_end)  # the shortest
+    often = Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu", clock=time.process_time)
     usual = Recognizer(bundle, provider="cpu")
     own = Recognizer(bundle, profile=somebody(bundle), settings=often.settings, provider="cpu")
-    window, sound, spent = whole_window(bundle), read_clip(demo_clip()), _Spent()
-    blocks = _blocks(sound, seconds + WARM_UP_S, often.front_end.sample_rate)
-    warm = round(1000.0 * WARM_UP_S / STEP_MS)
+    window, sound, spent = whole_window(bundle), read_clip(demo_clip()), _Spent(front_end, step_ms)
+    warm_up_s = often.window_s + WARM_UP_S
+    blocks = _blocks(sound, seconds + warm_up_s, step_ms)
+    warm = round(1000.0 * warm_up_s / step_ms)
+    window_sound = np.resize(sound, SAMPLE_RATE * front_end.window_ms // 1000)
     for block in blocks[:warm]:
         often.feed(block)
         usual.feed(block)
         own.feed(block)
-    window(sound)
+    window(window_sound)
     spent.memory_loaded_mb = resident_mb()
-    spent.heard_s = (len(blocks) - warm) * STEP_MS / 1000.0
+    spent.heard_s = (len(blocks) - warm) * step_ms / 1000.0
     for start in range(warm, len(blocks), ROUND_STEPS):
         turn = blocks[start : start + ROUND_STEPS]
         for block in turn:
@@ -222,7 +228,7 @@ def _take_turns(bundle: Bundle, seconds: float, progress: Callable[[float], None
             spent.usual_s += cpu_s(usual.feed, block)
         spent.steps_with_profile_ms += [1000.0 * cpu_s(own.feed, block) for block in turn]
         for _ in range(ROUND_WINDOWS):
-            spent.window(window, sound[: often.front_end.sample_rate * often.front_end.window_ms // 1000])
+            spent.window(window, window_sound)
         progress(start / len(blocks))
     return spent
 
@@ -268,7 +274,8 @@ def table(figures: Benchmark) -> str:
 class _Spent:
     """Collects what was measured."""
 
-    def __init__(self) -> None:
+    def __init__(self, front_end: FrontEnd, step_ms: int) -> None:
+        self.step_ms = step_ms
         self.steps_ms: list[float] = []
         self.steps_with_profile_ms: list[float] = []
         self.recognition_ms: list[float] = []
@@ -278,7 +285,7 @@ class _Spent:
         self.usual_s = 0.0
         self.heard_s = 0.0
         self.memory_loaded_mb = 0.0
-        self._detector = SpeechDetector(VadConfig())
+        self._detector = SpeechDetector(VadConfig(), front_end)
 
     def window(self, compute: Callable[[Array], object], sound: Array) -> None:
         """Compute a window from nothing, then judge its voice activity; note the CPU time of each."""
@@ -393,8 +400,8 @@ def _processor() -> str:
     return ""
 
 
-def _blocks(sound: Array, seconds: float, rate: int) -> list[Array]:
+def _blocks(sound: Array, seconds: float, step_ms: int) -> list[Array]:
     """Repeat a sound for so long, divided into steps."""
-    step = rate * STEP_MS // 1000
-    count = max(1, round(1000.0 * seconds / STEP_MS))
+    step = SAMPLE_RATE * step_ms // 1000
+    count = max(1, round(1000.0 * seconds / step_ms))
     return list(np.resize(sound, count * step).reshape(count, step))

@@ -1,4 +1,4 @@
-"""Is anybody speaking? The probability of speech, held against thresholds with hysteresis in time."""
+"""Voice activity detection: the probability of speech against thresholds, with hysteresis in time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import Array
+from edge.features.frontend import FrontEnd
 from edge.features.silero_vad import PIECE, SileroVad, VoiceActivityModel
 from edge.stream_buffer import StreamBuffer
 
@@ -18,49 +19,46 @@ class VadConfig:
     """When speech begins and ends."""
 
     enter_probability: float = 0.5
-    """Sound becomes voice when speech is so probable in it ..."""
+    """A block becomes voice when its probability of speech is at least this ..."""
     leave_probability: float = 0.35
-    """... and stops being voice when it is less probable than this."""
+    """... and stops being voice when the probability is below this."""
     enter_ms: int = 250
-    """Speech begins after so much voice ..."""
+    """Speech begins after this much voice ..."""
     memory_ms: int = 500
-    """... within so long."""
+    """... within this time."""
     leave_ms: int = 800
-    """Speech ends after so long without voice."""
-    hop_ms: int = 10
-    """From one frame of the front-end to the next."""
+    """Speech ends after this time without voice."""
 
 
 class SpeechDetector:
-    """Follows one stream.
+    """Tells for each frame of one stream whether it is part of speech.
 
-    Voice is judged in pieces of 512 samples (32 ms) counted from the start of the stream. The frames
-    of the front-end lie on another grid: frame k ends with sample `hop * k + frame_length`, and what
-    is said of it is what is known then, by the newest piece that is complete. So flags never wait for
-    sound to come, lag behind it by less than a piece, and do not depend on the blocks.
+    The model judges blocks of 512 samples (32 ms) counted from the start of the stream. The frames of the
+    front end lie on another grid: frame k ends with sample `hop_length * k + win_length`, and takes the
+    state of the latest complete block. So flags never wait for later samples, lag by less than a block,
+    and do not depend on how the samples are divided for `feed`.
 
-    Remembers less than a piece of samples, the network's state and the last `memory_ms`; `reset`
-    forgets them all, `end` only that somebody spoke.
+    Remembers less than a block of samples, the model's state and the last `memory_ms`; `reset` forgets
+    them all, `end` only the speech under way.
     """
 
     def __init__(
         self,
-        gate: VadConfig,
+        config: VadConfig,
+        front_end: FrontEnd | None = None,
         *,
-        frame_length: int = 640,
-        hop_length: int = 160,
         voice: VoiceActivityModel | None = None,
     ) -> None:
         """Prepare a stream.
 
         Args:
-            gate: when speech begins and ends.
-            frame_length: samples of a frame of the front-end, at least a piece.
-            hop_length: samples from one frame to the next.
-            voice: what judges the pieces; Silero if None.
+            config: when speech begins and ends.
+            front_end: defines the frames; the default constants if None.
+            voice: returns the probability of speech in a block; Silero if None.
         """
-        self._gate = gate
-        self._frame_length, self._hop_length = frame_length, hop_length
+        self._config = config
+        self._front_end = front_end or FrontEnd()
+        self._hop_ms = self._front_end.hop_length_ms
         self._voice = voice or SileroVad()
         self.reset()
 
@@ -74,8 +72,8 @@ class SpeechDetector:
         self.end()
 
     def end(self) -> None:
-        """End the speech under way: what follows has to be speech anew. The stream goes on."""
-        self._recent: deque[bool] = deque(maxlen=self._gate.memory_ms // self._gate.hop_ms)
+        """End the speech under way; new speech needs `enter_ms` of voice again. The stream goes on."""
+        self._recent: deque[bool] = deque(maxlen=self._config.memory_ms // self._hop_ms)
         self._quiet_ms = 0
         self._active = False
 
@@ -92,23 +90,23 @@ class SpeechDetector:
         flags += self._frames_before(self._samples.end + 1)
         return np.array(flags, bool)
 
-    def _judge(self, piece: Array) -> bool:
-        gate = self._gate
-        return self._voice(piece) >= (gate.leave_probability if self._is_voice else gate.enter_probability)
+    def _judge(self, block: Array) -> bool:
+        config = self._config
+        threshold = config.leave_probability if self._is_voice else config.enter_probability
+        return self._voice(block) >= threshold
 
     def _frames_before(self, end: int) -> list[bool]:
-        """Decide on the frames that end before so many samples of the stream."""
-        due = max(0, (end - 1 - self._frame_length) // self._hop_length + 1)
+        """Decide on the frames that end before a sample of the stream, given by its number."""
+        due = self._front_end.frames_in(end - 1)
         flags = [self._frame() for _ in range(due - self._frames)]
         self._frames = due
         return flags
 
     def _frame(self) -> bool:
-        gate = self._gate
         self._recent.append(self._is_voice)
-        self._quiet_ms = 0 if self._is_voice else self._quiet_ms + gate.hop_ms
+        self._quiet_ms = 0 if self._is_voice else self._quiet_ms + self._hop_ms
         if self._active:
-            self._active = self._quiet_ms < gate.leave_ms
+            self._active = self._quiet_ms < self._config.leave_ms
         else:
-            self._active = sum(self._recent) * gate.hop_ms >= gate.enter_ms
+            self._active = sum(self._recent) * self._hop_ms >= self._config.enter_ms
         return self._active

@@ -106,11 +106,7 @@ class Recognizer:
         self.engine = engine or open_engine(bundle, provider)
         self.front_end = bundle.manifest.front_end
         self.step_features = step_in_features(self.settings.step_ms, self.engine.graphs, self.front_end)
-        self._detector = SpeechDetector(
-            self.settings.gate,
-            frame_length=self.front_end.win_length,
-            hop_length=self.front_end.hop_length,
-        )
+        self._detector = SpeechDetector(self.settings.gate, self.front_end)
         self._utterance = UtteranceTracker(
             self.settings.rule, self.settings.gate, self.settings.step_ms / 1000.0
         )

@@ -47,6 +47,15 @@ def bundle() -> Bundle:
     return replace(loaded, head=random_head(size=loaded.manifest.graphs.embedding_size))
 
 
+def with_front_end(bundle: Bundle, **constants: int) -> Bundle:
+    """The bundle with other constants of the front end, and as many features in a window as they give."""
+    manifest = bundle.manifest
+    front_end = replace(manifest.front_end, **constants)
+    features = manifest.graphs.features_in(front_end.window_frames)
+    graphs = replace(manifest.graphs, window_features=features)
+    return replace(bundle, manifest=replace(manifest, front_end=front_end, graphs=graphs))
+
+
 @pytest.fixture
 def bundle_folder(tmp_path: Path) -> Path:
     """A copy of the shipped bundle, to be spoiled."""

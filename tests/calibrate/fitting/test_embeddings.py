@@ -15,6 +15,7 @@ from edge.features.long_term_spectrum import SPECTRUM_SIZE
 from edge.inference.engine import Engine
 from edge.model.bundle import default_bundle, load_bundle
 from edge.recognition.recognizer import Recognizer
+from tests.edge.conftest import with_front_end
 
 needs_bundle = pytest.mark.skipif(
     not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
@@ -44,6 +45,17 @@ def test_the_inputs_of_a_take_are_exactly_the_recognizer_s(seconds: float, offse
     _, inputs = extract_embeddings(recognizer.engine, bundle.manifest.front_end, generic, sounds)
     assert inputs.shape == (len(shown), embedding_size + SPECTRUM_SIZE)
     np.testing.assert_allclose(bundle.head.probs(inputs), shown, atol=1e-4)
+
+
+@needs_bundle
+def test_a_bundle_of_another_hop_has_as_many_windows_as_its_recognizer() -> None:
+    bundle = with_front_end(load_bundle(default_bundle()), hop_length_ms=5)
+    recognizer = Recognizer(bundle, provider="cpu")
+    sound = noise(4.0)
+    events = [*recognizer.feed(sound), *recognizer.flush()]
+    generic = InputNormalisation(bundle.manifest.levels, bundle.statistics)
+    (inputs,) = extract_embeddings(recognizer.engine, bundle.manifest.front_end, generic, [sound])
+    assert len(inputs) == sum(isinstance(event, Window) for event in events)
 
 
 @needs_bundle

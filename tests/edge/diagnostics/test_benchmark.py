@@ -28,6 +28,7 @@ from edge.model.bundle import Bundle
 from edge.model.profile import Profile, require_applicable
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.stage_times import STAGES
+from tests.edge.conftest import with_front_end
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,16 @@ def test_every_figure_is_measured(figures: Benchmark) -> None:
         assert 0.0 < spent.p50 <= spent.p95 <= spent.p99
     assert figures.seconds == pytest.approx(1.0, abs=0.08)
     assert min(figures.help_s, figures.first_window_s, figures.cpu_per_second) > 0.0
+
+
+def test_a_bundle_of_another_hop_is_measured_on_its_own_shortest_step(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmarking, "start_s", lambda *arguments: 0.1)
+    figures = benchmark(with_front_end(bundle, hop_length_ms=5), seconds=1.0)
+    assert figures.step_ms == 40
+    assert figures.seconds == pytest.approx(1.0, abs=0.04)
+    assert set(figures.stages) == set(STAGES)
 
 
 def test_the_stages_are_part_of_the_step(figures: Benchmark) -> None:

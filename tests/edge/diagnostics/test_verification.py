@@ -22,6 +22,7 @@ from edge.inference import offline
 from edge.model.bundle import ENCODER, WEIGHTS, WINDOW, Bundle, load_bundle, read_manifest, write_manifest
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.window_classifier import ClassifiedWindow
+from tests.edge.conftest import with_front_end
 
 Talk = Callable[..., Array]
 
@@ -92,6 +93,15 @@ def test_graphs_of_different_weights_are_found(
     assert not report.equal
     assert not report.passed
     assert (report.causal, report.reset, report.flushed) == (True, True, True)
+
+
+@pytest.mark.parametrize("hop_ms", [5, 20])
+def test_a_bundle_of_another_hop_streams_as_its_whole_windows(
+    bundle: Bundle, sound: Array, hop_ms: int
+) -> None:
+    report = verify(with_front_end(bundle, hop_length_ms=hop_ms), sound, step_ms=480)
+    assert report.passed
+    assert report.windows > 2
 
 
 class Leaky(Recognizer):

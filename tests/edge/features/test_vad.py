@@ -18,7 +18,7 @@ Flags = NDArray[np.bool_]
 
 GATE = VadConfig()
 RATE = 16_000
-FRAME, HOP = 640, 160
+FRAME, HOP, HOP_MS = 640, 160, 10
 SILENT, VOICED, BETWEEN = 0.0, 1.0, 0.42
 
 
@@ -67,8 +67,8 @@ def test_there_is_one_flag_for_each_frame_of_the_front_end() -> None:
 
 def test_speech_begins_after_so_much_voice_and_ends_after_so_long_without() -> None:
     ((first, last),) = stretches(flags_of(told((30, SILENT), (50, VOICED), (60, SILENT))))
-    assert first == frame_at(31 * PIECE) + GATE.enter_ms // GATE.hop_ms - 1
-    assert last == frame_at(81 * PIECE) + GATE.leave_ms // GATE.hop_ms - 1
+    assert first == frame_at(31 * PIECE) + GATE.enter_ms // HOP_MS - 1
+    assert last == frame_at(81 * PIECE) + GATE.leave_ms // HOP_MS - 1
 
 
 def test_a_piece_counts_as_soon_as_it_is_complete_and_not_before() -> None:
@@ -169,14 +169,26 @@ def test_the_end_of_a_stream_ends_speech_and_keeps_the_frames_in_step() -> None:
     assert before[-1]
     assert len(before) + len(after) == FrontEnd().frames_in(2 * len(sound))
     ((first, _),) = stretches(after)
-    assert first == GATE.enter_ms // GATE.hop_ms - 1
+    assert first == GATE.enter_ms // HOP_MS - 1
+
+
+@pytest.mark.parametrize("hop_ms", [5, 20, 40])
+def test_times_are_counted_by_the_hop_of_the_front_end(hop_ms: int) -> None:
+    sound = told((31, SILENT), (50, VOICED), (80, SILENT))
+    front_end = FrontEnd(hop_length_ms=hop_ms)
+    flags = SpeechDetector(GATE, front_end, voice=Told()).feed(sound)
+    assert len(flags) == front_end.frames_in(len(sound))
+    ((first, last),) = stretches(flags)
+    ((usual_first, usual_last),) = stretches(flags_of(sound))
+    assert hop_ms * first == pytest.approx(HOP_MS * usual_first, abs=hop_ms + HOP_MS)
+    assert hop_ms * last == pytest.approx(HOP_MS * usual_last, abs=hop_ms + HOP_MS)
 
 
 def test_memory_is_bounded() -> None:
     detector = SpeechDetector(GATE, voice=Told())
     for _ in range(50):
         detector.feed(told((10, VOICED))[:-7])
-    assert len(detector._recent) == GATE.memory_ms // GATE.hop_ms
+    assert len(detector._recent) == GATE.memory_ms // HOP_MS
     assert detector._samples.end - detector._judged < PIECE
     assert detector._samples.capacity < 100 * PIECE  # of 500 heard
 

@@ -24,7 +24,7 @@ from edge.model.head import Head
 from edge.model.profile import Profile, Reference
 from edge.recognition.decision import DecisionRule
 from edge.recognition.recognizer import MOST_AT_ONCE_S, QUIETEST_DBFS, Recognizer, Settings
-from tests.edge.conftest import random_head
+from tests.edge.conftest import random_head, with_front_end
 from tests.tolerances import float32_tolerance
 
 RATE = 16_000
@@ -238,6 +238,33 @@ def test_windows_are_a_step_apart(bundle: Bundle, talk: Talk, step_ms: int) -> N
     starts = [window.start_s for window in found]
     np.testing.assert_allclose(starts, np.arange(len(found)) * step_ms / 1000, atol=1e-9)
     np.testing.assert_allclose([window.end_s for window in found], np.array(starts) + WINDOW / RATE)
+
+
+@pytest.mark.parametrize(("hop_ms", "window_ms"), [(5, 3_000), (20, 3_000), (10, 1_500)])
+def test_a_bundle_of_another_hop_or_window_has_its_windows_and_speech_at_the_right_times(
+    bundle: Bundle, talk: Talk, hop_ms: int, window_ms: int
+) -> None:
+    other = with_front_end(bundle, hop_length_ms=hop_ms, window_ms=window_ms)
+    sound, settings = talk((0.5, 0.0), (4.0, 0.3), (1.5, 0.0)), Settings(step_ms=480)
+    events = heard(Recognizer(other, settings=settings, provider="cpu"), sound)
+    found = windows(events)[:-1]
+    assert found[0].end_s == pytest.approx(window_ms / 1000.0, abs=0.012 * hop_ms)
+    np.testing.assert_allclose(np.diff([window.start_s for window in found]), 0.48, atol=1e-9)
+    usual = heard(Recognizer(bundle, settings=settings, provider="cpu"), sound)
+    for kind in (Speech, Utterance):
+        (*_, one), (*_, expected) = [
+            [item for item in said if type(item) is kind] for said in (events, usual)
+        ]
+        for name in ("time_s",) if kind is Speech else ("start_s", "end_s"):
+            assert getattr(one, name) == pytest.approx(getattr(expected, name), abs=0.05)
+
+
+@pytest.mark.parametrize(("hop_ms", "features"), [(20, 160), (7, 56)])
+def test_a_step_off_the_grid_of_the_bundle_is_a_usage_error(
+    bundle: Bundle, hop_ms: int, features: int
+) -> None:
+    with pytest.raises(UsageError, match=f"240 ms is not a multiple of {features} ms"):
+        Recognizer(with_front_end(bundle, hop_length_ms=hop_ms), provider="cpu")
 
 
 @pytest.mark.parametrize("step_ms", [0, -80, 1, 79, 100, 250, 1_000])
