@@ -1,6 +1,6 @@
-"""Is the machine, its sound and the model fit to be used? One small function a check; none raises or hangs.
+"""Checks of the machine, its sound and the model, one function each; none raises or hangs.
 
-What only a GPU needs is checked in `edge.diagnostics.gpu_checks`; `edge.diagnostics.doctor` calls them all.
+Checks of the GPU are in `edge.diagnostics.gpu_checks`; `edge.diagnostics.doctor` runs them all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Verdict = Literal["ok", "note", "problem"]
-"""A note is worth knowing, but nothing fails for it; for a problem, something does that is expected here."""
+"""`problem`: a required feature fails. `note`: informational."""
 
 OLDEST_JETSON_LINUX: Final = 36
 """JetPack 6's."""
@@ -37,71 +37,73 @@ _REMOVED: Final = "mmtl profile delete NAME, then mmtl calibrate NAME"
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, and what came of it."""
+    """The result of a check."""
 
     name: str
     verdict: Verdict
     found: str
     remedy: str = ""
-    """What to do; where nothing is to be done, nothing."""
+    """What to do; empty if there is nothing to do."""
     details: tuple[str, ...] = ()
-    """Each of several things that were found."""
+    """One line for each of several things found."""
 
 
 @dataclass(frozen=True)
 class DiagnosticContext:
-    """Who is looked at: a machine, a model on it and perhaps a speaker. Asks each question once."""
+    """The subject of the checks: a machine, a model and perhaps a speaker's profile. Caches each answer."""
 
-    system: SystemProbe
+    probe: SystemProbe
     folder: Path
-    """Of the bundle."""
+    """Folder of the bundle."""
     profile: str | None = None
-    """Name or file of a speaker's profile that shall be applied."""
+    """Name or file of the speaker's profile to check."""
 
     @functools.cached_property
     def bundle(self) -> Bundle | BundleError:
-        """The model, or why it is none."""
+        """The model, or why it cannot be loaded."""
         try:
             return load_bundle(self.folder)
         except BundleError as error:
             return error
         except OSError as error:
-            return BundleError(f"{self.folder} cannot be read ({error.strerror})", remedy="see who owns it")
+            return BundleError(
+                f"{self.folder} cannot be read ({error.strerror})", remedy="check its owner and permissions"
+            )
 
     @functools.cached_property
     def sound(self) -> Answer:
         """PortAudio and its inputs."""
-        return self.system.ask("sound")
+        return self.probe.ask("sound")
 
     @functools.cached_property
     def driver(self) -> Answer:
         """The driver and its GPUs."""
-        return self.system.ask("gpu")
+        return self.probe.ask("gpu")
 
     @functools.cached_property
     def engines(self) -> Answer:
         """TensorRT's version and file."""
-        return self.system.ask("tensorrt")
+        return self.probe.ask("tensorrt")
 
     @functools.cached_property
     def jetson_linux(self) -> str:
-        """A Jetson's Linux; "" where this is none."""
-        return self.system.jetson_linux()
+        """Version of Jetson Linux; "" if this is not a Jetson."""
+        return self.probe.jetson_linux()
 
     @functools.cached_property
     def gpu_verdict(self) -> Verdict:
-        """How bad it is if a GPU cannot be used: no problem where there is none."""
-        here = "error" not in self.driver or self.jetson_linux or self.system.has_gpu_device()
+        """Verdict on an unusable GPU: a problem only if the machine has one."""
+        here = "error" not in self.driver or self.jetson_linux or self.probe.has_gpu_device()
         return "problem" if here else "note"
 
 
 def failed(name: str, verdict: Verdict, answer: Answer, remedy: str = "") -> Check:
-    """Return the check of a question that was answered with an error."""
+    """Return the check of an answer that is an error."""
     return Check(name, verdict, answer["error"], answer.get("remedy") or remedy)
 
 
 def python(_: DiagnosticContext) -> Check:
-    """Which Python, mmtl and system are these?"""
+    """Report the versions of Python, mmtl and the system."""
     try:
         mmtl = version("mmtl")
     except PackageNotFoundError:
@@ -111,64 +113,72 @@ def python(_: DiagnosticContext) -> Check:
 
 
 def jetpack(context: DiagnosticContext) -> Check:
-    """Is this a Jetson, and of which JetPack?"""
+    """Check the JetPack version of a Jetson."""
     linux = context.jetson_linux
     if not linux:
-        return Check("jetpack", "ok", "this is no Jetson")
-    package = context.system.package_version("nvidia-jetpack")
-    found = f"Jetson Linux {linux}, JetPack {package or 'unknown: there is no package nvidia-jetpack'}"
+        return Check("jetpack", "ok", "this is not a Jetson")
+    package = context.probe.package_version("nvidia-jetpack")
+    found = (
+        f"Jetson Linux {linux}, JetPack {package or 'unknown: the package nvidia-jetpack is not installed'}"
+    )
     major = linux.split(".")[0]
     if major.isdecimal() and int(major) < OLDEST_JETSON_LINUX:
         return Check("jetpack", "problem", found, "install JetPack 6 or newer: TensorRT 10.3 comes with it")
     return Check("jetpack", "ok" if package else "note", found, "" if package else _JETPACK)
 
 
-_JETPACK: Final = "sudo apt install nvidia-jetpack, unless TensorRT and CUDA are there without it"
+_JETPACK: Final = "sudo apt install nvidia-jetpack, unless TensorRT and CUDA are already installed"
 
 
 def power_mode(context: DiagnosticContext) -> Check:
-    """In which power mode is a Jetson? Every latency depends on it."""
-    said = context.system.run("nvpmodel", "-q")
+    """Report the power mode of a Jetson, on which every latency depends."""
+    said = context.probe.run("nvpmodel", "-q")
     if said is None:
         verdict: Verdict = "note" if context.jetson_linux else "ok"
-        return Check("power mode", verdict, "there is no nvpmodel, which Jetsons have")
+        return Check("power mode", verdict, "nvpmodel is not installed; only Jetsons have it")
     if mode := re.search(r"NV Power Mode:\s*(\S.*)", said.out):
-        return Check("power mode", "ok", f"{mode[1].strip()}: write it down beside every latency")
-    return Check("power mode", "note", "nvpmodel does not tell it to this user", "ask sudo nvpmodel -q")
+        return Check("power mode", "ok", f"{mode[1].strip()}: state it with every latency you report")
+    return Check("power mode", "note", "this user cannot read it from nvpmodel", "run sudo nvpmodel -q")
 
 
 def portaudio(context: DiagnosticContext) -> Check:
-    """Is the library there that microphones need?"""
+    """Check that PortAudio loads, which microphones need."""
     found = context.sound
     if "error" in found:
-        return failed("portaudio", "problem", found, "end what else uses the sound, and try again")
+        return failed(
+            "portaudio", "problem", found, "close other programs that use the sound device, and try again"
+        )
     return Check("portaudio", "ok", f"{found['version']} ({found['library']})")
 
 
 def microphones(context: DiagnosticContext) -> Check:
-    """Which inputs are there, and do they open?"""
+    """List the inputs, and check that they open."""
     name = "microphones"
     if "error" in context.sound:
-        return Check(name, "note", "not looked for: PortAudio cannot be used")
+        return Check(name, "note", "not checked: PortAudio cannot be used")
     inputs = context.sound["inputs"]
     listed = tuple(_described_input(item) for item in inputs)
     default = next((item for item in inputs if item["default"]), None)
     if not inputs:
-        return Check(name, "problem", "there is none", _PLUG_IN)
+        return Check(name, "problem", "no microphone found", _PLUG_IN)
     if not any(item["rates"] for item in inputs):
-        return Check(name, "problem", "none of them opens at any rate", _BUSY, listed)
+        return Check(name, "problem", "no microphone opens at any sample rate", _BUSY, listed)
     if default is None:
-        return Check(name, "note", "none of them is the default", "choose one with mic:NUMBER", listed)
+        return Check(name, "note", "no microphone is the default", "choose one with mic:NUMBER", listed)
     if not default["rates"]:
         remedy = f"choose another with mic:NUMBER, or {_BUSY}"
-        return Check(name, "problem", "the default does not open at any rate", remedy, listed)
-    return Check(name, "ok", f"{len(inputs)}, of which {default['index']} is the default", details=listed)
+        return Check(
+            name, "problem", "the default microphone does not open at any sample rate", remedy, listed
+        )
+    return Check(
+        name, "ok", f"{len(inputs)} found, of which {default['index']} is the default", details=listed
+    )
 
 
 _PLUG_IN: Final = (
-    "plug one in and see that arecord -l lists it; a file, a pipe and mmtl serve do without a microphone"
+    "plug one in and check that arecord -l lists it; files, pipes and mmtl serve need no microphone"
 )
-_BUSY: Final = "end what else uses it: sudo fuser -v /dev/snd/*"
+_BUSY: Final = "close other programs that record (sudo fuser -v /dev/snd/* lists them)"
 
 
 def _described_input(item: Answer) -> str:
@@ -178,26 +188,26 @@ def _described_input(item: Answer) -> str:
 
 
 def recording(context: DiagnosticContext) -> Check:
-    """Does the default microphone deliver sound?"""
+    """Check that the default microphone delivers sound."""
     name = "recording"
     inputs = context.sound.get("inputs", ())
     if not any(item["default"] and item["rates"] for item in inputs):
-        return Check(name, "note", "not tried: no default microphone opens")
-    found = context.system.ask("recording")
+        return Check(name, "note", "not checked: no default microphone opens")
+    found = context.probe.ask("recording")
     if "error" in found:
         return failed(name, "problem", found, _BUSY)
     if found["silent"]:
         happened, _, remedy = found["silent"].partition(": ")
         return Check(name, "problem", f"{found['name']} is silent: {happened}", remedy)
-    return Check(name, "ok", f"sound arrives from {found['name']}; nothing of it was kept")
+    return Check(name, "ok", f"sound arrives from {found['name']}; the recording was discarded")
 
 
 def sound_group(context: DiagnosticContext) -> Check:
-    """May this user record from the sound cards?"""
+    """Check that this user may record from the sound cards."""
     name = "sound group"
-    cards = sorted((context.system.root / "dev" / "snd").glob("pcm*c"))
+    cards = sorted((context.probe.root / "dev" / "snd").glob("pcm*c"))
     if not cards:
-        return Check(name, "ok", "there is no card that only the group audio could use")
+        return Check(name, "ok", "no sound card is restricted to the group audio")
     refused = [card for card in cards if not os.access(card, os.R_OK | os.W_OK)]
     if not refused:
         return Check(name, "ok", "this user may use every sound card")
@@ -206,7 +216,7 @@ def sound_group(context: DiagnosticContext) -> Check:
 
 
 def bundle(context: DiagnosticContext) -> Check:
-    """Is the model whole?"""
+    """Check that the model is complete and unchanged."""
     model = context.bundle
     if isinstance(model, BundleError):
         return failed("bundle", "problem", explained(model))
@@ -216,25 +226,25 @@ def bundle(context: DiagnosticContext) -> Check:
 
 
 def voice(context: DiagnosticContext) -> Check:
-    """Is the network there that tells speech from noise?"""
-    found = context.system.ask("voice")
+    """Check that the voice-activity network runs."""
+    found = context.probe.ask("voice")
     if "error" in found:
-        return failed("voice", "problem", found, "install mmtl again")
-    return Check("voice", "ok", "the network that tells speech from noise runs")
+        return failed("voice", "problem", found, "reinstall mmtl")
+    return Check("voice", "ok", "the voice-activity network runs")
 
 
 def profiles(context: DiagnosticContext) -> Check:
-    """In which state are the profiles that are kept?"""
+    """Check that the kept profiles can be read and fit the model."""
     try:
         states = {name_of(path): _state(path, context.bundle) for path in kept_profiles()}
     except ProfileError as error:
         return failed("profiles", "problem", explained(error))
     listed = tuple(f"{name}: {state}" for name, state in states.items())
     if "damaged" in states.values():
-        return Check("profiles", "problem", "not all can be read", _REMOVED, listed)
+        return Check("profiles", "problem", "some cannot be read", _REMOVED, listed)
     if "for another model" in states.values():
-        remedy = "mmtl calibrate NAME again for those who use this model"
-        return Check("profiles", "note", "not all are for this model", remedy, listed)
+        remedy = "run mmtl calibrate NAME again for each speaker who uses this model"
+        return Check("profiles", "note", "some are for another model", remedy, listed)
     return Check("profiles", "ok", f"{len(states)} kept" if states else "none yet", details=listed)
 
 
@@ -249,11 +259,11 @@ def _state(path: Path, model: Bundle | BundleError) -> str:
 
 
 def profile(context: DiagnosticContext) -> Check:
-    """Can the speaker's profile that was named be applied?"""
+    """Check that the given speaker's profile can be applied."""
     if context.profile is None:
-        return Check("profile", "ok", "none was named (--profile NAME)")
+        return Check("profile", "ok", "none given (--profile NAME)")
     if isinstance(context.bundle, BundleError):
-        return Check("profile", "note", "not looked at: the bundle cannot be used")
+        return Check("profile", "note", "not checked: the bundle cannot be used")
     try:
         found = load_profile(find_profile(context.profile), context.bundle)
     except ModelError as error:
@@ -262,12 +272,12 @@ def profile(context: DiagnosticContext) -> Check:
 
 
 def profile_folder(_: DiagnosticContext) -> Check:
-    """Can profiles be kept?"""
+    """Check that profiles can be written."""
     return _folder("profile folder", profiles_folder(), "problem")
 
 
 def engine_folder(context: DiagnosticContext) -> Check:
-    """Can engines be kept?"""
+    """Check that engines can be written."""
     try:
         return _folder("engine folder", plan_folder(), context.gpu_verdict)
     except UsageError as error:
@@ -275,13 +285,22 @@ def engine_folder(context: DiagnosticContext) -> Check:
 
 
 def _folder(name: str, folder: Path, verdict: Verdict) -> Check:
-    """Is there room in a folder, or in the one that it would be made in, and may this user write there?"""
+    """Check permission and free space in a folder, or in the one in which it would be created."""
     there = next(path for path in _upwards(folder) if os.access(path, os.F_OK))
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        return Check(name, verdict, f"{folder} cannot be written by this user", f"see who owns {there}")
+        return Check(
+            name,
+            verdict,
+            f"this user cannot write to {folder}",
+            f"check the owner and permissions of {there}",
+        )
     free = shutil.disk_usage(there).free
     found = f"{folder}: {free / 2**30:.1f} GB free"
-    return Check(name, "ok", found) if free >= _FEW_BYTES else Check(name, verdict, found, "make room there")
+    return (
+        Check(name, "ok", found)
+        if free >= _FEW_BYTES
+        else Check(name, verdict, found, "free some space there")
+    )
 
 
 def _upwards(folder: Path) -> Iterator[Path]:

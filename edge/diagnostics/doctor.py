@@ -1,4 +1,4 @@
-"""All checks of a machine in their order, as lines for a person or one JSON object for a program."""
+"""All checks of a machine in order, as lines for people or one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge.errors import EngineError, MmtlError, ModelError, SourceError
 from edge.output.text import printable
 
 SCHEMA_VERSION: Final = 1
-"""Of the JSON: raised when a key is renamed or removed."""
+"""Version of the JSON: incremented when a key is renamed or removed."""
 _MARKS: Final = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
 _WIDEST: Final = 100
 _TEXT_COLUMN: Final = 26
@@ -23,11 +23,11 @@ _TEXT_COLUMN: Final = 26
 
 @dataclass(frozen=True)
 class Area:
-    """Checks that belong together, and what a problem among them means."""
+    """Checks of one subject, and the error class of a problem among them."""
 
     name: str
     error: type[MmtlError]
-    """Its exit code is the doctor's where the first problem is here."""
+    """Gives the doctor's exit code if the first problem is in this area."""
     checks: tuple[Callable[[DiagnosticContext], Check], ...]
 
 
@@ -57,17 +57,17 @@ AREAS: Final = (
 
 @dataclass(frozen=True)
 class Examined:
-    """A check that was made, and its area."""
+    """The result of a check, and its area."""
 
     area: Area
     check: Check
 
 
 def examine(context: DiagnosticContext) -> Iterator[Examined]:
-    """Make every check, one after the other as they are asked for.
+    """Run the checks lazily, one after the other.
 
     Raises:
-        KeyboardInterrupt: a check was stopped; it says which.
+        KeyboardInterrupt: a check was stopped; the message names it.
     """
     for area in AREAS:
         for check in area.checks:
@@ -75,13 +75,13 @@ def examine(context: DiagnosticContext) -> Iterator[Examined]:
 
 
 def exit_code(examined: Iterable[Examined]) -> int:
-    """Return the design's exit code for the first problem, 0 without any."""
+    """Return the exit code of the first problem, 0 without problems."""
     codes = (item.area.error.exit_code for item in examined if item.check.verdict == "problem")
     return next(codes, 0)
 
 
 def described(examined: Iterable[Examined]) -> dict[str, Any]:
-    """Return it all as JSON has it: `checks` is a list of objects which all have the same keys."""
+    """Return the JSON object: `checks` is a list of objects that all have the same keys."""
     listed = list(examined)
     return {
         "v": SCHEMA_VERSION,
@@ -91,11 +91,11 @@ def described(examined: Iterable[Examined]) -> dict[str, Any]:
 
 
 def lines(examined: Iterable[Examined], width: int | None = None) -> Iterator[str]:
-    """Yield it all as text, a heading before each area and what it comes to at the end.
+    """Yield the checks as text: a heading before each area, and a conclusion at the end.
 
     Args:
         examined: the checks.
-        width: of a line; the terminal's, 80 where there is none, if not given.
+        width: columns of a line; by default the terminal's, or 80 without a terminal.
     """
     width = width or min(_WIDEST, shutil.get_terminal_size().columns)
     made: list[Examined] = []
@@ -129,7 +129,7 @@ def _wrapped(begin: str, text: str, width: int) -> list[str]:
 
 def _conclusion(verdicts: list[str]) -> str:
     counts = " and ".join(_counted(verdicts.count(kind), kind) for kind in ("problem", "note"))
-    return f"{counts}; what to do stands after the arrows" if set(verdicts) != {"ok"} else "all is well"
+    return f"{counts}: the lines after -> say what to do" if set(verdicts) != {"ok"} else "no problems found"
 
 
 def _counted(count: int, noun: str) -> str:
@@ -137,15 +137,15 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _made(check: Callable[[DiagnosticContext], Check], context: DiagnosticContext) -> Check:
-    """Make a check; one that fails is a problem, and no end to the others."""
+    """Run a check; an exception in it is a problem, and does not stop the others."""
     name = check.__name__.replace("_", " ")
     try:
         return check(context)
     except MmtlError as error:
         return failed(name, "problem", explained(error))
-    except Exception as error:  # noqa: BLE001 - the last resort, which says so
-        said = f"could not be looked at: {shortened(f'{type(error).__name__}: {error}')}"
-        return Check(name, "problem", said, "report this line")
+    except Exception as error:  # noqa: BLE001 - an unforeseen error is reported, too
+        found = f"the check failed: {shortened(f'{type(error).__name__}: {error}')}"
+        return Check(name, "problem", found, "report this line as a bug")
     except KeyboardInterrupt as interrupt:
-        interrupt.args = (f"stopped at the check of {name}, which had no answer yet",)
+        interrupt.args = (f"stopped during the check of {name}",)
         raise

@@ -1,4 +1,4 @@
-"""What runs the model here, and if that is not the GPU, what keeps it from it? One small function a check."""
+"""Checks of what runs the model here, and of what prevents the use of a GPU; one function each."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from edge.model.bundle import Bundle
 from edge.system.shell import quoted
 
 TENSORRT_PARTS: Final = r"tensorrt(?:_cu\d+)?(?:_bindings|_libs)?"
-"""Names under which TensorRT is installed for Python."""
+"""Names of the distributions that install TensorRT for Python."""
 ONNXRUNTIMES: Final = r"onnxruntime(?:_(?:gpu|openvino|directml|training|rocm|qnn))?"
-"""Packages that bring ONNX Runtime, each into the same folder."""
+"""Names of the distributions that install ONNX Runtime, all into the same folder."""
 _ONNXRUNTIME: Final = "pip install --force-reinstall onnxruntime"
-_UNUSABLE: Final = "not looked at: the bundle cannot be used"
+_UNUSABLE: Final = "not checked: the bundle cannot be used"
 
 
 def onnxruntime(context: DiagnosticContext) -> Check:
-    """Is ONNX Runtime there, once, and what can it use?"""
+    """Check that ONNX Runtime is installed, and only once; list its providers."""
     name = "onnxruntime"
-    found = context.system.ask("onnxruntime")
+    found = context.probe.ask("onnxruntime")
     if "error" in found:
         return failed(name, "problem", found, _ONNXRUNTIME)
     said = f"{found['version']} with {', '.join(found['providers'])}"
     kinds = sorted({kind for kind, _, _ in installed(ONNXRUNTIMES)})
     if len(kinds) > 1:
-        remedy = f"pip uninstall {' '.join(kinds)}, then install the one that is wanted"
+        remedy = f"pip uninstall {' '.join(kinds)}, then reinstall the one you need"
         return Check(name, "note", f"{said}; {' and '.join(kinds)} are installed over each other", remedy)
     return Check(name, "ok", said)
 
 
 def gpu(context: DiagnosticContext) -> Check:
-    """Which GPU is there, and does its driver work?"""
+    """Name the GPU, and check that its driver works."""
     found, verdict = context.driver, context.gpu_verdict
     if "error" in found:
-        check = failed("gpu", verdict, found, "see what nvidia-smi says, or use --provider cpu")
+        check = failed("gpu", verdict, found, "run nvidia-smi to see why, or use --provider cpu")
         return check if verdict == "problem" else Check("gpu", verdict, check.found, _for_gpu(check.remedy))
     gpus = [Gpu(**item) for item in found["gpus"]]
     others = f", the first of {len(gpus)}" if len(gpus) > 1 else ""
@@ -56,7 +56,7 @@ def _described(item: Gpu) -> str:
 
 
 def tensorrt(context: DiagnosticContext) -> Check:
-    """Is there one TensorRT, and does it load?"""
+    """Check that TensorRT loads, and that it is installed only once."""
     name, found, copies = "tensorrt", context.engines, _copies()
     if "error" in found:
         needed = context.gpu_verdict if copies or context.jetson_linux else "note"
@@ -65,20 +65,22 @@ def tensorrt(context: DiagnosticContext) -> Check:
         return Check(name, needed, check.found, remedy, copies)
     said = f"{found['version']}, {found['file']}"
     if _is_twice():
-        return Check(name, context.gpu_verdict, f"{said}, and another one", _remove(context), copies)
+        return Check(
+            name, context.gpu_verdict, f"{said}, and another copy is installed", _remove(context), copies
+        )
     if context.jetson_linux and not _is_systems(context, found["file"]):
         return Check(name, "problem", f"{said}, which is not JetPack's", _remove(context), copies)
     return Check(name, "ok", said)
 
 
 def _is_twice() -> bool:
-    """Tell whether `import` has a choice, or the files of two versions lie in one folder."""
+    """Tell whether TensorRT is in two folders, or two versions of it in one."""
     versions = {version.partition(".post")[0] for _, version, _ in installed(TENSORRT_PARTS)}
     return len(copies_of("tensorrt")) > 1 or len(versions) > 1
 
 
 def _copies() -> tuple[str, ...]:
-    """List what Python could import as TensorRT, and what says that it was installed."""
+    """List the folders that Python can import TensorRT from, and the installed distributions."""
     packages = [str(folder) for folder in copies_of("tensorrt")]
     return (
         *packages,
@@ -87,7 +89,7 @@ def _copies() -> tuple[str, ...]:
 
 
 def _is_systems(context: DiagnosticContext, file: str) -> bool:
-    return Path(file).resolve().is_relative_to((context.system.root / "usr" / "lib").resolve())
+    return Path(file).resolve().is_relative_to((context.probe.root / "usr" / "lib").resolve())
 
 
 def _remove(context: DiagnosticContext) -> str:
@@ -96,8 +98,8 @@ def _remove(context: DiagnosticContext) -> str:
 
 
 def pycuda(context: DiagnosticContext) -> Check:
-    """Is pycuda there, which brings windows to TensorRT and back?"""
-    found = context.system.ask("pycuda")
+    """Check that pycuda is installed, which copies windows to the GPU and results back."""
+    found = context.probe.ask("pycuda")
     if "error" not in found:
         return Check("pycuda", "ok", f"{found['version']}, built for CUDA {found['cuda']}")
     wanted = context.gpu_verdict == "problem" and "error" not in context.engines
@@ -109,7 +111,7 @@ _PYCUDA: Final = "PATH=/usr/local/cuda/bin:$PATH pip install pycuda"
 
 
 def engine(context: DiagnosticContext) -> Check:
-    """Was a TensorRT engine built for this model, and does it hold here?"""
+    """Check that a TensorRT engine was built for this model and is valid here."""
     name, model = "engine", context.bundle
     if not isinstance(model, Bundle):
         return Check(name, "note", _UNUSABLE)
@@ -131,16 +133,16 @@ def engine(context: DiagnosticContext) -> Check:
 
 
 def provider(context: DiagnosticContext) -> Check:
-    """What does --provider auto take, and why nothing faster?"""
+    """Report what --provider auto selects, and why nothing faster."""
     if not isinstance(context.bundle, Bundle):
         return Check("provider", "note", _UNUSABLE)
-    found = context.system.ask("provider", str(context.folder))
+    found = context.probe.ask("provider", str(context.folder))
     if "error" in found:
         return failed("provider", "problem", found, "use --provider cpu")
     slower = found["provider"] == "cpu" and context.gpu_verdict == "problem"
-    said = f"auto takes {found['provider']}: {found['reason']}"
+    said = f"auto selects {found['provider']}: {found['reason']}"
     return (
-        Check("provider", "note", said, "what keeps it from the GPU stands above")
+        Check("provider", "note", said, "see above what prevents the use of the GPU")
         if slower
         else Check("provider", "ok", said)
     )

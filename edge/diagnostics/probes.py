@@ -1,8 +1,7 @@
-"""What a machine says of itself, asked so that no answer takes long and none can take us down.
+"""System probes, each in a subprocess with a time-out.
 
-Whatever loads somebody else's library (of sound, of the GPU, ...) runs in a process of its own: one that
-crashes or waits for ever is then an answer like any other. TensorRT is only imported, and none of its
-objects made, unless the driver has named a GPU first.
+A third-party library (sound, GPU, ...) may crash or hang when it is loaded. In a subprocess that is an answer
+like any other. TensorRT is imported only; its objects are created only after the driver has named a GPU.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from typing import Any, Final
 from edge.errors import MmtlError
 
 Answer = dict[str, Any]
-"""What a question brings to light; or, where nothing, "error" and, if it is known, "remedy"."""
+"""The fields of an answer; or "error" and, if one is known, "remedy"."""
 
 _REAP_S: Final = 1.0
 _LONGEST: Final = 400
 _SETTLING_S: Final = 0.5
-"""Of a recording, in which a driver begins and a resampler makes a step of what is constant."""
+"""Start of a recording that is ignored: the driver starts up, and resampling a constant gives a step."""
 _CHILD: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from edge.diagnostics.probes import answer; answer(*sys.argv[2:])"
@@ -37,44 +36,44 @@ _CHILD: Final = (
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a program left behind."""
+class ProgramResult:
+    """How a program ended, and its output."""
 
     code: int | None
-    """Exit code, or minus the signal that ended it; None if it did not end in time."""
+    """Exit code, or minus the number of the signal that ended it; None after a time-out."""
     out: str = ""
     err: str = ""
 
 
 @dataclass(frozen=True)
 class SystemProbe:
-    """The machine that is looked at. Tests look at another one."""
+    """Questions to a machine: its files, its programs, and the libraries of this Python."""
 
     root: Path = Path("/")
-    """Where its files are."""
+    """Root of its file system; tests name another."""
     commands: str = field(default_factory=lambda: f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    """Where its programs are, as in PATH."""
-    patience_s: float = 30.0
-    """How long one answer may take."""
+    """Folders of its programs, as in PATH."""
+    timeout_s: float = 30.0
+    """Longest time for one answer, in seconds."""
 
-    def run(self, program: str, *arguments: str) -> Said | None:
-        """Run one of its programs; None where there is none of that name."""
+    def run(self, program: str, *arguments: str) -> ProgramResult | None:
+        """Run a program; None if it is not installed."""
         found = shutil.which(program, path=self.commands)
-        return _run((found, *arguments), self.patience_s) if found else None
+        return _run((found, *arguments), self.timeout_s) if found else None
 
     def ask(self, question: str, *arguments: str) -> Answer:
-        """Put one of `QUESTIONS` to it, in a process of its own."""
+        """Answer one of `QUESTIONS` in a subprocess."""
         path = json.dumps([str(entry) for entry in sys.path])
-        said = _run((sys.executable, "-I", "-B", "-c", _CHILD, path, question, *arguments), self.patience_s)
-        return _understood(said, self.patience_s)
+        said = _run((sys.executable, "-I", "-B", "-c", _CHILD, path, question, *arguments), self.timeout_s)
+        return _understood(said, self.timeout_s)
 
     def package_version(self, package: str) -> str:
-        """Return the version of a Debian package that is installed, else ""."""
+        """Return the version of an installed Debian package; "" if it is not installed."""
         said = self.run("dpkg-query", "--show", "--showformat=${Version}", package)
         return said.out.strip() if said and said.code == 0 else ""
 
     def jetson_linux(self) -> str:
-        """Return a Jetson's Linux, as "36.4.3", or "unknown"; "" where this is no Jetson."""
+        """Return the version of Jetson Linux, such as "36.4.3", or "unknown"; "" if this is not a Jetson."""
         told = self.root / "etc" / "nv_tegra_release"
         text = told.read_text("utf-8", "replace") if told.is_file() else ""
         if numbers := re.search(r"^# R(\d+) \(release\), REVISION: ([\d.]+)", text):
@@ -83,18 +82,18 @@ class SystemProbe:
         return installed or ("unknown" if told.is_file() else "")
 
     def has_gpu_device(self) -> bool:
-        """Tell whether NVIDIA's kernel driver has found a GPU, whatever its libraries make of that."""
+        """Tell whether NVIDIA's kernel driver has found a GPU; its libraries are not asked."""
         files = ("nvidia[0-9]*", "nvhost-gpu", "nvgpu", "nvmap")
         return any(any((self.root / "dev").glob(pattern)) for pattern in files)
 
 
 def answer(question: str, *arguments: str) -> None:
-    """Answer a question on stdout and end this process at once: how libraries end is not asked."""
+    """Answer a question on stdout and exit at once: a library that crashes at exit changes no answer."""
     try:
         found = QUESTIONS[question](*arguments)
     except MmtlError as error:
         found = explained(error)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+    except Exception as error:  # noqa: BLE001 - any error is an answer
         found = {"error": shortened(f"{type(error).__name__} ({error})")}
     sys.stdout.write(f"\n{json.dumps(found)}\n")
     sys.stdout.flush()
@@ -102,13 +101,13 @@ def answer(question: str, *arguments: str) -> None:
 
 
 def copies_of(package: str) -> list[Path]:
-    """List the folders that `import` could take a package from; it takes the first."""
+    """List the folders on the path that hold a package; `import` takes the first."""
     folders = (Path(entry or ".") / package for entry in sys.path)
     return list(dict.fromkeys(folder.resolve() for folder in folders if (folder / "__init__.py").is_file()))
 
 
 def installed(pattern: str) -> list[tuple[str, str, Path]]:
-    """List what pip or apt has installed whose name fits a pattern: name, version and where."""
+    """List installed distributions whose name matches a pattern: name, version and folder."""
     folders = dict.fromkeys(Path(entry or ".").resolve() for entry in sys.path)
     known = re.compile(rf"({pattern})-([^-]+?)(-py\d[\d.]*)?\.(?:dist|egg)-info", re.IGNORECASE)
     found = [(known.fullmatch(item.name), folder) for folder in folders for item in folder.glob("*-info")]
@@ -143,7 +142,7 @@ def _sound() -> Answer:
 
 
 def _recording() -> Answer:
-    """Record from the default microphone until sound comes, or is known not to come; keep nothing of it."""
+    """Record from the default microphone until sound arrives or it is found silent; discard the recording."""
     import numpy as np
 
     from edge.arrays import SAMPLE_RATE
@@ -217,40 +216,40 @@ QUESTIONS: Final[dict[str, Callable[..., Answer]]] = {
 }
 
 
-def _understood(said: Said, patience_s: float) -> Answer:
-    """Read what a child answered, or say what became of it."""
+def _understood(said: ProgramResult, timeout_s: float) -> Answer:
+    """Return the answer of a subprocess, or how it failed."""
     if said.code is None:
-        return {"error": f"no answer within {patience_s:g} s"}
+        return {"error": f"no answer within {timeout_s:g} s"}
     with contextlib.suppress(ValueError, IndexError):
         found = json.loads(said.out.splitlines()[-1])
         if isinstance(found, dict):
             return found
     if said.code < 0:
-        return {"error": f"it crashes ({signal.strsignal(-said.code)})"}
+        return {"error": f"the process crashed ({signal.strsignal(-said.code)})"}
     last = said.err.strip().splitlines()[-1:] or [f"exit code {said.code}"]
-    return {"error": shortened(f"it ends the process ({last[0]})")}
+    return {"error": shortened(f"the process exited ({last[0]})")}
 
 
-def _run(command: Sequence[str], patience_s: float) -> Said:
-    """Run a program to its end, or to that of our patience."""
+def _run(command: Sequence[str], timeout_s: float) -> ProgramResult:
+    """Run a program until it ends or the time is up."""
     pipe = subprocess.PIPE
-    try:  # in a session of its own, so that whatever it starts ends with it
+    try:  # in its own session, so that its children end with it
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
         )
     except OSError as error:
-        return Said(127, err=f"{command[0]} cannot be run: {error.strerror}")
+        return ProgramResult(127, err=f"{command[0]} cannot be run: {error.strerror}")
     try:
-        out, err = process.communicate(timeout=patience_s)
+        out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        return Said(None)
+        return ProgramResult(None)
     finally:
         _end(process)
-    return Said(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+    return ProgramResult(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a program that still runs, and what it started; one that a driver holds is left behind."""
+    """Kill a program that still runs, and its children; one that a driver blocks is left running."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):

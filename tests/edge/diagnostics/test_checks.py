@@ -38,8 +38,8 @@ def make_context(tmp_path: Path) -> Callable[..., DiagnosticContext]:
     """Make a machine with these answers."""
 
     def make(folder: Path | None = None, profile: str | None = None, **answers: Any) -> DiagnosticContext:
-        system = Told(tmp_path / "root", str(tmp_path / "bin"), answers=answers)
-        return DiagnosticContext(system, folder or default_bundle(), profile)
+        probe = Told(tmp_path / "root", str(tmp_path / "bin"), answers=answers)
+        return DiagnosticContext(probe, folder or default_bundle(), profile)
 
     return make
 
@@ -80,7 +80,7 @@ def test_a_jetson_is_described(make_context: MakeContext, tmp_path: Path) -> Non
     jetson(tmp_path, mode="printf 'NV Power Mode: MAXN_SUPER\\n2\\n'")
     found = checks.jetpack(make_context())
     assert (found.verdict, found.found) == ("ok", "Jetson Linux 36.4.4, JetPack 6.2.1+b38")
-    assert checks.power_mode(make_context()).found.startswith("MAXN_SUPER: write it down")
+    assert checks.power_mode(make_context()).found.startswith("MAXN_SUPER: state it with")
 
 
 def test_a_jetpack_that_is_too_old_or_incomplete_is_told(make_context: MakeContext, tmp_path: Path) -> None:
@@ -98,9 +98,9 @@ def test_a_power_mode_that_is_not_told_is_a_note(
     make_context: MakeContext, tmp_path: Path, script: str
 ) -> None:
     jetson(tmp_path, mode=script)
-    hasty = replace(make_context(), system=Told(tmp_path / "root", f"{tmp_path}/bin:/bin", patience_s=0.2))
+    hasty = replace(make_context(), probe=Told(tmp_path / "root", f"{tmp_path}/bin:/bin", timeout_s=0.2))
     found = checks.power_mode(hasty)
-    assert (found.verdict, found.remedy) == ("note", "ask sudo nvpmodel -q")
+    assert (found.verdict, found.remedy) == ("note", "run sudo nvpmodel -q")
 
 
 def test_a_jetson_without_nvpmodel_is_a_note(make_context: MakeContext, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_each_microphone_is_listed_with_what_opens(make_context: MakeContext) ->
     there = make_context(sound=sound(device(0, default=True), device(1, rates=())))
     assert "V19.7.0" in checks.portaudio(there).found
     found = checks.microphones(there)
-    assert (found.verdict, found.found) == ("ok", "2, of which 0 is the default")
+    assert (found.verdict, found.found) == ("ok", "2 found, of which 0 is the default")
     assert found.details == (
         "0 USB 0 (ALSA, 1 channel): 16000 48000 Hz",
         "1 USB 1 (ALSA, 2 channels): opens at no rate",
@@ -147,13 +147,13 @@ def test_each_microphone_is_listed_with_what_opens(make_context: MakeContext) ->
 @pytest.mark.parametrize(
     ("inputs", "verdict", "found", "remedy"),
     [
-        ([], "problem", "there is none", "arecord -l"),
-        ([device(0)], "note", "none of them is the default", "mic:NUMBER"),
-        ([device(0, rates=())], "problem", "none of them opens", "fuser"),
+        ([], "problem", "no microphone found", "arecord -l"),
+        ([device(0)], "note", "no microphone is the default", "mic:NUMBER"),
+        ([device(0, rates=())], "problem", "no microphone opens", "fuser"),
         (
             [device(0), device(1, default=True, rates=())],
             "problem",
-            "the default does not open",
+            "the default microphone does not open",
             "mic:NUMBER",
         ),
     ],
@@ -191,7 +191,7 @@ def test_nothing_is_recorded_where_no_default_microphone_opens(
     make_context: MakeContext, inputs: list[Answer]
 ) -> None:
     check = checks.recording(make_context(sound=sound(*inputs), recording={"error": "asked for nothing"}))
-    assert (check.verdict, check.found) == ("note", "not tried: no default microphone opens")
+    assert (check.verdict, check.found) == ("note", "not checked: no default microphone opens")
 
 
 def test_a_user_who_may_not_use_the_cards_is_told_the_group(
@@ -239,11 +239,11 @@ def test_a_bundle_that_cannot_be_read_is_a_problem(
 
     monkeypatch.setattr(checks, "load_bundle", refuse)
     found = checks.bundle(make_context())
-    assert (found.verdict, found.remedy) == ("problem", "see who owns it")
+    assert (found.verdict, found.remedy) == ("problem", "check its owner and permissions")
 
 
 def test_the_voice_network_that_ships_runs_and_a_missing_one_is_a_problem(make_context: MakeContext) -> None:
-    assert checks.voice(replace(make_context(), system=SystemProbe(patience_s=600.0))).verdict == "ok"
+    assert checks.voice(replace(make_context(), probe=SystemProbe(timeout_s=600.0))).verdict == "ok"
     missing = checks.voice(make_context(voice={"error": "it is missing", "remedy": "pip install it"}))
     assert (missing.verdict, missing.remedy) == ("problem", "pip install it")
 
@@ -319,7 +319,10 @@ def test_a_folder_that_is_yet_to_be_made_is_judged_by_the_one_above(
     assert checks.engine_folder(make_context()).verdict == "ok"
     (tmp_path / "not").write_text("a file in the way")
     refused = checks.engine_folder(make_context(gpu={"gpus": []}))
-    assert (refused.verdict, refused.remedy) == ("problem", f"see who owns {tmp_path / 'not'}")
+    assert (refused.verdict, refused.remedy) == (
+        "problem",
+        f"check the owner and permissions of {tmp_path / 'not'}",
+    )
 
 
 def test_no_room_for_engines_is_a_problem_only_where_there_is_a_gpu(
@@ -331,4 +334,4 @@ def test_no_room_for_engines_is_a_problem_only_where_there_is_a_gpu(
     assert checks.engine_folder(make_context()).verdict == "note"
     assert checks.engine_folder(make_context(gpu={"gpus": []})).verdict == "problem"
     full = checks.profile_folder(make_context())
-    assert (full.verdict, full.remedy) == ("problem", "make room there")
+    assert (full.verdict, full.remedy) == ("problem", "free some space there")

@@ -97,7 +97,7 @@ def examined(*verdicts: tuple[Area, Verdict]) -> list[Examined]:
 def test_every_check_is_made_even_where_all_of_them_fail(tmp_path: Path) -> None:
     made = list(examine(DiagnosticContext(Broken(), tmp_path)))
     assert len(made) == sum(len(area.checks) for area in AREAS)
-    failures = [item.check for item in made if item.check.found.startswith("could not be looked at")]
+    failures = [item.check for item in made if item.check.found.startswith("the check failed")]
     assert len(failures) > 8
     assert all(check.verdict == "problem" and check.remedy for check in failures)
     assert not any("\n" in check.found for check in failures)
@@ -121,7 +121,7 @@ def test_a_check_that_fails_for_no_known_reason_does_not_end_the_others(
 
     monkeypatch.setattr(doctor, "AREAS", (Area("sound", SourceError, (first, second)),))
     made = [item.check for item in examine(DiagnosticContext(SystemProbe(), tmp_path))]
-    assert made[0].found == "could not be looked at: ZeroDivisionError: of something"
+    assert made[0].found == "the check failed: ZeroDivisionError: of something"
     assert made[1].verdict == "ok"
 
 
@@ -137,7 +137,7 @@ def test_ctrl_c_says_what_had_no_answer(tmp_path: Path) -> None:
         def ask(self, question: str, *arguments: str) -> Answer:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match="stopped at the check of portaudio"):
+    with pytest.raises(KeyboardInterrupt, match="stopped during the check of portaudio"):
         list(examine(DiagnosticContext(Frozen(), tmp_path)))
 
 
@@ -200,12 +200,12 @@ def test_verdicts_are_words_and_remedies_have_an_arrow() -> None:
         "                          -> choose one",
         "  PROBLEM sound group     refused",
         "                          -> join it",
-        "1 problem and 1 note; what to do stands after the arrows",
+        "1 problem and 1 note: the lines after -> say what to do",
     ]
 
 
 def test_where_nothing_is_to_be_done_it_says_so() -> None:
-    assert list(lines(examined((SOUND, "ok")), 80))[-1] == "all is well"
+    assert list(lines(examined((SOUND, "ok")), 80))[-1] == "no problems found"
 
 
 def test_each_check_of_the_json_has_the_same_keys(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def mmtl(
 ) -> Callable[..., tuple[int, str]]:
     """Run the command line on a machine without a GPU, whose sound is as a test wants it."""
     (tmp_path / "libcuda.so.1").write_bytes(b"no library")  # nor is that of this machine taken
-    monkeypatch.setattr(probes, "SystemProbe", functools.partial(SystemProbe, patience_s=600.0))
+    monkeypatch.setattr(probes, "SystemProbe", functools.partial(SystemProbe, timeout_s=600.0))
     for name in ("LD_LIBRARY_PATH", "XDG_DATA_HOME", "STATE_DIRECTORY"):
         monkeypatch.setenv(name, str(tmp_path))
 
@@ -258,8 +258,8 @@ def test_a_machine_without_a_gpu_lacks_nothing(mmtl: Mmtl) -> None:
     assert [name for name, check in found.items() if check["verdict"] == "problem"] == []
     assert code == json.loads(out)["exit_code"] == 0
     assert found["microphones"]["details"] == ["0 USB (ALSA, 1 channel): 48000 Hz"]
-    assert found["recording"]["found"] == "sound arrives from USB; nothing of it was kept"
-    assert found["provider"]["found"].startswith("auto takes cpu: there is no NVIDIA driver here")
+    assert found["recording"]["found"] == "sound arrives from USB; the recording was discarded"
+    assert found["provider"]["found"].startswith("auto selects cpu: there is no NVIDIA driver here")
     assert found["gpu"]["verdict"] == "note"
 
 
@@ -283,7 +283,7 @@ def test_a_damaged_bundle_is_code_4_and_the_rest_is_still_looked_at(mmtl: Mmtl, 
     code, out = mmtl(str(bundle_folder), "--json")
     found = verdicts(out)
     assert (code, found["bundle"]["verdict"]) == (4, "problem")
-    assert found["provider"]["found"] == "not looked at: the bundle cannot be used"
+    assert found["provider"]["found"] == "not checked: the bundle cannot be used"
     assert found["onnxruntime"]["verdict"] == "ok"
 
 
@@ -315,7 +315,7 @@ def pulse(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualMicrophone]:
 def test_a_real_microphone_is_found_with_the_rates_that_open(
     pulse: VirtualMicrophone, tmp_path: Path
 ) -> None:
-    context = DiagnosticContext(SystemProbe(patience_s=600.0), tmp_path)
+    context = DiagnosticContext(SystemProbe(timeout_s=600.0), tmp_path)
     sound = next(area for area in AREAS if area.name == "sound")
     portaudio, microphones, recording, _ = [check(context) for check in sound.checks]
     assert (portaudio.verdict, microphones.verdict) == ("ok", "ok")

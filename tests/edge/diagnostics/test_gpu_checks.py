@@ -156,7 +156,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_two_tensorrts_are_listed(make_context: MakeContext, packages: Path) -> None:
     found = gpu_checks.tensorrt(make_context(gpu=GPU, tensorrt=TENSORRT))
-    assert_is(found, "problem", "another one", "pip uninstall the other")
+    assert_is(found, "problem", "another copy", "pip uninstall the other")
     assert found.details == (
         str(packages / "venv" / "tensorrt"),
         str(packages / "system" / "tensorrt"),
@@ -172,15 +172,18 @@ def test_two_versions_over_each_other_are_two_tensorrts(make_context: MakeContex
     there = make_context(gpu=GPU, tensorrt=TENSORRT)
     assert_is(gpu_checks.tensorrt(there), "ok")
     (packages / "venv" / "tensorrt_cu12_libs-10.3.0.dist-info").mkdir()
-    assert_is(gpu_checks.tensorrt(there), "problem", "another one")
+    assert_is(gpu_checks.tensorrt(there), "problem", "another copy")
 
 
 def test_tensorrt_that_is_there_and_does_not_load_is_a_problem_with_a_gpu(
     make_context: MakeContext, packages: Path
 ) -> None:
-    broken = {"error": "it crashes (Segmentation fault)"}
+    broken = {"error": "the process crashed (Segmentation fault)"}
     assert_is(
-        gpu_checks.tensorrt(make_context(gpu=GPU, tensorrt=broken)), "problem", "it crashes", "reinstall it"
+        gpu_checks.tensorrt(make_context(gpu=GPU, tensorrt=broken)),
+        "problem",
+        "the process crashed",
+        "reinstall it",
     )
     assert_is(gpu_checks.tensorrt(make_context(tensorrt=broken)), "note", "only for a GPU")
 
@@ -252,7 +255,7 @@ def test_auto_is_really_tried_and_says_why(
 ) -> None:
     (tmp_path / "libcuda.so.1").write_bytes(b"no library")  # nor is that of this machine taken
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
-    assert_is(gpu_checks.provider(make_context()), "ok", "auto takes cpu: there is no NVIDIA driver here")
+    assert_is(gpu_checks.provider(make_context()), "ok", "auto selects cpu: there is no NVIDIA driver here")
 
 
 def test_without_a_driver_nothing_of_tensorrt_is_made(
@@ -267,15 +270,15 @@ def test_without_a_driver_nothing_of_tensorrt_is_made(
     monkeypatch.syspath_prepend(tmp_path / "packages")
     there = make_context(gpu=None, tensorrt=None)
     assert_is(gpu_checks.tensorrt(there), "ok", "10.3.0, ")
-    assert_is(gpu_checks.provider(there), "ok", "auto takes cpu")
+    assert_is(gpu_checks.provider(there), "ok", "auto selects cpu")
 
 
 def test_the_cpu_beside_a_gpu_is_noted_and_a_failure_a_problem(make_context: MakeContext) -> None:
     slow = {"provider": "cpu", "reason": "no engine has been built for this model yet"}
-    assert_is(gpu_checks.provider(make_context(gpu=GPU, provider=slow)), "note", "stands above")
+    assert_is(gpu_checks.provider(make_context(gpu=GPU, provider=slow)), "note", "see above what prevents")
     fast = {"provider": "tensorrt", "reason": "an engine was built for Orin"}
     assert_is(
-        gpu_checks.provider(make_context(gpu=GPU, provider=fast)), "ok", "auto takes tensorrt: an engine"
+        gpu_checks.provider(make_context(gpu=GPU, provider=fast)), "ok", "auto selects tensorrt: an engine"
     )
-    crash = {"error": "it crashes (Segmentation fault)"}
+    crash = {"error": "the process crashed (Segmentation fault)"}
     assert_is(gpu_checks.provider(make_context(gpu=GPU, provider=crash)), "problem", "--provider cpu")

@@ -22,8 +22,8 @@ def library(folder: Path, name: str, code: str) -> None:
     (folder / name / "__init__.py").write_text(code)
 
 
-def program(system: SystemProbe, name: str, text: str) -> None:
-    folder = Path(system.commands)
+def program(probe: SystemProbe, name: str, text: str) -> None:
+    folder = Path(probe.commands)
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(text)
     (folder / name).chmod(0o755)
@@ -34,14 +34,14 @@ SOON_S = 60.0
 
 
 @pytest.fixture
-def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SystemProbe:
+def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SystemProbe:
     """A machine that has nothing yet, and takes its time to end a program."""
     monkeypatch.setattr(probes, "_REAP_S", SOON_S)
-    return SystemProbe(tmp_path / "root", str(tmp_path / "bin"), patience_s=SOON_S)
+    return SystemProbe(tmp_path / "root", str(tmp_path / "bin"), timeout_s=SOON_S)
 
 
-def hasty(system: SystemProbe) -> SystemProbe:
-    return SystemProbe(system.root, system.commands, patience_s=0.5)
+def hasty(probe: SystemProbe) -> SystemProbe:
+    return SystemProbe(probe.root, probe.commands, timeout_s=0.5)
 
 
 @pytest.fixture
@@ -56,35 +56,35 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # Libraries
 
 
-def test_a_library_is_asked_on_the_path_of_this_process(system: SystemProbe, packages: Path) -> None:
+def test_a_library_is_asked_on_the_path_of_this_process(probe: SystemProbe, packages: Path) -> None:
     library(packages, "tensorrt", "__version__ = '10.3.0'")
     file = str(packages / "tensorrt" / "__init__.py")
-    assert system.ask("tensorrt") == {"version": "10.3.0", "file": file}
+    assert probe.ask("tensorrt") == {"version": "10.3.0", "file": file}
     assert "tensorrt" not in sys.modules
 
 
-def test_what_a_library_prints_is_not_taken_for_the_answer(system: SystemProbe, packages: Path) -> None:
+def test_what_a_library_prints_is_not_taken_for_the_answer(probe: SystemProbe, packages: Path) -> None:
     library(packages, "tensorrt", "__version__ = '10.3.0'\nprint('{}', end='')")
-    assert system.ask("tensorrt")["version"] == "10.3.0"
+    assert probe.ask("tensorrt")["version"] == "10.3.0"
 
 
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        (CRASH, "it crashes (Segmentation fault)"),
-        ("import sys\nsys.exit('no licence')", "it ends the process (no licence)"),
-        ("import os\nos._exit(3)", "it ends the process (exit code 3)"),
-        ("import os\nprint(5, flush=True)\nos._exit(0)", "it ends the process (exit code 0)"),
+        (CRASH, "the process crashed (Segmentation fault)"),
+        ("import sys\nsys.exit('no licence')", "the process exited (no licence)"),
+        ("import os\nos._exit(3)", "the process exited (exit code 3)"),
+        ("import os\nprint(5, flush=True)\nos._exit(0)", "the process exited (exit code 0)"),
         ("raise KeyError('a\\nb')", r"KeyError ('a\nb')"),
     ],
 )
-def test_a_library_that_fails_is_one_line(system: SystemProbe, packages: Path, code: str, said: str) -> None:
+def test_a_library_that_fails_is_one_line(probe: SystemProbe, packages: Path, code: str, said: str) -> None:
     library(packages, "tensorrt", code)
-    assert system.ask("tensorrt") == {"error": said}
+    assert probe.ask("tensorrt") == {"error": said}
 
 
 def test_a_library_that_waits_for_ever_is_ended_with_all_that_it_started(
-    system: SystemProbe, packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    probe: SystemProbe, packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told, communicate = tmp_path / "pid", subprocess.Popen.communicate
 
@@ -101,7 +101,7 @@ def test_a_library_that_waits_for_ever_is_ended_with_all_that_it_started(
         "tensorrt",
         f"import os, subprocess\n{start}\nos.rename({f'{told}.new'!r}, {str(told)!r})\nchild.wait()",
     )
-    assert hasty(system).ask("tensorrt") == {"error": "no answer within 0.5 s"}
+    assert hasty(probe).ask("tensorrt") == {"error": "no answer within 0.5 s"}
     assert has_ended(int(told.read_text()))
 
 
@@ -120,20 +120,20 @@ def has_ended(pid: int) -> bool:
     return False
 
 
-def test_what_an_error_of_ours_says_to_do_is_kept_apart(system: SystemProbe, packages: Path) -> None:
+def test_what_an_error_of_ours_says_to_do_is_kept_apart(probe: SystemProbe, packages: Path) -> None:
     library(packages, "tensorrt", "__version__ = '8.6.1'")
-    answer = system.ask("tensorrt")
+    answer = probe.ask("tensorrt")
     assert answer["error"].endswith("is too old")
-    assert answer["remedy"] == "10.3 or newer is needed, which JetPack 6 brings"
+    assert answer["remedy"] == "install 10.3 or newer (JetPack 6 has it)"
 
 
 def test_nothing_of_the_current_folder_is_run(
-    system: SystemProbe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    probe: SystemProbe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("json", "edge", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')")
     monkeypatch.chdir(tmp_path)
-    assert "version" in system.ask("onnxruntime")
+    assert "version" in probe.ask("onnxruntime")
     assert not (tmp_path / "was here").exists()
 
 
@@ -158,27 +158,27 @@ def test_an_answer_has_the_problem_and_the_remedy_of_an_error_on_a_line_each(
 # Programs
 
 
-def test_a_program_is_run_where_there_is_one(system: SystemProbe) -> None:
-    assert system.run("nvpmodel", "-q") is None
-    program(system, "nvpmodel", '#!/bin/sh\necho "$1 out"; echo err >&2; exit 3\n')
-    said = system.run("nvpmodel", "-q")
+def test_a_program_is_run_where_there_is_one(probe: SystemProbe) -> None:
+    assert probe.run("nvpmodel", "-q") is None
+    program(probe, "nvpmodel", '#!/bin/sh\necho "$1 out"; echo err >&2; exit 3\n')
+    said = probe.run("nvpmodel", "-q")
     assert said
     assert (said.code, said.out, said.err) == (3, "-q out\n", "err\n")
 
 
-def test_a_program_that_waits_for_ever_or_cannot_be_run_is_no_more_than_that(system: SystemProbe) -> None:
-    program(system, "nvpmodel", "#!/bin/sh\nsleep 600 | cat\n")
-    said = hasty(system).run("nvpmodel")
+def test_a_program_that_waits_for_ever_or_cannot_be_run_is_no_more_than_that(probe: SystemProbe) -> None:
+    program(probe, "nvpmodel", "#!/bin/sh\nsleep 600 | cat\n")
+    said = hasty(probe).run("nvpmodel")
     assert said
     assert said.code is None
-    program(system, "nvpmodel", "\x7fELF and no more")
-    said = system.run("nvpmodel")
+    program(probe, "nvpmodel", "\x7fELF and no more")
+    said = probe.run("nvpmodel")
     assert said
     assert said.code
     assert "cannot be run" in said.err
 
 
-def test_an_interruption_ends_the_program(system: SystemProbe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_ends_the_program(probe: SystemProbe, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
     def interrupted(process: subprocess.Popen[bytes], *_: object, **__: object) -> None:
@@ -186,9 +186,9 @@ def test_an_interruption_ends_the_program(system: SystemProbe, monkeypatch: pyte
         raise KeyboardInterrupt
 
     monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
-    program(system, "nvpmodel", "#!/bin/sh\nsleep 600\n")
+    program(probe, "nvpmodel", "#!/bin/sh\nsleep 600\n")
     with pytest.raises(KeyboardInterrupt):
-        system.run("nvpmodel")
+        probe.run("nvpmodel")
     assert [process.returncode for process in started] == [-9]
 
 
@@ -207,23 +207,23 @@ def test_an_interruption_ends_the_program(system: SystemProbe, monkeypatch: pyte
     ],
 )
 def test_a_jetson_is_known_by_its_release_file_or_its_packages(
-    system: SystemProbe, release: str | None, package: str, found: str
+    probe: SystemProbe, release: str | None, package: str, found: str
 ) -> None:
     if release:
-        (system.root / "etc").mkdir(parents=True)
-        (system.root / "etc" / "nv_tegra_release").write_text(release)
+        (probe.root / "etc").mkdir(parents=True)
+        (probe.root / "etc" / "nv_tegra_release").write_text(release)
     if package:
-        program(system, "dpkg-query", f"#!/bin/sh\nprintf {package}\n")
-    assert system.jetson_linux() == found
+        program(probe, "dpkg-query", f"#!/bin/sh\nprintf {package}\n")
+    assert probe.jetson_linux() == found
 
 
 @pytest.mark.parametrize("name", ["nvidia0", "nvhost-gpu", "nvmap"])
-def test_a_gpu_is_known_by_its_device_file(system: SystemProbe, name: str) -> None:
-    (system.root / "dev").mkdir(parents=True)
-    (system.root / "dev" / "nvidiactl").touch()
-    assert not system.has_gpu_device()
-    (system.root / "dev" / name).touch()
-    assert system.has_gpu_device()
+def test_a_gpu_is_known_by_its_device_file(probe: SystemProbe, name: str) -> None:
+    (probe.root / "dev").mkdir(parents=True)
+    (probe.root / "dev" / "nvidiactl").touch()
+    assert not probe.has_gpu_device()
+    (probe.root / "dev" / name).touch()
+    assert probe.has_gpu_device()
 
 
 def test_copies_and_what_was_installed_are_listed_in_the_order_of_import(
