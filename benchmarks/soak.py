@@ -23,7 +23,7 @@ import numpy as np
 from edge.arrays import Array
 from edge.audio.ingest import read_clip
 from edge.audio.sources import demo_clip
-from edge.diagnostics.benchmark import resident_mb
+from edge.diagnostics.machine import resident_mb
 from edge.model.bundle import default_bundle, load_bundle
 from edge.recognition.recognizer import Recognizer
 

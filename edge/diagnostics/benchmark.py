@@ -5,14 +5,11 @@ Times are CPU times of one thread unless said otherwise, so that other programs 
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +19,7 @@ import numpy as np
 from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.ingest import read_clip
 from edge.audio.sources import demo_clip
+from edge.diagnostics.machine import Machine, resident_mb, this_machine
 from edge.events import Window
 from edge.features.frontend import FrontEnd
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
@@ -71,17 +69,6 @@ class Percentiles:
     def of(values_ms: list[float]) -> Percentiles:
         """Summarise the values, of which there must be some."""
         return Percentiles(*(float(np.percentile(values_ms, rank)) for rank in RANKS))
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the figures are true of."""
-
-    platform: str
-    processor: str
-    cores: int
-    python: str
-    onnxruntime: str
 
 
 @dataclass(frozen=True)
@@ -359,45 +346,6 @@ def start_s(*arguments: str) -> float:
         )
         spent.append(time.perf_counter() - began)
     return statistics.median(spent)
-
-
-def resident_mb() -> float:
-    """Return the memory of this process that is in RAM, in units of 10^6 bytes; 0 where unknown."""
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
-        resident = next(line for line in lines if line.startswith("VmRSS:"))
-        return int(resident.split()[1]) * 1024 / 1e6
-    with suppress(ImportError):
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024  # the peak, where only that is known
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-    return 0.0
-
-
-def this_machine() -> Machine:
-    """Name the machine as far as it tells."""
-    import onnxruntime
-
-    return Machine(
-        platform=platform.platform(terse=True),
-        processor=_processor() or platform.processor() or platform.machine(),
-        cores=os.cpu_count() or 1,
-        python=platform.python_version(),
-        onnxruntime=onnxruntime.__version__,
-    )
-
-
-def _processor() -> str:
-    """Read the processor's name, or the board's (Arm machines name no processor); empty if unknown."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() in {"model name", "Model"} and value.strip():
-                return value.strip()
-    with suppress(OSError):
-        return Path("/proc/device-tree/model").read_text("utf-8", "replace").strip("\0 \n")
-    return ""
 
 
 def _blocks(sound: Array, seconds: float, step_ms: int) -> list[Array]:

@@ -16,11 +16,10 @@ from edge.diagnostics.benchmark import (
     Benchmark,
     Percentiles,
     benchmark,
-    resident_mb,
     somebody,
     table,
-    this_machine,
 )
+from edge.diagnostics.machine import resident_mb, this_machine
 from edge.diagnostics.verification import TOLERANCE
 from edge.events import Window
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
