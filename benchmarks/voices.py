@@ -23,7 +23,13 @@ from typing import Final
 import numpy as np
 
 from calibrate.fitting.gradient_descent import Floats
-from calibrate.fitting.speaker_consistency import PITCH_SPREAD, SHAPE_SPREADS, UNLIKE, strangeness, voice_of
+from calibrate.fitting.speaker_consistency import (
+    OUTLIER_THRESHOLD,
+    PITCH_SPREAD,
+    SHAPE_SPREADS,
+    outlier_scores,
+    voice_features,
+)
 from edge.audio.ingest import read_clip
 from edge.labels import EMOTIONS
 from edge.model.bundle import default_bundle, load_bundle
@@ -60,7 +66,7 @@ def main() -> None:
         return
     bundle = load_bundle(default_bundle())
     clips = four_emotions(read_corpus(options.data))
-    voices = {clip.path: voice_of(read_clip(clip.path), bundle.manifest.front_end) for clip in clips}
+    voices = {clip.path: voice_features(read_clip(clip.path), bundle.manifest.front_end) for clip in clips}
     held_out = bundle.manifest.training["speakers"]["test"]
     if options.spreads:
         show_spreads([clip for clip in clips if group_of(clip, held_out) == GROUPS[0]], voices)
@@ -135,18 +141,18 @@ def replaced(
 
 
 def judged(session: Sequence[Clip], voices: Voices) -> Floats:
-    """Return the strangeness of each take."""
-    return strangeness(np.stack([voices[clip.path] for clip in session]))
+    """Return the outlier score of each take."""
+    return outlier_scores(np.stack([voices[clip.path] for clip in session]))
 
 
 def row(found: Found) -> str:
     """Lay out what was found, in percent."""
-    own = np.stack(found.own) > UNLIKE
+    own = np.stack(found.own) > OUTLIER_THRESHOLD
     shares = [
         own.mean(),
         own.any(axis=1).mean(),
-        *(np.mean(np.array(found.replaced[same]) > UNLIKE) for same in (False, True)),
-        np.mean(np.array(found.beside) > UNLIKE),
+        *(np.mean(np.array(found.replaced[same]) > OUTLIER_THRESHOLD) for same in (False, True)),
+        np.mean(np.array(found.beside) > OUTLIER_THRESHOLD),
     ]
     return " ".join(
         f"{100.0 * share:{width}.1f}" for share, width in zip(shares, (12, 19, 11, 10, 11), strict=True)

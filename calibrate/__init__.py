@@ -12,7 +12,7 @@ from calibrate.fitting.candidates import CANDIDATES, Candidate
 from calibrate.fitting.examples import Examples
 from calibrate.fitting.folds import Folds
 from calibrate.fitting.model_selection import Fitted, HeadInputs, Judgement, fit_and_judge
-from calibrate.fitting.scores import Scores
+from calibrate.fitting.scores import HeldOutScores
 from calibrate.speaker import Calibration, calibrate_speaker
 from calibrate.takes import InputNormalisation, Take, read_sounds, read_takes
 
@@ -26,7 +26,7 @@ __all__ = [
     "HeadInputs",
     "Judgement",
     "InputNormalisation",
-    "Scores",
+    "HeldOutScores",
     "Take",
     "calibrate_speaker",
     "fit_and_judge",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 SESSION: Final = "Guided session"
-"""The heading of its options in the help."""
+"""Heading of its options in the help."""
 
 
 def calibrate(
@@ -32,36 +32,37 @@ def calibrate(
         typer.Option(
             "--from",
             metavar="MANIFEST.csv",
-            help="Labelled takes instead of a session: columns path and emotion; where known valence, "
-            "arousal, dominance, text and speaker too.",
+            help="Use labelled recordings instead of a guided session: a CSV file with the columns path and "
+            "emotion; optional: valence, arousal, dominance, text, speaker.",
             show_default=False,
         ),
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option("--bundle", help="Folder of a model; the one that ships, if not given.")
+        Path | None,
+        typer.Option("--bundle", help="Folder of a model. Default: the one that ships with mmtl."),
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Overwrite the profile of that name, picture and bundle.")
+        bool, typer.Option("--replace", help="Overwrite an existing profile, picture and bundle.")
     ] = False,
     picture: Annotated[
         Path | None,
         typer.Option(
             "--picture",
             metavar="FILE.png",
-            help="Draw what is recognised before and after.",
+            help="Draw the results before and after calibration.",
             show_default=False,
         ),
     ] = None,
     full: Annotated[
         bool,
-        typer.Option("--full", help="Tune the whole network too, with torch; needs --out."),
+        typer.Option("--full", help="Also tune the whole network; needs torch and --out."),
     ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             metavar="FOLDER",
-            help="With --full: of the speaker's bundle, written if it helps.",
+            help="With --full: folder of the speaker's bundle, which is written if it helps.",
             show_default=False,
         ),
     ] = None,
@@ -72,7 +73,7 @@ def calibrate(
             metavar="K",
             min=2,
             max=10,
-            help="Of each emotion: 2 if not given, 3 to 5 are better.",
+            help="Takes of each emotion. Default: 2; 3 to 5 are better.",
             rich_help_panel=SESSION,
         ),
     ] = None,
@@ -81,7 +82,7 @@ def calibrate(
         typer.Option(
             "--language",
             metavar="CODE",
-            help="Of the sentences: da, de, en, es, fr, ko or pl. If not given, the system's, else en.",
+            help="Language of the sentences: da, de, en, es, fr, ko or pl. Default: the system's, else en.",
             rich_help_panel=SESSION,
         ),
     ] = None,
@@ -90,20 +91,20 @@ def calibrate(
         typer.Option(
             "--device",
             metavar="SOURCE",
-            help="mic or mic:INDEX_OR_NAME. If not given and there are several, you are asked.",
+            help="mic or mic:INDEX_OR_NAME. Default: the only microphone; if there are several, you choose.",
             rich_help_panel=SESSION,
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the unfinished session.", rich_help_panel=SESSION),
+        typer.Option("--resume", help="Continue the unfinished session.", rich_help_panel=SESSION),
     ] = False,
     keep_recordings: Annotated[
         Path | None,
         typer.Option(
             "--keep-recordings",
             metavar="DIR",
-            help="Keep the recordings there, with a manifest that --from reads.",
+            help="Keep the recordings in this folder, with a manifest that --from reads.",
             rich_help_panel=SESSION,
         ),
     ] = None,
@@ -111,15 +112,17 @@ def calibrate(
     yes: Annotated[
         bool,
         typer.Option(
-            "--yes", help="The speaker agrees to the privacy notice: show it only.", rich_help_panel=SESSION
+            "--yes",
+            help="Show the privacy notice without a question: the speaker agrees.",
+            rich_help_panel=SESSION,
         ),
     ] = False,
 ) -> None:
     """Fit the recogniser to one person, and keep the fit only if it helps.
 
-    Without --from, a guided session at the terminal: sentences to say in four manners, a few minutes.
+    Without --from, a guided session of a few minutes at the terminal: you say sentences in four manners.
 
-    At least two takes of each emotion; three to five are better, and the same sentences in each.
+    It needs two takes of each emotion; three to five are better, with the same sentences in each emotion.
     """
     from edge.audio.downmix import parse_channel
 
@@ -248,10 +251,10 @@ def _calibrate_from_manifest(
 def _calibrate_in_session(job: CalibrationJob, model: Bundle, guided: GuidedSession) -> None:
     from calibrate.speaker import calibrate_speaker
 
-    takes = guided.hold()
+    takes = guided.record_takes()
     if not takes:
         return
-    with guided.kept_if_it_fails():
+    with guided.takes_kept_on_error():
         calibration = calibrate_speaker(job.name, takes, model, network=job.network)
         earlier = calibration.save(job.path, replace=job.replace)
     job.report(calibration, earlier)

@@ -29,15 +29,15 @@ from edge.system.files import is_file
 REQUIRED_COLUMNS: Final = ("path", "emotion")
 
 FEWEST_TAKES: Final = 2
-"""Of each emotion: one to fit on while the other is held out."""
+"""Of each emotion: one is held out while the other is fitted on."""
 
 LONGEST_TAKE_S: Final = 60.0
-"""A take is a sentence or a few; what is longer was not cut into takes."""
+"""A take is one or a few sentences; a longer recording has not been cut into takes."""
 READ_S: Final = 2 * LONGEST_TAKE_S
-"""How much of a file is read at most: a recording of hours is refused without reading it to its end."""
+"""Read at most of a file, so that a recording of hours is refused quickly."""
 
 FAINTEST_DBFS: Final = -65.0
-"""A take that is nowhere louder is silence."""
+"""A take whose loudest frame is below this is silent."""
 
 Ratings = tuple[float | None, float | None, float | None]
 """Valence, arousal and dominance in [1, 5]; None where not given."""
@@ -51,32 +51,35 @@ class Take:
     emotion: int
     """Index in `edge.labels.EMOTIONS`."""
     text: str = ""
-    """What was said; empty: unknown."""
+    """The sentence; empty: unknown."""
     ratings: Ratings = (None, None, None)
-    """As the speaker gave them."""
+    """By the speaker."""
     channel: Channel = AUTO
-    """Which channel of the file to hear, as in `edge.audio.downmix`."""
+    """Channel of the file to use, as in `edge.audio.downmix`."""
 
 
 @dataclass(frozen=True)
 class InputNormalisation:
-    """How sound is normalised before the network: the bundle's way or a speaker's."""
+    """Gain control and bin statistics before the network: the bundle's or a speaker's."""
 
     levels: GainConfig
     statistics: BinStatistics
 
 
 def read_takes(manifest: Path, channel: Channel = AUTO) -> list[Take]:
-    """Read a session's manifest: a CSV file with a header, one take a row.
-
-    See `edge.file_formats.recordings`.
+    """Read a session's manifest: a CSV file with a header and one take per row.
 
     The columns path and emotion are required; valence, arousal, dominance, text and speaker are
-    read where present; others are ignored. Paths are relative to the manifest's folder.
+    optional; others are ignored. Paths are relative to the manifest's folder. The format is that of
+    `edge.file_formats.recordings`.
+
+    Args:
+        manifest: path of the CSV file.
+        channel: channel of the recordings to use.
 
     Raises:
-        UsageError: the manifest is missing or not such a file, a row cannot be used, it names more
-            than one speaker, or there are too few takes to fit and judge by.
+        UsageError: the manifest is missing or malformed, a row cannot be used, it names more than one
+            speaker, or there are too few takes to fit and judge by.
     """
     takes: list[Take] = []
     lines: dict[Path, int] = {}
@@ -105,7 +108,7 @@ def count_takes(takes: Sequence[Take]) -> dict[str, int]:
 
 
 def count_ratings(takes: Sequence[Take]) -> dict[str, int]:
-    """Count the ratings a person gave, and those that can only be derived from the emotion."""
+    """Count the ratings that the speaker gave, and those that are derived from the emotion."""
     given = sum(rating is not None for take in takes for rating in take.ratings)
     return {"given": given, "derived": len(DIMENSIONS) * len(takes) - given}
 
@@ -161,13 +164,13 @@ def _from_row(row: dict[str, str], folder: Path, where: str) -> Take:
 
 
 def _require_one_speaker(speakers: dict[str, int], path: Path) -> None:
-    """Refuse more than one name; `speakers` holds the line that first gave each, "" being none."""
+    """Refuse more than one name; `speakers` maps each to its first line, "" meaning no name."""
     named = [(speaker, line) for speaker, line in speakers.items() if speaker]
     if len(named) > 1:
         (first, _), (second, line) = named[:2]
         raise UsageError(
-            f"{path}, line {line}: {second} speaks, and {first} before: a profile is of one person, "
-            "so write a manifest for each"
+            f"{path}, line {line}: the speaker is {second}, but {first} on earlier lines: a profile is for "
+            "one person, so write a manifest for each"
         )
 
 
@@ -177,25 +180,25 @@ def _check_sound(take: Take, sound: Array, bundle: Bundle) -> None:
     duration_s = len(sound) / front_end.sample_rate
     if len(sound) < least:
         raise UsageError(
-            f"{take.path} lasts {duration_s:.2f} s, a take needs {least / front_end.sample_rate:.2f} s "
-            "at least: record it again, or remove its row"
+            f"{take.path} lasts {duration_s:.2f} s, but a take needs at least "
+            f"{least / front_end.sample_rate:.2f} s: record it again, or remove its row"
         )
     if duration_s > LONGEST_TAKE_S:
         more = "more than " if duration_s > READ_S - 1.0 else ""
         raise UsageError(
-            f"{take.path} lasts {more}{duration_s:.0f} s, a take {LONGEST_TAKE_S:.0f} s at most: "
-            "cut it into takes of a sentence or two"
+            f"{take.path} lasts {more}{duration_s:.0f} s, but a take may last {LONGEST_TAKE_S:.0f} s: "
+            "cut it into takes of one or two sentences"
         )
     power = power_spectrogram(filtered(sound, front_end), front_end)
     if power.mean(axis=1).max() / front_end.full_scale_power < 10.0 ** (FAINTEST_DBFS / 10.0):
         raise UsageError(
-            f"{take.path} is silent (nowhere above {FAINTEST_DBFS:.0f} dBFS): record it again, "
+            f"{take.path} is silent (never above {FAINTEST_DBFS:.0f} dBFS): record it again, "
             "or remove its row"
         )
 
 
 def _require_different(takes: Sequence[Take], sounds: Sequence[Array]) -> None:
-    """Refuse a sound that is there twice: it would be judged by itself, or has contradictory labels."""
+    """Refuse a sound that occurs twice: it would be judged by itself, or has contradictory labels."""
     first: dict[bytes, Take] = {}
     for take, sound in zip(takes, sounds, strict=True):
         same = first.setdefault(hashlib.sha256(sound.tobytes()).digest(), take)

@@ -15,7 +15,7 @@ from calibrate.fitting.folds import Folds, hold_out
 from calibrate.fitting.full_finetune import judge_tuned
 from calibrate.fitting.gradient_descent import Floats
 from calibrate.fitting.model_selection import Judgement
-from calibrate.fitting.scores import Answers
+from calibrate.fitting.scores import HeldOutPredictions
 from calibrate.takes import Take, count_ratings, count_takes
 from edge.arrays import Array
 from edge.errors import UsageError
@@ -97,12 +97,12 @@ class SpeakerBundle:
         """Judge by held-out takes; nothing is tuned to a session that lacks an emotion, as in a profile."""
         truth = np.array([take.emotion for take in takes])
         generic = np.array([self._answer(self._checkpoint.net, item) for item in frames], float)
-        before = Answers(generic[None], truth)
+        before = HeldOutPredictions(generic[None], truth)
         if len(set(truth.tolist())) < len(EMOTIONS):
             return judge_tuned(before, None)
         after = np.zeros_like(before.posteriors)
         self._run(self._held_out(takes, frames, folds, after), "judging by held-out takes", len(list(folds)))
-        return judge_tuned(before, Answers(after, truth))
+        return judge_tuned(before, HeldOutPredictions(after, truth))
 
     def _held_out(
         self, takes: Sequence[Take], frames: Sequence[Array], folds: Folds, posteriors: Floats
@@ -152,7 +152,7 @@ class SpeakerBundle:
                 "held_out_by": folds.held_out_by,
                 "before": judgement.before.described(),
                 "after": judgement.after.described(),
-                "gain": {key: item.described() for key, item in judgement.gains.items()},
+                "gain": {key: item.described() for key, item in judgement.improvements.items()},
             },
         }
 

@@ -1,4 +1,4 @@
-"""What can be fitted to one speaker, simplest first, and which of it a session supports."""
+"""The candidate fits to one speaker, simplest first, and which of them a session supports."""
 
 from __future__ import annotations
 
@@ -28,19 +28,16 @@ from edge.labels import EMOTIONS
 from edge.model.head import Head
 
 STATISTICS_PRIOR_FRAMES: Final = 3000.0
-"""Frames that the training set's bin statistics are worth: 30 s."""
+"""Weight of the training set's bin statistics in frames: 30 s."""
 
 LEVEL_PRIOR_FRAMES: Final = 200.0
-"""Frames of speech that the speaker's own level is worth to a new stream: 2 s."""
+"""Weight of the speaker's own level at the start of a stream, in frames of speech: 2 s."""
 
 LARGEST_IMBALANCE: Final = 4.0
-"""At most so much longer may one emotion's takes be than another's for statistics."""
+"""Largest ratio between the durations of two emotions' takes at which statistics are estimated."""
 
-BIAS_PULL: Final = 0.1
-"""How hard `fit_bias` pulls towards the generic temperature and bias: lambda.
-
-Chosen, as 0.8 over eight takes, on validation speakers.
-"""
+BIAS_L2_PENALTY: Final = 0.1
+"""lambda of `fit_bias`, chosen on validation speakers: 0.8 divided by eight takes."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,11 @@ class Candidate:
 
     name: str
     own_statistics: bool
-    """Whether the takes are heard with the speaker's statistics."""
+    """Whether the takes are normalised with the speaker's statistics."""
     fit: Callable[[Head, Examples], Head] | None
-    """Fits the head; None leaves it."""
+    """Fits the head; None keeps the generic one."""
     complexity_penalty: float = 0.0
-    """Nats of held-out log loss by which it has to be better to be chosen."""
+    """Nats added to the held-out log loss when candidates are compared."""
 
     def head(self, generic: Head, examples: Examples) -> Head:
         """Return the head for the speaker."""
@@ -61,11 +58,11 @@ class Candidate:
 
 
 def candidates(takes: Sequence[Take], sounds: Sequence[Array], generic: Head) -> list[Candidate]:
-    """List what a session can support, simplest first.
+    """List the candidates that a session supports, simplest first.
 
-    The head is fitted only to a session of all emotions: what is fitted to some of them forgets the
-    others, and no held-out take would show it. Statistics need about as much of each emotion, for
-    they would otherwise take what is of the emotion for the speaker's.
+    The head is fitted only to a session of all emotions: a fit to some of them forgets the others, and
+    no held-out take would show it. Statistics need about the same duration of each emotion, otherwise
+    they would absorb emotion differences as speaker traits.
 
     Args:
         takes: of the session.
@@ -91,29 +88,29 @@ def speaker_normalisation(
 ) -> InputNormalisation:
     """Estimate the speaker's level and bin statistics, shrunk towards the generic ones.
 
-    The emotions count alike, so that a session with more of one does not make it the measure.
+    Every emotion has the same weight, however many takes of it there are.
 
     Args:
-        generic: of the bundle.
+        generic: the bundle's.
         powers: (T, F) power spectra of each take.
         emotions: of each take.
     """
     gate = generic.levels.gate_db * DECIBEL
-    followed = [frame_levels(power) for power in powers]
-    speech = [frames[frames > frames.max() - gate].mean() for frames in followed]
+    take_levels = [frame_levels(power) for power in powers]
+    speech = [frames[frames > frames.max() - gate].mean() for frames in take_levels]
     shares = take_shares(emotions)
     levels = for_speaker(generic.levels, float(shares @ np.array(speech)), LEVEL_PRIOR_FRAMES)
     mean = np.zeros(len(generic.statistics.mean))
     square = np.zeros(len(mean))
-    for share, power, frames in zip(shares, powers, followed, strict=True):
+    for share, power, frames in zip(shares, powers, take_levels, strict=True):
         estimates, _ = track_gain(frames, initial_state(levels), levels)
         logs = log_power(power, estimates, levels.eps).astype(np.float64)
         mean += share * logs.mean(axis=0)
         square += share * (logs**2).mean(axis=0)
     std = np.sqrt(np.maximum(square - mean**2, 1e-4))
     own = BinStatistics(mean.astype(np.float32), std.astype(np.float32))
-    frames_heard = float(sum(map(len, powers)))
-    return InputNormalisation(levels, generic.statistics.shrunk(own, frames_heard, STATISTICS_PRIOR_FRAMES))
+    frame_count = float(sum(map(len, powers)))
+    return InputNormalisation(levels, generic.statistics.shrunk(own, frame_count, STATISTICS_PRIOR_FRAMES))
 
 
 def fit_bias(generic: Head, examples: Examples) -> Head:
@@ -125,26 +122,26 @@ def fit_bias(generic: Head, examples: Examples) -> Head:
     bias grows by T' b.
     """
     scaled = generic.logits(examples.inputs).astype(np.float64) / generic.temperature
-    fitted = descend(bias_objective(scaled, examples, BIAS_PULL), np.zeros(1 + scaled.shape[1]))
+    fitted = descend(bias_objective(scaled, examples, BIAS_L2_PENALTY), np.zeros(1 + scaled.shape[1]))
     temperature = generic.temperature * float(np.exp(-fitted[0]))
     bias = (generic.fc3_bias + temperature * fitted[1:]).astype(np.float32)
     return replace(generic, fc3_bias=bias, temperature=temperature)
 
 
-def bias_objective(scaled: Floats, examples: Examples, pull: float) -> Objective:
+def bias_objective(scaled: Floats, examples: Examples, l2_penalty: float) -> Objective:
     """Return the loss of `fit_bias` as a function of (1 + C,): s, then b.
 
     Args:
         scaled: (M, C) generic logits over the generic temperature.
         examples: their emotions and weights.
-        pull: lambda, > 0.
+        l2_penalty: lambda, > 0.
     """
 
     def objective(point: Floats) -> tuple[float, Floats]:
         stretch = np.exp(point[0])
         loss, errors = cross_entropy(stretch * scaled + point[1:], examples.emotions, examples.weights)
         slope = np.concatenate([[stretch * (errors * scaled).sum()], errors.sum(axis=0)])
-        return loss + pull * float(point @ point), slope + 2.0 * pull * point
+        return loss + l2_penalty * float(point @ point), slope + 2.0 * l2_penalty * point
 
     return objective
 
@@ -156,4 +153,4 @@ CANDIDATES: Final = (
     Candidate("adapter", own_statistics=False, fit=fit_adapter),
     Candidate("statistics + adapter", own_statistics=True, fit=fit_adapter, complexity_penalty=0.15),
 )
-"""Simplest first; the first changes nothing."""
+"""Simplest first; the first is the generic model."""

@@ -1,9 +1,9 @@
-"""The paper's own step for a new speaker, on the layers after the embedding.
+"""The paper's adaptation to a new speaker, on the layers after the embedding.
 
 Cai et al. 2020, section 2.4: the meta learner is tuned on the speaker's valence, activation and
 dominance (equation 4), then the transfer learner on the emotions of the speaker's labelled clips
-(equation 5). Differs: only FC 1 and FC 2 of the meta learner move, for the layers below run in a graph
-that is the same for everybody; and what is scored is never what was tuned on.
+(equation 5). Differs: only FC 1 and FC 2 of the meta learner are tuned, because the layers below run in
+a graph that all speakers share; and a clip that was tuned on is never scored.
 """
 
 from __future__ import annotations

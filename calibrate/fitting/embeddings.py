@@ -33,8 +33,8 @@ def extract_embeddings(
         sounds: (N,) samples of each take, enough for one feature.
 
     Returns:
-        (W, D + SPECTRUM_SIZE) of each take: the embeddings of its W windows, and behind them their
-        long-term spectra.
+        (W, D + SPECTRUM_SIZE) of each take: the embeddings of its W windows, followed by their long-term
+        spectra.
     """
     stream = FeatureStream(engine, front_end, normalisation.levels, normalisation.statistics)
     step = step_in_features(Settings.step_ms, engine.graphs, front_end)

@@ -1,7 +1,7 @@
-"""What is fitted on: the windows of a session's takes, their labels and what each is worth.
+"""Training examples: the windows of a session's takes, their labels and weights.
 
-Losses are cross entropies of single windows, for that is what the recogniser shows. The emotions
-count alike, the takes of an emotion alike, the windows of a take alike.
+Losses are cross entropies of single windows, because the recogniser answers for single windows. The
+emotions have equal weights, and so have the takes of an emotion and the windows of a take.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Examples:
-    """Windows to fit on."""
+    """Weighted, labelled windows."""
 
     inputs: Array
-    """(M, X) of the head, as `calibrate.fitting.embeddings.extract_embeddings` hears them."""
+    """(M, X) of the head, from `calibrate.fitting.embeddings.extract_embeddings`."""
     emotions: Integers
     """(M,)."""
     dimensions: Integers
@@ -35,20 +35,20 @@ class Examples:
     """(M,), sum 1."""
 
 
-def examples(heard: Sequence[Array], takes: Sequence[Take]) -> Examples:
-    """Put the windows of takes together.
+def examples(inputs: Sequence[Array], takes: Sequence[Take]) -> Examples:
+    """Join the windows of takes.
 
     w = 1 / (emotions * takes of the emotion * windows of the take)
 
     Args:
-        heard: (W, X) of each take.
+        inputs: (W, X) of each take.
         takes: their labels.
     """
     emotions = [take.emotion for take in takes]
-    counts = [len(windows) for windows in heard]
+    counts = [len(windows) for windows in inputs]
     weights = take_shares(emotions) / np.array(counts)
     return Examples(
-        inputs=np.concatenate(heard),
+        inputs=np.concatenate(inputs),
         emotions=np.repeat(np.array(emotions, np.int64), counts),
         dimensions=np.repeat(np.array([dimension_classes(take) for take in takes], np.int64), counts, axis=0),
         weights=np.repeat(weights, counts),
@@ -56,7 +56,7 @@ def examples(heard: Sequence[Array], takes: Sequence[Take]) -> Examples:
 
 
 def take_shares(emotions: Sequence[int]) -> Floats:
-    """Weight takes so that the emotions count alike: (N,), sum 1."""
+    """Return weights of takes that give every emotion the same total: (N,), sum 1."""
     takes = Counter(emotions)
     return np.array([1.0 / (len(takes) * takes[emotion]) for emotion in emotions])
 

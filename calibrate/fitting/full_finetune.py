@@ -1,4 +1,4 @@
-"""`--full`: the whole network tuned to one speaker, by a package that needs torch and is found by name."""
+"""`--full`: tune the whole network to one speaker, with a package that needs torch and is an entry point."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from calibrate.fitting.candidates import CANDIDATES, Candidate
 from calibrate.fitting.model_selection import Judgement, judge
-from calibrate.fitting.scores import Answers, Scores
+from calibrate.fitting.scores import HeldOutPredictions, HeldOutScores
 from calibrate.takes import Take
 from edge.arrays import Array
 from edge.errors import UsageError
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 GROUP: Final = "mmtl.full"
-"""Entry points; its `speaker` is a `NetworkTunerFactory`."""
+"""Group of entry points; its `speaker` is a `NetworkTunerFactory`."""
 
 NEEDED: Final = ("torch", "torchaudio", "onnx")
-"""What the extra `export` brings, and the base installation lacks."""
+"""Packages of the extra `export` that the base installation lacks."""
 
 WHOLE: Final = "whole network"
 
@@ -32,10 +32,10 @@ GENERIC: Final = CANDIDATES[0]
 
 
 class NetworkTuner(Protocol):
-    """Ready to tune a network."""
+    """Tunes the network of a bundle to one speaker."""
 
     def fit(self, name: str, takes: Sequence[Take], sounds: Sequence[Array]) -> Judgement:
-        """Tune on a session, judge by its held-out takes, and write a bundle if that helps.
+        """Tune on a session, judge by its held-out takes, and write a bundle if it helps.
 
         Args:
             name: of the speaker.
@@ -45,15 +45,15 @@ class NetworkTuner(Protocol):
 
 
 class NetworkTunerFactory(Protocol):
-    """Checks, before anybody speaks, that a bundle can be tuned and the result be written."""
+    """Checks before the session that a bundle can be tuned and the result written."""
 
     def __call__(self, bundle: Bundle, folder: Path, *, replace: bool) -> NetworkTuner:
         """Prepare to tune.
 
         Args:
             bundle: the generic model.
-            folder: where the speaker's bundle goes.
-            replace: whether a bundle that is there already may go.
+            folder: of the speaker's bundle.
+            replace: whether an existing bundle may be overwritten.
         """
 
 
@@ -61,12 +61,12 @@ def load_network_tuner(bundle: Bundle, folder: Path, *, replace: bool) -> Networ
     """Prepare to tune the whole network of a bundle.
 
     Raises:
-        UsageError: torch is not there, this is a copy that was not installed, the folder is in the
-            way, or such a network cannot be tuned.
+        UsageError: torch is missing, this copy of the program is not installed, the folder exists, or
+            the network cannot be tuned.
     """
     entry = next(iter(entry_points(group=GROUP, name="speaker")), None)
     if entry is None:
-        raise UsageError("--full needs mmtl to be installed, with torch: pip install 'mmtl[export]'")
+        raise UsageError("--full needs an installed mmtl with torch: pip install 'mmtl[export]'")
     try:
         make: NetworkTunerFactory = entry.load()
     except ModuleNotFoundError as error:
@@ -76,12 +76,12 @@ def load_network_tuner(bundle: Bundle, folder: Path, *, replace: bool) -> Networ
     return make(bundle, folder, replace=replace)
 
 
-def judge_tuned(before: Answers, after: Answers | None) -> Judgement:
-    """Judge a tuned network as a profile is judged.
+def judge_tuned(before: HeldOutPredictions, after: HeldOutPredictions | None) -> Judgement:
+    """Judge a tuned network by the rule for profiles.
 
     Args:
-        before: what the generic network answers to held-out takes.
-        after: what the tuned ones do; None if the session does not support any.
+        before: predictions of the generic network for held-out takes.
+        after: those of the tuned networks; None if the session does not support tuning.
     """
     whole = Candidate(WHOLE, own_statistics=False, fit=None)
     if after is None:
@@ -90,7 +90,7 @@ def judge_tuned(before: Answers, after: Answers | None) -> Judgement:
 
 
 def network_table(profile: Judgement, tuned: Judgement) -> Table:
-    """Lay out what the profile and the tuned network give on held-out takes."""
+    """Lay out the held-out scores of the generic model, the profile and the tuned network."""
     from rich.table import Table
 
     columns = {GENERIC.name: tuned.before, f"profile ({profile.chosen.name})": profile.after}
@@ -105,14 +105,14 @@ def network_table(profile: Judgement, tuned: Judgement) -> Table:
 
 
 def network_conclusion(profile: Judgement, tuned: Judgement, folder: Path) -> str:
-    """Say what was decided about the tuned network, why, and what to do with it."""
+    """Say the verdict on the tuned network, its reason, and the next step."""
     if tuned.verdict != ADOPTED:
         return f"{WHOLE} {tuned.verdict}: {tuned.reason}. No bundle was written."
     said = f"{WHOLE} {tuned.verdict}: {tuned.reason}\nUse it: mmtl monitor --bundle {quoted(folder)}"
     if profile.verdict == ADOPTED and _better(profile.after, tuned.after):
-        said += "\nThe profile does better on held-out takes, and costs less: prefer it."
+        said += "\nThe profile does better on held-out takes and needs less computation: prefer it."
     return said
 
 
-def _better(one: Scores, other: Scores) -> bool:
+def _better(one: HeldOutScores, other: HeldOutScores) -> bool:
     return one.log_loss < other.log_loss

@@ -1,4 +1,4 @@
-"""Going downhill, in NumPy and without chance."""
+"""Deterministic gradient descent with backtracking line search, in NumPy."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ Objective = Callable[[Floats], tuple[float, Floats]]
 """Loss at a point, and its gradient."""
 
 STEPS: Final = 200
-"""Most steps of the descent."""
+"""Maximum number of steps."""
 
 
 def descend(objective: Objective, start: Floats) -> Floats:
-    """Go downhill from a point: gradient descent whose step is halved until the loss falls enough.
+    """Minimise by gradient descent with backtracking line search (Armijo's condition with factor 0.5).
 
-    Deterministic. Ends after `STEPS` steps, or where the gradient vanishes.
+    The step is halved until the loss falls enough, and doubled for the next iteration. Ends after `STEPS`
+    steps, or where the gradient vanishes or no step lowers the loss.
 
     Args:
         objective: smooth and bounded below.
-        start: where to begin.
+        start: the initial point.
     """
     point, (loss, slope) = start, objective(start)
     step = 1.0 / max(1.0, float(np.linalg.norm(slope)))

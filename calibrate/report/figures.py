@@ -1,4 +1,4 @@
-"""Matplotlib figures, loaded when a picture is drawn and without traces in the user's home."""
+"""Matplotlib figures: matplotlib is imported on use and writes nothing to the user's home."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def blank_figure(width: float, height: float, *, layout: Literal["constrained"] | None = None) -> Figure:
-    """Make an empty figure outside pyplot, which would keep it and may want a screen.
+    """Make an empty figure without pyplot, which would keep a reference and may need a display.
 
     Args:
         width: in inches.
@@ -36,10 +36,10 @@ def blank_figure(width: float, height: float, *, layout: Literal["constrained"] 
 
 
 def drawable(text: str) -> tuple[str, list[str]]:
-    """Return a bold text as it can be drawn here, and the font families to draw it with.
+    """Return a bold text that can be drawn here, and the font families for it.
 
-    Where the default font lacks characters, installed fonts that have them are added; a character that
-    none has becomes a question mark.
+    Installed fonts are added for characters that the default font lacks; a character that no font has
+    becomes a question mark.
     """
     with _temporary_caches():
         from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
@@ -59,9 +59,9 @@ def drawable(text: str) -> tuple[str, list[str]]:
 
 @contextmanager
 def _temporary_caches() -> Iterator[None]:
-    """Keep matplotlib's settings and list of fonts, and fontconfig's caches, out of the user's folders.
+    """Keep matplotlib's settings, its font list and fontconfig's caches out of the user's folders.
 
-    Matplotlib writes them while it is imported. A folder that the user names in MPLCONFIGDIR is used.
+    Matplotlib writes them on import. If the user has set MPLCONFIGDIR, that folder is used.
     """
     if "MPLCONFIGDIR" in os.environ or "matplotlib.font_manager" in sys.modules:
         yield

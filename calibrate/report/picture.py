@@ -1,6 +1,7 @@
-"""A session's judgement as a picture: a PNG file, drawn only where one is asked for.
+"""The judgement of a session as a PNG file.
 
-Whatever a colour says, a number, a place or a hatching says too: it may be printed in grey.
+Everything that a colour shows is also shown by a number, a position or hatching, so that the picture can be
+printed in grey.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from calibrate.fitting.folds import Folds
 from calibrate.fitting.model_selection import Judgement
-from calibrate.fitting.scores import Scores
+from calibrate.fitting.scores import HeldOutScores
 from calibrate.report.figures import blank_figure, drawable
 from calibrate.report.summary import change_of, how_it_was_judged
 from edge.errors import UsageError
@@ -33,26 +34,28 @@ AFTER: Final = "#1f6f8b"
 DOTS_PER_INCH: Final = 150
 
 CHANCE: Final = 1.0 / len(EMOTIONS)
-"""Recall of guesses."""
+"""Recall of guessing."""
 
 GUESSED: Final = float(np.log(len(EMOTIONS)))
-"""Log loss of guesses, in nats."""
+"""Log loss of guessing, in nats."""
 
 
 def require_picture(path: Path, *, overwrite: bool) -> None:
-    """Check that a picture can be drawn and written, before anything else is done.
+    """Check that a picture can be drawn and written, before the session.
 
     Args:
         path: the PNG file.
-        overwrite: whether there may be one already.
+        overwrite: whether the file may exist.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        UsageError: the name is no PNG file's, it is taken, or its folder cannot be written to.
+        UsageError: the name is not that of a PNG file, the file exists, or its folder cannot be written to.
     """
     blank_figure(1.0, 1.0)
     if path.suffix.lower() != ".png":
-        raise UsageError(f"{path} cannot be a picture: give a name that ends with .png")
+        raise UsageError(
+            f"the picture is a PNG file, but its name is {path}: give a name that ends with .png"
+        )
     if path.is_dir():
         raise UsageError(f"{path} is a folder: give the name of a file")
     require_free(path, replace=overwrite)
@@ -60,13 +63,13 @@ def require_picture(path: Path, *, overwrite: bool) -> None:
 
 
 def draw_judgement(name: str, judgement: Judgement, folds: Folds, path: Path) -> None:
-    """Draw what is recognised before and after, how sure that is, and what was tried.
+    """Draw the predictions before and after, the interval of the improvement, and all candidates.
 
     Args:
         name: of the profile.
         judgement: of its session.
         folds: how the takes were held out.
-        path: the PNG file, written whole or not at all, for its owner only.
+        path: the PNG file, written atomically and readable by its owner only.
 
     Raises:
         UsageError: the file cannot be written.
@@ -77,7 +80,7 @@ def draw_judgement(name: str, judgement: Judgement, folds: Folds, path: Path) ->
 
 
 def _figure(name: str, judgement: Judgement, folds: Folds) -> Figure:
-    """Lay the parts out."""
+    """Arrange the parts."""
     figure = blank_figure(9.6, 7.6)
     _write_verdict(figure, name, judgement, folds)
     above = figure.add_gridspec(1, 2, left=0.1, right=0.97, top=0.815, bottom=0.445, wspace=0.3)
@@ -102,8 +105,8 @@ def _write_verdict(figure: Figure, name: str, judgement: Judgement, folds: Folds
     figure.text(0.03, 0.878, how_it_was_judged(folds), fontsize=9, color=PALE_INK)
 
 
-def _draw_confusion(axes: Axes, scores: Scores, title: str) -> None:
-    """Shade each cell by its share of the truth, and write the count into it."""
+def _draw_confusion(axes: Axes, scores: HeldOutScores, title: str) -> None:
+    """Shade each cell by its share of the row, and write the count into it."""
     counts = np.array(scores.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
@@ -131,41 +134,39 @@ def _draw_confusion(axes: Axes, scores: Scores, title: str) -> None:
 
 
 def _draw_recall(axes: Axes, judgement: Judgement) -> None:
-    """Draw the recall before and after; a whisker reaches as far as the gain's interval."""
-    uars, gain = [judgement.before.uar, judgement.after.uar], judgement.gains["uar"]
+    """Draw the recall before and after; a whisker shows the interval of the improvement."""
+    uars, improvement = [judgement.before.uar, judgement.after.uar], judgement.improvements["uar"]
     _bars(axes, ["before", "after"], uars, chosen=1)
-    if gain.low < gain.high:
-        _draw_whisker(axes, 1, uars[0] + gain.low, uars[0] + gain.high)
+    if improvement.low < improvement.high:
+        _draw_whisker(axes, 1, uars[0] + improvement.low, uars[0] + improvement.high)
     axes.axvline(CHANCE, color=INK, linestyle=":", linewidth=1)
     for row, uar in enumerate(uars):
         axes.text(1.04, row, f"{100.0 * uar:.0f} %", va="center", fontsize=10, fontweight="bold", color=INK)
     axes.set_xlim(0.0, 1.02)
     axes.set_xticks([])
-    change = change_of(gain, 100.0, 0, " points")
-    _title(axes, "Recognised (UAR)", f"{change}\nwhisker: 95 %; dotted: guesses")
+    change = change_of(improvement, 100.0, 0, " points")
+    _title(axes, "Recognised (UAR)", f"{change}\nwhisker: 95 %; dotted: guessing")
 
 
 def _draw_calibration_error(axes: Axes, judgement: Judgement) -> None:
     errors = [judgement.before.ece, judgement.after.ece]
     _bars(axes, ["before", "after"], errors, chosen=1)
     _label_ends(axes, errors)
-    _title(axes, "Calibration error", "how far from honest its\nprobabilities are: 0 is best")
+    _title(axes, "Calibration error", "between confidence and\naccuracy: 0 is best")
 
 
 def _draw_candidates(axes: Axes, judgement: Judgement) -> None:
-    """Draw the held-out loss of all that was tried, the choice filled as "after" is elsewhere."""
+    """Draw the held-out loss of all candidates; the chosen one is filled like "after" elsewhere."""
     names, losses = list(judgement.scores), [scores.log_loss for scores in judgement.scores.values()]
     _bars(axes, names, losses, chosen=names.index(judgement.chosen.name))
     _label_ends(axes, losses)
     if axes.get_xlim()[1] > GUESSED:
         axes.axvline(GUESSED, color=INK, linestyle=":", linewidth=1)
-    _title(
-        axes, "Log loss of what was tried", f"dark: chosen, handicaps counted\ndotted: guesses, {GUESSED:.2f}"
-    )
+    _title(axes, "Log loss of candidates", f"dark: chosen, penalty included\ndotted: guessing, {GUESSED:.2f}")
 
 
 def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], *, chosen: int) -> None:
-    """Draw horizontal bars from the top down: light and hatched, the chosen one dark."""
+    """Draw horizontal bars from top to bottom: light and hatched, the chosen one dark."""
     bars = axes.barh(range(len(values)), values, height=0.62, color=BEFORE, edgecolor=INK, hatch="///")
     for bar in bars:
         bar.set_linewidth(0.0)
@@ -179,7 +180,7 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], *, chosen: 
 
 
 def _label_ends(axes: Axes, values: Sequence[float]) -> None:
-    """Write each value behind its bar, in place of an axis."""
+    """Write each value at the end of its bar, instead of an axis."""
     most = max(*values, 0.01)
     for row, value in enumerate(values):
         axes.text(value + 0.03 * most, row, f"{value:.2f}", va="center", fontsize=9, color=INK)
@@ -188,14 +189,14 @@ def _label_ends(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _draw_whisker(axes: Axes, row: int, low: float, high: float) -> None:
-    """Draw an interval over a bar, edged in white so that it is seen on the bar too."""
+    """Draw an interval over a bar, with a white edge so that it is visible on the bar."""
     for colour, width in (("white", 5.0), (INK, 1.8)):
         axes.plot([low, high], [row, row], color=colour, linewidth=width, solid_capstyle="butt")
         axes.plot([low, high], [row, row], color=colour, linestyle="", marker="|", markersize=10, mew=width)
 
 
 def _title(axes: Axes, text: str, note: str = "") -> None:
-    """Write a title, and a note of two lines below it."""
+    """Write a title and below it a note of two lines."""
     axes.set_title(text, loc="left", fontsize=10, fontweight="bold", color=INK, pad=30 if note else 6)
     axes.annotate(
         note,

@@ -1,7 +1,7 @@
-"""The conversation of a guided session: what each key and each block of sound leads to.
+"""The controller of a guided session: it handles keys and blocks of samples.
 
-No terminal and no device here: keys and sound come in, takes go to a folder, and
-`calibrate.session.views` draws what there is. Time is the stream's own, counted in samples.
+It uses no terminal and no device: takes go to a `TakeStore`, and `calibrate.session.views` draws the
+state. Time is counted in samples of the stream.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from calibrate.session.quality import Quality, measure, refusal
-from calibrate.session.recording import Progress, Recorder
+from calibrate.session.recording import Recorder, RecorderState
 from calibrate.session.sam_scale import SCALES, rating_of
 from calibrate.session.session import Prompt, Session
 from calibrate.takes import Ratings
@@ -27,32 +27,32 @@ from edge.features.frontend import FrontEnd
 from edge.features.silero_vad import SileroVad, VoiceActivityModel
 
 RECENT_S: Final = 4.0
-"""What the advice before the first take is about."""
+"""Length of the sound that the microphone check measures."""
 
-ADVISE_S: Final = 0.5
-"""From one look at it to the next."""
+CHECK_INTERVAL_S: Final = 0.5
+"""Interval of the microphone check."""
 
 METER_S: Final = 0.1
-"""What the level meter shows."""
+"""Length of the sound that the level meter measures."""
 
 
 class Stage(Enum):
-    """Where the conversation is."""
+    """The stages of a session."""
 
-    LEVEL = auto()
-    """Before the first take: is the microphone right?"""
+    MICROPHONE_CHECK = auto()
+    """Microphone check, before the first take."""
     READY = auto()
     """The prompt is shown."""
     RECORDING = auto()
     REVIEW = auto()
-    """The take is there: good, or refused."""
+    """A take was recorded, and accepted or refused."""
     RATING = auto()
-    REST = auto()
-    """The plan is through, but prompts were skipped."""
+    SKIPPED = auto()
+    """All prompts were shown, and some were skipped."""
 
 
 class Ending(Enum):
-    """Why the conversation is over."""
+    """Why the session ended."""
 
     COMPLETE = auto()
     OTHER_DEVICE = auto()
@@ -60,87 +60,87 @@ class Ending(Enum):
 
 @dataclass(frozen=True)
 class Action:
-    """What a key does now."""
+    """A key that has a meaning in the current stage."""
 
     key: str
     shown: str
-    """What is written on the key."""
+    """Label of the key."""
     does: str
     run: Callable[[], None]
 
 
-class Keeper(Protocol):
-    """Where takes go."""
+class TakeStore(Protocol):
+    """Stores takes and the progress of a session."""
 
     def keep(self, session: Session, prompt: Prompt, sound: Array, ratings: Ratings) -> Session:
-        """Write a take and return the session after it; a UsageError says why it cannot be written."""
+        """Write a take and return the session with it; raise a UsageError if it cannot be written."""
 
     def save(self, session: Session) -> None:
-        """Write how far the session has come; a UsageError says why it cannot be written."""
+        """Write the progress; raise a UsageError if it cannot be written."""
 
 
 class Player(Protocol):
-    """What plays takes back."""
+    """Plays takes."""
 
     def play(self, sound: Array) -> str:
-        """Begin to play; return why it cannot be done."""
+        """Start to play; return why that is impossible, or an empty text."""
 
     def stop(self) -> None:
         """Stop what is playing."""
 
 
-class Guide:
-    """One conversation. Remembers `RECENT_S` of sound, and the take under way.
+class SessionController:
+    """Controls one session. Remembers `RECENT_S` of sound, and the take being recorded.
 
-    Public attributes are for `calibrate.session.views` to read.
+    `calibrate.session.views` reads the public attributes.
     """
 
     def __init__(
         self,
         session: Session,
-        keeper: Keeper,
+        store: TakeStore,
         player: Player,
         voice: Callable[[], VoiceActivityModel] = SileroVad,
     ) -> None:
-        """Begin with the level.
+        """Start with the microphone check.
 
         Args:
-            session: how far the speaker has come.
-            keeper: where takes go.
-            player: what plays them back.
-            voice: makes what judges sound; one for each use.
+            session: the progress so far.
+            store: stores takes.
+            player: plays takes.
+            voice: makes a voice activity model, one for each use.
         """
         self.session = session
-        self.stage = Stage.LEVEL
+        self.stage = Stage.MICROPHONE_CHECK
         self.ending: Ending | None = None
         self.recorder: Recorder | None = None
         self.quality: Quality | None = None
-        """Of the newest take; before the first, of what was just heard."""
+        """Of the newest take; before the first one, of the last `RECENT_S`."""
         self.refusal = ""
         """Why the newest take cannot be used."""
         self.ratings: list[float | None] = []
         """Answers so far about the newest take."""
         self.notice = ""
-        """What happened last, if it needs to be said."""
+        """Message about the last event; empty: none."""
         self.level_dbfs = -math.inf
         self.spent_s: list[float] = []
-        """On each take."""
-        self._keeper, self._player, self._voice = keeper, player, voice
-        self._sound: Array = np.zeros(0, np.float32)
+        """Seconds spent on each take."""
+        self._store, self._player, self._voice = store, player, voice
+        self._take: Array = np.zeros(0, np.float32)
         self._recent: deque[Array] = deque()
         self._filter, self._metered = FrontEnd().input_filter(), np.zeros(0, np.float32)
-        self._heard = self._advised = self._prompted = 0
+        self._samples_seen = self._checked = self._prompted = 0
 
     @property
     def prompt(self) -> Prompt:
-        """What is to be said."""
+        """The sentence to say and its manner."""
         prompt = self.session.next
         assert prompt is not None
         return prompt
 
     @property
     def actions(self) -> list[Action]:
-        """What the keys do now, in the order they are shown."""
+        """The keys of the current stage, in display order."""
         again = Action("r", "r", "record again", self._record)
         retry = Action("space", "Space", "record again", self._record)
         play = Action("p", "p", "play", self._play)
@@ -148,26 +148,26 @@ class Guide:
         keep = Action("enter", "Enter", "keep it", self._ask)
         finish = Action("enter", "Enter", "finish", self._finish)
         return {
-            Stage.LEVEL: [
-                Action("enter", "Enter", "go on", self._next),
+            Stage.MICROPHONE_CHECK: [
+                Action("enter", "Enter", "continue", self._next),
                 Action("d", "d", "another microphone", self._change_device),
             ],
             Stage.READY: [Action("space", "Space", "record", self._record), skip],
-            Stage.RECORDING: [Action("space", "Space", "I am done", self._stop), again],
+            Stage.RECORDING: [Action("space", "Space", "stop recording", self._stop), again],
             Stage.REVIEW: [retry, play, skip] if self.refusal else [keep, again, play, skip],
             Stage.RATING: [
                 Action("s", "s", "skip the question", lambda: self._rate(None)),
                 play,
                 Action("backspace", "Backspace", "go back", self._go_back),
             ],
-            Stage.REST: [
+            Stage.SKIPPED: [
                 *([finish] if self.session.enough else []),
                 Action("r", "r", "record the skipped ones", self._record_skipped),
             ],
         }[self.stage]
 
     def press(self, key: str) -> None:
-        """Take a key; one that means nothing now is ignored."""
+        """Handle a key; one without a meaning in the current stage is ignored."""
         rating = rating_of(key) if self.stage is Stage.RATING else None
         if rating is not None:
             self._rate(rating)
@@ -177,29 +177,29 @@ class Guide:
                 action.run()
                 return
 
-    def hear(self, block: Block) -> None:
-        """Take the next block of sound."""
-        self._heard += block.lost + len(block.samples)
+    def feed(self, block: Block) -> None:
+        """Handle the next block of samples."""
+        self._samples_seen += block.lost + len(block.samples)
         if block.device_change:
             self._report_device(block.device_change)
         if block.lost and self.stage is Stage.RECORDING:
-            self._drop("Some sound was lost on the way: please say it again.")
+            self._drop("Part of the recording was lost: please say it again.")
         self._remember(block.samples)
-        if self.stage is Stage.LEVEL:
-            self._advise()
+        if self.stage is Stage.MICROPHONE_CHECK:
+            self._check_microphone()
         elif self.stage is Stage.RECORDING:
-            self._listen(block.samples)
+            self._feed_recorder(block.samples)
 
     def _report_device(self, change: DeviceChange) -> None:
         self.notice = {
-            "lost": f"{change.name} is gone: plug it in again, or press Ctrl-C.",
+            "lost": f"{change.name} is disconnected: plug it in again, or press Ctrl-C to stop.",
             "silent": f"{change.name} is silent, {change.reason}.",
         }.get(change.state, "")
         if self.stage is Stage.RECORDING and change.state in ("lost", "back"):
             self._drop(self.notice)
 
     def _drop(self, reason: str) -> None:
-        """Give up the take under way."""
+        """Discard the take being recorded."""
         self.stage, self.notice = Stage.READY, reason
 
     def _remember(self, samples: Array) -> None:
@@ -211,18 +211,18 @@ class Guide:
         power = float(np.square(self._metered, dtype=np.float64).mean()) if len(metered) else 0.0
         self.level_dbfs = 10.0 * math.log10(power) if power > 0.0 else -math.inf
 
-    def _advise(self) -> None:
-        if self._heard - self._advised >= ADVISE_S * SAMPLE_RATE:
-            self._advised = self._heard
+    def _check_microphone(self) -> None:
+        if self._samples_seen - self._checked >= CHECK_INTERVAL_S * SAMPLE_RATE:
+            self._checked = self._samples_seen
             self.quality = measure(np.concatenate(self._recent), self._voice())
 
     def _next(self) -> None:
-        """Show the next prompt, or end."""
-        self._prompted = self._heard
+        """Show the next prompt, or end the session."""
+        self._prompted = self._samples_seen
         if self.session.next:
             self.stage = Stage.READY
         elif self.session.skipped or not self.session.enough:
-            self.stage = Stage.REST
+            self.stage = Stage.SKIPPED
         else:
             self._finish()
 
@@ -230,9 +230,9 @@ class Guide:
         self._player.stop()
         self.stage, self.recorder = Stage.RECORDING, Recorder(self._voice())
 
-    def _listen(self, samples: Array) -> None:
+    def _feed_recorder(self, samples: Array) -> None:
         assert self.recorder
-        if self.recorder.feed(samples) is Progress.DONE:
+        if self.recorder.feed(samples) is RecorderState.DONE:
             self._review(self.recorder.sound)
 
     def _stop(self) -> None:
@@ -241,12 +241,12 @@ class Guide:
         self._review(self.recorder.sound)
 
     def _review(self, sound: Array) -> None:
-        self._sound, self.quality = sound, measure(sound, self._voice())
+        self._take, self.quality = sound, measure(sound, self._voice())
         self.refusal = refusal(self.quality)
         self.stage = Stage.REVIEW
 
     def _play(self) -> None:
-        self.notice = self._player.play(self._sound) or "Playing ..."
+        self.notice = self._player.play(self._take) or "Playing ..."
 
     def _skip(self) -> None:
         self._player.stop()
@@ -273,22 +273,22 @@ class Guide:
     def _keep(self) -> None:
         valence, arousal, dominance = self.ratings
         try:
-            self.session = self._keeper.keep(
-                self.session, self.prompt, self._sound, (valence, arousal, dominance)
+            self.session = self._store.keep(
+                self.session, self.prompt, self._take, (valence, arousal, dominance)
             )
         except UsageError as error:
-            self.ratings.pop()  # the take is still here: another answer tries again
-            self.notice = f"Not kept: {error}. Then answer again."
+            self.ratings.pop()  # the take is still in memory: the next answer tries again
+            self.notice = f"The take was not saved: {error}. After that, answer again."
             return
-        self.spent_s.append((self._heard - self._prompted) / SAMPLE_RATE)
+        self.spent_s.append((self._samples_seen - self._prompted) / SAMPLE_RATE)
         self.notice = "Kept."
         self._next()
 
     def _save(self) -> None:
         try:
-            self._keeper.save(self.session)
+            self._store.save(self.session)
         except UsageError as error:
-            self.notice = f"Not written down: {error}."
+            self.notice = f"The progress was not saved: {error}."
 
     def _record_skipped(self) -> None:
         self.session = self.session.with_skipped_again()

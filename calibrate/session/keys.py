@@ -1,4 +1,4 @@
-"""Keys as they are pressed, without waiting for Enter; the terminal is as it was before when left."""
+"""Read single keys from a terminal, without waiting for Enter, and restore its settings afterwards."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ NAMES: Final = {
     "\x1b": "escape",
 }
 END: Final = "\x04"
-"""Ctrl-D; also what is read from a terminal that has gone."""
+"""Ctrl-D; also reported for a terminal that was closed."""
 _SEQUENCE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.)")
-"""What arrows and function keys send."""
+"""The sequences that arrow and function keys send."""
 
 
 class Keys:
-    """Reads a terminal key by key while it is entered. Ctrl-C and Ctrl-Z stay signals.
+    """Context manager that reads a terminal key by key. Ctrl-C and Ctrl-Z still send signals.
 
-    While Ctrl-Z stops the program the terminal is as it was before.
+    The terminal's settings are restored on exit, and while Ctrl-Z suspends the program.
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
@@ -41,40 +41,40 @@ class Keys:
         """
         self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
         self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
-        self._taken = contextlib.ExitStack()
+        self._exit_stack = contextlib.ExitStack()
 
     def __enter__(self) -> Keys:
-        """Take over the terminal; what was typed before is dropped.
+        """Set the terminal to single keys; pending input is discarded.
 
         Raises:
-            UsageError: this system has no such terminals.
+            UsageError: the system has no POSIX terminals.
         """
         self._before = _termios().tcgetattr(self._descriptor)
-        self._take()
-        self._taken.enter_context(
-            job_control.terminal_change(job_control.TerminalChange(self._give_back, self._take))
+        self._set_single_keys()
+        self._exit_stack.enter_context(
+            job_control.terminal_change(job_control.TerminalChange(self._restore, self._set_single_keys))
         )
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Give the terminal back as it was."""
-        self._taken.close()
-        self._give_back()
+        """Restore the terminal's settings."""
+        self._exit_stack.close()
+        self._restore()
 
-    def _take(self) -> None:
+    def _set_single_keys(self) -> None:
         termios = _termios()
         mode = termios.tcgetattr(self._descriptor)
         mode[3] &= ~(termios.ICANON | termios.ECHO)
         mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
         termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, mode)
 
-    def _give_back(self) -> None:
+    def _restore(self) -> None:
         termios = _termios()
-        with contextlib.suppress(termios.error):  # its window was closed
+        with contextlib.suppress(termios.error):  # the window was closed
             termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
 
     def pressed(self) -> list[str]:
-        """Return the keys pressed since the last call, at once: names of `NAMES`, or characters."""
+        """Return the keys pressed since the last call, without waiting: names of `NAMES`, or characters."""
         typed = ""
         while select.select([self._descriptor], [], [], 0)[0]:
             data = self._read()
@@ -86,12 +86,12 @@ class Keys:
     def _read(self) -> bytes:
         try:
             return os.read(self._descriptor, 256)
-        except OSError:  # the terminal's window was closed
+        except OSError:  # the window was closed
             return b""
 
 
 def named(typed: str) -> list[str]:
-    """Name the keys behind what a terminal sent; those without a character are left out."""
+    """Name the keys of a terminal's input; arrow and function keys are left out."""
     return [NAMES.get(character, character.lower()) for character in _SEQUENCE.sub("", typed)]
 
 

@@ -1,4 +1,4 @@
-"""Playing a take back. A machine may have no loudspeaker: then it says so, and nothing else happens."""
+"""Playback of takes. Without a loudspeaker it returns a message, and the session goes on."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ class Loudspeaker:
     """The system's default output, one sound at a time."""
 
     def __init__(self, portaudio: Any = None) -> None:
-        """Nothing is opened yet.
+        """Prepare; the device is opened by `play`.
 
         Args:
-            portaudio: an object with what is used of the sounddevice module, which is the default.
+            portaudio: the sounddevice module, or a substitute with the functions used here.
         """
         self._given = portaudio
 
     def play(self, sound: Array) -> str:
-        """Begin to play (N,) samples at 16 kHz; return why it cannot be done, empty if it can."""
+        """Start to play (N,) samples at 16 kHz; return why that is impossible, or an empty text."""
         try:
             portaudio = self._given or load_portaudio()
             with native_stderr_silenced():
                 reason = call(lambda: _play(portaudio, sound))
         except DeviceError as error:
             return f"It cannot be played: {error}"
-        return f"It cannot be played: the loudspeaker does not open ({reason})." if reason else ""
+        return f"It cannot be played: the loudspeaker cannot be opened ({reason})." if reason else ""
 
     def stop(self) -> None:
         """Stop what is playing."""
@@ -41,14 +41,14 @@ class Loudspeaker:
 
 
 def _play(portaudio: Any, sound: Array) -> str:
-    """Begin to play at 16 kHz, or at the rate that the loudspeaker takes; return why it refuses both."""
+    """Start to play at 16 kHz or else at the device's rate; return the error if both are refused."""
     if not _refusal(portaudio, sound, SAMPLE_RATE):
         return ""
     return _refusal(portaudio, sound, _own_rate(portaudio))
 
 
 def _refusal(portaudio: Any, sound: Array, rate: int) -> str:
-    """Begin to play at a rate (Hz); return why it is refused, empty if it is not."""
+    """Start to play at a rate (Hz); return the error, or an empty text."""
     try:
         portaudio.play(_at(sound, rate), rate)
     except (portaudio.PortAudioError, ValueError) as error:
@@ -57,7 +57,7 @@ def _refusal(portaudio: Any, sound: Array, rate: int) -> str:
 
 
 def _own_rate(portaudio: Any) -> int:
-    """Return the rate (Hz) of the default output, for one that does not take 16 kHz."""
+    """Return the default sample rate (Hz) of the default output."""
     try:
         output: dict[str, Any] = portaudio.query_devices(kind="output")
         return round(float(output["default_samplerate"]))

@@ -1,6 +1,6 @@
-"""Is a take fit to learn from? Its level, clipping, noise, length, and whether anybody speaks in it.
+"""The quality gate for takes: level, clipping, noise, length and the presence of speech.
 
-Who speaks is not judged, and what the voice-activity network takes for a voice counts as one.
+Anything that the voice activity model accepts counts as speech; identity is not checked.
 """
 
 from __future__ import annotations
@@ -17,54 +17,54 @@ from edge.features.frontend import FrontEnd, filtered
 from edge.features.silero_vad import PIECE, SileroVad, VoiceActivityModel
 from edge.features.vad import VadConfig
 
-PIECE_S: Final = PIECE / SAMPLE_RATE
-"""Voice, level and noise are judged in pieces of 32 ms."""
+BLOCK_S: Final = PIECE / SAMPLE_RATE
+"""Duration of the blocks in which voice, level and noise are measured: 32 ms."""
 
 SILENT_DBFS: Final = -60.0
-"""A take in which no piece is louder is silence. The noise of a working microphone may be, too."""
+"""A take without a louder block is silent. The noise of a working microphone may be as quiet."""
 
-QUIETEST_DBFS: Final = -50.0
-"""Root mean square of speech; below it a microphone's own noise colours what is heard."""
+LEAST_SPEECH_DBFS: Final = -50.0
+"""Lowest root mean square of speech; below, the microphone's own noise distorts the features."""
 
 LEAST_SNR_DB: Final = 10.0
-"""Speech above the background. The shipped model was taught with noise 10 to 25 dB below speech."""
+"""Lowest signal-to-noise ratio. The shipped model was trained with ratios of 10 to 25 dB."""
 
-FULL_SCALE: Final = 0.985
-"""Magnitude from which a sample counts as cut off: resampling bends what was flat at 1."""
+CLIPPED_FROM: Final = 0.985
+"""Magnitude from which a sample counts as clipped; resampling turns values clipped at 1 into lower ones."""
 
 MOST_CLIPPED: Final = 0.001
-"""Share of samples cut off that still passes: single peaks, as in a recording brought to full scale."""
+"""Largest share of clipped samples: single peaks occur in any recording normalised to full scale."""
 
 SOME_VOICE_S: Final = 0.4
-"""Less voice than this may be a creak or a key: nobody spoke."""
+"""A shorter duration of voice may be a creak or a keystroke, and counts as no speech."""
 
 LEAST_VOICE_S: Final = 0.8
-"""Voice in a take; any of the sentences takes twice as long."""
+"""Shortest duration of voice in a take; each of the sentences takes about twice as long."""
 
 LONGEST_S: Final = 20.0
-"""A sentence, said slowly, with a pause."""
+"""Longest take: one sentence, spoken slowly, with a pause."""
 
-QUIETEST_RMS: Final = 1e-5
-"""-100 dBFS: digital silence is shown as this."""
+LOWEST_RMS: Final = 1e-5
+"""-100 dBFS; levels are not reported below."""
 
-EDGE: Final = 3
-"""Pieces on either side of voice, 0.1 s, that may hold some of it: not taken for background."""
+MARGIN_BLOCKS: Final = 3
+"""Blocks (0.1 s) on either side of voice that may contain some of it, and do not count as background."""
 
-FEWEST_QUIET: Final = 4
-"""Pieces without voice needed to know the background; else the quietest tenth is taken for it."""
+FEWEST_NOISE_BLOCKS: Final = 4
+"""Blocks without voice needed to measure the background; with fewer, the quietest tenth is used."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What was measured of a take."""
+    """Measurements of a take."""
 
     duration_s: float
     voice_s: float
-    """How much of it is voice."""
+    """Duration of voice in it."""
     loudest_dbfs: float
-    """Root mean square of the loudest piece."""
+    """Root mean square of the loudest block."""
     level_dbfs: float
-    """Root mean square of the voice; of everything where there is none."""
+    """Root mean square of the voice; of the whole take if it contains none."""
     noise_dbfs: float
     """Root mean square of the background."""
     clipped: float
@@ -72,7 +72,7 @@ class Quality:
 
     @property
     def snr_db(self) -> float:
-        """How far the voice is above the background, the background in it taken off; at least 0."""
+        """Signal-to-noise ratio, at least 0; the power of the background is subtracted from the voice's."""
         speech = _power(self.level_dbfs) - _power(self.noise_dbfs)
         return max(0.0, _dbfs(speech) - self.noise_dbfs)
 
@@ -82,55 +82,55 @@ def measure(samples: Array, voice: VoiceActivityModel | None = None) -> Quality:
 
     Args:
         samples: (N,) float32 at 16 kHz in [-1, 1].
-        voice: what judges the pieces; Silero if None. It is reset.
+        voice: voice activity model; Silero if None. It is reset.
     """
-    pieces = _pieces(filtered(samples, FrontEnd()))  # offset, rumble and hum are not heard in recognition
-    powers = np.square(pieces, dtype=np.float64).mean(axis=1)
-    spoken = _spoken(pieces, voice or SileroVad())
-    level = powers[spoken].mean() if spoken.any() else powers.mean()
+    blocks = _blocks(filtered(samples, FrontEnd()))  # the recogniser removes offset, rumble and hum too
+    powers = np.square(blocks, dtype=np.float64).mean(axis=1)
+    voiced = _voiced(blocks, voice or SileroVad())
+    level = powers[voiced].mean() if voiced.any() else powers.mean()
     return Quality(
         duration_s=len(samples) / SAMPLE_RATE,
-        voice_s=float(spoken.sum() * PIECE_S),
+        voice_s=float(voiced.sum() * BLOCK_S),
         loudest_dbfs=_dbfs(powers.max()),
         level_dbfs=_dbfs(level),
-        noise_dbfs=_dbfs(_background(powers, spoken)),
-        clipped=float((np.abs(samples) >= FULL_SCALE).mean()) if len(samples) else 0.0,
+        noise_dbfs=_dbfs(_noise_power(powers, voiced)),
+        clipped=float((np.abs(samples) >= CLIPPED_FROM).mean()) if len(samples) else 0.0,
     )
 
 
 def refusal(quality: Quality) -> str:
-    """Say in one sentence why a take cannot be used and what to do; empty: it can."""
+    """Return in one sentence why a take cannot be used and what to do; empty: it can be used."""
     if quality.loudest_dbfs < SILENT_DBFS:
-        return "Nothing was heard: see that the microphone is switched on and not muted."
-    return _cut_off(quality) or _length(quality) or setting(quality)
+        return "Nothing was heard: check that the microphone is switched on and not muted."
+    return _clipping(quality) or _length(quality) or setup_advice(quality)
 
 
-def setting(quality: Quality) -> str:
-    """Say in one sentence what is wrong with the microphone or the room, as far as a voice shows it."""
-    if reason := _cut_off(quality):
+def setup_advice(quality: Quality) -> str:
+    """Return in one sentence what is wrong with the microphone or the room; empty: nothing."""
+    if reason := _clipping(quality):
         return reason
-    if quality.level_dbfs < QUIETEST_DBFS:
+    if quality.level_dbfs < LEAST_SPEECH_DBFS:
         return (
-            f"Too quiet ({quality.level_dbfs:.0f} dBFS, at least {QUIETEST_DBFS:.0f} is needed): "
+            f"Too quiet ({quality.level_dbfs:.0f} dBFS, at least {LEAST_SPEECH_DBFS:.0f} is needed): "
             "come closer to the microphone, or turn the input level up."
         )
     if quality.snr_db < LEAST_SNR_DB:
         return (
-            f"Too much noise (speech is {quality.snr_db:.0f} dB above it, at least {LEAST_SNR_DB:.0f} is "
+            f"Too much noise (speech is {quality.snr_db:.0f} dB above it, at least {LEAST_SNR_DB:.0f} dB is "
             "needed): find a quieter place, or come closer to the microphone."
         )
     return ""
 
 
-def _cut_off(quality: Quality) -> str:
+def _clipping(quality: Quality) -> str:
     if quality.clipped > MOST_CLIPPED:
-        return "The sound is cut off (clipping): move back a little, or turn the input level down."
+        return "Too loud (clipping): move back a little, or turn the input level down."
     return ""
 
 
 def _length(quality: Quality) -> str:
     if quality.voice_s < SOME_VOICE_S:
-        return "No speech was heard, only other sound: turn off music and noise, and say it aloud."
+        return "No speech was heard, only other sound: turn off music and noise, and speak aloud."
     if quality.voice_s < LEAST_VOICE_S:
         return f"Only {quality.voice_s:.1f} s of speech was heard: say the whole sentence."
     if quality.duration_s > LONGEST_S:
@@ -138,32 +138,37 @@ def _length(quality: Quality) -> str:
     return ""
 
 
-def _pieces(samples: Array) -> Array:
-    """Cut (N,) samples into (P, 512), P >= 1; what is left over is dropped."""
+def _blocks(samples: Array) -> Array:
+    """Cut (N,) samples into (P, 512), P >= 1; the remainder is dropped."""
     whole = len(samples) // PIECE * PIECE
     return samples[:whole].reshape(-1, PIECE) if whole else np.zeros((1, PIECE), np.float32)
 
 
-def _spoken(pieces: Array, voice: VoiceActivityModel) -> NDArray[np.bool_]:
-    """Judge (P, 512) pieces in their order: (P,)."""
-    gate, is_voice, spoken = VadConfig(), False, []
+def _voiced(blocks: Array, voice: VoiceActivityModel) -> NDArray[np.bool_]:
+    """Tell which of the (P, 512) consecutive blocks are voiced: (P,)."""
+    gate, voiced_now, voiced = VadConfig(), False, []
     voice.reset()
-    for piece in pieces:
-        is_voice = voice(piece) >= (gate.leave_probability if is_voice else gate.enter_probability)
-        spoken.append(is_voice)
-    return np.array(spoken, bool)
+    for block in blocks:
+        voiced_now = voice(block) >= (gate.leave_probability if voiced_now else gate.enter_probability)
+        voiced.append(voiced_now)
+    return np.array(voiced, bool)
 
 
-def _background(powers: NDArray[np.float64], spoken: NDArray[np.bool_]) -> float:
-    """Return the power of what is heard where nobody speaks: the median of those pieces."""
-    near = np.convolve(spoken, np.ones(2 * EDGE + 1), "full")[EDGE : EDGE + len(spoken)] > 0
-    if (~near).sum() >= FEWEST_QUIET:
+def _noise_power(powers: NDArray[np.float64], voiced: NDArray[np.bool_]) -> float:
+    """Return the power of the background: the median of the blocks without voice."""
+    near = (
+        np.convolve(voiced, np.ones(2 * MARGIN_BLOCKS + 1), "full")[
+            MARGIN_BLOCKS : MARGIN_BLOCKS + len(voiced)
+        ]
+        > 0
+    )
+    if (~near).sum() >= FEWEST_NOISE_BLOCKS:
         return float(np.median(powers[~near]))
     return float(np.quantile(powers, 0.1))
 
 
 def _dbfs(power: float) -> float:
-    return 10.0 * math.log10(max(power, QUIETEST_RMS**2))
+    return 10.0 * math.log10(max(power, LOWEST_RMS**2))
 
 
 def _power(dbfs: float) -> float:

@@ -1,8 +1,8 @@
-"""The picture scale: how a take sounds, in three questions answered with the keys 1 to 5.
+"""Picture scales for valence, arousal and dominance, answered with the keys 1 to 5.
 
-After the Self-Assessment Manikin (Bradley & Lang 1994), which asks the same three things with five
-pictures each. These are drawn anew, of characters that every terminal has; the words are those of
-the IEMOCAP ratings (Busso et al. 2008).
+Modelled on the Self-Assessment Manikin (Bradley & Lang 1994), which has the same three scales with five
+pictures each. These pictures are original and use only ASCII characters; the words are those of the
+IEMOCAP ratings (Busso et al. 2008).
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from edge.labels import SCALE
+from edge.labels import SCALE, Dimension
 
 CELL: Final = 15
 """Columns of a picture, with the space around it."""
 
 
 @dataclass(frozen=True)
-class Scale:
-    """One question."""
+class RatingScale:
+    """One question and its five answers."""
 
-    dimension: str
+    dimension: Dimension
     question: str
     words: tuple[str, ...]
-    """What the answers 1 to 5 mean."""
+    """The meaning of the answers 1 to 5."""
     pictures: tuple[str, ...]
     """One for each answer: lines, none wider than `CELL`."""
 
@@ -34,19 +34,19 @@ def rating_of(key: str) -> float | None:
     return float(key) if key in map(str, range(low, high + 1)) else None
 
 
-def drawn(scale: Scale, width: int) -> list[str]:
-    """Draw the answers: pictures with their numbers and words below, or a word a line if it is narrow.
+def draw_scale(scale: RatingScale, width: int) -> list[str]:
+    """Draw the answers: pictures with numbers and words below, or one word per line if it is narrow.
 
     Args:
         scale: the question.
-        width: columns there are.
+        width: available columns.
     """
     if width < CELL * len(scale.words):
         return [f"{number} {word}" for number, word in enumerate(scale.words, 1)]
     numbers = [str(number) for number in range(1, len(scale.words) + 1)]
     columns = [picture.strip("\n").split("\n") for picture in scale.pictures]
     height = max(map(len, columns))
-    # A picture is centred as a whole, and stands on the ground.
+    # Each picture is centred as a block and aligned at the bottom.
     blocks = [_block(column, height) for column in columns]
     rows = [[block[row] for block in blocks] for row in range(height)]
     return ["".join(cell.center(CELL) for cell in row).rstrip() for row in [*rows, numbers, scale.words]]
@@ -58,7 +58,7 @@ def _block(lines: list[str], height: int) -> list[str]:
 
 
 SCALES: Final = (
-    Scale(
+    RatingScale(
         "valence",
         "How did that sound: negative or positive?",
         ("negative", "a bit negative", "neither", "a bit positive", "positive"),
@@ -100,7 +100,7 @@ SCALES: Final = (
 """,
         ),
     ),
-    Scale(
+    RatingScale(
         "arousal",
         "How did that sound: calm or excited?",
         ("calm", "rather calm", "in between", "rather lively", "excited"),
@@ -112,7 +112,7 @@ SCALES: Final = (
             "\\\\ | //\n-- O --\n// | \\\\",
         ),
     ),
-    Scale(
+    RatingScale(
         "dominance",
         "How did that sound: weak or strong?",
         ("weak", "rather weak", "in between", "rather strong", "strong"),

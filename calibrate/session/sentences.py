@@ -1,6 +1,7 @@
-"""What people are asked to say: everyday sentences that suit any emotion, in several languages.
+"""The sentences to read aloud: everyday sentences that suit any emotion, in several languages.
 
-One file a language in `calibrate/session/languages`, a sentence a line, of the same meaning in each.
+There is one file per language in `calibrate/session/languages`, with one sentence per line; a line has
+the same meaning in every language.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Final
 from edge.errors import UsageError
 
 FALLBACK: Final = "en"
-"""Asked for where the locale names no language that there is."""
+"""Used if the locale names no available language."""
 
 MOST_TAKES: Final = 10
-"""Of each emotion: there are so many sentences in each language."""
+"""Of each emotion; the number of sentences in each language."""
 
 
 def languages() -> tuple[str, ...]:
-    """List the languages there are, by their two-letter codes (ISO 639-1)."""
+    """List the available languages by their two-letter codes (ISO 639-1)."""
     return tuple(sorted(path.stem for path in _folder().glob("*.txt")))
 
 
@@ -31,7 +32,7 @@ def sentences(language: str) -> tuple[str, ...]:
     """Return the sentences of a language.
 
     Raises:
-        UsageError: there are none in it.
+        UsageError: the language is not available.
     """
     if language not in languages():
         raise UsageError(
@@ -41,7 +42,7 @@ def sentences(language: str) -> tuple[str, ...]:
 
 
 def language_of_locale(environment: Mapping[str, str] = os.environ) -> str:
-    """Choose a language by the variables that set the locale, as POSIX ranks them."""
+    """Choose a language by the locale variables, in the order of POSIX."""
     for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):
         if locale := environment.get(variable):
             language = locale[:2].lower()

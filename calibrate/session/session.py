@@ -1,4 +1,4 @@
-"""A guided session as a value: what is to be said, what is done, what comes next, how long it will take."""
+"""The state of a guided session as an immutable value: the prompts, the takes so far and the time left."""
 
 from __future__ import annotations
 
@@ -12,68 +12,68 @@ from calibrate.takes import FEWEST_TAKES, Ratings
 from edge.labels import EMOTIONS
 
 TYPICAL_TAKE_S: Final = 25.0
-"""From one prompt to the next, until this person's own pace is known."""
+"""Time from one prompt to the next, until the speaker's own pace is known."""
 
 TYPICAL_WEIGHT: Final = 2
-"""Takes that `TYPICAL_TAKE_S` counts for against those measured."""
+"""Weight of `TYPICAL_TAKE_S`, in takes."""
 
 FEWEST_EMOTIONS: Final = 2
-"""With takes enough: with one alone nothing can be told apart."""
+"""With enough takes; a fit needs several emotions."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One sentence to be said in one manner."""
+    """One sentence to say in one manner."""
 
     index: int
-    """Place in the plan, from 0; it names the take's file."""
+    """Position in the plan, from 0; part of the take's file name."""
     emotion: int
     """Index in `edge.labels.EMOTIONS`."""
     sentence: str
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """What is known of a take that was kept."""
+class RecordedTake:
+    """Text and ratings of a take that was kept."""
 
     text: str
     ratings: Ratings
-    """None: the speaker left the question out, and the answer is derived from the emotion."""
+    """None: the speaker skipped the question, and the rating is derived from the emotion."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """How far one person has come.
+    """The progress of one speaker.
 
-    The plan goes sentence by sentence, each said in every emotion before the next: a session that
-    is cut short has all emotions, what is judged on was not said in what is fitted on, and a longer
-    plan begins with the shorter one.
+    The plan goes sentence by sentence, each said in every emotion before the next one. So a session that
+    ends early has all emotions, takes can be held out by sentence, and a longer plan begins with the
+    shorter one.
     """
 
     name: str
     language: str
     takes: int
     """Of each emotion."""
-    done: Mapping[int, Recorded] = field(default_factory=dict)
+    done: Mapping[int, RecordedTake] = field(default_factory=dict)
     """By the prompt's index."""
     skipped: frozenset[int] = frozenset()
-    """Indices of prompts the speaker left out."""
+    """Indices of the prompts that the speaker skipped."""
 
     @property
     def prompts(self) -> list[Prompt]:
         """The plan."""
         said = sentences(self.language)[: self.takes]
-        orders = [(sentence, emotion) for sentence in said for emotion in range(len(EMOTIONS))]
-        return [Prompt(index, emotion, sentence) for index, (sentence, emotion) in enumerate(orders)]
+        pairs = [(sentence, emotion) for sentence in said for emotion in range(len(EMOTIONS))]
+        return [Prompt(index, emotion, sentence) for index, (sentence, emotion) in enumerate(pairs)]
 
     @property
     def open(self) -> list[Prompt]:
-        """What is neither done nor skipped."""
+        """The prompts that are neither done nor skipped."""
         return [prompt for prompt in self.prompts if prompt.index not in {*self.done, *self.skipped}]
 
     @property
     def next(self) -> Prompt | None:
-        """What is to be said now; None when the plan is through."""
+        """The next open prompt; None if there is none."""
         return next(iter(self.open), None)
 
     @property
@@ -83,31 +83,31 @@ class Session:
 
     @property
     def usable(self) -> list[int]:
-        """Indices of the takes whose emotion has enough of them to fit on, in the plan's order."""
+        """Indices of the takes whose emotion has enough takes to fit on, in the order of the plan."""
         return [index for index in sorted(self.done) if self.counts[emotion_of(index)] >= FEWEST_TAKES]
 
     @property
     def enough(self) -> bool:
-        """Whether there is enough to fit and judge by."""
+        """Whether there are enough takes to fit and judge by."""
         return len({emotion_of(index) for index in self.usable}) >= FEWEST_EMOTIONS
 
     def with_take(self, prompt: Prompt, ratings: Ratings) -> Session:
-        """Return the session after a take was kept."""
-        return replace(self, done={**self.done, prompt.index: Recorded(prompt.sentence, ratings)})
+        """Return the session with a take added."""
+        return replace(self, done={**self.done, prompt.index: RecordedTake(prompt.sentence, ratings)})
 
     def without(self, prompt: Prompt) -> Session:
-        """Return the session after a prompt was skipped."""
+        """Return the session with a prompt skipped."""
         return replace(self, skipped=self.skipped | {prompt.index})
 
     def with_skipped_again(self) -> Session:
-        """Return the session with the skipped prompts to be said after all."""
+        """Return the session with the skipped prompts open again."""
         return replace(self, skipped=frozenset())
 
     def seconds_left(self, spent_s: Sequence[float]) -> float:
-        """Estimate how long the rest will take.
+        """Estimate the time that the open prompts will take.
 
         Args:
-            spent_s: on each take so far.
+            spent_s: seconds spent on each take so far.
         """
         typical = [TYPICAL_TAKE_S] * TYPICAL_WEIGHT
         pace_s = sum([*typical, *spent_s]) / (TYPICAL_WEIGHT + len(spent_s))

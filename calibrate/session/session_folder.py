@@ -1,4 +1,4 @@
-"""Where an unfinished session waits: a private folder with its takes, gone once the profile is written."""
+"""Storage of an unfinished session: a private folder with its takes, deleted when the profile is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from calibrate.session.sentences import MOST_TAKES, sentences
-from calibrate.session.session import Prompt, Recorded, Session, emotion_of
+from calibrate.session.session import Prompt, RecordedTake, Session, emotion_of
 from calibrate.takes import FEWEST_TAKES, Ratings, Take
 from edge.arrays import SAMPLE_RATE, Array
 from edge.errors import UsageError
@@ -25,20 +25,20 @@ SESSION_VERSION: Final = 1
 MANIFEST: Final = "manifest.csv"
 
 COLUMNS: Final = ("path", "emotion", *DIMENSIONS, "derived", "text", "speaker")
-"""`derived` names the dimensions the speaker left out: their cells are empty."""
+"""`derived` lists the dimensions that the speaker skipped; their cells are empty."""
 
 
 class SessionFolder:
-    """The session of one name. After each take it is whole on disk, whatever happens then.
+    """The stored session of one name. After each take the stored session is complete and consistent.
 
-    For its owner only (mode 0700). There is nothing on disk before the first take.
+    Readable by its owner only (mode 0700). Nothing is written before the first take.
     """
 
     def __init__(self, name: str) -> None:
-        """Name the speaker.
+        """Choose the folder of a speaker.
 
         Raises:
-            ProfileError: the name could not be a file's name.
+            ProfileError: the name cannot name a profile.
         """
         self.name = name
         self.path = session_folder(name)
@@ -51,22 +51,22 @@ class SessionFolder:
         """Read the session.
 
         Raises:
-            UsageError: it is damaged, or of another version.
+            UsageError: it is damaged, or was written by another version.
         """
         remove_leftovers(self.path)
         try:
             return self._parsed(json.loads(self._record.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise UsageError(
-                f"the unfinished session in {self.path} is damaged or of another version: "
-                "give --replace to discard it and begin anew"
+                f"the unfinished session in {self.path} is damaged or was written by another version: "
+                "give --replace to discard it and start again"
             ) from error
 
     def save(self, session: Session) -> None:
-        """Write how far the session has come, in one piece.
+        """Write the progress of the session atomically.
 
         Raises:
-            UsageError: the folder cannot be written to, or there is no room.
+            UsageError: the folder cannot be written to, or the disk is full.
         """
         if not session.done and not self.exists():
             return
@@ -80,16 +80,16 @@ class SessionFolder:
         _write(self._record, json.dumps(described, ensure_ascii=False).encode())
 
     def keep(self, session: Session, prompt: Prompt, sound: Array, ratings: Ratings) -> Session:
-        """Write a take, then that it is done.
+        """Write a take, then the progress.
 
         Args:
-            session: before it.
-            prompt: what was said.
+            session: without the take.
+            prompt: of the take.
             sound: (N,) samples at 16 kHz.
-            ratings: as the speaker gave them.
+            ratings: by the speaker.
 
         Raises:
-            UsageError: the folder cannot be written to, or there is no room.
+            UsageError: the folder cannot be written to, or the disk is full.
         """
         self._make()
         _write(self._sound(prompt.index), _wav(sound))
@@ -98,7 +98,7 @@ class SessionFolder:
         return session
 
     def takes(self, session: Session) -> list[Take]:
-        """List what can be fitted on: files that hold the very samples that were recorded."""
+        """List the takes that can be fitted on; their files hold exactly the recorded samples."""
         return [
             Take(
                 self._sound(index),
@@ -110,7 +110,7 @@ class SessionFolder:
         ]
 
     def remove(self) -> None:
-        """Delete the recordings and the record of them.
+        """Delete the recordings and the progress.
 
         Raises:
             UsageError: they cannot be deleted.
@@ -136,7 +136,7 @@ class SessionFolder:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(
-                f"cannot write {self.path}: {error.strerror}; XDG_DATA_HOME names another folder"
+                f"cannot write {self.path}: {error.strerror}; name another folder in XDG_DATA_HOME"
             ) from error
 
     def _parsed(self, described: dict[str, Any]) -> Session:
@@ -150,11 +150,11 @@ class SessionFolder:
         return Session(self.name, described["language"], takes, present, skipped)
 
 
-def require_room(folder: Path) -> None:
-    """Check that recordings may be kept in a folder, before any are made.
+def require_no_recordings(folder: Path) -> None:
+    """Check that recordings can be kept in a folder, before any are made.
 
     Raises:
-        UsageError: it holds a manifest or recordings of a session already, or cannot be written.
+        UsageError: it holds the manifest or recordings of a session, or cannot be written to.
     """
     ours = re.compile(rf"{re.escape(MANIFEST)}|[0-9]{{2}}-({'|'.join(EMOTIONS)})\.wav")
     if folder.is_dir() and any(ours.fullmatch(item.name) for item in folder.iterdir()):
@@ -165,7 +165,7 @@ def require_room(folder: Path) -> None:
 
 
 def copy_takes(takes: Sequence[Take], speaker: str, folder: Path) -> Path:
-    """Copy takes to where the speaker wants them, with a manifest that `--from` reads: its path."""
+    """Copy takes to a folder, with a manifest that `--from` reads; return its path."""
     rows = io.StringIO()
     table = csv.writer(rows, lineterminator="\n")
     table.writerow(COLUMNS)
@@ -189,19 +189,19 @@ def _index(text: str | int) -> int:
     return index
 
 
-def _recorded(take: list[Any]) -> Recorded:
+def _recorded(take: list[Any]) -> RecordedTake:
     text, valence, arousal, dominance = take
     for rating in (valence, arousal, dominance):
         if rating is not None:
             dimension_class(rating)
-    return Recorded(str(text), (valence, arousal, dominance))
+    return RecordedTake(str(text), (valence, arousal, dominance))
 
 
 def _wav(sound: Array) -> bytes:
     import soundfile
 
     file = io.BytesIO()
-    # Floats: what is read again is what was recorded, to the last bit.
+    # Floats, so that the samples are read back unchanged.
     soundfile.write(file, sound, SAMPLE_RATE, format="WAV", subtype="FLOAT")
     return file.getvalue()
 

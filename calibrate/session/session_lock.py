@@ -1,4 +1,4 @@
-"""One session of a name at a time: two would write over each other's takes."""
+"""A lock that allows one session of a name at a time: two would overwrite each other's takes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from edge.system.files import is_same_file, try_lock
 
 @contextlib.contextmanager
 def session_lock(name: str) -> Iterator[None]:
-    """Keep other sessions of a name away meanwhile; nothing of it stays on disk.
+    """Lock the sessions of a name; the lock file is deleted afterwards.
 
-    The system lets go of the lock when the program ends, however it ends.
+    The operating system releases the lock when the program ends for any reason.
 
     Raises:
-        ProfileError: the name could not be a file's name.
-        UsageError: such a session is under way, or the folder cannot be written to.
+        ProfileError: the name cannot name a profile.
+        UsageError: a session of that name is running, or the folder cannot be written to.
     """
     folder = session_folder(name)
     path = folder.with_name(f".{folder.name}.lock")
@@ -32,22 +32,22 @@ def session_lock(name: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
         os.close(descriptor)
         for above in made:
-            with contextlib.suppress(OSError):  # something is in it
+            with contextlib.suppress(OSError):  # it is not empty
                 above.rmdir()
 
 
 def _locked(path: Path, name: str) -> int:
-    """Open a file, lock it where the system has locks, and return its descriptor."""
+    """Open a file, lock it if the system has locks, and return its descriptor."""
     while True:
         descriptor = _opened(path)
         if try_lock(descriptor) is False:
             os.close(descriptor)
             raise UsageError(
-                f"a session of {name} is under way already, perhaps in another window: go on or end it there"
+                f"a session of {name} is already running, perhaps in another window: continue or end it there"
             )
         if is_same_file(path, descriptor):
             return descriptor
-        os.close(descriptor)  # deleted by who had it, between our opening and our locking it
+        os.close(descriptor)  # its last owner deleted it between our opening and locking it
 
 
 def _opened(path: Path) -> int:
@@ -56,5 +56,5 @@ def _opened(path: Path) -> int:
         return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         raise UsageError(
-            f"cannot write to {path.parent}: {error.strerror}; XDG_DATA_HOME names another folder"
+            f"cannot write to {path.parent}: {error.strerror}; name another folder in XDG_DATA_HOME"
         ) from error

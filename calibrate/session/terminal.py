@@ -1,4 +1,4 @@
-"""The guided session at a terminal: consent, the choice of a microphone, and the conversation itself."""
+"""The guided session at a terminal: consent, the choice of a microphone, and the event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import typer
 
-from calibrate.session.controller import Ending, Guide
+from calibrate.session.controller import Ending, SessionController
 from calibrate.session.keys import END, Keys
 from calibrate.session.playback import Loudspeaker
 from calibrate.session.session import Session
@@ -37,24 +37,24 @@ REDRAW_S: Final = 0.1
 INSTEAD: Final = "record the takes yourself and give --from MANIFEST.csv with the columns path and emotion"
 
 
-class Draw(Protocol):
-    """Shows a conversation, unless it was shown just now."""
+class DrawFrame(Protocol):
+    """Draws the state of a session, at most once per `REDRAW_S`."""
 
-    def __call__(self, guide: Guide, device: str, *, at_once: bool) -> None:
-        """Show it, now in any case if `at_once`."""
+    def __call__(self, controller: SessionController, device: str, *, at_once: bool) -> None:
+        """Draw it; if `at_once`, whenever the last frame was drawn."""
 
 
 def require_terminal() -> None:
-    """Check that there is somebody to talk to.
+    """Check that the program runs at a terminal.
 
     Raises:
-        UsageError: standard input or error is not a terminal, or one that cannot be drawn on.
+        UsageError: standard input or error is not a terminal, or the terminal cannot be redrawn.
     """
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"the guided session needs a terminal, and this is none: {INSTEAD}")
+        raise UsageError(f"the guided session needs a terminal, but input or output is redirected: {INSTEAD}")
     if not can_redraw(plain_console(stderr=True)):
         term = os.environ.get("TERM") or "not set"
-        raise UsageError(f"this terminal cannot be drawn on (TERM is {term}): use another one, or {INSTEAD}")
+        raise UsageError(f"this terminal cannot be redrawn (TERM is {term}): use another one, or {INSTEAD}")
 
 
 def require_microphone(spec: str) -> None:
@@ -68,33 +68,33 @@ def require_microphone(spec: str) -> None:
     open_source(spec)
 
 
-def notice(
+def privacy_notice(
     session: Session, folder: SessionFolder, kept_in: str, width: int, *, discards: bool = False
 ) -> str:
-    """Say what is about to happen and what becomes of the recordings.
+    """Write the privacy notice: what the session does and what happens to the recordings.
 
     Args:
-        session: how far it has come.
-        folder: where it waits.
-        kept_in: where the recordings shall be kept afterwards; empty: nowhere.
-        width: columns there are.
-        discards: whether an unfinished session goes.
+        session: the progress so far.
+        folder: where the session is stored.
+        kept_in: the folder of --keep-recordings; empty: none.
+        width: available columns.
+        discards: whether an unfinished session is deleted.
     """
     length = time_left(session.seconds_left([])).removesuffix(" left")
-    afterwards = f"then they go to {kept_in}, as you asked" if kept_in else "then they are deleted"
+    afterwards = f"then they are moved to {kept_in}" if kept_in else "then they are deleted"
     delete = f"mmtl profile delete {quoted(session.name)}"
     first = (
-        f"Calibrating {session.name}: {session.takes} short sentences, each said in four manners and "
-        f"judged by yourself; {length}."
+        f"Calibrating {session.name}: you say {session.takes} short sentences, each in four manners, and "
+        f"rate how they sounded; {length}."
     )
     items = (
         "Nothing leaves this device.",
-        f"Recordings wait in {folder.path}, readable by your user only, until the profile is written; "
+        f"Recordings are stored in {folder.path}, readable only by your user, until the profile is written; "
         f"{afterwards}.",
-        f"The profile holds numbers and no sound: {profile_path(session.name)}",
-        f"To delete the profile, and recordings that wait, at any time: {delete}",
-        "Ctrl-C stops at any time. What is done then waits for --resume.",
-        *(["What an unfinished session has recorded is deleted first, as --replace asks."] * discards),
+        f"The profile contains numbers and no sound: {profile_path(session.name)}",
+        f"To delete the profile and any stored recordings at any time: {delete}",
+        "Ctrl-C stops at any time; finished takes are kept for --resume.",
+        *(["The recordings of the unfinished session are deleted first, because of --replace."] * discards),
     )
     lines = [*wrapped(first, width), ""]
     for item in items:
@@ -103,49 +103,50 @@ def notice(
     return "\n".join(["", *lines, ""])
 
 
-def consents(
+def ask_consent(
     session: Session, folder: SessionFolder, kept_in: str, *, agreed: bool, discards: bool = False
 ) -> bool:
-    """Show the notice, and ask unless the speaker has `agreed` already."""
+    """Show the privacy notice, and ask for consent unless the speaker has `agreed` already."""
     typer.echo(
-        notice(session, folder, kept_in, plain_console(stderr=True).width, discards=discards), err=True
+        privacy_notice(session, folder, kept_in, plain_console(stderr=True).width, discards=discards),
+        err=True,
     )
     return agreed or typer.confirm("Does the person who will speak agree?", default=False, err=True)
 
 
-def hold(
+def run_session(
     session: Session, folder: SessionFolder, spec: str | None, channel: Channel = AUTO
 ) -> tuple[Session, bool]:
-    """Hold the session, or what is left of it.
+    """Run the session until it is complete or the speaker stops it.
 
     Args:
-        session: how far the speaker has come.
-        folder: where takes go.
-        spec: the microphone, as `edge.audio.sources` names it; None to ask where there are several.
-        channel: which channel of it to hear.
+        session: the progress so far.
+        folder: stores takes.
+        spec: the microphone, as `edge.audio.sources` names it; None: ask if there are several.
+        channel: channel of the microphone to use.
 
     Returns:
         The session, and whether it is complete.
 
     Raises:
-        DeviceError: there is no microphone, or it is gone for good.
+        DeviceError: there is no microphone, or it was disconnected and did not return.
         UsageError: the folder cannot be written to.
     """
     chosen = spec or choose_microphone()
     while True:
-        guide = Guide(session, folder, Loudspeaker())
-        _converse(guide, open_source(chosen, channel=channel))
-        session = guide.session
-        if guide.ending is not Ending.OTHER_DEVICE:
-            return session, guide.ending is Ending.COMPLETE
+        controller = SessionController(session, folder, Loudspeaker())
+        _run_loop(controller, open_source(chosen, channel=channel))
+        session = controller.session
+        if controller.ending is not Ending.OTHER_DEVICE:
+            return session, controller.ending is Ending.COMPLETE
         chosen = choose_microphone(always=True)
 
 
 def choose_microphone(*, always: bool = False) -> str:
-    """Let the speaker choose among the inputs that open; the only one is not asked about unless `always`."""
+    """Let the speaker choose a working input; a single one is chosen without a question unless `always`."""
     inputs = [item for item in input_devices() if item.rates]
     if not inputs:
-        return "mic"  # which says, on opening, why there is none
+        return "mic"  # opening it reports why there is none
     if len(inputs) == 1 and not always:
         return f"mic:{inputs[0].index}"
     for item in inputs:
@@ -166,34 +167,34 @@ def _one_of(inputs: list[InputDevice]) -> Callable[[str], int]:
     return chosen
 
 
-def _converse(guide: Guide, source: Source) -> None:
-    """Let keys and sound come until the conversation ends or somebody stops it."""
+def _run_loop(controller: SessionController, source: Source) -> None:
+    """Feed keys and blocks to the controller until the session ends or the speaker stops it."""
     with source, Keys() as keys, Stopper().listening() as stopper, _screen() as draw:
-        draw(guide, source.name, at_once=True)
+        draw(controller, source.name, at_once=True)
         for block in stopper.blocks(source):
-            guide.hear(block)
+            controller.feed(block)
             for key in keys.pressed():
                 if key == END:
                     return
-                if guide.ending is None:
-                    guide.press(key)
-            if guide.ending:
+                if controller.ending is None:
+                    controller.press(key)
+            if controller.ending:
                 return
-            # After the news that the microphone is gone nothing comes until it is back.
-            draw(guide, source.name, at_once=block.device_change is not None)
+            # After the news that the microphone was disconnected no block arrives until it is back.
+            draw(controller, source.name, at_once=block.device_change is not None)
 
 
 @contextlib.contextmanager
-def _screen() -> Iterator[Draw]:
-    """Draw on the terminal's other screen, not too often; leave it as it was found."""
+def _screen() -> Iterator[DrawFrame]:
+    """Draw on the terminal's alternate screen, and restore the terminal afterwards."""
     drawn_s = -math.inf
 
-    def draw(guide: Guide, device: str, *, at_once: bool) -> None:
+    def draw(controller: SessionController, device: str, *, at_once: bool) -> None:
         nonlocal drawn_s
         now_s = time.monotonic()
         if at_once or now_s - drawn_s >= REDRAW_S:
             drawn_s = now_s
-            screen.draw(functools.partial(frame, guide, device))
+            screen.draw(functools.partial(frame, controller, device))
 
     with contextlib.closing(Screen(plain_console(stderr=True))) as screen:
         yield draw

@@ -1,4 +1,4 @@
-"""What a guided session shows: a `Guide` becomes a frame of text of any size."""
+"""Frames of text of any size that show the state of a `SessionController`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 from rich.cells import cell_len
 from rich.text import Text
 
-from calibrate.session.controller import Guide, Stage
-from calibrate.session.quality import QUIETEST_DBFS, SOME_VOICE_S, setting
-from calibrate.session.recording import Progress
-from calibrate.session.sam_scale import SCALES, drawn
+from calibrate.session.controller import SessionController, Stage
+from calibrate.session.quality import LEAST_SPEECH_DBFS, SOME_VOICE_S, setup_advice
+from calibrate.session.recording import RecorderState
+from calibrate.session.sam_scale import SCALES, draw_scale
 from edge.labels import EMOTIONS, derived_ratings
 from edge.output.monitor_state import CLIP_DBFS
 from edge.output.terminal import BAD, GOOD, WARN, Row, bar, ends, flow, meter, most_important, placed
@@ -20,45 +20,49 @@ from edge.output.text import printable
 MANNERS: Final = {
     "neutral": "plainly, as you would read out a timetable",
     "happy": "happily, as if it were the best news of the week",
-    "sad": "sadly, as if you had just said goodbye to somebody",
+    "sad": "sadly, as if you had just said goodbye to a friend",
     "angry": "angrily, as if you had to say it for the third time",
 }
 
 SILENCE_DBFS: Final = -99.0
-"""Shown for anything quieter."""
+"""Lowest level shown."""
 
 
-def frame(guide: Guide, device: str, width: int, height: int) -> Text:
-    """Draw the conversation.
+def frame(controller: SessionController, device: str, width: int, height: int) -> Text:
+    """Draw the session.
 
     Args:
-        guide: what to show.
+        controller: of the session.
         device: the microphone's name.
         width: columns, >= 1.
-        height: lines, >= 1. Where they are few, what matters least is left out.
+        height: lines, >= 1. If they are few, the least important ones are left out.
 
     Returns:
         At most `height` lines, none wider than `width` cells.
     """
     inner = max(1, width - 4)
     rows: list[Row] = [
-        *_header(guide, inner),
-        (8, _progress(guide, inner)),
+        *_header(controller, inner),
+        (8, _progress(controller, inner)),
         (20, Text("")),
-        *_body(guide, inner),
+        *_body(controller, inner),
         (21, Text("")),
-        *((1, Text(row, "bold")) for row in wrapped(printable(guide.notice), inner) if guide.notice),
+        *(
+            (1, Text(row, "bold"))
+            for row in wrapped(printable(controller.notice), inner)
+            if controller.notice
+        ),
         (22, Text("")),
-        (3, _level(guide, inner)),
+        (3, _level(controller, inner)),
         (9, Text(f"microphone {printable(device)}", "dim")),
         (23, Text("")),
-        *((0, row) for row in flow(_keys(guide), inner)),
+        *((0, row) for row in flow(_keys(controller), inner)),
     ]
     return Text("\n").join(placed(row, inner, width) for row in most_important(rows, height))
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Break a text between words into lines of at most so many cells; a longer word has a line alone."""
+    """Wrap a text at words into lines of at most `width` cells; a longer word has its own line."""
     lines: list[str] = []
     for word in text.split():
         if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
@@ -69,94 +73,100 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def time_left(seconds: float) -> str:
-    """Say how long the rest takes, as roughly as it is known."""
+    """Say the remaining time, in whole minutes."""
     if seconds < 45.0:
         return "less than a minute left"
     minutes = math.ceil(seconds / 60.0)
     return f"about {minutes} minute{'s' if minutes > 1 else ''} left"
 
 
-def _header(guide: Guide, width: int) -> list[Row]:
-    session = guide.session
+def _header(controller: SessionController, width: int) -> list[Row]:
+    session = controller.session
     left = Text.assemble(("mmtl", "bold"), (f"   calibrating {printable(session.name)}", "dim"))
     skipped = f", {len(session.skipped)} skipped" if session.skipped else ""
-    right = f"{_done(guide)} of {len(session.prompts)} done{skipped}, "
-    right += time_left(session.seconds_left(guide.spent_s))
+    right = f"{_done(controller)} of {len(session.prompts)} done{skipped}, "
+    right += time_left(session.seconds_left(controller.spent_s))
     if left.cell_len + 3 + cell_len(right) <= width:
         return [(2, ends(left, Text(right), width))]
     return [(19, left), *_lines(right, width, 2)]
 
 
-def _progress(guide: Guide, width: int) -> Text:
-    return bar(_done(guide) / len(guide.session.prompts), width, GOOD)
+def _progress(controller: SessionController, width: int) -> Text:
+    return bar(_done(controller) / len(controller.session.prompts), width, GOOD)
 
 
-def _done(guide: Guide) -> int:
-    return sum(prompt.index in guide.session.done for prompt in guide.session.prompts)
+def _done(controller: SessionController) -> int:
+    return sum(prompt.index in controller.session.done for prompt in controller.session.prompts)
 
 
-def _body(guide: Guide, width: int) -> list[Row]:
-    match guide.stage:
-        case Stage.LEVEL:
-            return _check(guide, width)
+def _body(controller: SessionController, width: int) -> list[Row]:
+    match controller.stage:
+        case Stage.MICROPHONE_CHECK:
+            return _check(controller, width)
         case Stage.RATING:
-            return [*_manner(guide, width), *_question(guide, width)]
-        case Stage.REST:
-            return _rest(guide, width)
+            return [*_manner(controller, width), *_question(controller, width)]
+        case Stage.SKIPPED:
+            return _skipped(controller, width)
         case _:
-            return [*_manner(guide, width), *_sentence(guide, width), (11, Text("")), *_take(guide, width)]
+            return [
+                *_manner(controller, width),
+                *_sentence(controller, width),
+                (11, Text("")),
+                *_take(controller, width),
+            ]
 
 
-def _check(guide: Guide, width: int) -> list[Row]:
-    asked = "First the microphone: say a few words, as loud and as near as you will speak all the time."
-    advice, style = _advice(guide)
+def _check(controller: SessionController, width: int) -> list[Row]:
+    asked = "Microphone check: say a few words, as loudly and as close as in the rest of the session."
+    advice, style = _advice(controller)
     return [*_lines(asked, width, 4), (11, Text("")), *_lines(advice, width, 1, style)]
 
 
-def _advice(guide: Guide) -> tuple[str, str]:
-    quality = guide.quality
+def _advice(controller: SessionController) -> tuple[str, str]:
+    quality = controller.quality
     if quality is None or quality.voice_s < SOME_VOICE_S:
         return "○ Waiting for your voice ...", ""
-    if reason := setting(quality):
+    if reason := setup_advice(quality):
         return f"! {reason}", f"bold {WARN}"
-    above = f"{quality.level_dbfs:.0f} dBFS, {quality.snr_db:.0f} dB above the room"
+    above = f"{quality.level_dbfs:.0f} dBFS, {quality.snr_db:.0f} dB above the noise"
     return f"● Good: your voice is at {above}.", f"bold {GOOD}"
 
 
-def _manner(guide: Guide, width: int) -> list[Row]:
-    emotion = EMOTIONS[guide.prompt.emotion]
+def _manner(controller: SessionController, width: int) -> list[Row]:
+    emotion = EMOTIONS[controller.prompt.emotion]
     lines = wrapped(f"{emotion.upper()}: {MANNERS[emotion]}", width)
     return [(5, Text(line, "bold" if index == 0 else "")) for index, line in enumerate(lines)]
 
 
-def _sentence(guide: Guide, width: int) -> list[Row]:
-    lines = wrapped(f'"{guide.prompt.sentence}"', max(1, width - 2))
+def _sentence(controller: SessionController, width: int) -> list[Row]:
+    lines = wrapped(f'"{controller.prompt.sentence}"', max(1, width - 2))
     return [(12, Text("")), *((1, Text(f"  {line}", "bold")) for line in lines)]
 
 
-def _take(guide: Guide, width: int) -> list[Row]:
-    if guide.stage is Stage.READY:
+def _take(controller: SessionController, width: int) -> list[Row]:
+    if controller.stage is Stage.READY:
         told = "Press Space, then say it in that manner. A pause ends the recording."
         return _lines(told, width, 7)
-    if guide.stage is Stage.RECORDING:
-        assert guide.recorder
-        waiting = guide.recorder.progress is Progress.WAITING
-        told = "○ Speak now ..." if waiting else f"● Recording {guide.recorder.seconds:.1f} s"
+    if controller.stage is Stage.RECORDING:
+        assert controller.recorder
+        waiting = controller.recorder.state is RecorderState.WAITING
+        told = "○ Speak now ..." if waiting else f"● Recording {controller.recorder.seconds:.1f} s"
         return _lines(told, width, 2, f"bold {WARN if waiting else BAD}")
-    if guide.refusal:
-        return _lines(f"Not usable. {guide.refusal}", width, 2, f"bold {BAD}")
-    assert guide.quality
-    good = f"Good: {guide.quality.voice_s:.1f} s of speech, {guide.quality.snr_db:.0f} dB above the room."
+    if controller.refusal:
+        return _lines(f"Not usable. {controller.refusal}", width, 2, f"bold {BAD}")
+    quality = controller.quality
+    assert quality
+    good = f"Good: {quality.voice_s:.1f} s of speech, {quality.snr_db:.0f} dB above the noise."
     return _lines(good, width, 2, f"bold {GOOD}")
 
 
-def _question(guide: Guide, width: int) -> list[Row]:
-    scale = SCALES[len(guide.ratings)]
-    asked = f"{len(guide.ratings) + 1} of {len(SCALES)}   {scale.question} Press 1 to 5."
-    derived = derived_ratings(EMOTIONS[guide.prompt.emotion])
+def _question(controller: SessionController, width: int) -> list[Row]:
+    scale = SCALES[len(controller.ratings)]
+    asked = f"{len(controller.ratings) + 1} of {len(SCALES)}   {scale.question} Press 1 to 5."
+    derived = derived_ratings(EMOTIONS[controller.prompt.emotion])
     assert derived
-    skipped = f"Skipped, it is derived from the emotion: {derived[len(guide.ratings)]:.1f}."
-    pictures: list[Row] = [(2, Text(line)) for line in drawn(scale, width)]
+    skipped = f"If skipped, the usual value of the emotion is taken: {derived[len(controller.ratings)]:.1f}."
+    pictures: list[Row] = [(2, Text(line)) for line in draw_scale(scale, width)]
     return [
         (11, Text("")),
         *_lines(asked, width, 1, "bold"),
@@ -167,31 +177,31 @@ def _question(guide: Guide, width: int) -> list[Row]:
     ]
 
 
-def _rest(guide: Guide, width: int) -> list[Row]:
-    session = guide.session
+def _skipped(controller: SessionController, width: int) -> list[Row]:
+    session = controller.session
     counted = [f"{name} {session.counts.get(index, 0)}" for index, name in enumerate(EMOTIONS)]
     told = [
         "That was the last sentence. Takes so far: " + ", ".join(counted) + ".",
         f"{len(session.skipped)} skipped.",
     ]
     if not session.enough:
-        told.append("That is not enough: two takes of at least two emotions are needed.")
+        told.append("That is not enough: at least two takes each of two emotions are needed.")
     elif len(session.usable) < len(session.done):
-        told.append("An emotion with a single take is left out.")
+        told.append("Emotions with a single take are left out.")
     return [row for text in told for row in _lines(text, width, 2)]
 
 
-def _level(guide: Guide, width: int) -> Text:
-    level = max(SILENCE_DBFS, guide.level_dbfs)
-    word = "too loud" if level >= CLIP_DBFS else "quiet" if level < QUIETEST_DBFS else "ok"
+def _level(controller: SessionController, width: int) -> Text:
+    level = max(SILENCE_DBFS, controller.level_dbfs)
+    word = "too loud" if level >= CLIP_DBFS else "quiet" if level < LEAST_SPEECH_DBFS else "ok"
     shown = Text.assemble(meter(level, width - 26, CLIP_DBFS), f"{level:4.0f} dBFS  {word:<8}")
     return Text("level  ") + shown
 
 
-def _keys(guide: Guide) -> list[Text]:
-    actions = [(action.shown, action.does) for action in guide.actions]
+def _keys(controller: SessionController) -> list[Text]:
+    actions = [(action.shown, action.does) for action in controller.actions]
     stop = ("Ctrl-C", "stop and keep what is done")
-    answer = [("1-5", "answer")] if guide.stage is Stage.RATING else []
+    answer = [("1-5", "answer")] if controller.stage is Stage.RATING else []
     return [Text.assemble((key, "bold reverse"), f" {does}") for key, does in (*answer, *actions, stop)]
 
 

@@ -13,7 +13,7 @@ from edge.labels import EMOTIONS
 
 
 def voice(emotion: int, seed: int) -> Array:
-    """A second of something that is not speech, but of a colour and rhythm for each emotion."""
+    """One second of synthetic sound with a spectrum and rhythm for each emotion."""
     draw = np.random.default_rng(seed)
     time_s = np.arange(16_000) / 16_000
     pitch = (120, 300, 700, 2000)[emotion] * (1.0 + 0.05 * draw.random())
@@ -37,5 +37,5 @@ TWELVE = [0, 1, 2, 3] * 3
 
 
 def much_the_same(sound: Array) -> list[Array]:
-    """Twelve sounds that differ by a hundredth in level: the very same would be refused."""
+    """Twelve sounds that differ by 1 % in level: identical ones are refused."""
     return [np.float32(1.0 - 0.01 * index) * sound for index in range(12)]

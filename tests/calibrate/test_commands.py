@@ -1,4 +1,4 @@
-"""`mmtl calibrate` from the outside: what it writes, prints and refuses."""
+"""`mmtl calibrate` as a command: output, files, exit codes and refusals."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep profiles where the test ends."""
+    """Write profiles to a folder of the test."""
     folder = tmp_path / "home"
     monkeypatch.setenv("XDG_DATA_HOME", str(folder))
     return folder
@@ -71,7 +71,7 @@ def telling(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def misleading(tmp_path: Path) -> Path:
-    """A session of as good as one and the same sound, whatever the label."""
+    """A session of nearly the same sound for every label."""
     return session(tmp_path, TWELVE, much_the_same(voice(0, 0)))
 
 
@@ -170,7 +170,7 @@ def test_a_take_that_sounds_like_another_person_s_is_named_before_the_judgement(
     code, out, _ = run("anne", "--from", session(tmp_path / "mixed", TWELVE, sounds))
     assert code == 0
     assert out.startswith("Take 5 (neutral) does not sound like the other takes: listen to ")
-    assert "4.wav, and record it again if somebody else spoke.\n" in out
+    assert "4.wav, and record it again if another person spoke.\n" in out
     report = read_profile(profile_path("anne")).report
     assert report["doubtful_takes"] == [{"take": 5, "emotion": "neutral"}]
 
@@ -228,7 +228,7 @@ def test_a_session_of_one_sentence_is_told_what_that_leaves_open(run: Run, telli
     rows = telling.read_text().splitlines()
     telling.write_text("\n".join([f"{rows[0]},text", *(f"{row},The lid." for row in rows[1:])]))
     _, out, _ = run("anna", "--from", telling)
-    assert "all takes are of one sentence: of others it may recognise less" in out
+    assert "all takes are of one sentence: other sentences may be recognised less well" in out
     assert read_profile(profile_path("anna")).report["one_sentence"] is True
 
 
@@ -410,4 +410,4 @@ def test_two_sessions_of_a_name_at_once_are_refused(run: Run) -> None:
     with session_lock("anna"):
         code, _, err = run("anna")
     assert code == 2
-    assert "a session of anna is under way already" in err
+    assert "a session of anna is already running" in err

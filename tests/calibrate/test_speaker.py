@@ -14,7 +14,7 @@ import calibrate
 from calibrate import Take, calibrate_speaker, read_takes
 from calibrate.fitting.full_finetune import judge_tuned
 from calibrate.fitting.model_selection import Judgement
-from calibrate.fitting.scores import Answers
+from calibrate.fitting.scores import HeldOutPredictions
 from calibrate.speaker import Calibration
 from edge.arrays import Array
 from edge.audio.ingest import read_clip
@@ -110,7 +110,9 @@ class Tuner:
 
     def fit(self, name: str, takes: Sequence[Take], sounds: Sequence[Array]) -> Judgement:
         self.given.append(sounds)
-        answers = Answers(np.full((1, len(takes), 4), 0.25), np.array([take.emotion for take in takes]))
+        answers = HeldOutPredictions(
+            np.full((1, len(takes), 4), 0.25), np.array([take.emotion for take in takes])
+        )
         return judge_tuned(answers, None)
 
 

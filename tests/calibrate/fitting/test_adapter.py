@@ -1,4 +1,4 @@
-"""The layer beside the head, against finite differences and closed forms."""
+"""The linear adapter, against finite differences and closed forms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from calibrate.fitting.adapter import (
     HIDDEN_SCALE,
     L2_PENALTY,
     MEAN_SCALE,
-    Scaling,
+    InputScaling,
     adapter_objective,
     fit_adapter,
     with_adapter,
@@ -27,7 +27,7 @@ from edge.model.head import Head, softmax
 from tests.calibrate.fitting.toys import (
     HIDDEN,
     SIZE,
-    heard,
+    embeddings_of,
     knowing_head,
     loss,
     takes_of,
@@ -42,14 +42,14 @@ INPUTS = SIZE + 2 * BANDS + HIDDEN + 1
 
 
 def toy_data(seed: int = 1) -> Examples:
-    """Windows of chance with a spectrum behind the embedding."""
+    """Random windows: an embedding followed by a spectrum."""
     data = toy_examples(seed)
     spectra = np.random.default_rng(seed).normal(-2.0, 0.3, (len(data.inputs), 2 * BANDS))
     return replace(data, inputs=np.concatenate([data.inputs, spectra], axis=1).astype(np.float32))
 
 
 def inputs(head: Head, heard: Array, centre: Floats) -> Floats:
-    """x as the module's docstring has it."""
+    """x of the module's docstring."""
     embeddings, spectra = heard[:, :SIZE], heard[:, SIZE:] - centre
     hidden = np.maximum(embeddings @ head.fc1_weight.T + head.fc1_bias, 0.0)
     parts = [
@@ -71,10 +71,10 @@ def x_of(head: Head, data: Examples) -> Floats:
     return inputs(head, data.inputs, centre_of(data))
 
 
-def minimum(pull: float) -> Floats:
-    """The layer's weights in a row."""
+def minimum(l2_penalty: float) -> Floats:
+    """The flattened weights of the layer."""
     head, data = toy_head(), toy_data()
-    objective = adapter_objective(x_of(head, data), head, data, pull)
+    objective = adapter_objective(x_of(head, data), head, data, l2_penalty)
     return descend(objective, np.zeros(4 * INPUTS))
 
 
@@ -103,7 +103,7 @@ def test_the_folded_head_is_the_generic_one_plus_the_layer(
     heard = draw.standard_normal((windows, SIZE + 2 * BANDS)).astype(np.float32)
     x = inputs(head, heard, centre_of(session))
     expected = head.logits(heard) / temperature + x @ layer.T
-    folded = with_adapter(head, layer, Scaling.of(head, session))
+    folded = with_adapter(head, layer, InputScaling.of(head, session))
     tolerance = logits_tolerance(folded, heard) / temperature
     np.testing.assert_allclose(folded.logits(heard) / temperature, expected, rtol=0, atol=tolerance)
 
@@ -111,41 +111,43 @@ def test_the_folded_head_is_the_generic_one_plus_the_layer(
 @given(seed=st.integers(0, 10_000))
 def test_a_layer_of_nothing_is_the_generic_head(seed: int) -> None:
     head, data = toy_head(seed), toy_data(seed)
-    folded = with_adapter(head, np.zeros((4, INPUTS)), Scaling.of(head, data))
+    folded = with_adapter(head, np.zeros((4, INPUTS)), InputScaling.of(head, data))
     tolerance = logits_tolerance(folded, data.inputs)
     np.testing.assert_allclose(folded.logits(data.inputs), head.logits(data.inputs), rtol=0, atol=tolerance)
 
 
 def test_what_is_fitted_is_the_minimum_folded_into_a_head() -> None:
     head, data = toy_head(), toy_data()
-    scaling = Scaling.of(head, data)
+    scaling = InputScaling.of(head, data)
     expected = with_adapter(head, minimum(L2_PENALTY).reshape(4, INPUTS), scaling).tensors()
     for name, array in fit_adapter(head, data).tensors().items():
         tolerance = float32_tolerance(INPUTS, largest(expected[name]))
         np.testing.assert_allclose(array, expected[name], rtol=0, atol=tolerance)
 
 
-def test_a_very_hard_pull_leaves_one_step_along_the_gradient() -> None:
+def test_a_very_large_penalty_leaves_one_step_along_the_gradient() -> None:
     """Closed form: where lambda |A|^2 rules, A = -grad L(0) / (2 lambda)."""
-    head, data, pull = toy_head(), toy_data(), 1e5
+    head, data, l2_penalty = toy_head(), toy_data(), 1e5
     x = x_of(head, data)
     errors = softmax(head.logits(data.inputs) / np.float32(head.temperature)) - np.eye(4)[data.emotions]
     gradient = (data.weights[:, None] * errors).T @ x
-    np.testing.assert_allclose(2.0 * pull * minimum(pull), -gradient.ravel(), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(
+        2.0 * l2_penalty * minimum(l2_penalty), -gradient.ravel(), rtol=2e-3, atol=2e-3
+    )
 
 
-def test_a_harder_pull_stays_closer_to_the_generic_head(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_larger_penalty_stays_closer_to_the_generic_head(monkeypatch: pytest.MonkeyPatch) -> None:
     head, data = toy_head(), toy_data()
     generic = head.probs(data.inputs)
     moved = []
-    for pull in (0.1, 10.0, 1e6):
-        monkeypatch.setattr("calibrate.fitting.adapter.L2_PENALTY", pull)
+    for l2_penalty in (0.1, 10.0, 1e6):
+        monkeypatch.setattr("calibrate.fitting.adapter.L2_PENALTY", l2_penalty)
         moved.append(float(np.abs(fit_adapter(head, data).probs(data.inputs) - generic).max()))
     assert moved[0] > 2.0 * moved[1] > 4.0 * moved[2]
     assert moved[2] < 1e-4
 
 
-def test_it_fits_its_examples_as_far_as_the_pull_allows() -> None:
+def test_it_fits_its_examples_as_far_as_the_penalty_allows() -> None:
     head, data = toy_head(), toy_data()
     fitted = loss(fit_adapter(head, data), data) + L2_PENALTY * float(
         minimum(L2_PENALTY) @ minimum(L2_PENALTY)
@@ -163,13 +165,15 @@ def test_it_learns_what_the_generic_head_does_not_look_at() -> None:
         labels: Array = fitted.probs(data.inputs).argmax(axis=1) == data.emotions
         return labels
 
-    to_fit, others = (examples(heard(emotions, seed, noise=0.1), takes_of(emotions)) for seed in (0, 1))
+    to_fit, others = (
+        examples(embeddings_of(emotions, seed, noise=0.1), takes_of(emotions)) for seed in (0, 1)
+    )
     assert answers(blind, others).mean() == pytest.approx(0.25, abs=0.1)
     assert answers(fit_adapter(blind, to_fit), others).all()
 
 
 def test_it_learns_what_only_the_spectrum_shows() -> None:
-    """Each emotion but one raises a band, and all else is of chance."""
+    """Three emotions raise a band each; everything else is random."""
     emotions = [0, 1, 2, 3] * 4
     blind = replace(knowing_head(), fc1_weight=np.zeros((SIZE, SIZE), np.float32))
 

@@ -1,4 +1,4 @@
-"""What is fitted to a speaker: closed forms, and what a session supports."""
+"""Candidate fits: closed forms, and which of them a session supports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from calibrate.fitting.candidates import (
-    BIAS_PULL,
+    BIAS_L2_PENALTY,
     CANDIDATES,
     STATISTICS_PRIOR_FRAMES,
     Candidate,
@@ -38,8 +38,8 @@ def test_the_gradient_of_the_bias_is_that_of_finite_differences() -> None:
     np.testing.assert_allclose(objective(point)[1], numeric_gradient(objective, point), atol=1e-6)
 
 
-def test_a_bias_without_pull_gives_each_emotion_its_share() -> None:
-    """Closed form: where the logits say nothing, softmax(b) = the emotions' weights."""
+def test_a_bias_without_penalty_gives_each_emotion_its_share() -> None:
+    """Closed form: if all logits are zero, softmax(b) = the emotions' weights."""
     shares = np.array([0.4, 0.3, 0.2, 0.1])
     dimensions = np.zeros((4, 3), np.int64)
     data = Examples(np.zeros((4, SIZE), np.float32), np.arange(4), dimensions, shares)
@@ -60,7 +60,7 @@ def test_a_fitted_bias_is_what_the_head_applies() -> None:
 
 
 def skewed_examples(head: Head) -> tuple[Head, Examples]:
-    """A head with a bias of 6 towards happy, and forty takes that the head without it answers rightly."""
+    """A head with a bias of 6 towards happy, and forty takes that the head without it recognises."""
     data = toy_examples(takes=40)
     right = head.probs(data.inputs).argmax(axis=1)
     data = replace(data, emotions=right, weights=np.full(len(right), 1.0 / len(right)))
@@ -71,25 +71,25 @@ def share_right(head: Head, data: Examples) -> float:
     return float((head.probs(data.inputs).argmax(axis=1) == data.emotions).mean())
 
 
-def test_a_consistent_bias_is_undone_where_the_pull_is_light(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibrate.fitting.candidates.BIAS_PULL", 0.02)
+def test_a_consistent_bias_is_undone_where_the_penalty_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calibrate.fitting.candidates.BIAS_L2_PENALTY", 0.02)
     skewed, data = skewed_examples(toy_head())
     assert share_right(skewed, data) < 0.7
     assert share_right(fit_bias(skewed, data), data) > 0.85
 
 
-def test_a_consistent_bias_is_undone_in_part_with_the_pull_that_is_used() -> None:
+def test_a_consistent_bias_is_undone_in_part_with_the_penalty_that_is_used() -> None:
     skewed, data = skewed_examples(toy_head())
     fitted = fit_bias(skewed, data)
     assert share_right(fitted, data) > share_right(skewed, data) + 0.1
     assert loss(fitted, data) < 0.6 * loss(skewed, data)
 
 
-def test_a_harder_pull_leaves_temperature_and_bias_closer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_larger_penalty_leaves_temperature_and_bias_closer(monkeypatch: pytest.MonkeyPatch) -> None:
     generic, data = toy_head(), toy_examples()
     moved = []
-    for pull in (BIAS_PULL, 10.0, 1e6):
-        monkeypatch.setattr("calibrate.fitting.candidates.BIAS_PULL", pull)
+    for l2_penalty in (BIAS_L2_PENALTY, 10.0, 1e6):
+        monkeypatch.setattr("calibrate.fitting.candidates.BIAS_L2_PENALTY", l2_penalty)
         fitted = fit_bias(generic, data)
         bias = np.abs(fitted.fc3_bias - generic.fc3_bias).max()
         moved.append(max(float(bias), abs(np.log(fitted.temperature / generic.temperature))))
@@ -116,7 +116,7 @@ def test_the_first_way_changes_nothing() -> None:
 
 
 def coloured(colour: Array, frames: int, seed: int) -> Array:
-    """Power spectra of one colour: constant level, no fluctuation but a little."""
+    """Power spectra of one shape: constant level, 10 % fluctuation."""
     wobble = np.random.default_rng(seed).uniform(0.9, 1.1, (frames, BINS))
     return (np.exp(colour) * wobble).astype(np.float32)
 

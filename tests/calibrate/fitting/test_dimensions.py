@@ -1,4 +1,4 @@
-"""The paper's step, against its equations computed by brute force."""
+"""The paper's equations 4 and 5, against numerical gradients."""
 
 from __future__ import annotations
 

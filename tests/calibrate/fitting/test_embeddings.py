@@ -40,7 +40,7 @@ def test_the_inputs_of_a_take_are_exactly_the_recognizer_s(seconds: float, offse
     events = [*recognizer.feed(sound), *recognizer.flush()]
     shown = [list(event.probs.values()) for event in events if isinstance(event, Window)]
     generic = InputNormalisation(bundle.manifest.levels, bundle.statistics)
-    # The take comes after another, of which nothing may remain.
+    # The take follows another one, whose state must be reset.
     sounds = [noise(1.0, seed=1), sound]
     _, inputs = extract_embeddings(recognizer.engine, bundle.manifest.front_end, generic, sounds)
     assert inputs.shape == (len(shown), embedding_size + SPECTRUM_SIZE)

@@ -1,4 +1,4 @@
-"""What is fitted on: weights, classes of the dimensions, and the loss."""
+"""Training examples: weights, classes of the dimensions, and the loss."""
 
 from __future__ import annotations
 

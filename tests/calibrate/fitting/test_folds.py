@@ -1,4 +1,4 @@
-"""Which takes are held out together."""
+"""Cross-validation folds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def assert_sound(folds: Folds, emotions: Sequence[int]) -> None:
         held_out_times[index] += held_out
         assert set(np.array(emotions)[~held_out].tolist()) == set(emotions)
     assert (held_out_times == 1).all()
-    assert all(int(of_take.max()) < MOST_FOLDS for of_take in folds.rounds)
+    assert all(int(fold_of_take.max()) < MOST_FOLDS for fold_of_take in folds.rounds)
 
 
 @pytest.mark.parametrize("counts", COUNTS)
@@ -55,7 +55,7 @@ def test_so_it_is_whatever_the_order_and_the_sentences(
 
 @pytest.mark.parametrize("count", [2, 3, 5, 10])
 def test_as_many_of_each_emotion_are_held_out_at_a_time(count: int) -> None:
-    """A session that lacks one take of an emotion leans away from that very emotion."""
+    """Without that balance the fit is biased against the emotion of the held-out take."""
     emotions = [0, 1, 2, 3] * count
     for _, held_out in hold_out(takes_of(emotions)):
         assert len(set(np.bincount(np.array(emotions)[held_out], minlength=4).tolist())) == 1
@@ -65,7 +65,7 @@ def test_takes_of_two_emotions_that_are_together_in_one_round_are_apart_in_anoth
     emotions = np.array(EIGHT)
     rounds = hold_out(takes_of(EIGHT)).rounds
     for first, second in combinations(range(len(EIGHT)), 2):
-        together = [bool(of_take[first] == of_take[second]) for of_take in rounds]
+        together = [bool(fold_of_take[first] == fold_of_take[second]) for fold_of_take in rounds]
         if emotions[first] == emotions[second]:
             assert not any(together), "with two takes of an emotion, one is left for the other"
         else:
@@ -75,7 +75,7 @@ def test_takes_of_two_emotions_that_are_together_in_one_round_are_apart_in_anoth
 def test_takes_are_held_out_by_sentence_where_each_is_said_in_every_emotion() -> None:
     folds = hold_out(takes_of(EIGHT, ["The lid.", "The dog."] * 4))
     assert folds.held_out_by == "sentence"
-    assert [of_take.tolist() for of_take in folds.rounds] == [[0, 1] * 4]
+    assert [fold_of_take.tolist() for fold_of_take in folds.rounds] == [[0, 1] * 4]
 
 
 def test_no_sentence_is_on_both_sides() -> None:
@@ -117,6 +117,6 @@ def test_takes_are_held_out_singly_where_sentences_cannot_be(texts: list[str], *
 def test_the_first_round_is_one_of_them() -> None:
     folds = hold_out(takes_of(EIGHT, ["The lid."] * 8))
     first = folds.first_round()
-    assert [of_take.tolist() for of_take in first.rounds] == [folds.rounds[0].tolist()]
+    assert [fold_of_take.tolist() for fold_of_take in first.rounds] == [folds.rounds[0].tolist()]
     assert (first.held_out_by, first.one_sentence) == ("take", True)
     assert {index for index, _ in first} == {0}

@@ -1,4 +1,4 @@
-"""What `--full` adds to a session, without the package that does it."""
+"""`--full` without the package that tunes: the judgement and its report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from calibrate.fitting import full_finetune as full
 from calibrate.fitting.candidates import CANDIDATES, Candidate
 from calibrate.fitting.full_finetune import judge_tuned, load_network_tuner, network_conclusion, network_table
 from calibrate.fitting.model_selection import Judgement, judge
-from calibrate.fitting.scores import Answers
+from calibrate.fitting.scores import HeldOutPredictions
 from edge.errors import UsageError
 from edge.model.bundle import default_bundle, load_bundle
 from edge.model.profile import ADOPTED, REJECTED
@@ -21,11 +21,11 @@ from edge.model.profile import ADOPTED, REJECTED
 TRUTH = np.array([0, 1, 2, 3] * 2)
 
 
-def answers(right: float, truth: np.ndarray = TRUTH) -> Answers:
-    """Answer each take with so much probability for what it is."""
+def answers(right: float, truth: np.ndarray = TRUTH) -> HeldOutPredictions:
+    """Predict each take with the probability `right` for its emotion."""
     posteriors = np.full((1, len(truth), 4), (1.0 - right) / 3.0)
     posteriors[0, np.arange(len(truth)), truth] = right
-    return Answers(posteriors, truth)
+    return HeldOutPredictions(posteriors, truth)
 
 
 def profile(before: float, after: float) -> Judgement:
@@ -43,7 +43,7 @@ def text(table: object) -> str:
 def test_a_network_that_answers_better_is_adopted() -> None:
     judgement = judge_tuned(answers(0.4), answers(0.6))
     assert (judgement.verdict, judgement.chosen.name) == (ADOPTED, "whole network")
-    assert judgement.gains["log_loss"].mean == pytest.approx(np.log(0.6 / 0.4))
+    assert judgement.improvements["log_loss"].mean == pytest.approx(np.log(0.6 / 0.4))
 
 
 @pytest.mark.parametrize("after", [0.2, 0.4, 0.405])
@@ -52,7 +52,7 @@ def test_a_network_that_hardly_answers_better_is_rejected_and_still_shown(after:
     assert judgement.verdict == REJECTED
     assert judgement.scores["whole network"].log_loss == pytest.approx(-np.log(after))
     said = network_conclusion(profile(0.4, 0.6), judgement, Path("anna"))
-    assert said.startswith("whole network rejected: nothing helped")
+    assert said.startswith("whole network rejected: no fit helped")
     assert said.endswith("No bundle was written.")
 
 

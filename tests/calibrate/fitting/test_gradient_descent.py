@@ -1,4 +1,4 @@
-"""The way down: it ends at the bottom, never goes up, and is the same every time."""
+"""Gradient descent: it reaches minima, never raises the loss, and is deterministic."""
 
 from __future__ import annotations
 

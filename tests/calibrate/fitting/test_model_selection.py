@@ -1,4 +1,4 @@
-"""Whether a fit helps is judged on held-out takes, and a session that misleads is rejected."""
+"""A fit is judged on held-out takes, and a session with wrong labels is rejected."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from calibrate.fitting.embeddings import extract_embeddings
 from calibrate.fitting.examples import Examples
 from calibrate.fitting.folds import Folds, hold_out
 from calibrate.fitting.model_selection import (
-    LEAST_GAIN,
+    LEAST_IMPROVEMENT,
     Fitted,
     HeadInputs,
     Judgement,
     fit_and_judge,
-    held_out_answers,
     judge,
+    predict_held_out,
 )
-from calibrate.fitting.scores import Answers
+from calibrate.fitting.scores import HeldOutPredictions
 from calibrate.takes import InputNormalisation
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd
@@ -34,17 +34,17 @@ from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, Graphs, Manifest
 from edge.model.head import Head
 from edge.model.profile import ADOPTED, REJECTED
-from tests.calibrate.fitting.toys import EIGHT, PLAIN, SIXTEEN, SIZE, heard, knowing_head, takes_of
+from tests.calibrate.fitting.toys import EIGHT, PLAIN, SIXTEEN, SIZE, embeddings_of, knowing_head, takes_of
 
 ON_HEAD = [candidate for candidate in CANDIDATES if not candidate.own_statistics]
 
 
 def judged(head: Head, embeddings: list[Array], emotions: Sequence[int]) -> Judgement:
-    """Judge all that is fitted to the head alone."""
+    """Judge the candidates that fit the head alone."""
     takes = takes_of(emotions)
-    folds, hearing = hold_out(takes), HeadInputs(PLAIN, embeddings, embeddings)
+    folds, inputs = hold_out(takes), HeadInputs(PLAIN, embeddings, embeddings)
     answers = {
-        candidate.name: held_out_answers(candidate, head, hearing, takes, folds) for candidate in ON_HEAD
+        candidate.name: predict_held_out(candidate, head, inputs, takes, folds) for candidate in ON_HEAD
     }
     return judge(ON_HEAD, answers)
 
@@ -58,7 +58,7 @@ def test_no_take_is_judged_by_a_head_that_was_fitted_on_it() -> None:
         fitted_on.append(set(examples.inputs[:, 0].tolist()))
         return generic
 
-    held_out_answers(
+    predict_held_out(
         Candidate("spy", own_statistics=False, fit=spy),
         knowing_head(),
         HeadInputs(PLAIN, embeddings, embeddings),
@@ -69,10 +69,10 @@ def test_no_take_is_judged_by_a_head_that_was_fitted_on_it() -> None:
 
 
 def test_a_take_is_answered_by_the_average_over_its_windows_in_each_round() -> None:
-    head, embeddings = knowing_head(), heard(EIGHT, 0)
+    head, embeddings = knowing_head(), embeddings_of(EIGHT, 0)
     folds = hold_out(takes_of(EIGHT))
-    hearing = HeadInputs(PLAIN, embeddings, embeddings)
-    found = held_out_answers(CANDIDATES[0], head, hearing, takes_of(EIGHT), folds)
+    inputs = HeadInputs(PLAIN, embeddings, embeddings)
+    found = predict_held_out(CANDIDATES[0], head, inputs, takes_of(EIGHT), folds)
     expected = [head.probs(windows).mean(axis=0) for windows in embeddings]
     assert found.truth.tolist() == EIGHT
     assert len(found.posteriors) == len(folds.rounds) > 1
@@ -83,42 +83,44 @@ def test_a_take_is_answered_by_the_average_over_its_windows_in_each_round() -> N
 @pytest.mark.parametrize("seed", range(5))
 def test_a_session_with_a_consistent_bias_is_adopted(seed: int) -> None:
     skewed = replace(knowing_head(), fc3_bias=np.array([0, 4, 0, 0], np.float32))
-    result = judged(skewed, heard(SIXTEEN, seed), SIXTEEN)
+    result = judged(skewed, embeddings_of(SIXTEEN, seed), SIXTEEN)
     assert result.verdict == ADOPTED, result.reason
     assert result.after.uar > result.before.uar + 0.2
     assert result.after.log_loss < result.before.log_loss - 0.3
-    assert result.gains["uar"].low > 0.0
-    assert result.gains["log_loss"].mean == pytest.approx(result.before.log_loss - result.after.log_loss)
+    assert result.improvements["uar"].low > 0.0
+    assert result.improvements["log_loss"].mean == pytest.approx(
+        result.before.log_loss - result.after.log_loss
+    )
 
 
 def test_a_session_that_misleads_is_rejected() -> None:
-    """Labels in an order that has nothing to do with the sound: what is learned from them is chance."""
+    """Permuted labels are independent of the sounds, so an improvement is by chance."""
     wrong = 0
     for seed in range(15):
         labels = np.random.default_rng(seed).permutation(SIXTEEN).tolist()
-        result = judged(knowing_head(), heard(SIXTEEN, seed), labels)
+        result = judged(knowing_head(), embeddings_of(SIXTEEN, seed), labels)
         wrong += result.verdict == ADOPTED
         assert result.reason
     assert wrong <= 1
 
 
 def test_the_same_sounds_labelled_rightly_are_mostly_worth_a_profile() -> None:
-    verdicts = [judged(knowing_head(), heard(SIXTEEN, seed), SIXTEEN).verdict for seed in range(15)]
+    verdicts = [judged(knowing_head(), embeddings_of(SIXTEEN, seed), SIXTEEN).verdict for seed in range(15)]
     assert verdicts.count(REJECTED) <= 3
 
 
 def test_a_model_that_is_right_already_is_left_alone() -> None:
-    result = judged(knowing_head(scale=8.0), heard(SIXTEEN, 0, noise=0.1), SIXTEEN)
+    result = judged(knowing_head(scale=8.0), embeddings_of(SIXTEEN, 0, noise=0.1), SIXTEEN)
     assert result.verdict == REJECTED
-    assert "nothing helped" in result.reason
+    assert "no fit helped" in result.reason
 
 
-def answers(probs: Sequence[float]) -> Answers:
-    """Answers to `EIGHT` that give the truth these probabilities, the rest to the next emotion."""
+def answers(probs: Sequence[float]) -> HeldOutPredictions:
+    """Predictions to `EIGHT` that give the truth these probabilities, the rest to the next emotion."""
     posteriors = np.zeros((1, 8, 4))
     for index, (emotion, prob) in enumerate(zip(EIGHT, probs, strict=True)):
         posteriors[0, index, emotion], posteriors[0, index, (emotion + 1) % 4] = prob, 1.0 - prob
-    return Answers(posteriors, np.array(EIGHT))
+    return HeldOutPredictions(posteriors, np.array(EIGHT))
 
 
 def way(name: str, complexity_penalty: float = 0.0) -> Candidate:
@@ -137,14 +139,14 @@ def test_a_fit_no_better_than_guesses_is_rejected_however_bad_the_model_was(afte
     result = judge_of([0.01] * 8, after)
     assert result.chosen.name == "other"
     assert result.verdict == REJECTED
-    assert "no more than guesses" in result.reason
+    assert "no better than guesses" in result.reason
 
 
 def test_a_gain_too_small_is_not_worth_a_profile() -> None:
-    too_little, enough = (0.6 * float(np.exp(share * LEAST_GAIN)) for share in (0.9, 1.1))
+    too_little, enough = (0.6 * float(np.exp(share * LEAST_IMPROVEMENT)) for share in (0.9, 1.1))
     small = judge_of([0.6] * 8, [too_little] * 8)
     assert (small.chosen.name, small.verdict) == ("other", REJECTED)
-    assert "nothing helped" in small.reason
+    assert "no fit helped" in small.reason
     assert judge_of([0.6] * 8, [enough] * 8).verdict == ADOPTED
 
 
@@ -152,16 +154,16 @@ def test_a_fit_that_makes_it_worse_is_not_even_chosen() -> None:
     result = judge_of([0.8] * 8, [0.6] * 8)
     assert (result.chosen.name, result.verdict) == ("generic", REJECTED)
     assert result.after == result.before
-    assert (result.gains["uar"].low, result.gains["uar"].high) == (0.0, 0.0)
+    assert (result.improvements["uar"].low, result.improvements["uar"].high) == (0.0, 0.0)
 
 
-def test_a_handicap_has_to_be_overcome_to_be_chosen() -> None:
+def test_a_complexity_penalty_has_to_be_overcome_to_be_chosen() -> None:
     ahead = 0.5 * float(np.exp(0.1))
     assert judge_of([0.5] * 8, [ahead] * 8, complexity_penalty=0.11).chosen.name == "generic"
     assert judge_of([0.5] * 8, [ahead] * 8, complexity_penalty=0.09).chosen.name == "other"
 
 
-def test_a_handicap_decides_between_two_that_help() -> None:
+def test_a_complexity_penalty_decides_between_two_that_help() -> None:
     tried = [CANDIDATES[0], way("easy"), way("hard", complexity_penalty=0.1)]
     given = {"generic": answers([0.4] * 8), "easy": answers([0.8] * 8), "hard": answers([0.85] * 8)}
     assert judge(tried, given).chosen.name == "easy"
@@ -188,13 +190,13 @@ def test_of_two_that_are_as_good_the_simpler_is_chosen() -> None:
 )
 def test_a_session_that_supports_no_fit_is_told_what_it_lacks(emotions: list[int], lacking: str) -> None:
     posteriors = np.full((1, len(emotions), 4), 0.25)
-    result = judge(CANDIDATES[:1], {"generic": Answers(posteriors, np.array(emotions))})
+    result = judge(CANDIDATES[:1], {"generic": HeldOutPredictions(posteriors, np.array(emotions))})
     assert result.verdict == REJECTED
     assert f"nothing can be fitted without {lacking}" in result.reason
 
 
 class ToyEngine:
-    """Stands for the graphs: a feature is the mean of 8 frames, an embedding the mean of its features."""
+    """Replaces the graphs: a feature is the mean of 8 frames, an embedding the mean of its features."""
 
     graphs = Graphs((), 200, SIZE, 8, 8, 32)
     bins = 200
@@ -223,7 +225,7 @@ def tones(emotions: Sequence[int], seed: int = 0) -> list[Array]:
 
 
 def toy_bundle(happy: float = 0.0) -> Bundle:
-    """A model that knows the bands of `tones`, but has a bias towards happy."""
+    """A model that distinguishes the bands of `tones`, with a bias towards happy."""
     fc1, fc2 = np.eye(SIZE, dtype=np.float32), np.zeros((4, SIZE), np.float32)
     for emotion in range(4):
         fc2[emotion, 2 * emotion : 2 * emotion + 2] = 1.0
@@ -240,8 +242,8 @@ def run_toy(
     return fit_and_judge(bundle, engine, takes_of(emotions, texts), tones(emotions, seed))
 
 
-def hear_again(fitted: Fitted) -> list[Array]:
-    """Hear other sounds of the same speaker with what was fitted."""
+def other_inputs(fitted: Fitted) -> list[Array]:
+    """Extract inputs of other sounds of the same speaker with the fitted normalisation."""
     engine = cast(Engine, ToyEngine())
     return extract_embeddings(engine, FrontEnd(), fitted.normalisation, tones(SIXTEEN, seed=9))
 
@@ -252,7 +254,7 @@ def test_a_speaker_whom_the_model_mistakes_is_learned_from_sound() -> None:
     assert judgement.verdict == ADOPTED
     assert (judgement.before.uar, judgement.after.uar) == pytest.approx((0.25, 1.0))
     assert set(judgement.scores) == {candidate.name for candidate in CANDIDATES}
-    answers = [fitted.head.probs(windows).mean(axis=0).argmax() for windows in hear_again(fitted)]
+    answers = [fitted.head.probs(windows).mean(axis=0).argmax() for windows in other_inputs(fitted)]
     assert answers == SIXTEEN
 
 

@@ -1,4 +1,4 @@
-"""What held-out answers are worth."""
+"""Scores of held-out predictions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibrate.fitting.gradient_descent import Floats
-from calibrate.fitting.scores import Answers, gain, score
+from calibrate.fitting.scores import HeldOutPredictions, improvement, score
 
 
-def answers(posteriors: list[list[float]], truth: list[int]) -> Answers:
-    """Answers of one round."""
-    return Answers(np.array([posteriors]), np.array(truth))
+def answers(posteriors: list[list[float]], truth: list[int]) -> HeldOutPredictions:
+    """Predictions of one round."""
+    return HeldOutPredictions(np.array([posteriors]), np.array(truth))
 
 
 THREE = [[0.9, 0.1, 0, 0], [0.6, 0.4, 0, 0], [0, 1.0, 0, 0]]
@@ -64,7 +64,7 @@ def test_answers_as_sure_as_they_are_right_have_no_calibration_error() -> None:
 
 
 def test_rounds_are_averaged_losses_by_loss_and_answers_by_posterior() -> None:
-    rounds = Answers(np.array([[[0.3, 0.7, 0, 0]], [[0.9, 0.1, 0, 0]]]), np.array([0]))
+    rounds = HeldOutPredictions(np.array([[[0.3, 0.7, 0, 0]], [[0.9, 0.1, 0, 0]]]), np.array([0]))
     assert rounds.losses().tolist() == pytest.approx([-(math.log(0.9) + math.log(0.3)) / 2])
     assert rounds.labels().tolist() == [0]
     assert score(rounds).ece == pytest.approx(1.0 - 0.6)
@@ -76,33 +76,35 @@ differences = st.lists(st.floats(-3.0, 3.0), min_size=4, max_size=40)
 @given(better=differences, seed=st.integers(0, 1000))
 def test_the_interval_holds_the_mean_and_lies_within_what_was_seen(better: list[float], seed: int) -> None:
     emotions = [0, 0, 1, 1, *np.random.default_rng(seed).integers(0, 4, len(better) - 4).tolist()]
-    found = gain(np.array(better), emotions)
+    found = improvement(np.array(better), emotions)
     assert found.low - 1e-9 <= found.mean <= found.high + 1e-9
     assert min(better) - 1e-9 <= found.low
     assert found.high <= max(better) + 1e-9
 
 
 def test_a_gain_is_the_mean_over_emotions() -> None:
-    assert gain(np.array([1.0, 0.0, 0.5]), [0, 0, 3]).mean == pytest.approx((0.5 + 0.5) / 2)
+    assert improvement(np.array([1.0, 0.0, 0.5]), [0, 0, 3]).mean == pytest.approx((0.5 + 0.5) / 2)
 
 
 def test_the_same_takes_give_the_same_interval() -> None:
     better, emotions = np.random.default_rng(3).standard_normal(16), [0, 1, 2, 3] * 4
-    assert gain(better, emotions) == gain(better.copy(), emotions)
+    assert improvement(better, emotions) == improvement(better.copy(), emotions)
 
 
 def test_what_all_takes_agree_on_is_certain_and_more_takes_are_surer() -> None:
-    even = gain(np.full(8, 0.25), [0, 1, 2, 3] * 2)
+    even = improvement(np.full(8, 0.25), [0, 1, 2, 3] * 2)
     assert even.low == pytest.approx(0.25)
     assert even.high == pytest.approx(0.25)
-    few, many = (gain(np.tile([0.0, 1.0], 4 * count), sorted([0, 1, 2, 3] * 2 * count)) for count in (2, 20))
+    few, many = (
+        improvement(np.tile([0.0, 1.0], 4 * count), sorted([0, 1, 2, 3] * 2 * count)) for count in (2, 20)
+    )
     assert many.high - many.low < 0.5 * (few.high - few.low)
 
 
 def test_the_interval_of_a_coin_is_that_of_the_normal_distribution() -> None:
     """Closed form: the mean of 200 takes, each 0 or 1, has a variance of 1 / 800."""
     half: Floats = np.tile(np.r_[np.zeros(25), np.ones(25)], 4)
-    found = gain(half, sorted([0, 1, 2, 3] * 50))
+    found = improvement(half, sorted([0, 1, 2, 3] * 50))
     width = 1.96 / math.sqrt(800)
     assert found.low == pytest.approx(0.5 - width, abs=0.01)
     assert found.high == pytest.approx(0.5 + width, abs=0.01)
@@ -112,5 +114,5 @@ def test_what_is_described_is_plain_json() -> None:
     scores = score(answers(THREE, [0, 0, 0]))
     described = json.loads(json.dumps(scores.described()))
     assert described == {"uar": 0.6667, "log_loss": round(scores.log_loss, 4), "ece": 0.5}
-    found = gain(np.array([0.25, 0.25]), [0, 1])
+    found = improvement(np.array([0.25, 0.25]), [0, 1])
     assert json.loads(json.dumps(found.described())) == {"mean": 0.25, "low": 0.25, "high": 0.25}

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibrate.fitting.speaker_consistency import (
-    FEWEST,
+    DISTANCE_PRIOR,
     NEIGHBOURS,
+    OUTLIER_THRESHOLD,
     PITCH_SPREAD,
-    UNLIKE,
-    USUAL,
+    SHORTEST_SESSION,
     find_outliers,
-    strangeness,
-    voice_of,
+    outlier_scores,
+    voice_features,
 )
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd
@@ -26,7 +26,7 @@ FRONT_END = FrontEnd()
 
 
 def buzz(pitch_hz: float, ringing_hz: float = 0.0, seconds: float = 0.5) -> Array:
-    """A voice almost without a mouth: harmonics that fall by 6 dB an octave, and those that ring."""
+    """Harmonics that fall by 6 dB per octave, with a resonance at `ringing_hz`."""
     time_s = np.arange(round(16_000 * seconds)) / 16_000
     numbers = np.arange(1, int(4_000 / pitch_hz))
     sizes = 1.0 / numbers + (np.abs(numbers * pitch_hz - ringing_hz) < pitch_hz)
@@ -36,7 +36,7 @@ def buzz(pitch_hz: float, ringing_hz: float = 0.0, seconds: float = 0.5) -> Arra
 
 
 def said_by(size: float, seed: int) -> Array:
-    """Speech of a person so many times smaller than the one of `speech`: all frequencies are higher."""
+    """Speech of a person whose vocal tract is shorter by the factor `size`: all frequencies are higher."""
     draw = np.random.default_rng(seed)
     spoken, pace = speech(), size * draw.uniform(0.97, 1.03)
     begin = draw.uniform(0.0, 0.2 * len(spoken))
@@ -47,7 +47,7 @@ def said_by(size: float, seed: int) -> Array:
 
 
 def pitch_of(sound: Array) -> float:
-    return float(2.0 ** (PITCH_SPREAD * voice_of(sound, FRONT_END)[0]))
+    return float(2.0 ** (PITCH_SPREAD * voice_features(sound, FRONT_END)[0]))
 
 
 @given(st.floats(80.0, 400.0))
@@ -63,46 +63,46 @@ def test_what_rings_in_the_mouth_is_not_taken_for_the_pitch(pitch_hz: float) -> 
 @given(st.floats(0.01, 1.5))
 def test_how_loud_a_take_is_says_nothing_of_the_voice(gain: float) -> None:
     sound = speech(peak=0.6)
-    plain, louder = voice_of(sound, FRONT_END), voice_of(np.float32(gain) * sound, FRONT_END)
+    plain, louder = voice_features(sound, FRONT_END), voice_features(np.float32(gain) * sound, FRONT_END)
     terms = FRONT_END.n_fft + FRONT_END.bins + len(sound) // FRONT_END.hop_length
     np.testing.assert_allclose(louder, plain, rtol=0, atol=float32_tolerance(terms, largest(plain)))
 
 
 def test_a_take_without_pitch_is_described_too() -> None:
     hiss = room(1.0, 0.1)
-    assert np.isfinite(voice_of(hiss, FRONT_END)).all()
-    assert np.isfinite(voice_of(hiss[: FRONT_END.win_length], FRONT_END)).all()
+    assert np.isfinite(voice_features(hiss, FRONT_END)).all()
+    assert np.isfinite(voice_features(hiss[: FRONT_END.win_length], FRONT_END)).all()
 
 
 def test_strangeness_is_the_distance_to_the_nearest_takes_by_that_of_the_others() -> None:
     voices = np.random.default_rng(2).standard_normal((9, 4))
 
-    def away(index: int, among: list[int]) -> float:
+    def distance(index: int, among: list[int]) -> float:
         squares = [np.mean((voices[index] - voices[other]) ** 2) for other in among if other != index]
         return float(np.mean(sorted(squares)[:NEIGHBOURS]))
 
-    for index, strange in enumerate(strangeness(voices)):
+    for index, scores in enumerate(outlier_scores(voices)):
         others = [other for other in range(9) if other != index]
-        usual = np.mean([away(other, others) for other in others])
-        assert strange == pytest.approx(away(index, others) / (usual + USUAL))
+        usual = np.mean([distance(other, others) for other in others])
+        assert scores == pytest.approx(distance(index, others) / (usual + DISTANCE_PRIOR))
 
 
 @given(st.permutations(range(9)))
 def test_the_order_of_the_takes_makes_no_difference(order: list[int]) -> None:
     voices = np.random.default_rng(3).standard_normal((9, 4))
-    np.testing.assert_allclose(strangeness(voices[order]), strangeness(voices)[order])
+    np.testing.assert_allclose(outlier_scores(voices[order]), outlier_scores(voices)[order])
 
 
 def test_two_manners_of_one_person_are_not_two_persons() -> None:
     manners = np.repeat([[0.0] * 4, [8.0] * 4], 4, axis=0)
     voices = manners + 0.5 * np.random.default_rng(4).standard_normal((8, 4))
-    assert (strangeness(voices) < UNLIKE).all()
+    assert (outlier_scores(voices) < OUTLIER_THRESHOLD).all()
 
 
 def test_takes_that_are_as_good_as_the_same_are_not_told_apart() -> None:
     voices = 0.01 * np.random.default_rng(5).standard_normal((8, 4))
     voices[3] += 0.2
-    assert (strangeness(voices) < UNLIKE).all()
+    assert (outlier_scores(voices) < OUTLIER_THRESHOLD).all()
 
 
 @pytest.mark.parametrize("place", [0, 5, 7])
@@ -114,6 +114,6 @@ def test_the_take_of_another_person_is_suspected_and_no_other(place: int) -> Non
 
 
 def test_too_few_takes_say_nothing_of_one_of_them() -> None:
-    sounds = [*(said_by(1.0, seed) for seed in range(FEWEST - 2)), said_by(1.6, 9)]
+    sounds = [*(said_by(1.0, seed) for seed in range(SHORTEST_SESSION - 2)), said_by(1.6, 9)]
     assert find_outliers(sounds, FRONT_END) == []
-    assert find_outliers([*sounds, said_by(1.0, 10)], FRONT_END) == [FEWEST - 2]
+    assert find_outliers([*sounds, said_by(1.0, 10)], FRONT_END) == [SHORTEST_SESSION - 2]

@@ -1,4 +1,4 @@
-"""Small heads, examples and sessions for what is fitted and judged."""
+"""Small heads, examples and sessions for tests of fitting and judging."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAIN = InputNormalisation(GainConfig(), BinStatistics(np.zeros(200, np.float32)
 
 
 def toy_head(seed: int = 0, temperature: float = 1.7) -> Head:
-    """A head of chance."""
+    """A head with random weights."""
     draw = np.random.default_rng(seed).standard_normal
     shapes = [(HIDDEN, SIZE), (HIDDEN,), (4, HIDDEN), (4,), (4, 4), (4,)]
     fc1, bias1, fc2, bias2, fc3, bias3 = (draw(shape).astype(np.float32) for shape in shapes)
@@ -34,7 +34,7 @@ def toy_head(seed: int = 0, temperature: float = 1.7) -> Head:
 
 
 def toy_examples(seed: int = 1, takes: int = 12) -> Examples:
-    """Windows of chance, the emotions in turn, rated by chance."""
+    """Random windows, the emotions in turn, with random ratings."""
     draw = np.random.default_rng(seed)
     windows = [draw.standard_normal((draw.integers(1, 4), SIZE)).astype(np.float32) for _ in range(takes)]
     ratings = draw.uniform(1.0, 5.0, (takes, 3)).tolist()
@@ -52,15 +52,15 @@ def takes_of(emotions: Sequence[int], texts: Sequence[str] = ()) -> list[Take]:
 
 
 def knowing_head(scale: float = 2.0) -> Head:
-    """A head that is right about `heard`: each emotion has a direction of the embedding."""
+    """A head that recognises `embeddings_of`: each emotion has a direction of the embedding."""
     eye, nothing = np.eye(SIZE, dtype=np.float32), np.zeros(4, np.float32)
     return Head(
         eye, np.zeros(SIZE, np.float32), eye[:4], nothing, scale * np.eye(4, dtype=np.float32), nothing
     )
 
 
-def heard(emotions: Sequence[int], seed: int, noise: float = 0.35) -> list[Array]:
-    """Embeddings of takes, in the directions that `knowing_head` knows."""
+def embeddings_of(emotions: Sequence[int], seed: int, noise: float = 0.35) -> list[Array]:
+    """Embeddings of takes, in the directions that `knowing_head` recognises."""
     draw = np.random.default_rng(seed)
     takes = []
     for emotion in emotions:

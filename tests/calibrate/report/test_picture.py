@@ -1,4 +1,4 @@
-"""The picture of a judgement shows what was judged, and is a whole file or none."""
+"""The picture of a judgement: its content, and that it is written atomically."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ONE_SENTENCE = Folds("take", (np.array([0, 1]),), one_sentence=True)
 
 @pytest.fixture
 def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures as they are saved, to ask them what they show."""
+    """Collect the figures that are saved, to inspect them."""
     figures: list[Figure] = []
     save = Figure.savefig
 
@@ -43,18 +43,18 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def words(figure: Figure) -> str:
-    """All that is written in a figure."""
+    """All texts of a figure."""
     found = figure.findobj(Text)
     return "\n".join(text.get_text() for text in found if isinstance(text, Text))
 
 
 def counts(axes: Axes) -> list[str]:
-    """What the cells of a confusion matrix say, a row after the other."""
+    """The counts in the cells of a confusion matrix, row by row."""
     return [text.get_text() for text in axes.texts if text.get_text().isdigit()]
 
 
 def widths(axes: Axes) -> list[float]:
-    """Lengths of the bars from the top down."""
+    """Lengths of the bars from top to bottom."""
     return [patch.get_width() for patch in axes.patches]  # type: ignore[attr-defined]
 
 
@@ -101,7 +101,7 @@ def test_a_whisker_reaches_as_far_as_the_interval_of_the_gain(tmp_path: Path, sa
 
 
 def test_nothing_is_written_beyond_its_edges(tmp_path: Path, saved: list[Figure]) -> None:
-    """With the longest name, and all that can be tried."""
+    """With the longest name and all candidates."""
     names = ("generic", "bias", "dimensions", "adapter", "statistics + adapter")
     full = replace(HELPED, scores=dict.fromkeys(names, HELPED.before) | {"bias": HELPED.after})
     for judgement, folds in ((full, ONE_SENTENCE), (UNCHANGED, BY_SENTENCE)):

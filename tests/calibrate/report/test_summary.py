@@ -1,4 +1,4 @@
-"""What came of a session, as it is printed."""
+"""The printed sentences and tables of a judgement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from calibrate.fitting.folds import Folds
 from calibrate.fitting.model_selection import Judgement
-from calibrate.fitting.scores import Gain
+from calibrate.fitting.scores import Improvement
 from calibrate.report.summary import (
     change_of,
     conclusion,
@@ -49,15 +49,17 @@ def test_what_did_not_change_has_no_negative_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gain", "unit", "shown"),
+    ("improvement", "unit", "shown"),
     [
-        (Gain(0.1, -0.05, 0.3), 100.0, "+10 (-5 to +30) x"),
-        (Gain(0.001, -0.004, 0.004), 100.0, "+0 (+0 to +0) x"),
-        (Gain(2.0, 1.0, 4.0), -1.0, "-2 (-4 to -1) x"),
+        (Improvement(0.1, -0.05, 0.3), 100.0, "+10 (-5 to +30) x"),
+        (Improvement(0.001, -0.004, 0.004), 100.0, "+0 (+0 to +0) x"),
+        (Improvement(2.0, 1.0, 4.0), -1.0, "-2 (-4 to -1) x"),
     ],
 )
-def test_a_change_reads_from_low_to_high_whichever_way_is_better(gain: Gain, unit: float, shown: str) -> None:
-    assert change_of(gain, unit, 0, " x") == shown
+def test_a_change_reads_from_low_to_high_whichever_way_is_better(
+    improvement: Improvement, unit: float, shown: str
+) -> None:
+    assert change_of(improvement, unit, 0, " x") == shown
 
 
 def test_confusions_stand_side_by_side() -> None:
@@ -81,9 +83,12 @@ def test_emotions_that_were_not_recorded_have_no_row() -> None:
 @pytest.mark.parametrize(
     ("folds", "said"),
     [
-        (Folds("sentence", ROUNDS), "by sentence: each take was judged by what takes of other sentences"),
-        (Folds("take", ROUNDS), "of whatever sentence"),
-        (Folds("take", ROUNDS, one_sentence=True), "of one sentence: of others it may recognise less"),
+        (Folds("sentence", ROUNDS), "by sentence: each take was judged by a fit to takes of other sentences"),
+        (Folds("take", ROUNDS), "of any sentence"),
+        (
+            Folds("take", ROUNDS, one_sentence=True),
+            "of one sentence: other sentences may be recognised less well",
+        ),
     ],
 )
 def test_it_is_said_how_takes_were_held_out(folds: Folds, said: str) -> None:
@@ -96,7 +101,7 @@ def test_the_verdict_comes_with_its_reason() -> None:
 
 
 def test_a_doubted_take_is_named_by_number_manner_and_sentence() -> None:
-    asked = "listen to take.wav, and record it again if somebody else spoke."
+    asked = "listen to take.wav, and record it again if another person spoke."
     assert outlier_warning(5, take(3, "The lid.")) == (
         f'Take 5 (angry, "The lid.") does not sound like the other takes: {asked}'
     )

@@ -1,4 +1,4 @@
-"""A guided conversation without a terminal, a microphone or a disk."""
+"""A guided session without a terminal, a microphone or a disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calibrate.session.controller import Guide
+from calibrate.session.controller import SessionController
 from calibrate.session.session import Prompt, Session
 from calibrate.takes import Ratings
 from edge.arrays import Array
@@ -19,12 +19,12 @@ BLOCK = 320
 
 @dataclass
 class Memory:
-    """Keeps takes, and remembers what was saved."""
+    """A `TakeStore` in memory."""
 
     sounds: dict[int, Array] = field(default_factory=dict)
     saved: Session | None = None
     refusal: str = ""
-    """Why nothing can be written."""
+    """The error of every write; empty: none."""
 
     def keep(self, session: Session, prompt: Prompt, sound: Array, ratings: Ratings) -> Session:
         self._require_room()
@@ -43,7 +43,7 @@ class Memory:
 
 @dataclass
 class Silent:
-    """Plays nothing, and remembers what it was asked for."""
+    """A `Player` that only records its calls."""
 
     reason: str = ""
     played: list[Array] = field(default_factory=list)
@@ -58,22 +58,26 @@ class Silent:
 
 
 class Talk:
-    """A guide, and somebody who talks to it."""
+    """A controller and a simulated speaker."""
 
     def __init__(self, session: Session | None = None) -> None:
         self.memory, self.player = Memory(), Silent()
-        self.guide = Guide(session or Session("anna", "en", 2), self.memory, self.player, LoudVoice)
+        self.controller = SessionController(
+            session or Session("anna", "en", 2), self.memory, self.player, LoudVoice
+        )
 
     def press(self, *keys: str) -> None:
         for key in keys:
-            self.guide.press(key)
+            self.controller.press(key)
 
     def hear(self, sound: Array) -> None:
         for start in range(0, len(sound), BLOCK):
-            self.guide.hear(Block(sound[start : start + BLOCK], 0.0))
+            self.controller.feed(Block(sound[start : start + BLOCK], 0.0))
 
     def hear_of(self, state: str, reason: str = "") -> None:
-        self.guide.hear(Block(np.zeros(0, np.float32), 0.0, device_change=DeviceChange("USB", state, reason)))
+        self.controller.feed(
+            Block(np.zeros(0, np.float32), 0.0, device_change=DeviceChange("USB", state, reason))
+        )
 
     def say(self, level: float = 0.1) -> None:
         """Record a sentence: from the prompt to the review."""

@@ -1,4 +1,4 @@
-"""A program at a pseudo-terminal, as a person has it: a screen to look at and keys to press."""
+"""A program at a pseudo-terminal: tests read its screen and press keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 WAIT_S = 60.0
 
-# Makes the terminal the one that Ctrl-C is typed at, then becomes `mmtl`.
+# Makes the terminal the controlling one, which Ctrl-C needs, then runs `mmtl`.
 CHILD = """
 import fcntl, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -99,8 +99,7 @@ class Terminal:
             cwd=ROOT,
             start_new_session=True,
         )
-        # The program's end stays open: what the terminal was left like can be asked, and what was written
-        # last be read.
+        # The program's end stays open, so that the terminal's final settings and last output can be read.
         self.written = ""
         self._open = True
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -118,12 +117,12 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """All that was ever written, in one line, without control sequences."""
+        """All output so far, in one line, without control sequences."""
         return " ".join(_CONTROL.sub("", self.written).split())
 
     @property
     def screen(self) -> str:
-        """The newest frame, and what was written after it, in one line."""
+        """The newest frame and later output, in one line."""
         return " ".join(_CONTROL.sub("", self.written.rpartition(HOME)[2]).split())
 
     def wait_for(self, *words: str) -> str:
@@ -143,7 +142,7 @@ class Terminal:
         self.wait_until(lambda: self.written.count(HIDE) > hidden)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds."""
+        """Wait until a condition holds."""
         deadline = time.monotonic() + WAIT_S
         while not condition():
             assert time.monotonic() < deadline, self.text
@@ -181,7 +180,7 @@ class Terminal:
         os.close(self._keyboard)
 
     def close(self) -> None:
-        """End the program, whatever it does."""
+        """Kill the program."""
         self.process.kill()
         self.process.wait()
         if self._open:

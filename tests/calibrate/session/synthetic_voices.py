@@ -1,4 +1,4 @@
-"""Sound for tests, and a stand-in for the voice-activity network that takes whatever is loud for voice."""
+"""Sounds for tests, and a substitute voice activity model that decides by level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conversation: what keys and sound lead to."""
+"""The controller of a guided session: its reactions to keys and sound."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibrate.session.controller import Ending, Stage
-from calibrate.session.quality import setting
+from calibrate.session.quality import setup_advice
 from calibrate.session.session import Session
 from edge.audio.block import Block
 from edge.audio.dead_input import ZEROS
@@ -18,7 +18,7 @@ from tests.calibrate.session.synthetic_voices import room, tone
 
 @pytest.fixture
 def talk() -> Talk:
-    """A conversation at its first prompt."""
+    """A session at its first prompt."""
     made = Talk()
     made.press("enter")
     return made
@@ -26,76 +26,76 @@ def talk() -> Talk:
 
 def test_it_begins_with_the_microphone(talk: Talk) -> None:
     beginning = Talk()
-    assert beginning.guide.stage is Stage.LEVEL
+    assert beginning.controller.stage is Stage.MICROPHONE_CHECK
     beginning.hear(np.concatenate([room(1.0), tone(2.0, 0.0005)]))
-    assert beginning.guide.quality
+    assert beginning.controller.quality
     beginning.hear(np.concatenate([room(2.0), tone(2.0, 0.1)]))
-    assert setting(beginning.guide.quality) == ""
-    assert beginning.guide.level_dbfs == pytest.approx(-20.0, abs=0.5)
-    assert talk.guide.stage is Stage.READY
+    assert setup_advice(beginning.controller.quality) == ""
+    assert beginning.controller.level_dbfs == pytest.approx(-20.0, abs=0.5)
+    assert talk.controller.stage is Stage.READY
 
 
 def test_an_offset_is_no_level() -> None:
     talk = Talk()
     talk.hear(room(2.0) + np.float32(0.3))
-    assert talk.guide.level_dbfs == pytest.approx(-80.0, abs=2.0)
+    assert talk.controller.level_dbfs == pytest.approx(-80.0, abs=2.0)
 
 
 def test_another_microphone_can_be_asked_for() -> None:
     talk = Talk()
     talk.press("d")
-    assert talk.guide.ending is Ending.OTHER_DEVICE
+    assert talk.controller.ending is Ending.OTHER_DEVICE
 
 
 def test_a_take_is_said_kept_and_rated(talk: Talk) -> None:
-    prompt = talk.guide.prompt
+    prompt = talk.controller.prompt
     talk.say()
-    assert (talk.guide.stage, talk.guide.refusal) == (Stage.REVIEW, "")
+    assert (talk.controller.stage, talk.controller.refusal) == (Stage.REVIEW, "")
     talk.press("enter", "1", "2", "5")
-    assert talk.guide.session.done[prompt.index].ratings == (1.0, 2.0, 5.0)
-    assert talk.guide.session.done[prompt.index].text == prompt.sentence
-    assert talk.memory.saved == talk.guide.session
+    assert talk.controller.session.done[prompt.index].ratings == (1.0, 2.0, 5.0)
+    assert talk.controller.session.done[prompt.index].text == prompt.sentence
+    assert talk.memory.saved == talk.controller.session
     assert len(talk.memory.sounds[prompt.index]) > 16_000
-    assert (talk.guide.stage, talk.guide.prompt.index) == (Stage.READY, 1)
+    assert (talk.controller.stage, talk.controller.prompt.index) == (Stage.READY, 1)
 
 
 def test_a_skipped_question_is_left_open(talk: Talk) -> None:
     talk.take("4", "s", "2")
-    assert talk.guide.session.done[0].ratings == (4.0, None, 2.0)
+    assert talk.controller.session.done[0].ratings == (4.0, None, 2.0)
 
 
 def test_an_answer_can_be_taken_back(talk: Talk) -> None:
     talk.say()
     talk.press("enter", "1", "backspace", "2", "s", "backspace", "backspace", "5", "5", "5")
-    assert talk.guide.session.done[0].ratings == (5.0, 5.0, 5.0)
+    assert talk.controller.session.done[0].ratings == (5.0, 5.0, 5.0)
     talk.say()
     talk.press("enter", "backspace")
-    assert talk.guide.stage is Stage.REVIEW
+    assert talk.controller.stage is Stage.REVIEW
 
 
 def test_silence_is_refused_and_cannot_be_kept(talk: Talk) -> None:
     talk.press("space")
     talk.hear(room(9.0))
-    assert talk.guide.stage is Stage.REVIEW
-    assert talk.guide.refusal.startswith("Nothing was heard")
+    assert talk.controller.stage is Stage.REVIEW
+    assert talk.controller.refusal.startswith("Nothing was heard")
     talk.press("enter")
-    assert talk.guide.stage is Stage.REVIEW
+    assert talk.controller.stage is Stage.REVIEW
     talk.take()
-    assert 0 in talk.guide.session.done
+    assert 0 in talk.controller.session.done
 
 
 def test_the_space_bar_ends_a_take_early(talk: Talk) -> None:
     talk.press("space")
     talk.hear(np.concatenate([room(0.6), tone(1.2)]))
-    assert talk.guide.stage is Stage.RECORDING
+    assert talk.controller.stage is Stage.RECORDING
     talk.press("space")
-    assert (talk.guide.stage, talk.guide.refusal) == (Stage.REVIEW, "")
+    assert (talk.controller.stage, talk.controller.refusal) == (Stage.REVIEW, "")
 
 
 def test_a_take_can_be_played_and_recorded_again(talk: Talk) -> None:
     talk.say(0.05)
     talk.press("p")
-    assert talk.guide.notice == "Playing ..."
+    assert talk.controller.notice == "Playing ..."
     talk.press("r")
     assert talk.player.stopped > 0
     talk.hear(np.concatenate([room(0.6), tone(1.2, 0.2), room(1.5)]))
@@ -107,76 +107,76 @@ def test_a_loudspeaker_that_fails_is_a_notice(talk: Talk) -> None:
     talk.player.reason = "It cannot be played: no loudspeaker."
     talk.say()
     talk.press("p")
-    assert talk.guide.notice == "It cannot be played: no loudspeaker."
-    assert talk.guide.stage is Stage.REVIEW
+    assert talk.controller.notice == "It cannot be played: no loudspeaker."
+    assert talk.controller.stage is Stage.REVIEW
 
 
 def test_a_take_that_cannot_be_written_is_not_lost(talk: Talk) -> None:
     talk.memory.refusal = "the disk is full"
     talk.take("4", "s", "2")
-    assert talk.guide.session.done == {}
-    assert "Not kept: the disk is full" in talk.guide.notice
-    assert (talk.guide.stage, talk.guide.ratings) == (Stage.RATING, [4.0, None])
+    assert talk.controller.session.done == {}
+    assert "The take was not saved: the disk is full" in talk.controller.notice
+    assert (talk.controller.stage, talk.controller.ratings) == (Stage.RATING, [4.0, None])
     talk.memory.refusal = ""
     talk.press("2")
-    assert talk.guide.session.done[0].ratings == (4.0, None, 2.0)
-    assert talk.guide.notice == "Kept."
+    assert talk.controller.session.done[0].ratings == (4.0, None, 2.0)
+    assert talk.controller.notice == "Kept."
 
 
 def test_a_skip_that_cannot_be_written_down_ends_nothing(talk: Talk) -> None:
     talk.memory.refusal = "the disk is full"
     talk.press("s")
-    assert "the disk is full" in talk.guide.notice
-    assert (talk.guide.stage, talk.guide.prompt.index) == (Stage.READY, 1)
+    assert "the disk is full" in talk.controller.notice
+    assert (talk.controller.stage, talk.controller.prompt.index) == (Stage.READY, 1)
 
 
 def test_lost_sound_costs_the_take_under_way_only(talk: Talk) -> None:
     talk.press("space")
     talk.hear(np.concatenate([room(0.6), tone(0.5)]))
-    talk.guide.hear(Block(tone(0.02), 0.0, lost=100))
-    assert talk.guide.stage is Stage.READY
-    assert "lost" in talk.guide.notice
+    talk.controller.feed(Block(tone(0.02), 0.0, lost=100))
+    assert talk.controller.stage is Stage.READY
+    assert "lost" in talk.controller.notice
     talk.take()
-    assert 0 in talk.guide.session.done
+    assert 0 in talk.controller.session.done
 
 
 def test_an_unplugged_microphone_is_told_until_it_is_back(talk: Talk) -> None:
     talk.press("space")
     talk.hear_of("lost")
-    assert talk.guide.stage is Stage.READY
-    assert "plug it in again" in talk.guide.notice
+    assert talk.controller.stage is Stage.READY
+    assert "plug it in again" in talk.controller.notice
     talk.hear_of("back")
-    assert talk.guide.notice == ""
+    assert talk.controller.notice == ""
 
 
 def test_a_silent_microphone_is_told_and_costs_no_take(talk: Talk) -> None:
     talk.press("space")
     talk.hear_of("silent", ZEROS)
-    assert ZEROS in talk.guide.notice
-    assert talk.guide.stage is Stage.RECORDING
+    assert ZEROS in talk.controller.notice
+    assert talk.controller.stage is Stage.RECORDING
     talk.hear_of("active")
-    assert (talk.guide.notice, talk.guide.stage) == ("", Stage.RECORDING)
+    assert (talk.controller.notice, talk.controller.stage) == ("", Stage.RECORDING)
 
 
 def test_a_whole_session_ends_by_itself(talk: Talk) -> None:
     for _ in range(8):
-        assert talk.guide.ending is None
+        assert talk.controller.ending is None
         talk.take()
-    assert talk.guide.ending is Ending.COMPLETE
+    assert talk.controller.ending is Ending.COMPLETE
     assert sorted(talk.memory.sounds) == list(range(8))
-    assert len(talk.guide.spent_s) == 8
-    assert all(3.0 < seconds < 4.0 for seconds in talk.guide.spent_s)
+    assert len(talk.controller.spent_s) == 8
+    assert all(3.0 < seconds < 4.0 for seconds in talk.controller.spent_s)
 
 
 def test_skipped_prompts_are_offered_again_at_the_end(talk: Talk) -> None:
     talk.press("s")
     for _ in range(7):
         talk.take()
-    assert (talk.guide.stage, talk.guide.ending) == (Stage.REST, None)
+    assert (talk.controller.stage, talk.controller.ending) == (Stage.SKIPPED, None)
     talk.press("r")
-    assert talk.guide.prompt.index == 0
+    assert talk.controller.prompt.index == 0
     talk.take()
-    assert talk.guide.ending is Ending.COMPLETE
+    assert talk.controller.ending is Ending.COMPLETE
 
 
 def test_one_may_finish_without_the_skipped_prompts_if_there_is_enough(talk: Talk) -> None:
@@ -184,29 +184,29 @@ def test_one_may_finish_without_the_skipped_prompts_if_there_is_enough(talk: Tal
     for _ in range(7):
         talk.take()
     talk.press("enter")
-    assert talk.guide.ending is Ending.COMPLETE
+    assert talk.controller.ending is Ending.COMPLETE
 
 
 def test_one_may_not_finish_with_too_little(talk: Talk) -> None:
     talk.press(*["s"] * 8)
-    assert talk.guide.stage is Stage.REST
+    assert talk.controller.stage is Stage.SKIPPED
     talk.press("enter")
-    assert talk.guide.ending is None
+    assert talk.controller.ending is None
     talk.press("r")
-    assert talk.guide.prompt.index == 0
+    assert talk.controller.prompt.index == 0
 
 
 def test_a_resumed_session_goes_on_where_it_was(talk: Talk) -> None:
     talk.take()
     resumed = Talk(talk.memory.saved)
     resumed.press("enter")
-    assert resumed.guide.prompt.index == 1
+    assert resumed.controller.prompt.index == 1
 
 
 def test_every_key_that_does_something_is_shown_and_no_key_twice(talk: Talk) -> None:
     for stage in Stage:
-        talk.guide.stage = stage
-        keys = [action.key for action in talk.guide.actions]
+        talk.controller.stage = stage
+        keys = [action.key for action in talk.controller.actions]
         assert keys
         assert len(keys) == len(set(keys))
 
@@ -219,7 +219,7 @@ KEYS = ["space", "enter", "backspace", "escape", *"12345srpdx"]
 def test_whatever_happens_what_was_kept_stays_kept(happenings: list[str]) -> None:
     talk, kept = Talk(Session("anna", "en", 2)), 0
     for what in happenings:
-        if talk.guide.ending:
+        if talk.controller.ending:
             break
         match what:
             case "voice":
@@ -227,12 +227,12 @@ def test_whatever_happens_what_was_kept_stays_kept(happenings: list[str]) -> Non
             case "room":
                 talk.hear(room(0.1))
             case "lost":
-                talk.guide.hear(Block(room(0.02), 0.0, lost=5))
+                talk.controller.feed(Block(room(0.02), 0.0, lost=5))
             case "gone" | "back":
                 talk.hear_of("lost" if what == "gone" else "back")
             case key:
                 talk.press(key)
-        assert len(talk.guide.session.done) >= kept
-        kept = len(talk.guide.session.done)
-        assert set(talk.memory.sounds) == set(talk.guide.session.done)
+        assert len(talk.controller.session.done) >= kept
+        kept = len(talk.controller.session.done)
+        assert set(talk.memory.sounds) == set(talk.controller.session.done)
         assert all(len(sound) for sound in talk.memory.sounds.values())

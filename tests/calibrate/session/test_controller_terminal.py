@@ -1,4 +1,4 @@
-"""The guided session as a person has it: a terminal, a microphone, a voice, and keys."""
+"""The guided session end to end: a terminal, a virtual microphone, a synthetic voice, and keys."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MANNERS = {
     "sad": ("-v", "en+whisper", "-p", "0", "-s", "140", "-a", "60"),
     "angry": ("-v", "en+f5", "-p", "70", "-s", "280", "-a", "190"),
 }
-"""Voice, pitch, words a minute and loudness that espeak-ng gives each emotion: easily told apart."""
+"""Voice, pitch, words per minute and loudness of espeak-ng for each emotion: easy to tell apart."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def pulse() -> Iterator[VirtualMicrophone]:
 
 
 class Speaker:
-    """Somebody who calibrates `mmtl` to a synthetic voice."""
+    """A user who calibrates `mmtl` to a synthetic voice."""
 
     def __init__(self, pulse: VirtualMicrophone, folder: Path) -> None:
         self._pulse = pulse
@@ -54,7 +54,7 @@ class Speaker:
 
     @contextmanager
     def calibrating(self, *options: str) -> Iterator[Terminal]:
-        """Run `mmtl calibrate anna` and end it, whatever happens."""
+        """Run `mmtl calibrate anna`, and end it in any case."""
         environment = {**self._pulse.environment, "XDG_DATA_HOME": str(self.home)}
         terminal = Terminal(["calibrate", "anna", *options], environment)
         try:
@@ -63,19 +63,19 @@ class Speaker:
             terminal.close()
 
     def says(self, terminal: Terminal, emotion: str, number: int, key: str = " ") -> None:
-        """Press a key and say a sentence in the manner of an emotion; again if a busy machine lost some."""
+        """Press a key and say a sentence in the manner of an emotion; again if a busy machine lost a part."""
         path = self._folder / "said.wav"
         voice = ["espeak-ng", *MANNERS[emotion], "-w", str(path), sentences("en")[number]]
         subprocess.run(voice, check=True)
         offered = ""
         while offered != "Enter keep it":
             terminal.press(key)
-            terminal.wait_for_one("Speak now", "● Recording")  # it may hear the end of what was played
+            terminal.wait_for_one("Speak now", "● Recording")  # it may record the end of the playback
             self._pulse.play(path)
             key, offered = " ", terminal.wait_for_one("Enter keep it", "Space record again", "Press Space")
 
     def does(self, terminal: Terminal, number: int, emotion: str, ratings: str = "345") -> None:
-        """Go through one prompt as it is meant."""
+        """Complete one prompt."""
         terminal.wait_for(emotion.upper(), sentences("en")[number], "Press Space")
         self.says(terminal, emotion, number)
         terminal.wait_for("Good: ", "Enter keep it")
@@ -86,7 +86,7 @@ class Speaker:
 
 
 def refuse_silence(terminal: Terminal) -> None:
-    """Say nothing at the first prompt, and be told."""
+    """Say nothing at the first prompt, and read the refusal."""
     terminal.wait_for("NEUTRAL", "Press Space")
     terminal.press(" ")
     terminal.wait_for("Speak now")
@@ -109,7 +109,7 @@ def record_twice(terminal: Terminal, speaker: Speaker) -> None:
 
 
 def calibrated_from(manifest: Path, folder: Path) -> Profile:
-    """Calibrate from kept recordings, and read the profile."""
+    """Calibrate on the kept recordings, and read the profile."""
     home = folder / "again"
     command = [sys.executable, "-c", "from edge.cli.main import main; main()", "calibrate", "anna"]
     subprocess.run(
@@ -135,7 +135,7 @@ def test_a_session_from_consent_to_verdict(pulse: VirtualMicrophone, tmp_path: P
     with speaker.calibrating("--language", "en", "--takes", "2", *options) as terminal:
         terminal.wait_for("Nothing leaves this device", "mmtl profile delete anna", "agree? [y/N]")
         terminal.press("y\r")
-        terminal.wait_for("First the microphone", "Enter go on")
+        terminal.wait_for("Microphone check", "Enter continue")
         terminal.press("\r")
         refuse_silence(terminal)
         record_twice(terminal, speaker)
@@ -149,7 +149,7 @@ def test_a_session_from_consent_to_verdict(pulse: VirtualMicrophone, tmp_path: P
     assert not profile.exists()
 
     with speaker.calibrating("--resume", "--yes", *options) as terminal:
-        terminal.wait_for("First the microphone", "2 of 8 done")
+        terminal.wait_for("Microphone check", "2 of 8 done")
         terminal.press("\r")
         for prompt in range(2, 8):
             speaker.does(terminal, prompt // 4, EMOTIONS[prompt % 4])
@@ -185,7 +185,7 @@ def at_the_level(silent: VirtualMicrophone, home: Path, program: str) -> Iterato
     arguments = ["calibrate", "anna", "--yes", "--language", "en", "--device", "mic:default"]
     terminal = Terminal(arguments, environment, program=program)
     try:
-        terminal.wait_for("First the microphone", "Enter go on")
+        terminal.wait_for("Microphone check", "Enter continue")
         yield terminal
     finally:
         terminal.close()
@@ -201,7 +201,7 @@ def test_ctrl_z_gives_the_shell_its_terminal_and_fg_goes_on(
         shown = terminal.written.partition("STOPPED")[0].rpartition(HIDE)[2]
         assert shown.count(LEAVE) == shown.count(SHOW) == 1
         terminal.goes_on()
-        terminal.wait_for("First the microphone")
+        terminal.wait_for("Microphone check")
         terminal.press("\r")
         terminal.wait_for("NEUTRAL", "Press Space")
         terminal.press("\x03")

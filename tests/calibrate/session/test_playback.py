@@ -1,4 +1,4 @@
-"""Playing a take back, on machines with and without a loudspeaker."""
+"""Playback of takes, with and without a loudspeaker."""
 
 from __future__ import annotations
 

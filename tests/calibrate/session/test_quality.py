@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibrate.session.quality import LONGEST_S, measure, refusal, setting
+from calibrate.session.quality import LONGEST_S, measure, refusal, setup_advice
 from edge.arrays import Array
 from tests.calibrate.session.synthetic_voices import LoudVoice, room, speech, tone
 
@@ -15,7 +15,7 @@ NOTHING = np.zeros(0, np.float32)
 
 
 def music() -> Array:
-    """A scale on something like a piano."""
+    """A scale of tones like a piano's."""
     time_s = np.arange(5_600) / 16_000
     fade = np.exp(-3.0 * time_s) * np.minimum(1.0, 200.0 * time_s)
     notes = [
@@ -27,7 +27,7 @@ def music() -> Array:
 
 def test_clear_speech_passes() -> None:
     quality = measure(speech())
-    assert refusal(quality) == setting(quality) == ""
+    assert refusal(quality) == setup_advice(quality) == ""
     assert quality.duration_s == 3.0
     assert 1.0 < quality.voice_s < 2.5
 
@@ -88,7 +88,7 @@ def test_an_offset_hum_and_rumble_change_nothing(amplitude: float, hz: float) ->
 def test_the_setting_is_judged_whatever_was_said() -> None:
     short = measure(speech()[:19_000])
     assert refusal(short)
-    assert setting(short) == ""
+    assert setup_advice(short) == ""
 
 
 @settings(max_examples=30, deadline=None)

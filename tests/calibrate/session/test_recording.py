@@ -1,4 +1,4 @@
-"""Cutting a take out of the stream."""
+"""Recording a take from the stream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibrate.session.quality import LONGEST_S, measure, refusal
-from calibrate.session.recording import MARGIN_S, PATIENCE_S, Progress, Recorder
+from calibrate.session.recording import MARGIN_S, SILENCE_TIMEOUT_S, Recorder, RecorderState
 from edge.arrays import Array
 from tests.calibrate.session.synthetic_voices import LoudVoice, room, tone
 from tests.tolerances import float32_tolerance, largest
@@ -23,7 +23,7 @@ def fed(sound: Array, size: int = 320) -> Recorder:
 
 def test_a_take_begins_before_the_voice_and_ends_after_the_pause() -> None:
     recorder = fed(np.concatenate([room(2.0), tone(1.5), room(2.0)]))
-    assert recorder.progress is Progress.DONE
+    assert recorder.state is RecorderState.DONE
     loud = np.flatnonzero(np.abs(recorder.sound) > 0.05) / 16_000
     assert MARGIN_S <= loud[0] <= MARGIN_S + 0.3
     assert loud[-1] - loud[0] == pytest.approx(1.5, abs=0.01)
@@ -33,29 +33,29 @@ def test_a_take_begins_before_the_voice_and_ends_after_the_pause() -> None:
 def test_an_offset_is_not_taken_for_a_voice_and_stays_in_the_take() -> None:
     sound = np.concatenate([room(2.0), tone(1.5), room(2.0)])
     plain, beside = fed(sound), fed(sound + np.float32(0.3))
-    assert beside.progress is Progress.DONE
+    assert beside.state is RecorderState.DONE
     expected = plain.sound + np.float32(0.3)
     np.testing.assert_allclose(beside.sound, expected, rtol=0, atol=float32_tolerance(1, largest(expected)))
 
 
 def test_a_pause_inside_the_sentence_does_not_end_it() -> None:
     recorder = fed(np.concatenate([room(0.5), tone(0.7), room(0.9), tone(0.7), room(2.0)]))
-    assert recorder.progress is Progress.DONE
+    assert recorder.state is RecorderState.DONE
     assert np.abs(recorder.sound[-16_000:]).max() > 0.05
     assert len(recorder.sound) / 16_000 == pytest.approx(2.3 + 2 * MARGIN_S, abs=0.3)
 
 
 def test_it_waits_for_a_voice_and_then_gives_up() -> None:
-    recorder = fed(room(PATIENCE_S - 0.1))
-    assert recorder.progress is Progress.WAITING
-    assert recorder.feed(room(0.2)) is Progress.DONE
+    recorder = fed(room(SILENCE_TIMEOUT_S - 0.1))
+    assert recorder.state is RecorderState.WAITING
+    assert recorder.feed(room(0.2)) is RecorderState.DONE
     assert refusal(measure(recorder.sound)).startswith("Nothing was heard")
 
 
 def test_a_key_ends_it_at_once_and_keeps_all_where_no_voice_was_found() -> None:
     recorder = fed(room(1.0, 0.005))
     recorder.stop()
-    assert recorder.progress is Progress.DONE
+    assert recorder.state is RecorderState.DONE
     assert len(recorder.sound) == 16_000
 
 
@@ -67,7 +67,7 @@ def test_a_key_ends_a_voice_where_it_is() -> None:
 
 def test_somebody_who_never_stops_is_stopped_and_refused() -> None:
     recorder = fed(tone(LONGEST_S + 5.0), 8_000)
-    assert recorder.progress is Progress.DONE
+    assert recorder.state is RecorderState.DONE
     assert "lasts more than" in refusal(measure(recorder.sound, LoudVoice()))
 
 

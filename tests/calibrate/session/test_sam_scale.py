@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.session.sam_scale import CELL, SCALES, Scale, drawn, rating_of
+from calibrate.session.sam_scale import CELL, SCALES, RatingScale, draw_scale, rating_of
 from edge.labels import DIMENSIONS
 
 each_scale = pytest.mark.parametrize("scale", SCALES, ids=lambda scale: scale.dimension)
@@ -22,9 +22,9 @@ def test_the_keys_1_to_5_are_ratings_and_no_other_is() -> None:
 
 
 @each_scale
-def test_five_different_pictures_fit_a_terminal_of_80_columns(scale: Scale) -> None:
+def test_five_different_pictures_fit_a_terminal_of_80_columns(scale: RatingScale) -> None:
     assert len(scale.words) == len(set(scale.pictures)) == 5
-    rows = drawn(scale, 76)
+    rows = draw_scale(scale, 76)
     assert max(map(len, rows)) <= 76
     assert len(rows) <= 8
     assert rows[-2].split() == ["1", "2", "3", "4", "5"]
@@ -32,13 +32,13 @@ def test_five_different_pictures_fit_a_terminal_of_80_columns(scale: Scale) -> N
 
 
 @each_scale
-def test_the_pictures_are_of_characters_that_any_terminal_has(scale: Scale) -> None:
-    assert all(row.isascii() for row in drawn(scale, 76))
+def test_the_pictures_are_of_characters_that_any_terminal_has(scale: RatingScale) -> None:
+    assert all(row.isascii() for row in draw_scale(scale, 76))
 
 
 @each_scale
-def test_where_it_is_narrow_the_answers_are_words(scale: Scale) -> None:
-    assert drawn(scale, 5 * CELL - 1) == [f"{n} {word}" for n, word in enumerate(scale.words, 1)]
+def test_where_it_is_narrow_the_answers_are_words(scale: RatingScale) -> None:
+    assert draw_scale(scale, 5 * CELL - 1) == [f"{n} {word}" for n, word in enumerate(scale.words, 1)]
 
 
 @given(st.text(max_size=3))

@@ -1,4 +1,4 @@
-"""The sentences that people are asked to say."""
+"""The sentences to read aloud."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of a guided session, and how far it has come."""
+"""The plan of a guided session, and its progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder where an unfinished session waits."""
+"""The folder that stores an unfinished session."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from calibrate.session.session import Session
-from calibrate.session.session_folder import SessionFolder, copy_takes, require_room
+from calibrate.session.session_folder import SessionFolder, copy_takes, require_no_recordings
 from calibrate.takes import Ratings, read_takes
 from edge.audio.ingest import read_clip
 from edge.errors import ProfileError, UsageError
@@ -22,7 +22,7 @@ RATINGS: Ratings = (4.0, None, 1.0)
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep sessions where the test ends."""
+    """Store sessions in a folder of the test."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
@@ -177,18 +177,18 @@ def test_kept_recordings_are_what_a_manifest_can_name(tmp_path: Path) -> None:
 
 
 def test_room_for_recordings_is_made_or_refused_before_there_are_any(tmp_path: Path) -> None:
-    require_room(tmp_path / "new" / "folder")
+    require_no_recordings(tmp_path / "new" / "folder")
     assert list((tmp_path / "new" / "folder").iterdir()) == []
     (tmp_path / "manifest.csv").write_text("")
     with pytest.raises(UsageError, match="holds recordings already"):
-        require_room(tmp_path)
+        require_no_recordings(tmp_path)
     with pytest.raises(UsageError, match="cannot write to"):
-        require_room(tmp_path / "manifest.csv" / "below")
+        require_no_recordings(tmp_path / "manifest.csv" / "below")
     (tmp_path / "manifest.csv").rename(tmp_path / "00-neutral.wav")
     with pytest.raises(UsageError, match="holds recordings already"):
-        require_room(tmp_path)
+        require_no_recordings(tmp_path)
     (tmp_path / "00-neutral.wav").rename(tmp_path / "holiday.wav")
-    require_room(tmp_path)
+    require_no_recordings(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_said_so(home: Path) -> None:

@@ -22,7 +22,7 @@ with session_lock('anna'):
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep sessions where the test ends."""
+    """Store sessions in a folder of the test."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
@@ -30,7 +30,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_second_session_of_a_name_is_refused_and_does_not_end_the_first() -> None:
     with session_lock("anna"):
         for _ in range(2):
-            with pytest.raises(UsageError, match="a session of anna is under way"), session_lock("anna"):
+            with (
+                pytest.raises(UsageError, match="a session of anna is already running"),
+                session_lock("anna"),
+            ):
                 pass
         with session_lock("bob"):
             pass
@@ -61,7 +64,7 @@ def test_a_program_that_is_killed_leaves_nothing_locked() -> None:
     ) as other:
         assert other.stdout
         other.stdout.readline()
-        with pytest.raises(UsageError, match="under way"), session_lock("anna"):
+        with pytest.raises(UsageError, match="already running"), session_lock("anna"):
             pass
         other.send_signal(signal.SIGKILL)
         other.wait()

@@ -1,4 +1,4 @@
-"""The guided session at a terminal: the choice of a microphone, and which terminals will do."""
+"""The guided session at a terminal: the choice of a microphone, and unsuitable terminals."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import calibrate.session.terminal
-from calibrate.session.controller import Ending, Guide
+from calibrate.session.controller import Ending, SessionController
 from calibrate.session.session import Session
 from calibrate.session.session_folder import SessionFolder
-from calibrate.session.terminal import choose_microphone, hold, require_terminal
+from calibrate.session.terminal import choose_microphone, require_terminal, run_session
 from edge.audio.block import Source
 from edge.audio.devices import InputDevice
 from edge.errors import UsageError
@@ -62,13 +62,13 @@ def test_another_microphone_goes_on_with_the_same_session(
     plug_in(monkeypatch, microphone(2), microphone(7), typed="7\n")
     names = []
 
-    def converse(guide: Guide, source: Source) -> None:
+    def converse(controller: SessionController, source: Source) -> None:
         names.append(source.name)
-        guide.session = guide.session.without(guide.prompt)
-        guide.ending = Ending.OTHER_DEVICE if len(names) == 1 else None
+        controller.session = controller.session.without(controller.prompt)
+        controller.ending = Ending.OTHER_DEVICE if len(names) == 1 else None
 
-    monkeypatch.setattr(calibrate.session.terminal, "_converse", converse)
-    session, complete = hold(Session("anna", "en", 2), SessionFolder("anna"), "mic:2")
+    monkeypatch.setattr(calibrate.session.terminal, "_run_loop", converse)
+    session, complete = run_session(Session("anna", "en", 2), SessionFolder("anna"), "mic:2")
     assert names == ["mic:2", "mic:7"]
     assert session.skipped == {0, 1}
     assert not complete
@@ -77,9 +77,9 @@ def test_another_microphone_goes_on_with_the_same_session(
 @pytest.mark.parametrize(
     ("term", "streams", "said"),
     [
-        ("xterm", (io.StringIO(), Screen()), "needs a terminal, and this is none"),
-        ("xterm", (Screen(), io.StringIO()), "needs a terminal, and this is none"),
-        ("xterm", (None, Screen()), "needs a terminal, and this is none"),
+        ("xterm", (io.StringIO(), Screen()), "needs a terminal, but input or output is redirected"),
+        ("xterm", (Screen(), io.StringIO()), "needs a terminal, but input or output is redirected"),
+        ("xterm", (None, Screen()), "needs a terminal, but input or output is redirected"),
         ("dumb", (Screen(), Screen()), "TERM is dumb"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a guided session shows, in any window."""
+"""The frames of a guided session, in windows of any size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.calibrate.session.synthetic_voices import room, tone
 
 
 def text(talk: Talk, width: int = 80, height: int = 24) -> str:
-    return frame(talk.guide, "USB Headset", width, height).plain
+    return frame(talk.controller, "USB Headset", width, height).plain
 
 
 def squeezed(talk: Talk, width: int = 80, height: int = 24) -> str:
@@ -25,9 +25,9 @@ def squeezed(talk: Talk, width: int = 80, height: int = 24) -> str:
 
 
 def at(stage: Stage, language: str = "en") -> Talk:
-    """A conversation that has come to a stage as a person would bring it there."""
+    """A session that keys and sound have brought to a stage."""
     talk = Talk(Session("anna", language, 2))
-    if stage is Stage.LEVEL:
+    if stage is Stage.MICROPHONE_CHECK:
         return talk
     talk.press("enter")
     if stage is Stage.RECORDING:
@@ -35,9 +35,9 @@ def at(stage: Stage, language: str = "en") -> Talk:
     elif stage in (Stage.REVIEW, Stage.RATING):
         talk.say()
         talk.press(*["enter"] * (stage is Stage.RATING))
-    elif stage is Stage.REST:
+    elif stage is Stage.SKIPPED:
         talk.press(*["s"] * 8)
-    assert talk.guide.stage is stage
+    assert talk.controller.stage is stage
     return talk
 
 
@@ -45,7 +45,7 @@ def at(stage: Stage, language: str = "en") -> Talk:
 def test_keys_progress_and_time_left_are_always_shown_at_80_by_24(stage: Stage) -> None:
     talk = at(stage)
     shown = squeezed(talk)
-    for action in talk.guide.actions:
+    for action in talk.controller.actions:
         assert f"{action.shown} {action.does}" in shown
     assert "Ctrl-C stop and keep what is done" in shown
     assert "0 of 8 done" in shown
@@ -59,7 +59,7 @@ def test_keys_and_time_left_stay_where_the_window_is_small(stage: Stage, width: 
     talk = at(stage)
     shown = squeezed(talk, width, height)
     assert "left" in shown
-    for action in talk.guide.actions:
+    for action in talk.controller.actions:
         assert f"{action.shown} " in shown
 
 
@@ -69,8 +69,8 @@ def test_the_sentence_and_its_manner_are_shown(stage: Stage, language: str) -> N
     talk = at(stage, language)
     for width, height in ((80, 24), (44, 16)):
         shown = squeezed(talk, width, height)
-        assert f'"{talk.guide.prompt.sentence}"' in shown
-        assert EMOTIONS[talk.guide.prompt.emotion].upper() in shown
+        assert f'"{talk.controller.prompt.sentence}"' in shown
+        assert EMOTIONS[talk.controller.prompt.emotion].upper() in shown
 
 
 def test_the_advice_follows_the_voice() -> None:
@@ -93,13 +93,13 @@ def test_a_refused_take_shows_why() -> None:
 def test_a_question_shows_its_pictures_and_what_skipping_means() -> None:
     talk = at(Stage.RATING)
     assert "negative or positive?" in text(talk)
-    assert "Skipped, it is derived from the emotion: 3.0." in text(talk)
+    assert "If skipped, the usual value of the emotion is taken: 3.0." in text(talk)
     assert ".-----." in text(talk)
     assert "4 a bit positive" in text(talk, 50, 24)
 
 
 def test_the_rest_says_what_is_missing() -> None:
-    talk = at(Stage.REST)
+    talk = at(Stage.SKIPPED)
     assert "not enough" in squeezed(talk)
     assert "8 skipped" in squeezed(talk)
     assert "finish" not in squeezed(talk)
@@ -126,7 +126,7 @@ def test_no_window_is_too_small_and_no_line_too_wide(
     notice: str, stage: Stage, width: int, height: int
 ) -> None:
     talk = CONVERSATIONS[stage]
-    talk.guide.notice = notice
+    talk.controller.notice = notice
     lines = text(talk, width, height).split("\n")
     assert len(lines) <= height
     assert max(map(cell_len, lines)) <= width

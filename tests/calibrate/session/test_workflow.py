@@ -1,4 +1,4 @@
-"""A guided session around the conversation: what is refused, kept, resumed and removed."""
+"""The life of a guided session: refusals, and takes that are kept, resumed and deleted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Held = Callable[[Session, SessionFolder, str | None], tuple[Session, bool]]
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep sessions where the test ends, at a terminal where somebody agrees to nothing."""
+    """Store sessions in a folder of the test, at a terminal where every question is answered with no."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     monkeypatch.setattr(calibrate.session.workflow, "require_terminal", lambda: None)
@@ -35,19 +35,19 @@ def answer(monkeypatch: pytest.MonkeyPatch, *, yes: bool) -> None:
 
 
 def records(monkeypatch: pytest.MonkeyPatch, count: int, *, complete: bool) -> None:
-    """Let the session record so many takes before it ends."""
+    """Let the session record `count` takes before it ends."""
 
-    def hold(session: Session, folder: SessionFolder, *_: object) -> tuple[Session, bool]:
+    def run_session(session: Session, folder: SessionFolder, *_: object) -> tuple[Session, bool]:
         for prompt in session.open[:count]:
             session = folder.keep(session, prompt, speech(), (3.0, None, None))
         return session, complete
 
-    monkeypatch.setattr(calibrate.session.workflow, "hold", hold)
+    monkeypatch.setattr(calibrate.session.workflow, "run_session", run_session)
 
 
 def unfinished(monkeypatch: pytest.MonkeyPatch, count: int, language: str = "pl") -> SessionFolder:
     records(monkeypatch, count, complete=False)
-    assert GuidedSession(SessionOptions(name="anna", language=language, agreed=True)).hold() == []
+    assert GuidedSession(SessionOptions(name="anna", language=language, agreed=True)).record_takes() == []
     return SessionFolder("anna")
 
 
@@ -55,31 +55,31 @@ def test_without_consent_nothing_is_recorded_and_nothing_lost(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path
 ) -> None:
     records(monkeypatch, 8, complete=True)
-    assert GuidedSession(SessionOptions(name="anna")).hold() == []
+    assert GuidedSession(SessionOptions(name="anna")).record_takes() == []
     assert "Nothing was recorded" in capsys.readouterr().err
     assert not home.exists()
     folder = unfinished(monkeypatch, 3)
-    assert GuidedSession(SessionOptions(name="anna", replace=True)).hold() == []
+    assert GuidedSession(SessionOptions(name="anna", replace=True)).record_takes() == []
     assert len(folder.load().done) == 3
 
 
 def test_the_notice_names_what_is_stored_where_and_how_it_is_deleted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path, tmp_path: Path
 ) -> None:
-    GuidedSession(SessionOptions(name="anna")).hold()
+    GuidedSession(SessionOptions(name="anna")).record_takes()
     said = " ".join(capsys.readouterr().err.split())
     assert "Nothing leaves this device." in said
     assert f"{home}/mmtl/sessions/anna" in said
     assert f"{home}/mmtl/profiles/anna.safetensors" in said
     assert "mmtl profile delete anna" in said
     assert "then they are deleted" in said
-    GuidedSession(SessionOptions(name="anna", keep_recordings=tmp_path / "kept")).hold()
-    assert f"then they go to {tmp_path}/kept" in " ".join(capsys.readouterr().err.split())
+    GuidedSession(SessionOptions(name="anna", keep_recordings=tmp_path / "kept")).record_takes()
+    assert f"then they are moved to {tmp_path}/kept" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_language_is_the_locale_s_unless_named(monkeypatch: pytest.MonkeyPatch) -> None:
     records(monkeypatch, 1, complete=False)
-    GuidedSession(SessionOptions(name="anna", agreed=True)).hold()
+    GuidedSession(SessionOptions(name="anna", agreed=True)).record_takes()
     assert SessionFolder("anna").load().language == "de"
 
 
@@ -87,7 +87,7 @@ def test_a_session_that_is_cut_short_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     records(monkeypatch, 3, complete=False)
-    wish = SessionOptions(
+    options = SessionOptions(
         name="anna",
         device="mic:USB Headset",
         replace=True,
@@ -96,7 +96,7 @@ def test_a_session_that_is_cut_short_says_how_to_go_on(
         bundle=Path("b"),
         picture=Path("p.png"),
     )
-    assert GuidedSession(wish).hold() == []
+    assert GuidedSession(options).record_takes() == []
     said = capsys.readouterr().err
     assert "3 takes are kept in" in said
     assert (
@@ -108,42 +108,42 @@ def test_a_session_that_is_cut_short_says_how_to_go_on(
 def test_a_microphone_that_fails_costs_no_take(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def hold(session: Session, folder: SessionFolder, *_: object) -> tuple[Session, bool]:
+    def run_session(session: Session, folder: SessionFolder, *_: object) -> tuple[Session, bool]:
         folder.keep(session, session.prompts[0], speech(), (None, None, None))
         raise DeviceError("it is gone")
 
-    monkeypatch.setattr(calibrate.session.workflow, "hold", hold)
+    monkeypatch.setattr(calibrate.session.workflow, "run_session", run_session)
     with pytest.raises(DeviceError):
-        GuidedSession(SessionOptions(name="anna", agreed=True)).hold()
+        GuidedSession(SessionOptions(name="anna", agreed=True)).record_takes()
     assert "1 take is kept" in capsys.readouterr().err
 
 
 def test_an_unfinished_session_is_never_lost_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = unfinished(monkeypatch, 3)
-    with pytest.raises(UsageError, match="with 3 takes: give --resume to go on with it, or --replace"):
+    with pytest.raises(UsageError, match="with 3 takes: give --resume to continue it, or --replace"):
         GuidedSession(SessionOptions(name="anna", agreed=True))
     assert len(folder.load().done) == 3
     records(monkeypatch, 1, complete=False)
-    GuidedSession(SessionOptions(name="anna", agreed=True, replace=True)).hold()
+    GuidedSession(SessionOptions(name="anna", agreed=True, replace=True)).record_takes()
     assert len(folder.load().done) == 1
 
 
 def test_resuming_goes_on_and_may_make_the_plan_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished(monkeypatch, 3)
     records(monkeypatch, 12, complete=True)
-    takes = GuidedSession(SessionOptions(name="anna", agreed=True, resume=True, takes=3)).hold()
+    takes = GuidedSession(SessionOptions(name="anna", agreed=True, resume=True, takes=3)).record_takes()
     assert len(takes) == 12
     assert SessionFolder("anna").load().language == "pl"
 
 
 def test_a_complete_session_is_fitted_without_another_word(monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished(monkeypatch, 8)
-    monkeypatch.setattr(calibrate.session.workflow, "hold", None)
-    assert len(GuidedSession(SessionOptions(name="anna", resume=True)).hold()) == 8
+    monkeypatch.setattr(calibrate.session.workflow, "run_session", None)
+    assert len(GuidedSession(SessionOptions(name="anna", resume=True)).record_takes()) == 8
 
 
 @pytest.mark.parametrize(
-    ("wish", "error", "said"),
+    ("options", "error", "said"),
     [
         (SessionOptions(name="anna", resume=True), UsageError, "no unfinished session of anna"),
         (SessionOptions(name="../anna"), ProfileError, "cannot name a profile"),
@@ -153,11 +153,11 @@ def test_a_complete_session_is_fitted_without_another_word(monkeypatch: pytest.M
         (SessionOptions(name="anna", device="mic:"), UsageError, "names no device"),
     ],
 )
-def test_a_wish_that_cannot_be_met_is_refused_before_anybody_speaks(
-    wish: SessionOptions, error: type[Exception], said: str, home: Path
+def test_options_that_cannot_be_met_are_refused_before_anybody_speaks(
+    options: SessionOptions, error: type[Exception], said: str, home: Path
 ) -> None:
     with pytest.raises(error, match=said):
-        GuidedSession(wish)
+        GuidedSession(options)
     assert not home.exists()
 
 
@@ -178,8 +178,8 @@ def test_what_fails_after_the_session_costs_no_take(
 ) -> None:
     records(monkeypatch, 8, complete=True)
     guided = GuidedSession(SessionOptions(name="anna", agreed=True))
-    takes = guided.hold()
-    with pytest.raises(UsageError), guided.kept_if_it_fails():
+    takes = guided.record_takes()
+    with pytest.raises(UsageError), guided.takes_kept_on_error():
         raise UsageError("the disk is full")
     assert "8 takes are kept" in capsys.readouterr().err
     assert all(take.path.is_file() for take in takes)
@@ -188,7 +188,7 @@ def test_what_fails_after_the_session_costs_no_take(
 def test_recordings_go_when_the_profile_is_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
     records(monkeypatch, 8, complete=True)
     guided = GuidedSession(SessionOptions(name="anna", agreed=True))
-    guided.hold()
+    guided.record_takes()
     guided.finish(adopted=True)
     assert not SessionFolder("anna").path.exists()
 
@@ -199,7 +199,7 @@ def test_where_it_did_not_help_more_takes_can_be_added_if_wanted(
 ) -> None:
     records(monkeypatch, 8, complete=True)
     guided = GuidedSession(SessionOptions(name="anna", agreed=True))
-    guided.hold()
+    guided.record_takes()
     answer(monkeypatch, yes=more)
     guided.finish(adopted=False)
     assert SessionFolder("anna").exists() is more
@@ -214,7 +214,7 @@ def test_ctrl_c_at_the_last_question_keeps_the_takes_and_says_where(
 
     records(monkeypatch, 8, complete=True)
     guided = GuidedSession(SessionOptions(name="anna", agreed=True))
-    guided.hold()
+    guided.record_takes()
     monkeypatch.setattr(typer, "confirm", interrupt)
     guided.finish(adopted=False)
     said = capsys.readouterr().err
@@ -227,13 +227,13 @@ def test_the_command_that_adds_takes_can_keep_the_recordings_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     records(monkeypatch, 8, complete=True)
-    wish = SessionOptions(name="anna", agreed=True, keep_recordings=tmp_path / "kept")
-    guided = GuidedSession(wish)
-    guided.hold()
+    options = SessionOptions(name="anna", agreed=True, keep_recordings=tmp_path / "kept")
+    guided = GuidedSession(options)
+    guided.record_takes()
     answer(monkeypatch, yes=True)
     guided.finish(adopted=False)
-    again = GuidedSession(replace(wish, resume=True, replace=True, takes=4))
-    assert len(again.hold()) == 16
+    again = GuidedSession(replace(options, resume=True, replace=True, takes=4))
+    assert len(again.record_takes()) == 16
     again.finish(adopted=True)
     assert len(read_takes(tmp_path / "kept" / "manifest.csv")) == 16
     assert not SessionFolder("anna").path.exists()
@@ -243,19 +243,19 @@ def test_who_begins_anew_is_told_that_the_unfinished_session_goes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unfinished(monkeypatch, 3)
-    for wish, said in (
+    for options, said in (
         (SessionOptions(name="anna", resume=True), False),
         (SessionOptions(name="anna", replace=True), True),
     ):
         capsys.readouterr()
-        GuidedSession(wish).hold()
-        assert ("unfinished session has recorded is deleted" in capsys.readouterr().err) is said
+        GuidedSession(options).record_takes()
+        assert ("recordings of the unfinished session are deleted" in capsys.readouterr().err) is said
 
 
 def test_recordings_are_kept_where_they_were_wanted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     records(monkeypatch, 8, complete=True)
     guided = GuidedSession(SessionOptions(name="anna", agreed=True, keep_recordings=tmp_path / "kept"))
-    takes = guided.hold()
+    takes = guided.record_takes()
     guided.finish(adopted=True)
     again = read_takes(tmp_path / "kept" / "manifest.csv")
     assert [(take.emotion, take.text, take.ratings) for take in again] == [
@@ -269,7 +269,7 @@ def test_recordings_that_cannot_be_copied_are_not_deleted(
 ) -> None:
     records(monkeypatch, 8, complete=True)
     guided = GuidedSession(SessionOptions(name="anna", agreed=True, keep_recordings=tmp_path / "kept"))
-    guided.hold()
+    guided.record_takes()
     (tmp_path / "kept").rmdir()
     (tmp_path / "kept").write_text("a file in the way")
     with pytest.raises(UsageError, match="they are still in"):
@@ -282,22 +282,22 @@ def test_a_take_that_is_doubted_can_be_listened_to_and_recorded_again(
 ) -> None:
     records(monkeypatch, 8, complete=True)
     guided = GuidedSession(SessionOptions(name="anna", language="en", agreed=True))
-    takes = guided.hold()
+    takes = guided.record_takes()
     answer(monkeypatch, yes=True)
     guided.finish(adopted=True, outliers=True)
     said = capsys.readouterr().err
     assert f"They are kept in {takes[4].path.parent}" in said
     assert "To record a take again, delete its file there first." in said
-    assert "Go on: mmtl calibrate anna --resume --replace" in said
+    assert "Continue: mmtl calibrate anna --resume --replace" in said
     takes[4].path.unlink()
     asked: list[int] = []
 
-    def hold(session: Session, *_: object) -> tuple[Session, bool]:
+    def run_session(session: Session, *_: object) -> tuple[Session, bool]:
         asked.extend(prompt.index for prompt in session.open)
         return session, False
 
-    monkeypatch.setattr(calibrate.session.workflow, "hold", hold)
-    GuidedSession(SessionOptions(name="anna", resume=True, replace=True, agreed=True)).hold()
+    monkeypatch.setattr(calibrate.session.workflow, "run_session", run_session)
+    GuidedSession(SessionOptions(name="anna", resume=True, replace=True, agreed=True)).record_takes()
     assert asked == [4]
 
 
@@ -306,7 +306,7 @@ def test_the_recordings_of_a_doubted_take_go_unless_they_are_wanted(
 ) -> None:
     records(monkeypatch, 8, complete=True)
     guided = GuidedSession(SessionOptions(name="anna", language="en", agreed=True))
-    guided.hold()
+    guided.record_takes()
     guided.finish(adopted=True, outliers=True)
     assert not SessionFolder("anna").path.exists()
     assert "recordings are deleted" in capsys.readouterr().err
