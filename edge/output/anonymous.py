@@ -11,19 +11,19 @@ from edge.events import Device, EngineChange, Event, Session, StreamWarning
 from edge.output.sinks import Sink
 
 UNNAMED: Final = "unnamed"
-"""Stands for the name of a file, microphone, profile or speaker's bundle."""
+"""Replaces the name of a file, microphone, profile or speaker's bundle."""
 _PATH: Final = re.compile(r"\S*[/\\]\S*")
 
 
 def anonymous_session(
     session: Session, names: Collection[str] = (), *, speaker_bundle: bool = False
 ) -> Session:
-    """Return a session that names neither source, profile nor path.
+    """Return a session without the names of source and profile, and without paths.
 
     Args:
         session: the session.
-        names: to be left out of its reason too.
-        speaker_bundle: whether the bundle was tuned to a speaker, whose name it then has.
+        names: further names to remove from its reason.
+        speaker_bundle: whether the bundle was fine-tuned to a speaker, and named after them.
     """
     return replace(
         session,
@@ -35,7 +35,7 @@ def anonymous_session(
 
 
 def anonymous(event: Event, names: Collection[str] = ()) -> Event:
-    """Return an event other than a session without names of devices, and those given, and without paths."""
+    """Return an event, other than a session, without device names, the given names and paths."""
     match event:
         case Device():
             return replace(event, name=UNNAMED)
@@ -47,14 +47,14 @@ def anonymous(event: Event, names: Collection[str] = ()) -> Event:
 
 
 def without_names(text: str, names: Collection[str] = ()) -> str:
-    """Replace names, where they stand as words, and all that looks like a path in a message."""
+    """Replace names that occur as whole words, and everything that looks like a path."""
     for name in sorted(filter(None, names), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", UNNAMED, text)
     return _PATH.sub(UNNAMED, text)
 
 
 class AnonymousSink(Sink):
-    """Passes events on to another sink without names. Remembers the names, which messages may repeat."""
+    """Forwards events to another sink without names. Remembers the names, which later messages may repeat."""
 
     def __init__(self, sink: Sink, *, speaker_bundle: bool = False) -> None:
         self._sink = sink
@@ -62,7 +62,7 @@ class AnonymousSink(Sink):
         self._names: set[str] = set()
 
     def emit(self, event: Event) -> None:
-        """Pass the event on without names."""
+        """Forward the event without names."""
         if isinstance(event, Session):
             self._names |= {event.source, event.profile or ""}
             self._sink.emit(anonymous_session(event, self._names, speaker_bundle=self._speaker_bundle))
@@ -72,7 +72,7 @@ class AnonymousSink(Sink):
         self._sink.emit(anonymous(event, self._names))
 
     def progress(self, heard_s: float, level_dbfs: float) -> None:
-        """Pass it on."""
+        """Forward the progress."""
         self._sink.progress(heard_s, level_dbfs)
 
     def close(self) -> None:

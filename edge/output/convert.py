@@ -1,7 +1,7 @@
-"""From a log of events to the tables and subtitles that other tools read.
+"""Convert a log of events to tables and subtitles for other tools.
 
-A log is what `--jsonl` writes. RTTM, TextGrid and SRT have a segment for each utterance; CSV has a
-row for each window. All but `lines_of` are pure: lines in, text out.
+A log is written by `--jsonl`. RTTM, TextGrid and SRT have a segment for each utterance; CSV has a
+row for each window. All functions but `lines_of` are pure: lines in, text out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Segment:
-    """An utterance."""
+    """An utterance, in seconds of the stream."""
 
     start_s: float
     end_s: float
@@ -34,7 +34,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Row:
-    """A window."""
+    """A window, in seconds of the stream."""
 
     start_s: float
     end_s: float
@@ -47,12 +47,12 @@ class Row:
 
 @dataclass
 class Log:
-    """What the formats need of a log of one session."""
+    """The fields of one session's log that the formats need."""
 
     source: str = ""
     emotions: list[str] = field(default_factory=list)
     duration_s: float = 0.0
-    """Until the end of the stream, or of the last segment where the log breaks off."""
+    """End of the stream, or of the last segment if the log is incomplete."""
     rows: list[Row] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
 
@@ -64,37 +64,37 @@ def read_log(
     session: int | None = None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> Log:
-    """Read a session of a log; types of events and fields that are not known are ignored, as are empty lines.
+    """Read a session of a log; unknown event types and fields, and empty lines, are ignored.
 
-    A line that breaks off at the end of a session was cut off with the program that wrote it: left out.
+    A truncated line at the end of a session, left by a program that was killed, is ignored with a warning.
 
     Args:
-        lines: of JSON.
-        name: what messages call the log.
-        session: which one, >= 1; None where the log holds only one.
-        warn: takes a line about what was left out.
+        lines: JSON Lines.
+        name: of the log, for messages.
+        session: which one, >= 1; None if the log has only one.
+        warn: takes the warning about a truncated line.
 
     Raises:
-        UsageError: a line is not an event that this version knows; the message has its number. Or there is
-            no such session, or no choice between several.
+        UsageError: a line is not an event of this version (the message has its number), there is no such
+            session, or the log has several and `session` is None.
     """
     reader = _Reader(name, warn)
     for number, line in enumerate(lines, start=1):
         if line.strip():
             reader.take(number, line)
-    reader.leave_out_torn()
-    choice = f"choose one with --session 1 to {len(reader.logs)}"
+    reader.ignore_torn()
+    choose = f"choose one with --session 1 to {len(reader.logs)}"
     if session is None and len(reader.logs) > 1:
-        raise UsageError(f"{name} holds {len(reader.logs)} sessions: {choice}")
+        raise UsageError(f"{name} holds {len(reader.logs)} sessions", remedy=choose)
     if session is not None and session > len(reader.logs):
-        raise UsageError(f"{name} has no session {session}: {choice}")
+        raise UsageError(f"{name} has no session {session}", remedy=choose)
     return reader.logs[(session or 1) - 1]
 
 
 class _Reader:
-    """Reads events into a log for each session.
+    """Reads events into one log per session.
 
-    Remembers a line that may have been cut off, until it is known whether it was the last of its session.
+    Remembers a line that may be truncated, until it is known whether it is the last of its session.
     """
 
     def __init__(self, name: str, warn: Callable[[str], None]) -> None:
@@ -109,38 +109,38 @@ class _Reader:
             self._take(line)
         except _BadLineError as error:
             bad = UsageError(
-                f"{self._name}, line {number}: {error}; expected one log as mmtl run --jsonl writes it: "
-                "mend or remove the line"
+                f"{self._name}, line {number}: {error}, expected a log that mmtl run --jsonl wrote",
+                remedy="correct or remove the line",
             )
             if self._torn or not self._begun or not isinstance(error, _TornLineError):
                 raise self._torn[1] if self._torn else bad from error
             self._torn = number, bad
 
-    def leave_out_torn(self) -> None:
-        """Say that the line that was cut off is left out, if there is one."""
+    def ignore_torn(self) -> None:
+        """Warn that a truncated line is ignored, if there is one."""
         if self._torn:
             number, _ = self._torn
-            self._warn(f"{self._name}, line {number} was cut off while it was written: it is left out")
+            self._warn(f"{self._name}, line {number} is truncated: it is ignored")
             self._torn = None
 
     def _take(self, line: str) -> None:
         event = _event(line)
         if event["type"] == Session.type:
-            self.leave_out_torn()
+            self.ignore_torn()
             if self.logs[-1].source:
                 self.logs.append(Log())
         if self._torn:
             raise self._torn[1]
-        _note(self.logs[-1], event)
+        _record(self.logs[-1], event)
         self._begun = True
 
 
 class _BadLineError(Exception):
-    """What is wrong with a line."""
+    """A line is not a valid event; the message says why."""
 
 
 class _TornLineError(_BadLineError):
-    """It is the beginning of an object, or nothing but zeros, as a power loss leaves them."""
+    """The line is the beginning of an object, or only zeros, which a power loss can leave."""
 
 
 def _event(line: str) -> Fields:
@@ -152,11 +152,13 @@ def _event(line: str) -> Fields:
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
         raise _BadLineError("it is not an event")
     if event.get("v") != EVENT_VERSION:
-        raise _BadLineError(f"its version is {event.get('v')!r}, this mmtl reads {EVENT_VERSION}")
+        raise _BadLineError(
+            f"it has event version {event.get('v')!r}, this mmtl reads version {EVENT_VERSION}"
+        )
     return event
 
 
-def _note(log: Log, event: Fields) -> None:
+def _record(log: Log, event: Fields) -> None:
     if event["type"] == Session.type:
         log.source = _text(event, "source")
         log.emotions = _texts(event, "emotions")
@@ -173,7 +175,7 @@ def _note(log: Log, event: Fields) -> None:
 def _row(event: Fields) -> Row:
     start_s, end_s = _span(event)
     if not isinstance(event.get("speech"), bool):
-        raise _BadLineError("its speech is not true or false")
+        raise _BadLineError("its field speech is not true or false")
     return Row(
         start_s=start_s,
         end_s=end_s,
@@ -195,21 +197,21 @@ def _span(event: Fields) -> tuple[float, float]:
 def _text(event: Fields, key: str) -> str:
     value = event.get(key)
     if not isinstance(value, str) or not value:
-        raise _BadLineError(f"its {key} is not a text")
+        raise _BadLineError(f"its field {key} is not a string")
     return " ".join(value.split()) or "?"
 
 
 def _texts(event: Fields, key: str) -> list[str]:
     value = event.get(key)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _BadLineError(f"its {key} are not texts")
+        raise _BadLineError(f"its field {key} is not a list of strings")
     return value
 
 
 def _seconds(event: Fields, key: str) -> float:
     value = _number_or_none(event, key)
     if value is None or value < 0:
-        raise _BadLineError(f"its {key} is not a number of seconds")
+        raise _BadLineError(f"its field {key} is not a time in seconds")
     return value
 
 
@@ -218,14 +220,14 @@ def _number_or_none(event: Fields, key: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        raise _BadLineError(f"its {key} is not a number")
+        raise _BadLineError(f"its field {key} is not a number")
     return float(value)
 
 
 def _probs(event: Fields, key: str) -> dict[str, float | None]:
     value = event.get(key)
     if not isinstance(value, dict):
-        raise _BadLineError(f"its {key} are not numbers by emotion")
+        raise _BadLineError(f"its field {key} does not map emotions to numbers")
     return {emotion: _number_or_none(value, emotion) for emotion in value}
 
 
@@ -237,14 +239,14 @@ def to_csv(log: Log) -> str:
 
 
 def csv_header(emotions: Iterable[str]) -> str:
-    """Name the columns, as one line without its end."""
+    """Return the header line, without its line end."""
     emotions = list(emotions)
     plain = ["start_s", "end_s", "label", "speech", "level_dbfs"]
     return _csv_line([*plain, *emotions, *(f"{emotion}_smoothed" for emotion in emotions)])
 
 
 def csv_line(row: Row, emotions: Iterable[str]) -> str:
-    """Write a window below the header of the same emotions, as one line without its end."""
+    """Return a window's line for the header of the same emotions, without its line end."""
     emotions = list(emotions)
     probs = [row.probs.get(emotion) for emotion in emotions]
     smoothed = [row.smoothed.get(emotion) for emotion in emotions]
@@ -253,7 +255,7 @@ def csv_line(row: Row, emotions: Iterable[str]) -> str:
 
 
 def row_of(window: Window) -> Row:
-    """Make the row that the window's line in a log would become: numbers are rounded as there."""
+    """Return the row of a window, with its numbers rounded as in a log."""
     return _row(_event(to_json(window)))
 
 
@@ -264,7 +266,7 @@ def _csv_line(values: Iterable[object]) -> str:
 
 
 def to_rttm(log: Log) -> str:
-    """Write NIST Rich Transcription Time Marks: the label stands where a speaker's name would."""
+    """Write NIST RTTM (Rich Transcription Time Marked): the label takes the place of the speaker's name."""
     source = log.source.replace(" ", "_") or "unknown"
     return "".join(
         f"SPEAKER {source} 1 {segment.start_s:.3f} {segment.end_s - segment.start_s:.3f} "
@@ -274,7 +276,7 @@ def to_rttm(log: Log) -> str:
 
 
 def to_textgrid(log: Log) -> str:
-    """Write Praat's TextGrid: one tier without gaps, on which silence has an empty label."""
+    """Write a Praat TextGrid: one tier without gaps, in which silence has an empty label."""
     intervals = list(_tier(log))
     end_s = intervals[-1].end_s if intervals else log.duration_s
     lines = [
@@ -330,34 +332,36 @@ def converted(
     """Convert a session of a log to one of `FORMATS`; see `read_log` for the arguments.
 
     Raises:
-        UsageError: there is no such format or session, or a line is bad.
+        UsageError: the format or session is unknown, or a line is invalid.
     """
     if form not in FORMATS:
-        raise UsageError(f"there is no format {form!r}: choose {', '.join(FORMATS)}")
+        raise UsageError(f"unknown format {form!r}", remedy=f"choose {', '.join(FORMATS)}")
     return FORMATS[form](read_log(lines, name, session=session, warn=warn))
 
 
 def lines_of(path: str) -> Iterable[str]:
-    """Read the lines of a log, "-" for stdin: in UTF-8, or in what a byte order mark says.
+    """Read the lines of a log, "-" for stdin, in UTF-8 or in the encoding of its byte order mark.
 
-    A character that was cut off at the end is left out.
+    A truncated character at the end is ignored.
 
     Raises:
-        UsageError: it cannot be read, or is not text.
+        UsageError: the log cannot be read, or is not text.
     """
     if path == "-" and sys.stdin is None:
-        raise UsageError("stdin is closed: pipe a log into it, or name one")
+        raise UsageError("stdin is closed", remedy="pipe a log into it, or name a file")
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         text = codecs.getincrementaldecoder(encoding_of(data))().decode(data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"cannot read {path} ({reason}): name a log that mmtl run --jsonl wrote") from error
+        raise UsageError(
+            f"cannot read {path} ({reason})", remedy="name a log that mmtl run --jsonl wrote"
+        ) from error
     return io.StringIO(text, newline=None)
 
 
 def _tier(log: Log) -> Iterator[Segment]:
-    """Yield the segments and the silences between them; where two overlap, the second begins later."""
+    """Yield the segments and the silences between them; the second of two that overlap starts later."""
     now_s = 0.0
     for segment in sorted(log.segments, key=lambda segment: segment.start_s):
         if segment.start_s > now_s:

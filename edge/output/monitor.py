@@ -1,7 +1,7 @@
-"""The live terminal monitor: a `MonitorState` becomes a frame of text.
+"""The live terminal monitor: draws a `MonitorState` as a frame of text.
 
-`frame` is a pure function and fits any size; only `LiveMonitor` touches the terminal. Colour
-repeats what a letter, a word or a length already says.
+`frame` is a pure function for any size; only `LiveMonitor` writes to the terminal. Colour only
+repeats what a letter, a word or a length already shows.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from edge.output.terminal import (
 from edge.output.text import clock_time, describe_drift, describe_summary, printable
 
 REDRAW_S: Final = 0.125
-"""Shortest time between two frames: 8 a second."""
+"""Shortest time between two frames: 8 frames per second."""
 
 ROOMY: Final = 32
-"""Lines from which the frame spreads out."""
+"""Height, in lines, from which the large layout is used."""
 
 CLIP_SHOWN_S: Final = 2.0
-"""How long the warning of clipping stays."""
+"""Time that the clipping warning stays."""
 
 COLOURS: Final = {"neutral": "#93a4b8", "happy": "#ecb91f", "sad": "#5aa2f0", "angry": "#f0604d"}
 INK: Final = "#101418"
-"""The letters on coloured cells."""
+"""Colour of the letters on coloured cells."""
 
 _PIXELS: Final = "69F99 78887 E999E F8E8F 78B97 99F99 E444E 8888F 9DB99 E9E88 E9EA9 78617 E4444 99996 AA444"
 GLYPHS: Final = dict(zip("ACDEGHILNPRSTUY", _PIXELS.split(" "), strict=True))
-"""Five rows of four pixels for each letter, a hexadecimal digit for a row."""
+"""Five rows of four pixels for each letter, one hexadecimal digit per row."""
 
 
 def frame(state: MonitorState, width: int, height: int) -> Text:
@@ -60,7 +60,7 @@ def frame(state: MonitorState, width: int, height: int) -> Text:
     Args:
         state: what to show.
         width: columns, >= 1.
-        height: lines, >= 1. Where they are few, what matters least is left out.
+        height: lines, >= 1. In few lines the least important rows are dropped.
 
     Returns:
         At most `height` lines, none wider than `width` cells.
@@ -220,10 +220,10 @@ def _colour(label: str) -> str:
 
 
 def big_rows(word: str, scale: int) -> list[str]:
-    """Draw a word in large letters; nothing where a letter has no glyph.
+    """Draw a word in large letters; return no rows if a letter has no glyph.
 
     Args:
-        word: what to draw.
+        word: the text.
         scale: 1 for three lines of half blocks, 2 for five lines of double width.
     """
     glyphs = [GLYPHS.get(letter) for letter in word.upper()]
@@ -239,14 +239,14 @@ def big_rows(word: str, scale: int) -> list[str]:
 
 
 class LiveMonitor(Sink):
-    """Shows the state on a terminal's alternate screen, which `close` leaves as it was found.
+    """Shows the state on the alternate screen; `close` restores the terminal and prints a short summary.
 
-    Nothing is drawn before the first event. Redraws at most 8 times a second, from the thread that
-    calls it; there is no thread of its own. Closing leaves a short summary on the ordinary screen.
+    Nothing is drawn before the first event. Redraws at most 8 times a second, in the calling thread;
+    there is no thread of its own.
 
     Args:
         console: where to draw; stderr unless given.
-        clock: seconds, never going back; for tests.
+        clock: monotonic seconds; for tests.
     """
 
     def __init__(
@@ -259,17 +259,17 @@ class LiveMonitor(Sink):
         self._screen = Screen(self._console)
 
     def emit(self, event: Event) -> None:
-        """Take an event, and show at once what may be the last for a while."""
+        """Take an event; draw at once if the next one may be long in coming."""
         self.state = self.state.after(event)
         self._draw(at_once=isinstance(event, Session | Device | Drift | StreamWarning))
 
     def progress(self, heard_s: float, level_dbfs: float) -> None:
-        """Show how much was heard, and how loud it was."""
+        """Show the duration heard and the level."""
         self.state = self.state.hearing(heard_s, level_dbfs)
         self._draw(at_once=False)
 
     def close(self) -> None:
-        """Give the terminal back and leave a summary."""
+        """Restore the terminal and print a summary."""
         if not self._screen.shown:
             return
         self._screen.close()
@@ -285,7 +285,7 @@ class LiveMonitor(Sink):
 
 
 def farewell(state: MonitorState) -> list[Text]:
-    """Say what was heard, in a line or two."""
+    """Return the summary: one or two lines."""
     source = printable(state.session.source) if state.session else "nothing"
     lines = [Text.assemble(("mmtl", "bold"), f" heard {clock_time(state.heard_s)[:-2]} of {source}")]
     if state.summary:

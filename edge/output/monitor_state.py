@@ -1,4 +1,4 @@
-"""What the live monitor shows, as a value: each event makes the next state from the one before."""
+"""The state of the live monitor as an immutable value: each event gives the next state."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from edge.events import (
 from edge.output.text import clock_time
 
 MINUTE_S: Final = 60.0
-"""What the timeline shows."""
+"""Length of the timeline."""
 
 CLIP_DBFS: Final = -6.0
-"""Peaks of speech reach about 10 dB above its RMS: from here on they are surely cut off."""
+"""RMS level above which the input clips: peaks of speech are about 10 dB above its RMS."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What was heard up to a moment."""
+    """The label of one window on the timeline."""
 
     end_s: float
     label: str
@@ -39,7 +39,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class MonitorState:
-    """Everything that a frame shows; each event makes a new one."""
+    """Everything that a frame shows; each event gives a new state."""
 
     session: Session | None = None
     window: Window | None = None
@@ -52,7 +52,7 @@ class MonitorState:
     clipped_s: float = -math.inf
     """When the input was last too loud."""
     speech: bool = False
-    """Somebody speaks, as far as is known."""
+    """Whether the newest window or speech event says that there is speech."""
     paused: bool = False
     """The last utterance has ended, and no other has begun."""
     history: tuple[Moment, ...] = ()
@@ -62,7 +62,7 @@ class MonitorState:
     overruns: int = 0
     lost_s: float = 0.0
     notice: str = ""
-    """What is wrong now."""
+    """The current fault of the device; empty without one."""
     drift: Drift | None = None
     """The newest."""
     warning: StreamWarning | None = None
@@ -70,7 +70,7 @@ class MonitorState:
 
     @property
     def speaking(self) -> bool:
-        """Whether the newest window is about somebody who speaks now, into a microphone that works."""
+        """Whether there is speech now, and the microphone works."""
         return self.speech and not self.notice
 
     @property
@@ -88,12 +88,12 @@ class MonitorState:
 
     @property
     def step_ms(self) -> float:
-        """Compute time of the newest step: all stages, but not the waiting."""
+        """Compute time of the newest step, without the waiting time."""
         return self.window.compute_ms if self.window else 0.0
 
     @property
     def real_time_factor(self) -> float:
-        """Compute time so far divided by the duration of the sound that it was spent on."""
+        """Compute time so far divided by the duration of the sound."""
         return self.compute_ms / 1000.0 / self.window.end_s if self.window and self.window.end_s > 0 else 0.0
 
     def hearing(self, heard_s: float, level_dbfs: float) -> MonitorState:
@@ -142,7 +142,7 @@ class MonitorState:
 
 
 def _notice(event: Device) -> str:
-    """Say what is wrong with the device; nothing where it is not lost or silent any more."""
+    """Describe the fault of a device that is lost or silent; empty for any other state."""
     if event.state not in ("lost", "silent"):
         return ""
     reason = f": {event.reason}" if event.reason else ""
@@ -150,7 +150,7 @@ def _notice(event: Device) -> str:
 
 
 def _after_change(session: Session | None, change: EngineChange) -> Session | None:
-    """Show from here on what computes now, and since when."""
+    """Return the session with the new provider, and when the previous one failed."""
     if session is None:
         return None
     failed = f"{session.provider} failed at {clock_time(change.time_s)}"

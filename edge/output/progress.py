@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, lines on one that cannot be redrawn, nothing elsewhere."""
+"""Progress of long work: a bar on a terminal, lines on a terminal that cannot be redrawn, else nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from edge.system.job_control import TerminalChange, terminal_change
 
 @contextlib.contextmanager
 def bars(*columns: ProgressColumn, console: Console | None = None) -> Iterator[Progress]:
-    """Show bars, which disappear at the end, and while Ctrl-Z stops the program.
+    """Show bars; they disappear at the end, and while Ctrl-Z stops the program.
 
     Args:
-        columns: of rich's, its usual ones by default.
-        console: where; stderr by default.
+        columns: rich's progress columns; its defaults if none are given.
+        console: where to draw; stderr by default.
     """
     console = console or plain_console(stderr=True)
     shown = can_redraw(console)
@@ -33,10 +33,10 @@ def bars(*columns: ProgressColumn, console: Console | None = None) -> Iterator[P
 
 @contextlib.contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
-    """Show how far something is, and the time left; yield what takes the share in [0, 1] that is done."""
+    """Show a bar and the time left; yield the function that takes the share done, in [0, 1]."""
     tenths = Tenths(what)
     with bars() as progress:
-        task = progress.add_task(what, total=None)  # it pulses until a share is known
+        task = progress.add_task(what, total=None)  # the bar pulses until a share is known
 
         def show(share: float) -> None:
             progress.update(task, total=1.0, completed=share)
@@ -46,7 +46,7 @@ def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
 
 
 class Tenths:
-    """Says each tenth of long work in a line, on a terminal that cannot be redrawn."""
+    """Reports each tenth of long work as a line, on a terminal that cannot be redrawn."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -55,7 +55,7 @@ class Tenths:
         self._speaks = console.file.isatty() and not can_redraw(console)
 
     def show(self, share: float) -> None:
-        """Take the share in [0, 1] that is done."""
+        """Take the share done, in [0, 1]."""
         tenths = int(10 * share)
         if self._speaks and tenths > self._said:
             self._said = tenths

@@ -1,4 +1,4 @@
-"""A terminal's alternate screen, which full-screen programs draw on."""
+"""The alternate screen of a terminal, for full-screen programs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from edge.system import job_control
 from edge.system.standard_streams import native_stderr_silenced
 
 Frame = Callable[[int, int], Text]
-"""Draws for so many columns and lines."""
+"""Draws a frame of the given columns and lines."""
 
 
 class Screen:
-    """Takes a terminal's alternate screen with the first frame; `close` leaves the terminal as it was found.
+    """Switches to the alternate screen with the first frame; `close` restores the terminal.
 
-    Meanwhile C libraries write nothing to the terminal, and Ctrl-Z gives the shell its screen back.
-    Nothing is drawn but by the thread that calls `draw`.
+    In between, output of C libraries is suppressed, and Ctrl-Z gives the shell its screen back.
+    Only the thread that calls `draw` draws.
     """
 
     def __init__(self, console: Console) -> None:
-        """Nothing is drawn yet.
+        """Prepare; nothing is drawn yet.
 
         Args:
             console: the terminal.
@@ -40,7 +40,7 @@ class Screen:
         self.shown = False
 
     def draw(self, frame: Frame) -> None:
-        """Show a frame, in the size that the terminal has now."""
+        """Show a frame in the current size of the terminal."""
         self._frame = frame
         with job_control.stop_deferred():
             if not self.shown:
@@ -54,7 +54,7 @@ class Screen:
                 self._show()
 
     def close(self) -> None:
-        """Give the terminal back; closing twice does no harm."""
+        """Restore the terminal; may be called twice."""
         with job_control.stop_deferred():
             if self.shown:
                 self._leave()
@@ -71,7 +71,7 @@ class Screen:
         self._live.stop()
 
     def _show(self) -> None:
-        with contextlib.suppress(OSError):  # it is no terminal
+        with contextlib.suppress(OSError):  # not a terminal
             size = os.get_terminal_size(self._console.file.fileno())
             self._console.size = ConsoleDimensions(*size)
         drawn = encodable(self._frame(*self._console.size), self._console)
@@ -79,7 +79,7 @@ class Screen:
 
 
 def _has_its_own_descriptor(console: Console) -> bool:
-    """Tell whether a console stays visible while descriptor 2 is silent."""
+    """Tell whether a console stays visible while descriptor 2 is redirected."""
     try:
         return console.file.fileno() != 2
     except OSError:

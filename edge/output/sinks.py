@@ -1,6 +1,6 @@
-"""Where events go: JSON Lines for programs, rows for tables, plain lines for logs and plain terminals.
+"""Sinks of events: JSON Lines for programs, CSV rows for tables, plain lines for logs and plain terminals.
 
-The live monitor, in `edge.output.monitor`, is one more sink.
+The live monitor, in `edge.output.monitor`, is another sink.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from edge.system.outputs import Existing, OutputFile
 from edge.system.standard_streams import silence
 
 
-class ReaderGone(Exception):  # noqa: N818 - news, not an error
-    """Whoever read our output has had enough (`mmtl run ... | head -1`): stop quietly, with exit code 0.
+class ReaderGone(Exception):  # noqa: N818 - not an error
+    """The reader of the output has gone (`mmtl run ... | head -1`): stop without a message, with exit code 0.
 
-    The stream that broke already leads nowhere when this is raised, so Python's own flush at exit
-    has nothing to complain about.
+    The broken stream is redirected to the null device before this is raised, so that Python's flush at exit
+    does not fail.
     """
 
 
 class Sink:
-    """Takes events and does nothing with them; sinks override what they need."""
+    """Ignores all events; sinks override what they need."""
 
     def emit(self, event: Event) -> None:
         """Take the next event."""
 
     def progress(self, heard_s: float, level_dbfs: float) -> None:
-        """Learn, after each block of sound, how much was heard (s) and its RMS level (dBFS)."""
+        """Take, after each block of sound, the duration heard so far (s) and the block's RMS level (dBFS)."""
 
     def close(self) -> None:
         """Release what the sink holds; closing twice does no harm."""
@@ -52,12 +52,12 @@ class Sink:
 
 
 class _Lines(Sink):
-    """Writes lines to a file or stdout, each one flushed: readers follow along while it grows.
+    """Writes lines to a file or stdout, and flushes each one, so that readers can follow a growing file.
 
     Args:
         target: "-" for stdout, else the path of a file.
-        existing: what may become of a file that is not empty. What is to be replaced goes with the first
-            line, so a source that cannot be opened costs nothing.
+        existing: what to do with a file that is not empty. A file is replaced with the first line only, so
+            that nothing is lost if the source cannot be opened.
 
     Raises:
         UsageError: the target cannot be opened, is in use, or is not empty and may not be changed.
@@ -72,7 +72,7 @@ class _Lines(Sink):
 
     @property
     def first_line(self) -> str:
-        """Of the file's content that is kept; empty where there is none."""
+        """First line of the content that is kept; empty without one."""
         return self._file.first_line if self._file else ""
 
     def write(self, line: str) -> None:
@@ -95,7 +95,7 @@ class _Lines(Sink):
 
 
 class JsonLines(_Lines):
-    """Writes each event as one JSON object a line, to a file or to stdout ("-")."""
+    """Writes each event as a line of JSON, to a file or to stdout ("-")."""
 
     def emit(self, event: Event) -> None:
         """Write the event as one line."""
@@ -103,9 +103,9 @@ class JsonLines(_Lines):
 
 
 class CsvRows(_Lines):
-    """Writes each window as a row, to a file or to stdout ("-"): what `mmtl convert` makes of the events.
+    """Writes each window as a row, to a file or to stdout ("-"), in the format of `mmtl convert`.
 
-    The session brings the header, unless it is there already. Remembers its emotions, which are the columns.
+    The session event writes the header, unless the file has one. Remembers its emotions, which are columns.
     """
 
     def __init__(self, target: str, existing: Existing = "refuse") -> None:
@@ -113,7 +113,7 @@ class CsvRows(_Lines):
         self._emotions: tuple[str, ...] = ()
 
     def emit(self, event: Event) -> None:
-        """Write the header or a row, if the event brings one."""
+        """Write the header of a session, or the row of a window."""
         if isinstance(event, Session):
             self._emotions = event.emotions
             self._write_header(csv_header(self._emotions))
@@ -124,18 +124,20 @@ class CsvRows(_Lines):
         if not self.first_line:
             self.write(header)
         elif self.first_line != header:
-            raise UsageError(f"{self.name} begins with other columns, expected {header}: name another file")
+            raise UsageError(
+                f"{self.name} begins with other columns, expected {header}", remedy="name another file"
+            )
 
 
 class PlainLines(Sink):
-    """Writes a short line whenever something changes: for pipes, logs and terminals without colour.
+    """Writes a short line for each change: for pipes, logs and terminals without colour.
 
-    Remembers the label shown last, so that a label is written when it changes and not again.
+    Remembers the last label written, so that a label is written only when it changes.
 
     Args:
-        stream: where the lines go; it is flushed after each and never closed.
-        report: takes the reason why the stream cannot be written to, where events go elsewhere too and
-            nothing ends for that; None: it is an error.
+        stream: flushed after each line, never closed.
+        report: takes the message if the stream cannot be written to, where other outputs go on; None: that
+            is an error.
     """
 
     def __init__(self, stream: TextIO, report: Callable[[str], None] | None = None) -> None:
@@ -146,7 +148,7 @@ class PlainLines(Sink):
         self._percentages = False
 
     def emit(self, event: Event) -> None:
-        """Write a line if the event is news."""
+        """Write the event's line; a window only has one if the label has changed."""
         if isinstance(event, Session):
             self._percentages = event.temperature_fitted
         if isinstance(event, Window):
@@ -155,14 +157,14 @@ class PlainLines(Sink):
             self._label = event.label
         try:
             _write_line(self._stream, describe(event, self._percentages), self._name)
-        except MmtlError as error:  # the stream leads nowhere from here on
+        except MmtlError as error:  # the stream is redirected to the null device from here on
             if self._report is None:
                 raise
             self._report(str(error))
 
 
 class ProviderNote(Sink):
-    """Says what runs the model, and why, once the sound is there.
+    """Reports the provider that runs the model, and why, when the session starts.
 
     Args:
         say: takes the line.
@@ -172,13 +174,13 @@ class ProviderNote(Sink):
         self._say = say
 
     def emit(self, event: Event) -> None:
-        """Say it with the session."""
+        """Report with the session event."""
         if isinstance(event, Session):
             self._say(printable(f"runs on {event.provider}: {event.provider_reason}"))
 
 
 class WarningNote(Sink):
-    """Says on stderr what is doubtful about the sound, where stdout carries no lines for people.
+    """Reports warnings about the sound on stderr, if stdout has no lines for people.
 
     Args:
         say: takes the line.
@@ -188,18 +190,18 @@ class WarningNote(Sink):
         self._say = say
 
     def emit(self, event: Event) -> None:
-        """Say a warning."""
+        """Report a warning event."""
         if isinstance(event, StreamWarning):
             self._say(describe(event, percentages=False))
 
 
 def write_text(text: str) -> None:
-    """Write to stdout what a command has made.
+    """Write a command's result to stdout.
 
     Raises:
         UsageError: stdout is closed.
         MmtlError: stdout cannot be written to.
-        ReaderGone: whoever read it went away.
+        ReaderGone: the reader of a pipe has gone.
     """
     _write_line(standard_output(), text.removesuffix("\n"), "stdout")
 
@@ -207,7 +209,7 @@ def write_text(text: str) -> None:
 def say(message: str) -> None:
     """Write a line for people to stderr."""
     line = printable(" ".join(line.strip() for line in message.splitlines()))
-    sys.stderr.write(f"mmtl: {line}\n")  # which a progress bar keeps above itself
+    sys.stderr.write(f"mmtl: {line}\n")  # a progress bar stays below it
     sys.stderr.flush()
 
 
@@ -219,7 +221,7 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Write a warning about sound in a line of its own; any other with its place, as Python does."""
+    """Write a warning about sound as one line; any other with its source line, as Python does."""
     ours = issubclass(category, SoundWarning)
     say(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line))
 
@@ -231,7 +233,7 @@ def standard_output() -> TextIO:
         UsageError: it is closed.
     """
     if sys.stdout is None:
-        raise UsageError("stdout is closed, events need somewhere to go: give a file instead of -")
+        raise UsageError("stdout is closed", remedy="name a file instead of -")
     return sys.stdout
 
 
@@ -245,11 +247,13 @@ def _write_line(stream: TextIO, line: str, name: str) -> None:
     except OSError as error:
         silence(stream)
         if isinstance(error, BrokenPipeError):
-            raise ReaderGone(f"nobody reads {name} any more") from error
+            raise ReaderGone(f"the reader of {name} has gone") from error
         raise unwritable(name, error) from error
 
 
 def unwritable(name: str, error: OSError) -> MmtlError:
-    """Return what to say when a file or stream that was open cannot be written to."""
+    """Return the error of an open file or stream that can no longer be written to."""
     reason = error.strerror or error
-    return MmtlError(f"cannot go on writing to {name} ({reason}): make room there, or write elsewhere")
+    return MmtlError(
+        f"cannot write to {name} any more ({reason})", remedy="free some space, or name another file"
+    )

@@ -1,7 +1,6 @@
-"""Tell the service manager that started us when it may count on us: systemd's notification protocol.
+"""systemd's notification protocol (sd_notify): tell the service manager when the service is ready.
 
-systemd names a datagram socket of this machine in NOTIFY_SOCKET. Nothing is sent anywhere else, and
-nothing at all where the variable is not set.
+systemd names a local datagram socket in NOTIFY_SOCKET. Without the variable nothing is sent.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ VARIABLE: Final = "NOTIFY_SOCKET"
 
 
 class ServiceManager(Sink):
-    """Says READY with the session, shows what the microphone does in the status, says STOPPING at the end.
+    """Sends READY with the session, the microphone's state as STATUS, and STOPPING at the end.
 
-    The session follows once the source is open: `Recognizer.warm_up` before, and "active" means that
-    sound is being heard without delay.
+    The session event follows when the source is open. With `Recognizer.warm_up` before it, an "active"
+    service recognises without a start-up delay.
 
-    There is no watchdog: while a microphone is unplugged nothing moves, and that is no reason to die.
+    There is no watchdog: an unplugged microphone stops the stream, but must not restart the service.
 
     Args:
-        report: takes the one line that says why the service manager does not hear us.
+        report: takes one line if the service manager cannot be reached.
     """
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
-        self._heard = True
+        self._reachable = True
 
     def emit(self, event: Event) -> None:
-        """Pass on what the service manager wants to know."""
+        """Send the events that concern the service manager."""
         if isinstance(event, Session):
             self._tell(f"READY=1\nSTATUS={describe(event, percentages=False)}")
         elif isinstance(event, Device):
@@ -47,22 +46,22 @@ class ServiceManager(Sink):
         try:
             notify(state, os.environ.get(VARIABLE, ""))
         except OSError as error:
-            if self._heard:
+            if self._reachable:
                 self._report(
-                    f"the service manager cannot be told ({error}): {VARIABLE} names no socket of it"
+                    f"cannot notify the service manager ({error}): check that {VARIABLE} names its socket"
                 )
-            self._heard = False
+            self._reachable = False
 
 
 def notify(state: str, address: str) -> None:
-    """Send assignments, one a line, to a service manager's socket; nothing if there is no address.
+    """Send assignments, one per line, to a service manager's socket; nothing if the address is empty.
 
     Args:
         state: such as "READY=1".
         address: an absolute path, or "@" and a name in Linux's abstract namespace.
 
     Raises:
-        OSError: nobody listens there.
+        OSError: no socket is open at the address.
     """
     if not address:
         return

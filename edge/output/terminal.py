@@ -1,6 +1,6 @@
-"""Pieces of text that frames on a terminal are made of; what matters least goes where room is short.
+"""Text elements of terminal frames; the least important lines are dropped if the terminal is small.
 
-Colour repeats what a letter, a word or a length already says.
+Colour only repeats what a letter, a word or a length already shows.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ WARN: Final = "#f5c542"
 BAD: Final = "#f0604d"
 
 ASCII: Final = str.maketrans("━╸─╵●○·…█▀▄", '#|-|*o.~#"_')
-"""For terminals whose encoding is not Unicode."""
+"""Replacements for terminals whose encoding is not Unicode."""
 
 Row = tuple[int, Text]
-"""How dispensable a line is, 0 for not at all, and the line."""
+"""Rank and line: the higher the rank, the sooner the line is dropped; 0 is kept longest."""
 
 
 def most_important(rows: list[Row], height: int) -> list[Text]:
-    """Keep so many lines, in their order."""
+    """Return the `height` most important lines, in their order."""
     kept = sorted(range(len(rows)), key=lambda index: (rows[index][0], index))[:height]
     return [rows[index][1] for index in sorted(kept)]
 
 
 def placed(row: Text, inner: int, width: int) -> Text:
-    """Cut a line to `inner` cells and put it into a screen of `width`."""
+    """Truncate a line to `inner` cells and indent it on a screen of `width`."""
     row.truncate(inner, overflow="ellipsis")
     line = Text("  ", no_wrap=True) + row
     line.truncate(width)
@@ -42,7 +42,7 @@ def placed(row: Text, inner: int, width: int) -> Text:
 
 
 def bar(share: float, width: int, style: str) -> Text:
-    """Draw a share of [0, 1] as a bar, to half a cell."""
+    """Draw a share in [0, 1] as a bar, with a resolution of half a cell."""
     width = max(0, width)
     halves = round(min(1.0, max(0.0, share)) * width * 2)
     full = "━" * (halves // 2) + "╸" * (halves % 2)
@@ -50,7 +50,7 @@ def bar(share: float, width: int, style: str) -> Text:
 
 
 def meter(level_dbfs: float, width: int, clipping_dbfs: float) -> Text:
-    """Draw a level in dBFS as a bar that says where it becomes high and where it is cut off."""
+    """Draw a level in dBFS as a bar; colours mark where it is high and where it clips."""
     drawn = bar(1.0 - level_dbfs / FLOOR_DBFS, width, GOOD)
     filled = len(drawn.plain.rstrip("─"))
     for limit, colour in ((HIGH_DBFS, WARN), (clipping_dbfs, BAD)):
@@ -60,7 +60,7 @@ def meter(level_dbfs: float, width: int, clipping_dbfs: float) -> Text:
 
 
 def flow(items: list[Text], width: int) -> list[Text]:
-    """Fill lines with items, as many in each as it holds."""
+    """Wrap items into lines of at most `width` cells."""
     rows: list[Text] = []
     for item in items:
         if rows and rows[-1].cell_len + 3 + item.cell_len <= width:
@@ -71,23 +71,23 @@ def flow(items: list[Text], width: int) -> list[Text]:
 
 
 def ends(left: Text, right: Text, width: int) -> Text:
-    """Put one text at the left end of a line and one at the right."""
+    """Align one text left and one right on a line."""
     return Text.assemble(left, " " * max(1, width - left.cell_len - right.cell_len), right)
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """Return a console that writes text as it is: names of files and devices may look like markup."""
+    """Return a console that interprets no markup, which names of files and devices may contain."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def can_redraw(console: Console) -> bool:
-    """Tell whether a console is a terminal on which what was drawn can be drawn over."""
+    """Tell whether a console is a terminal that can be redrawn."""
     has_a_type = os.name == "nt" or bool(os.environ.get("TERM"))
     return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal and has_a_type
 
 
 def encodable(drawn: Text, console: Console) -> Text:
-    """Spell a frame with what the console's encoding has."""
+    """Replace the characters of a frame that the console's encoding lacks."""
     encoding = console.encoding
     if not encoding.startswith("utf"):
         drawn.plain = drawn.plain.translate(ASCII).encode(encoding, "replace").decode(encoding)

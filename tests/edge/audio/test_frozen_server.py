@@ -194,7 +194,7 @@ def test_a_signal_ends_the_doctor_that_waits_for_the_server(pulse: VirtualMicrop
         _, err = ended(running)
     assert (running.returncode, err) == (
         0,
-        "mmtl: stopped at the check of portaudio, which had no answer yet\n",
+        "mmtl: stopped during the check of portaudio\n",
     )
 
 

@@ -286,7 +286,7 @@ def test_a_bad_line_of_a_log_is_one_line_and_code_2_and_leaves_no_file(mmtl: Mmt
 def test_a_full_disk_is_one_line_and_code_1(mmtl: Mmtl, tmp_path: Path) -> None:
     for option in ("--jsonl", "--csv"):
         outcome = mmtl("run", "demo", option, str(FULL), "--provider", "cpu")
-        assert_one_line(outcome, 1, "/dev/full", "make room")
+        assert_one_line(outcome, 1, "/dev/full", "free some space")
     log = tmp_path / "events.jsonl"
     mmtl("run", "demo", "--jsonl", str(log))
     program = [sys.executable, "-c", PROGRAM, "convert", str(log), "--to", "csv"]
@@ -441,7 +441,7 @@ def test_a_log_that_was_cut_off_is_converted_with_a_warning(mmtl: Mmtl, tmp_path
     log.write_bytes(log.read_bytes()[:-30])
     cut = mmtl("convert", str(log), "--to", "srt")
     assert (cut.code, cut.out) == (0, whole.out)
-    assert cut.err == f"mmtl: {log}, line {lines} was cut off while it was written: it is left out\n"
+    assert cut.err == f"mmtl: {log}, line {lines} is truncated: it is ignored\n"
 
 
 def test_an_anonymous_run_names_neither_file_nor_profile(mmtl: Mmtl, tmp_path: Path, bundle: Bundle) -> None:

@@ -123,23 +123,23 @@ def test_types_and_fields_to_come_and_empty_lines_change_nothing(form: str) -> N
         ("[]", "not an event"),
         ('{"v": 1}', "not an event"),
         ('{"v": 1, "type": ["window"]}', "not an event"),
-        (utterance(v=2), "version is 2, this mmtl reads 1"),
-        (utterance(start_s=None), "start_s is not a number of seconds"),
-        (utterance(start_s=-1.0), "start_s is not a number of seconds"),
+        (utterance(v=2), "version 2, this mmtl reads version 1"),
+        (utterance(start_s=None), "field start_s is not a time in seconds"),
+        (utterance(start_s=-1.0), "field start_s is not a time in seconds"),
         (utterance(end_s="3"), "end_s is not a number"),
         (utterance(end_s=True), "end_s is not a number"),
         (utterance(end_s=10**400), "end_s is not a number"),
         ('{"v": 1, "type": "utterance", "start_s": 0, "end_s": NaN}', "end_s is not a number"),
         (utterance(end_s=0.25), "ends at 0.25 s, before it starts at 0.5 s"),
-        (utterance(label=3), "label is not a text"),
-        (window(probs=[0.5]), "probs are not numbers by emotion"),
+        (utterance(label=3), "field label is not a string"),
+        (window(probs=[0.5]), "field probs does not map emotions to numbers"),
         (window(smoothed={"happy": "much"}), "happy is not a number"),
-        (window(speech=1), "speech is not true or false"),
+        (window(speech=1), "field speech is not true or false"),
         ('{"v": 1, "type": "summary"}', "duration_s is not a number"),
     ],
 )
 def test_a_bad_line_is_one_error_with_its_number(line: str, said: str) -> None:
-    with pytest.raises(UsageError, match=rf"^log, line 2: .*{said}.*mend or remove") as raised:
+    with pytest.raises(UsageError, match=rf"^log, line 2: .*{said}.*correct or remove") as raised:
         read_log([LOG[0], line, "worse"], "log")
     assert "\n" not in str(raised.value)
 
@@ -152,7 +152,7 @@ def test_a_last_line_that_was_cut_off_is_left_out_with_a_warning(end: str) -> No
     lines = io.StringIO("".join(f"{line}\n" for line in LOG) + end)
     assert converted(lines, "log", "srt", warn=warnings.append) == GOLDEN["srt"]
     (warning,) = warnings
-    assert re.match(r"log, line (9|11) was cut off", warning)
+    assert re.match(r"log, line (9|11) is truncated", warning)
 
 
 def test_what_is_no_log_at_all_is_not_one_that_was_cut_off() -> None:
@@ -200,7 +200,7 @@ def test_a_character_that_was_cut_off_is_no_reason_to_refuse_a_log(tmp_path: Pat
 
 def test_a_session_whose_emotions_are_no_texts_is_a_bad_line() -> None:
     for emotions in ("happy", [1], None):
-        with pytest.raises(UsageError, match="line 1: its emotions are not texts"):
+        with pytest.raises(UsageError, match="line 1: its field emotions is not a list of strings"):
             read_log([json.dumps(json.loads(LOG[0]) | {"emotions": emotions})], "log")
 
 

@@ -222,7 +222,7 @@ def test_a_target_that_cannot_be_opened_is_a_usage_error(tmp_path: Path, name: s
 
 def test_a_closed_stdout_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    with pytest.raises(UsageError, match="give a file"):
+    with pytest.raises(UsageError, match="name a file"):
         JsonLines("-")
 
 
@@ -232,7 +232,7 @@ def test_a_full_disk_is_an_error_with_a_remedy_and_closing_then_is_quiet(
     kind: type[JsonLines] | type[CsvRows],
 ) -> None:
     sink = kind(str(FULL))
-    with pytest.raises(MmtlError, match=r"/dev/full \(No space left.*make room") as raised:
+    with pytest.raises(MmtlError, match=r"/dev/full \(No space left.*free some space") as raised:
         sink.emit(session())
     assert not isinstance(raised.value, UsageError)
     sink.close()
