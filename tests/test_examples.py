@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge import demo_clip
+from tests.calibrate.labelled_takes import TWELVE, session, voice
 from tests.edge.server.clients import serve_process
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +59,14 @@ def test_a_websocket_client_gets_its_events() -> None:
 def answers(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_speaker_is_calibrated(tmp_path: Path) -> None:
+    sounds = [voice(emotion, seed) for seed, emotion in enumerate(TWELVE)]
+    profile = tmp_path / "me.profile.safetensors"
+    lines = example("calibrate_speaker.py", str(session(tmp_path, TWELVE, sounds)), str(profile)).splitlines()
+    assert lines[0].startswith("adopted: ")
+    assert lines[1].startswith(f"{profile} is ready")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ COMMANDS: Final = (
     *("profile list", "profile show", "profile delete", "profile export", "profile import"),
     *("calibrate", "train", "evaluate", "export"),
 )
-WIDTH: Final = "100"
+WIDTH: Final = "80"
 """Columns of the help texts."""
 
 

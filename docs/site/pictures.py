@@ -53,9 +53,9 @@ class Snapshot(Sink):
 
 
 def draw_monitor(path: Path) -> None:
-    """Hear the demo clip and draw the monitor as it looks then."""
+    """Hear the demo clip in real time, and draw the monitor as it looks then."""
     snapshot = Snapshot()
-    listen(open_source("demo"), Recognizer.load(provider="cpu"), [snapshot])
+    listen(open_source("demo", paced=True), Recognizer.load(provider="cpu"), [snapshot])
     console = Console(record=True, width=WIDTH, height=HEIGHT, file=io.StringIO(), force_terminal=True)
     console.print(frame(snapshot.kept, WIDTH, HEIGHT))
     drawn = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="mmtl monitor"), flags=re.DOTALL)

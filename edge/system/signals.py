@@ -152,10 +152,18 @@ _TIMERS: Final[list[threading.Timer]] = []
 
 
 def _raise_again(number: int) -> None:
-    timer = threading.Timer(AGAIN_S, signal.raise_signal, [number])
+    timer = threading.Timer(AGAIN_S, _interrupt_main_thread, [number])
     timer.daemon = True
     timer.start()
     _TIMERS[:] = [earlier for earlier in _TIMERS if earlier.is_alive()] + [timer]
+
+
+def _interrupt_main_thread(number: int) -> None:
+    """Send a signal to the main thread, where it ends a wait too: sent to another thread, it would not."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)
 
 
 def exit_on_signal(code: int) -> None:

@@ -171,7 +171,8 @@ signals.hide_dropped_interrupts()
 try:
     globals()[sys.argv[1]]()
     print("dropped")
-    time.sleep(30.0)
+    time.sleep(60.0)
+    print("slept")
 except KeyboardInterrupt as interrupt:
     signals.mark_caught(interrupt)
     print("interrupted")
