@@ -122,7 +122,7 @@ def calibrate(
 
     Without --from, a guided session of a few minutes at the terminal: you say sentences in four manners.
 
-    It needs two takes of each emotion; three to five are better, with the same sentences in each emotion.
+    It needs at least two takes of each emotion; three to five are better, with the same sentences in each.
     """
     from edge.audio.downmix import parse_channel
 
@@ -164,7 +164,7 @@ def calibrate(
         _calibrate_in_session(job, model, GuidedSession(options))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CalibrationJob:
     """What is written, whether the takes come from a manifest or from a guided session."""
 
@@ -220,7 +220,7 @@ def _prepared(
 
         require_picture(picture, overwrite=replace)
     network = _network_tuner(bundle, out, full=full, replace=replace)
-    return CalibrationJob(name, path, network, out, picture, replace)
+    return CalibrationJob(name=name, path=path, network=network, out=out, picture=picture, replace=replace)
 
 
 def _network_tuner(

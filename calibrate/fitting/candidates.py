@@ -72,13 +72,13 @@ def candidates(takes: Sequence[Take], sounds: Sequence[Array], generic: Head) ->
     lengths: Counter[int] = Counter()
     for take, sound in zip(takes, sounds, strict=True):
         lengths[take.emotion] += len(sound)
-    even = max(lengths.values()) <= LARGEST_IMBALANCE * min(lengths.values())
-    every = len(lengths) == len(EMOTIONS)
+    balanced = max(lengths.values()) <= LARGEST_IMBALANCE * min(lengths.values())
+    complete = len(lengths) == len(EMOTIONS)
     return [
         candidate
         for candidate in CANDIDATES
-        if (even or not candidate.own_statistics)
-        and (every or not candidate.fit)
+        if (balanced or not candidate.own_statistics)
+        and (complete or not candidate.fit)
         and (has_dimensions(generic) or candidate.fit is not fit_dimensions)
     ]
 

@@ -89,7 +89,9 @@ def test_a_session_that_helps_becomes_a_profile_that_can_be_applied(run: Run, te
     assert profile.report["after"]["log_loss"] < profile.report["before"]["log_loss"]
 
 
-def test_a_session_that_misleads_becomes_a_profile_that_is_never_applied(run: Run, misleading: Path) -> None:
+def test_a_session_with_wrong_labels_becomes_a_profile_that_is_never_applied(
+    run: Run, misleading: Path
+) -> None:
     code, out, _ = run("anna", "--from", misleading)
     assert code == 0
     assert "rejected" in out
@@ -99,7 +101,7 @@ def test_a_session_that_misleads_becomes_a_profile_that_is_never_applied(run: Ru
         load_profile(profile_path("anna"), load_bundle(default_bundle()))
 
 
-def test_a_profile_is_its_owner_s_alone_and_holds_no_sound(run: Run, telling: Path) -> None:
+def test_a_profile_is_readable_by_its_owner_only_and_holds_no_sound(run: Run, telling: Path) -> None:
     run("anna", "--from", telling)
     path = profile_path("anna")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -122,7 +124,7 @@ def test_an_existing_profile_is_replaced_only_when_asked(run: Run, telling: Path
     assert read_profile(profile_path("anna")).name == "anna"
 
 
-def test_a_session_that_does_not_help_does_not_cost_a_profile_in_use(
+def test_a_session_that_does_not_help_keeps_the_profile_in_use(
     run: Run, telling: Path, tmp_path: Path
 ) -> None:
     run("anna", "--from", telling)
@@ -148,7 +150,7 @@ def test_a_session_that_helps_replaces_a_profile_in_use(run: Run, telling: Path)
 
 
 @pytest.mark.parametrize("change", [{"verdict": "rejected"}, {"bundle": "another model's"}])
-def test_a_profile_that_cannot_be_applied_gives_way_to_a_rejected_one(
+def test_a_rejected_profile_replaces_one_that_cannot_be_applied(
     run: Run, telling: Path, misleading: Path, change: dict[str, str]
 ) -> None:
     run("anna", "--from", telling)
@@ -175,7 +177,7 @@ def test_a_take_that_sounds_like_another_person_s_is_named_before_the_judgement(
     assert report["doubtful_takes"] == [{"take": 5, "emotion": "neutral"}]
 
 
-def test_a_link_to_nowhere_is_a_profile_too(run: Run, telling: Path, tmp_path: Path) -> None:
+def test_a_dangling_link_counts_as_an_existing_profile(run: Run, telling: Path, tmp_path: Path) -> None:
     profile_path("anna").parent.mkdir(parents=True)
     profile_path("anna").symlink_to(tmp_path / "nowhere")
     code, _, err = run("anna", "--from", telling)
@@ -201,7 +203,7 @@ def spoken(tmp_path: Path) -> Path:
     return session(tmp_path, TWELVE, [in_the_manner_of(emotion, seed) for seed, emotion in enumerate(TWELVE)])
 
 
-def test_an_adopted_profile_knows_how_the_session_sounded(run: Run, spoken: Path) -> None:
+def test_an_adopted_profile_has_a_drift_reference(run: Run, spoken: Path) -> None:
     run("anna", "--from", spoken)
     bundle = load_bundle(default_bundle())
     profile = load_profile(profile_path("anna"), bundle)
@@ -218,13 +220,13 @@ def test_an_adopted_profile_knows_how_the_session_sounded(run: Run, spoken: Path
     assert isinstance(Recognizer(bundle, profile=profile, provider="cpu").observer, DriftWatch)
 
 
-def test_a_rejected_profile_has_nothing_to_watch_for(run: Run, tmp_path: Path) -> None:
+def test_a_rejected_profile_has_no_drift_reference(run: Run, tmp_path: Path) -> None:
     run("anna", "--from", session(tmp_path, TWELVE, much_the_same(speech())))
     profile = read_profile(profile_path("anna"))
     assert (profile.verdict, profile.reference) == ("rejected", None)
 
 
-def test_a_session_of_one_sentence_is_told_what_that_leaves_open(run: Run, telling: Path) -> None:
+def test_a_session_of_one_sentence_is_told_the_limit_of_its_judgement(run: Run, telling: Path) -> None:
     rows = telling.read_text().splitlines()
     telling.write_text("\n".join([f"{rows[0]},text", *(f"{row},The lid." for row in rows[1:])]))
     _, out, _ = run("anna", "--from", telling)
@@ -264,7 +266,7 @@ def test_a_picture_is_drawn_over_nothing_that_is_read_or_written(
 
 
 @pytest.mark.parametrize("manifest", [True, False], ids=["from a manifest", "guided"])
-def test_a_picture_that_cannot_be_is_refused_before_anything_is_done(
+def test_an_impossible_picture_is_refused_before_anything_is_done(
     run: Run, telling: Path, home: Path, tmp_path: Path, *, manifest: bool
 ) -> None:
     pytest.importorskip("matplotlib")
@@ -379,7 +381,7 @@ def test_an_existing_profile_stops_a_session_before_it_begins(run: Run, telling:
     assert "give --replace to overwrite it" in err
 
 
-def test_a_profile_that_was_made_meanwhile_is_not_overwritten(
+def test_a_profile_written_during_the_session_is_not_overwritten(
     run: Run, telling: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = calibrate.takes.read_takes

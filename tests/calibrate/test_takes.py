@@ -155,7 +155,7 @@ def test_a_file_that_is_not_sound_is_refused(tmp_path: Path) -> None:
 
 @needs_bundle
 @pytest.mark.parametrize(("second", "said"), [(3, "labelled neutral and angry"), (0, "labelled neutral")])
-def test_a_recording_that_is_there_twice_is_refused(tmp_path: Path, second: int, said: str) -> None:
+def test_a_recording_that_occurs_twice_is_refused(tmp_path: Path, second: int, said: str) -> None:
     for name in ("a.wav", "copy.wav"):
         soundfile.write(tmp_path / name, noise(1.0), 16_000)
     takes = [Take(tmp_path / "a.wav", 0), Take(tmp_path / "copy.wav", second)]

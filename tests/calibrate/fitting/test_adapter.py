@@ -109,14 +109,14 @@ def test_the_folded_head_is_the_generic_one_plus_the_layer(
 
 
 @given(seed=st.integers(0, 10_000))
-def test_a_layer_of_nothing_is_the_generic_head(seed: int) -> None:
+def test_a_zero_layer_is_the_generic_head(seed: int) -> None:
     head, data = toy_head(seed), toy_data(seed)
     folded = with_adapter(head, np.zeros((4, INPUTS)), InputScaling.of(head, data))
     tolerance = logits_tolerance(folded, data.inputs)
     np.testing.assert_allclose(folded.logits(data.inputs), head.logits(data.inputs), rtol=0, atol=tolerance)
 
 
-def test_what_is_fitted_is_the_minimum_folded_into_a_head() -> None:
+def test_the_fitted_head_is_the_minimum_folded_into_a_head() -> None:
     head, data = toy_head(), toy_data()
     scaling = InputScaling.of(head, data)
     expected = with_adapter(head, minimum(L2_PENALTY).reshape(4, INPUTS), scaling).tensors()

@@ -104,12 +104,12 @@ def test_fitting_twice_gives_the_same_numbers(candidate: Candidate) -> None:
 
 
 @pytest.mark.parametrize("candidate", CANDIDATES[1:], ids=lambda candidate: candidate.name)
-def test_each_way_lowers_the_loss_of_what_it_was_fitted_on(candidate: Candidate) -> None:
+def test_each_candidate_lowers_the_loss_of_its_examples(candidate: Candidate) -> None:
     generic, data = replace(toy_head(), temperature=1.0), toy_examples()
     assert loss(candidate.head(generic, data), data) < loss(generic, data) - 0.01
 
 
-def test_the_first_way_changes_nothing() -> None:
+def test_the_first_candidate_is_the_generic_head() -> None:
     generic = toy_head()
     assert CANDIDATES[0].head(generic, toy_examples()) is generic
     assert (CANDIDATES[0].own_statistics, CANDIDATES[0].complexity_penalty) == (False, 0.0)
@@ -137,7 +137,7 @@ def test_a_speaker_s_statistics_are_shrunk_by_the_amount_of_speech() -> None:
     np.testing.assert_allclose(own.statistics.std, np.full(BINS, 0.5 + 0.058 / 2.0), atol=0.01)
 
 
-def test_more_takes_of_one_emotion_do_not_make_it_the_measure() -> None:
+def test_statistics_weigh_emotions_equally_whatever_the_number_of_takes() -> None:
     quiet, loud = coloured(COLOUR, 200, 0), coloured(COLOUR + 2.0, 200, 1)
     even = speaker_normalisation(GENERIC, [quiet, loud], [2, 3])
     uneven = speaker_normalisation(GENERIC, [quiet, loud, loud, loud], [2, 3, 3, 3])
@@ -157,16 +157,16 @@ def tried(lengths: Mapping[int, tuple[int, ...]], generic: Head | None = None) -
 WHOLE = dict.fromkeys(range(4), (100, 100))
 
 
-def test_a_whole_session_is_fitted_in_every_way_the_simplest_first() -> None:
+def test_a_whole_session_supports_all_candidates_the_simplest_first() -> None:
     assert tried(WHOLE) == ["generic", "bias", "dimensions", "adapter", "statistics + adapter"]
 
 
-def test_a_session_that_lacks_an_emotion_is_fitted_in_no_way() -> None:
+def test_a_session_that_lacks_an_emotion_supports_no_fit() -> None:
     assert tried({0: (100, 100), 1: (100, 100), 3: (100, 100)}) == ["generic"]
     assert tried({0: (100, 100), 3: (100, 100)}) == ["generic"]
 
 
-def test_an_uneven_session_leaves_the_statistics() -> None:
+def test_an_unbalanced_session_does_not_support_statistics() -> None:
     uneven = {**WHOLE, 0: (900, 900)}
     assert tried(uneven) == ["generic", "bias", "dimensions", "adapter"]
     assert "statistics + adapter" in tried({**WHOLE, 0: (400, 400)})

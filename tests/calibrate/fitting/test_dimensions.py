@@ -118,7 +118,7 @@ def test_emotions_do_not_reach_the_meta_learner_nor_dimensions_the_temperature()
     assert {array.dtype for array in fitted.tensors().values()} == {np.dtype(np.float32)}
 
 
-def test_only_a_head_whose_middle_is_the_dimensions_classes_can_be_tuned_so() -> None:
+def test_only_a_head_with_the_dimension_classes_can_be_tuned_on_them() -> None:
     generic = toy_head()
     wider = replace(generic, fc2_weight=np.ones((8, 6), np.float32), fc2_bias=np.zeros(8, np.float32))
     assert has_dimensions(generic)

@@ -57,7 +57,7 @@ def test_the_gradient_of_the_loss_is_that_of_finite_differences() -> None:
     np.testing.assert_allclose(objective(point)[1], numeric_gradient(objective, point), atol=1e-8)
 
 
-def test_certain_answers_are_no_trouble() -> None:
+def test_certain_predictions_have_finite_losses() -> None:
     right = cross_entropy(np.array([[1e4, 0.0]]), np.array([0]), np.ones(1))
     wrong = cross_entropy(np.array([[1e4, 0.0]]), np.array([1]), np.ones(1))
     assert right[0] == 0.0

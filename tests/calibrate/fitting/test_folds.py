@@ -43,7 +43,7 @@ def test_every_take_is_held_out_once_a_round_and_every_emotion_is_left(counts: t
     order=st.randoms(use_true_random=False),
     sentences=st.integers(1, 6),
 )
-def test_so_it_is_whatever_the_order_and_the_sentences(
+def test_folds_are_sound_for_any_order_and_any_sentences(
     counts: list[int], order: object, sentences: int
 ) -> None:
     emotions = emotions_of(counts)
@@ -78,7 +78,7 @@ def test_takes_are_held_out_by_sentence_where_each_is_said_in_every_emotion() ->
     assert [fold_of_take.tolist() for fold_of_take in folds.rounds] == [[0, 1] * 4]
 
 
-def test_no_sentence_is_on_both_sides() -> None:
+def test_no_sentence_is_both_held_out_and_fitted_on() -> None:
     emotions = [0, 1, 2, 3] * 14
     texts = [f"sentence {index // 4 % 7}" for index in range(len(emotions))]
     folds = hold_out(takes_of(emotions, texts))
@@ -106,7 +106,9 @@ def test_a_sentence_is_the_same_however_it_is_spaced_and_capitalised() -> None:
     ],
     ids=["unknown", "one sentence", "one missing", "a sentence for each emotion", "one not in all emotions"],
 )
-def test_takes_are_held_out_singly_where_sentences_cannot_be(texts: list[str], *, one_sentence: bool) -> None:
+def test_takes_are_held_out_by_take_where_sentences_do_not_allow_it(
+    texts: list[str], *, one_sentence: bool
+) -> None:
     folds = hold_out(takes_of(EIGHT, texts))
     assert folds.held_out_by == "take"
     assert folds.one_sentence is one_sentence

@@ -28,7 +28,7 @@ def test_it_reaches_the_minimum_of_a_quadratic() -> None:
     np.testing.assert_allclose(reached, minimum, atol=1e-5)
 
 
-def test_it_reaches_what_nearly_has_no_slope() -> None:
+def test_it_reaches_the_minimum_of_a_flat_exponential() -> None:
     """The closed form of a rising exponential against a slope: e^x - 3 x is least at log 3."""
     reached = descend(lambda x: (float(np.exp(x[0]) - 3.0 * x[0]), np.exp(x) - 3.0), np.array([-5.0]))
     assert reached[0] == pytest.approx(np.log(3.0), abs=1e-5)
@@ -51,7 +51,7 @@ def test_more_steps_are_never_worse(seed: int, sharpness: float, steps: int) -> 
     assert losses == sorted(losses, reverse=True)
 
 
-def test_it_survives_a_start_as_steep_as_it_may_be() -> None:
+def test_a_very_steep_start_gives_a_finite_lower_loss() -> None:
     scaled = 300.0 * toy_head().logits(toy_examples().inputs).astype(np.float64)
     objective = bias_objective(scaled, toy_examples(), 0.1)
     reached = objective(descend(objective, np.zeros(5)))[0]
@@ -69,7 +69,7 @@ def test_it_does_not_step_where_the_loss_is_no_number() -> None:
         assert descend(walled, np.array([-3.0]))[0] == pytest.approx(1.9, abs=1e-3)
 
 
-def test_it_ends_after_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_ends_after_the_maximum_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibrate.fitting.gradient_descent.STEPS", 3)
     seen: list[float] = []
 

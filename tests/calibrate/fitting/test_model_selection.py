@@ -93,7 +93,7 @@ def test_a_session_with_a_consistent_bias_is_adopted(seed: int) -> None:
     )
 
 
-def test_a_session_that_misleads_is_rejected() -> None:
+def test_a_session_with_permuted_labels_is_rejected() -> None:
     """Permuted labels are independent of the sounds, so an improvement is by chance."""
     wrong = 0
     for seed in range(15):
@@ -104,7 +104,7 @@ def test_a_session_that_misleads_is_rejected() -> None:
     assert wrong <= 1
 
 
-def test_the_same_sounds_labelled_rightly_are_mostly_worth_a_profile() -> None:
+def test_the_same_sounds_with_correct_labels_are_mostly_adopted() -> None:
     verdicts = [judged(knowing_head(), embeddings_of(SIXTEEN, seed), SIXTEEN).verdict for seed in range(15)]
     assert verdicts.count(REJECTED) <= 3
 
@@ -123,14 +123,14 @@ def answers(probs: Sequence[float]) -> HeldOutPredictions:
     return HeldOutPredictions(posteriors, np.array(EIGHT))
 
 
-def way(name: str, complexity_penalty: float = 0.0) -> Candidate:
+def candidate(name: str, complexity_penalty: float = 0.0) -> Candidate:
     return Candidate(
         name, own_statistics=False, fit=lambda generic, _: generic, complexity_penalty=complexity_penalty
     )
 
 
 def judge_of(generic: Sequence[float], other: Sequence[float], complexity_penalty: float = 0.0) -> Judgement:
-    tried = [CANDIDATES[0], way("other", complexity_penalty)]
+    tried = [CANDIDATES[0], candidate("other", complexity_penalty)]
     return judge(tried, {"generic": answers(generic), "other": answers(other)})
 
 
@@ -142,7 +142,7 @@ def test_a_fit_no_better_than_guesses_is_rejected_however_bad_the_model_was(afte
     assert "no better than guesses" in result.reason
 
 
-def test_a_gain_too_small_is_not_worth_a_profile() -> None:
+def test_a_small_improvement_is_rejected() -> None:
     too_little, enough = (0.6 * float(np.exp(share * LEAST_IMPROVEMENT)) for share in (0.9, 1.1))
     small = judge_of([0.6] * 8, [too_little] * 8)
     assert (small.chosen.name, small.verdict) == ("other", REJECTED)
@@ -150,7 +150,7 @@ def test_a_gain_too_small_is_not_worth_a_profile() -> None:
     assert judge_of([0.6] * 8, [enough] * 8).verdict == ADOPTED
 
 
-def test_a_fit_that_makes_it_worse_is_not_even_chosen() -> None:
+def test_a_fit_that_raises_the_loss_is_not_chosen() -> None:
     result = judge_of([0.8] * 8, [0.6] * 8)
     assert (result.chosen.name, result.verdict) == ("generic", REJECTED)
     assert result.after == result.before
@@ -164,15 +164,15 @@ def test_a_complexity_penalty_has_to_be_overcome_to_be_chosen() -> None:
 
 
 def test_a_complexity_penalty_decides_between_two_that_help() -> None:
-    tried = [CANDIDATES[0], way("easy"), way("hard", complexity_penalty=0.1)]
+    tried = [CANDIDATES[0], candidate("easy"), candidate("hard", complexity_penalty=0.1)]
     given = {"generic": answers([0.4] * 8), "easy": answers([0.8] * 8), "hard": answers([0.85] * 8)}
     assert judge(tried, given).chosen.name == "easy"
     given["hard"] = answers([0.95] * 8)
     assert judge(tried, given).chosen.name == "hard"
 
 
-def test_of_two_that_are_as_good_the_simpler_is_chosen() -> None:
-    tried = [CANDIDATES[0], way("simple"), way("complex")]
+def test_of_two_equally_good_candidates_the_simpler_is_chosen() -> None:
+    tried = [CANDIDATES[0], candidate("simple"), candidate("complex")]
     same = answers([0.80, 0.82] * 4)
     assert (
         judge(tried, {"generic": answers([0.4] * 8), "simple": same, "complex": same}).chosen.name == "simple"
@@ -248,7 +248,7 @@ def other_inputs(fitted: Fitted) -> list[Array]:
     return extract_embeddings(engine, FrontEnd(), fitted.normalisation, tones(SIXTEEN, seed=9))
 
 
-def test_a_speaker_whom_the_model_mistakes_is_learned_from_sound() -> None:
+def test_a_bias_of_the_model_is_corrected_from_sounds() -> None:
     fitted = run_toy(toy_bundle(happy=3.0))
     judgement = fitted.judgement
     assert judgement.verdict == ADOPTED
@@ -289,7 +289,7 @@ def test_fitting_forty_takes_twice_gives_the_same_numbers() -> None:
     assert (first.normalisation.statistics.mean == second.normalisation.statistics.mean).all()
 
 
-def test_a_take_is_judged_under_statistics_that_do_not_know_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_take_is_judged_under_statistics_of_the_other_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     """The statistics of a fold are made of the takes that are not held out; the last are the profile's."""
     seen: list[list[int]] = []
 

@@ -57,7 +57,7 @@ def test_the_calibration_error_weighs_bins_of_a_tenth_of_confidence() -> None:
     assert score(answers([sure, sure, unsure], [0, 1, 1])).ece == pytest.approx((2 * 0.25 + 0.35) / 3)
 
 
-def test_answers_as_sure_as_they_are_right_have_no_calibration_error() -> None:
+def test_predictions_as_confident_as_accurate_have_no_calibration_error() -> None:
     rows = [[0.75, 0.25, 0, 0]] * 4
     assert score(answers(rows, [0, 0, 0, 1])).ece == pytest.approx(0.0)
     assert score(answers([[1.0, 0, 0, 0], [0, 1.0, 0, 0]], [0, 1])).ece == 0.0
@@ -82,7 +82,7 @@ def test_the_interval_holds_the_mean_and_lies_within_what_was_seen(better: list[
     assert found.high <= max(better) + 1e-9
 
 
-def test_a_gain_is_the_mean_over_emotions() -> None:
+def test_an_improvement_is_the_mean_over_emotions() -> None:
     assert improvement(np.array([1.0, 0.0, 0.5]), [0, 0, 3]).mean == pytest.approx((0.5 + 0.5) / 2)
 
 
@@ -91,7 +91,7 @@ def test_the_same_takes_give_the_same_interval() -> None:
     assert improvement(better, emotions) == improvement(better.copy(), emotions)
 
 
-def test_what_all_takes_agree_on_is_certain_and_more_takes_are_surer() -> None:
+def test_equal_improvements_have_no_interval_and_more_takes_narrow_it() -> None:
     even = improvement(np.full(8, 0.25), [0, 1, 2, 3] * 2)
     assert even.low == pytest.approx(0.25)
     assert even.high == pytest.approx(0.25)
@@ -110,7 +110,7 @@ def test_the_interval_of_a_coin_is_that_of_the_normal_distribution() -> None:
     assert found.high == pytest.approx(0.5 + width, abs=0.01)
 
 
-def test_what_is_described_is_plain_json() -> None:
+def test_descriptions_are_plain_json() -> None:
     scores = score(answers(THREE, [0, 0, 0]))
     described = json.loads(json.dumps(scores.described()))
     assert described == {"uar": 0.6667, "log_loss": round(scores.log_loss, 4), "ece": 0.5}

@@ -56,12 +56,12 @@ def test_the_pitch_of_a_voice_is_found(pitch_hz: float) -> None:
 
 
 @pytest.mark.parametrize("pitch_hz", [90.0, 110.0])
-def test_what_rings_in_the_mouth_is_not_taken_for_the_pitch(pitch_hz: float) -> None:
+def test_a_resonance_is_not_mistaken_for_the_pitch(pitch_hz: float) -> None:
     assert pitch_of(buzz(pitch_hz, ringing_hz=4.0 * pitch_hz)) == pytest.approx(pitch_hz, rel=0.03)
 
 
 @given(st.floats(0.01, 1.5))
-def test_how_loud_a_take_is_says_nothing_of_the_voice(gain: float) -> None:
+def test_the_voice_features_do_not_depend_on_loudness(gain: float) -> None:
     sound = speech(peak=0.6)
     plain, louder = voice_features(sound, FRONT_END), voice_features(np.float32(gain) * sound, FRONT_END)
     terms = FRONT_END.n_fft + FRONT_END.bins + len(sound) // FRONT_END.hop_length
@@ -74,7 +74,7 @@ def test_a_take_without_pitch_is_described_too() -> None:
     assert np.isfinite(voice_features(hiss[: FRONT_END.win_length], FRONT_END)).all()
 
 
-def test_strangeness_is_the_distance_to_the_nearest_takes_by_that_of_the_others() -> None:
+def test_outlier_scores_are_distances_to_the_nearest_takes_relative_to_the_others() -> None:
     voices = np.random.default_rng(2).standard_normal((9, 4))
 
     def distance(index: int, among: list[int]) -> float:
@@ -99,7 +99,7 @@ def test_two_manners_of_one_person_are_not_two_persons() -> None:
     assert (outlier_scores(voices) < OUTLIER_THRESHOLD).all()
 
 
-def test_takes_that_are_as_good_as_the_same_are_not_told_apart() -> None:
+def test_nearly_identical_takes_are_not_outliers() -> None:
     voices = 0.01 * np.random.default_rng(5).standard_normal((8, 4))
     voices[3] += 0.2
     assert (outlier_scores(voices) < OUTLIER_THRESHOLD).all()
@@ -113,7 +113,7 @@ def test_the_take_of_another_person_is_suspected_and_no_other(place: int) -> Non
     assert find_outliers(sounds, FRONT_END) == [place]
 
 
-def test_too_few_takes_say_nothing_of_one_of_them() -> None:
+def test_a_session_with_too_few_takes_has_no_outliers() -> None:
     sounds = [*(said_by(1.0, seed) for seed in range(SHORTEST_SESSION - 2)), said_by(1.6, 9)]
     assert find_outliers(sounds, FRONT_END) == []
     assert find_outliers([*sounds, said_by(1.0, 10)], FRONT_END) == [SHORTEST_SESSION - 2]

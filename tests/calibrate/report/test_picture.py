@@ -69,7 +69,7 @@ def test_it_shows_the_answers_the_scores_and_what_was_tried(tmp_path: Path, save
 
 
 @pytest.mark.parametrize("name", ["Jürgen", "Ольга", "민수", "美咲", "प्रिया", "محمد"])
-def test_a_name_of_any_script_is_drawn_as_far_as_there_are_fonts(
+def test_a_name_of_any_script_is_drawn_if_a_font_has_it(
     tmp_path: Path, saved: list[Figure], name: str
 ) -> None:
     path = tmp_path / f"{name}.png"
@@ -91,7 +91,7 @@ def test_it_says_the_verdict_the_reason_and_how_it_was_judged(tmp_path: Path, sa
         assert said in unchanged
 
 
-def test_a_whisker_reaches_as_far_as_the_interval_of_the_gain(tmp_path: Path, saved: list[Figure]) -> None:
+def test_a_whisker_shows_the_interval_of_the_improvement(tmp_path: Path, saved: list[Figure]) -> None:
     draw_judgement("anna", HELPED, BY_SENTENCE, tmp_path / "anna.png")
     draw_judgement("bob", UNCHANGED, BY_SENTENCE, tmp_path / "bob.png")
     certain = saved[1].axes[2].lines
@@ -117,7 +117,7 @@ def test_nothing_is_written_beyond_its_edges(tmp_path: Path, saved: list[Figure]
                 assert box.x1 <= page.x1, text.get_text()
 
 
-def test_what_is_light_and_dark_in_colour_is_so_in_grey() -> None:
+def test_light_and_dark_bars_differ_in_grey_too() -> None:
     def lightness(colour: str) -> float:
         red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
         return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255.0
@@ -167,7 +167,7 @@ def test_no_window_system_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
         ("old.png/anna.png", "cannot write to"),
     ],
 )
-def test_a_file_that_cannot_be_a_picture_is_refused(tmp_path: Path, name: str, said: str) -> None:
+def test_a_file_that_is_not_png_or_exists_is_refused(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "old.png").write_bytes(b"the old one")
     (tmp_path / "link.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "folder.png").mkdir()
@@ -175,7 +175,7 @@ def test_a_file_that_cannot_be_a_picture_is_refused(tmp_path: Path, name: str, s
         require_picture(tmp_path / name, overwrite=False)
 
 
-def test_a_file_that_can_be_a_picture_is_not_made_yet(tmp_path: Path) -> None:
+def test_checking_a_picture_file_does_not_create_it(tmp_path: Path) -> None:
     (tmp_path / "old.png").write_bytes(b"the old one")
     require_picture(tmp_path / "old.png", overwrite=True)
     require_picture(tmp_path / "new" / "anna.PNG", overwrite=False)

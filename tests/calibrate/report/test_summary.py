@@ -41,7 +41,7 @@ def test_scores_stand_beside_one_another_with_the_change_and_its_interval() -> N
     ]
 
 
-def test_what_did_not_change_has_no_negative_zero() -> None:
+def test_an_unchanged_score_has_no_negative_zero() -> None:
     assert printed(UNCHANGED)[1:3] == [
         "recognised (UAR) 50% 50% +0 (+0 to +0) points",
         "log loss (nats) 0.75 0.75 +0.00 (+0.00 to +0.00)",
@@ -91,7 +91,7 @@ def test_emotions_that_were_not_recorded_have_no_row() -> None:
         ),
     ],
 )
-def test_it_is_said_how_takes_were_held_out(folds: Folds, said: str) -> None:
+def test_the_report_says_how_takes_were_held_out(folds: Folds, said: str) -> None:
     assert said in how_it_was_judged(folds)
 
 
@@ -100,7 +100,7 @@ def test_the_verdict_comes_with_its_reason() -> None:
     assert conclusion(UNCHANGED).startswith("rejected (generic): nothing can be fitted without")
 
 
-def test_a_doubted_take_is_named_by_number_manner_and_sentence() -> None:
+def test_a_suspected_take_is_named_by_number_emotion_and_sentence() -> None:
     asked = "listen to take.wav, and record it again if another person spoke."
     assert outlier_warning(5, take(3, "The lid.")) == (
         f'Take 5 (angry, "The lid.") does not sound like the other takes: {asked}'

@@ -35,7 +35,7 @@ def test_it_begins_with_the_microphone(talk: Talk) -> None:
     assert talk.controller.stage is Stage.READY
 
 
-def test_an_offset_is_no_level() -> None:
+def test_an_offset_does_not_raise_the_level() -> None:
     talk = Talk()
     talk.hear(room(2.0) + np.float32(0.3))
     assert talk.controller.level_dbfs == pytest.approx(-80.0, abs=2.0)
@@ -47,7 +47,7 @@ def test_another_microphone_can_be_asked_for() -> None:
     assert talk.controller.ending is Ending.OTHER_DEVICE
 
 
-def test_a_take_is_said_kept_and_rated(talk: Talk) -> None:
+def test_a_take_is_recorded_rated_and_kept(talk: Talk) -> None:
     prompt = talk.controller.prompt
     talk.say()
     assert (talk.controller.stage, talk.controller.refusal) == (Stage.REVIEW, "")
@@ -123,14 +123,14 @@ def test_a_take_that_cannot_be_written_is_not_lost(talk: Talk) -> None:
     assert talk.controller.notice == "Kept."
 
 
-def test_a_skip_that_cannot_be_written_down_ends_nothing(talk: Talk) -> None:
+def test_a_skip_that_cannot_be_saved_does_not_end_the_session(talk: Talk) -> None:
     talk.memory.refusal = "the disk is full"
     talk.press("s")
     assert "the disk is full" in talk.controller.notice
     assert (talk.controller.stage, talk.controller.prompt.index) == (Stage.READY, 1)
 
 
-def test_lost_sound_costs_the_take_under_way_only(talk: Talk) -> None:
+def test_lost_samples_discard_only_the_take_being_recorded(talk: Talk) -> None:
     talk.press("space")
     talk.hear(np.concatenate([room(0.6), tone(0.5)]))
     talk.controller.feed(Block(tone(0.02), 0.0, lost=100))
@@ -140,7 +140,7 @@ def test_lost_sound_costs_the_take_under_way_only(talk: Talk) -> None:
     assert 0 in talk.controller.session.done
 
 
-def test_an_unplugged_microphone_is_told_until_it_is_back(talk: Talk) -> None:
+def test_an_unplugged_microphone_is_reported_until_it_is_back(talk: Talk) -> None:
     talk.press("space")
     talk.hear_of("lost")
     assert talk.controller.stage is Stage.READY
@@ -149,7 +149,7 @@ def test_an_unplugged_microphone_is_told_until_it_is_back(talk: Talk) -> None:
     assert talk.controller.notice == ""
 
 
-def test_a_silent_microphone_is_told_and_costs_no_take(talk: Talk) -> None:
+def test_a_silent_microphone_is_reported_and_costs_no_take(talk: Talk) -> None:
     talk.press("space")
     talk.hear_of("silent", ZEROS)
     assert ZEROS in talk.controller.notice
@@ -179,7 +179,7 @@ def test_skipped_prompts_are_offered_again_at_the_end(talk: Talk) -> None:
     assert talk.controller.ending is Ending.COMPLETE
 
 
-def test_one_may_finish_without_the_skipped_prompts_if_there_is_enough(talk: Talk) -> None:
+def test_a_session_with_enough_takes_may_finish_without_the_skipped_prompts(talk: Talk) -> None:
     talk.press("s")
     for _ in range(7):
         talk.take()
@@ -187,7 +187,7 @@ def test_one_may_finish_without_the_skipped_prompts_if_there_is_enough(talk: Tal
     assert talk.controller.ending is Ending.COMPLETE
 
 
-def test_one_may_not_finish_with_too_little(talk: Talk) -> None:
+def test_a_session_with_too_few_takes_may_not_finish(talk: Talk) -> None:
     talk.press(*["s"] * 8)
     assert talk.controller.stage is Stage.SKIPPED
     talk.press("enter")
@@ -216,7 +216,7 @@ KEYS = ["space", "enter", "backspace", "escape", *"12345srpdx"]
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from([*KEYS, "voice", "room", "lost", "gone", "back"]), max_size=40))
-def test_whatever_happens_what_was_kept_stays_kept(happenings: list[str]) -> None:
+def test_no_event_loses_a_kept_take(happenings: list[str]) -> None:
     talk, kept = Talk(Session("anna", "en", 2)), 0
     for what in happenings:
         if talk.controller.ending:

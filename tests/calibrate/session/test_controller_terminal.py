@@ -218,7 +218,7 @@ def test_a_window_that_is_closed_ends_the_session(silent: VirtualMicrophone, tmp
 
 
 @pytest.mark.parametrize("size", [(80, 24), (20, 5)])
-def test_who_does_not_agree_is_not_recorded(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_without_agreement_nothing_is_recorded(tmp_path: Path, size: tuple[int, int]) -> None:
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
     terminal = Terminal(["calibrate", "anna", "--language", "en"], environment, size)
     try:

@@ -63,7 +63,7 @@ def test_a_character_that_arrives_in_two_parts_is_one_key(terminal: tuple[int, i
         assert keys.pressed() == ["é"]
 
 
-def test_a_terminal_that_has_gone_is_the_end() -> None:
+def test_a_closed_terminal_is_read_as_the_end() -> None:
     keyboard, program = pty.openpty()
     keys = Keys(program)
     keys.__enter__()

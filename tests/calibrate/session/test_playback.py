@@ -64,7 +64,7 @@ def test_no_loudspeaker_is_one_line(default_rate: float) -> None:
     assert "\n" not in said
 
 
-def test_a_machine_without_portaudio_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_portaudio_playback_returns_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> Any:
         raise DeviceError("PortAudio is missing")
 

@@ -54,18 +54,18 @@ def test_clear_speech_passes() -> None:
         *("faint", "noisy", "long"),
     ],
 )
-def test_what_cannot_be_learned_from_is_refused_with_its_reason(sound: Array, reason: str) -> None:
+def test_an_unusable_take_is_refused_with_its_reason(sound: Array, reason: str) -> None:
     said = refusal(measure(sound))
     assert reason in said
     assert said.count(".") >= 1
     assert "\n" not in said
 
 
-def test_speech_brought_to_full_scale_is_not_taken_for_clipped() -> None:
+def test_speech_normalised_to_full_scale_does_not_count_as_clipped() -> None:
     assert refusal(measure(speech(1.0))) == ""
 
 
-def test_levels_are_those_of_the_voice_and_of_what_is_between() -> None:
+def test_levels_are_those_of_the_voice_and_of_the_background() -> None:
     sound = np.concatenate([room(1.0, 0.001), tone(2.0, 0.1), room(1.0, 0.001)])
     quality = measure(sound, LoudVoice())
     assert quality.level_dbfs == pytest.approx(-20.0, abs=0.2)
@@ -85,7 +85,7 @@ def test_an_offset_hum_and_rumble_change_nothing(amplitude: float, hz: float) ->
     assert disturbed.noise_dbfs == pytest.approx(plain.noise_dbfs, abs=1.0)
 
 
-def test_the_setting_is_judged_whatever_was_said() -> None:
+def test_the_setup_is_judged_independently_of_the_length() -> None:
     short = measure(speech()[:19_000])
     assert refusal(short)
     assert setup_advice(short) == ""

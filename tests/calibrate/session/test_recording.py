@@ -30,7 +30,7 @@ def test_a_take_begins_before_the_voice_and_ends_after_the_pause() -> None:
     assert len(recorder.sound) / 16_000 - loud[-1] == pytest.approx(MARGIN_S, abs=0.1)
 
 
-def test_an_offset_is_not_taken_for_a_voice_and_stays_in_the_take() -> None:
+def test_an_offset_does_not_count_as_voice_and_stays_in_the_take() -> None:
     sound = np.concatenate([room(2.0), tone(1.5), room(2.0)])
     plain, beside = fed(sound), fed(sound + np.float32(0.3))
     assert beside.state is RecorderState.DONE
@@ -52,20 +52,20 @@ def test_it_waits_for_a_voice_and_then_gives_up() -> None:
     assert refusal(measure(recorder.sound)).startswith("Nothing was heard")
 
 
-def test_a_key_ends_it_at_once_and_keeps_all_where_no_voice_was_found() -> None:
+def test_a_key_ends_a_take_without_voice_and_keeps_all_of_it() -> None:
     recorder = fed(room(1.0, 0.005))
     recorder.stop()
     assert recorder.state is RecorderState.DONE
     assert len(recorder.sound) == 16_000
 
 
-def test_a_key_ends_a_voice_where_it_is() -> None:
+def test_a_key_ends_a_take_at_once() -> None:
     recorder = fed(np.concatenate([room(1.0), tone(1.0)]))
     recorder.stop()
     assert np.abs(recorder.sound[-160:]).max() > 0.05
 
 
-def test_somebody_who_never_stops_is_stopped_and_refused() -> None:
+def test_speech_without_end_is_stopped_and_refused() -> None:
     recorder = fed(tone(LONGEST_S + 5.0), 8_000)
     assert recorder.state is RecorderState.DONE
     assert "lasts more than" in refusal(measure(recorder.sound, LoudVoice()))
@@ -80,7 +80,7 @@ def test_what_comes_after_the_end_is_ignored() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 7_000), min_size=1, max_size=20))
-def test_a_take_is_the_same_however_the_sound_is_divided(sizes: list[int]) -> None:
+def test_a_take_does_not_depend_on_the_block_sizes(sizes: list[int]) -> None:
     sound = np.concatenate([room(0.7), tone(1.0), room(1.6)])
     recorder, position = Recorder(LoudVoice()), 0
     while position < len(sound):

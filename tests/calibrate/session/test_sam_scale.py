@@ -32,7 +32,7 @@ def test_five_different_pictures_fit_a_terminal_of_80_columns(scale: RatingScale
 
 
 @each_scale
-def test_the_pictures_are_of_characters_that_any_terminal_has(scale: RatingScale) -> None:
+def test_the_pictures_are_ascii(scale: RatingScale) -> None:
     assert all(row.isascii() for row in draw_scale(scale, 76))
 
 

@@ -45,7 +45,7 @@ def test_what_is_next_is_the_first_that_is_neither_done_nor_skipped() -> None:
     assert made.with_skipped_again().next == made.prompts[2]
 
 
-def test_a_plan_that_is_through_has_nothing_next_until_it_is_made_longer() -> None:
+def test_a_complete_plan_has_no_next_prompt_until_it_is_extended() -> None:
     made = with_takes(*range(8))
     assert made.next is None
     assert made.enough

@@ -41,14 +41,14 @@ def test_nothing_is_on_disk_before_the_first_take(home: Path) -> None:
     assert not home.exists()
 
 
-def test_a_session_comes_back_as_it_was() -> None:
+def test_a_saved_session_is_loaded_unchanged() -> None:
     folder, session = recorded(3, "ko")
     session = session.without(session.prompts[3])
     folder.save(session)
     assert SessionFolder("anna").load() == session
 
 
-def test_a_take_that_was_half_written_when_the_power_went_is_gone_when_the_session_goes_on() -> None:
+def test_a_half_written_take_is_removed_when_the_session_is_resumed() -> None:
     folder, session = recorded(2)
     leftover = folder.path / ".02-neutral.wav.mmtl-abcd1234"
     leftover.mkdir()
@@ -79,7 +79,7 @@ def test_removing_leaves_nothing() -> None:
     folder.remove()
 
 
-def test_recordings_that_cannot_be_deleted_are_said_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recordings_that_cannot_be_deleted_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _ = recorded(2)
 
     def refuse(_: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_take_whose_file_is_lost_is_to_be_recorded_again() -> None:
 
 
 @pytest.mark.parametrize("name", ["../anna", "", "a/b", "x" * 65])
-def test_a_name_that_is_no_file_s_name_is_refused(name: str) -> None:
+def test_a_name_that_no_profile_can_have_is_refused(name: str) -> None:
     with pytest.raises(ProfileError, match="cannot name a profile"):
         SessionFolder(name)
 
@@ -191,13 +191,13 @@ def test_room_for_recordings_is_made_or_refused_before_there_are_any(tmp_path: P
     require_no_recordings(tmp_path)
 
 
-def test_a_folder_that_cannot_be_made_is_said_so(home: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(home: Path) -> None:
     home.write_text("a file where the folder should be")
     with pytest.raises(UsageError, match="cannot write"):
         recorded(1)
 
 
-def test_the_record_holds_no_more_than_it_says() -> None:
+def test_the_session_file_has_the_documented_keys_only() -> None:
     folder, _ = recorded(1)
     kept = json.loads((folder.path / "session.json").read_text("utf-8"))
     assert set(kept) == {"session_version", "language", "takes", "done", "skipped"}

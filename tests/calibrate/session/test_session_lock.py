@@ -41,13 +41,13 @@ def test_a_second_session_of_a_name_is_refused_and_does_not_end_the_first() -> N
         pass
 
 
-def test_nothing_of_it_stays_on_disk(home: Path) -> None:
+def test_the_lock_leaves_nothing_on_disk(home: Path) -> None:
     with pytest.raises(ZeroDivisionError), session_lock("anna"):
         raise ZeroDivisionError
     assert not home.exists()
 
 
-def test_what_else_is_there_stays(home: Path) -> None:
+def test_the_lock_leaves_other_files_in_place(home: Path) -> None:
     take = home / "mmtl" / "sessions" / "anna" / "00-neutral.wav"
     take.parent.mkdir(parents=True)
     take.write_bytes(b"a voice")
@@ -72,12 +72,12 @@ def test_a_program_that_is_killed_leaves_nothing_locked() -> None:
             pass
 
 
-def test_a_folder_that_cannot_be_made_is_said_so(home: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(home: Path) -> None:
     home.write_text("a file where the folder should be")
     with pytest.raises(UsageError, match=r"cannot write to .*XDG_DATA_HOME"), session_lock("anna"):
         pass
 
 
-def test_a_name_that_is_no_file_s_name_is_refused() -> None:
+def test_a_name_that_no_profile_can_have_is_refused() -> None:
     with pytest.raises(ProfileError, match="cannot name a profile"), session_lock("../anna"):
         pass

@@ -39,7 +39,7 @@ def test_the_only_microphone_is_not_asked_about(monkeypatch: pytest.MonkeyPatch)
     assert choose_microphone() == "mic:3"
 
 
-def test_where_there_is_none_the_microphone_itself_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_microphone_the_source_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch)
     assert choose_microphone() == "mic"
 
@@ -83,7 +83,7 @@ def test_another_microphone_goes_on_with_the_same_session(
         ("dumb", (Screen(), Screen()), "TERM is dumb"),
     ],
 )
-def test_what_is_no_terminal_is_refused_with_what_to_do_instead(
+def test_redirected_streams_are_refused_with_an_alternative(
     monkeypatch: pytest.MonkeyPatch, term: str, streams: tuple[io.StringIO | None, io.StringIO], said: str
 ) -> None:
     monkeypatch.setenv("TERM", term)
@@ -93,7 +93,7 @@ def test_what_is_no_terminal_is_refused_with_what_to_do_instead(
         require_terminal()
 
 
-def test_a_terminal_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdin", Screen())
     monkeypatch.setattr(sys, "stderr", Screen())

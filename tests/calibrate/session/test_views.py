@@ -98,7 +98,7 @@ def test_a_question_shows_its_pictures_and_what_skipping_means() -> None:
     assert "4 a bit positive" in text(talk, 50, 24)
 
 
-def test_the_rest_says_what_is_missing() -> None:
+def test_the_last_view_says_what_is_missing() -> None:
     talk = at(Stage.SKIPPED)
     assert "not enough" in squeezed(talk)
     assert "8 skipped" in squeezed(talk)

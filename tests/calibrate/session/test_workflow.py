@@ -136,7 +136,7 @@ def test_resuming_goes_on_and_may_make_the_plan_longer(monkeypatch: pytest.Monke
     assert SessionFolder("anna").load().language == "pl"
 
 
-def test_a_complete_session_is_fitted_without_another_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_session_is_fitted_without_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished(monkeypatch, 8)
     monkeypatch.setattr(calibrate.session.workflow, "run_session", None)
     assert len(GuidedSession(SessionOptions(name="anna", resume=True)).record_takes()) == 8
@@ -153,7 +153,7 @@ def test_a_complete_session_is_fitted_without_another_word(monkeypatch: pytest.M
         (SessionOptions(name="anna", device="mic:"), UsageError, "names no device"),
     ],
 )
-def test_options_that_cannot_be_met_are_refused_before_anybody_speaks(
+def test_options_that_cannot_be_met_are_refused_before_the_first_take(
     options: SessionOptions, error: type[Exception], said: str, home: Path
 ) -> None:
     with pytest.raises(error, match=said):
@@ -167,13 +167,13 @@ def test_a_session_stays_in_its_language(monkeypatch: pytest.MonkeyPatch) -> Non
         GuidedSession(SessionOptions(name="anna", resume=True, language="ko"))
 
 
-def test_a_folder_with_recordings_is_refused_before_anybody_speaks(tmp_path: Path) -> None:
+def test_a_folder_with_recordings_is_refused_before_the_first_take(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("somebody else's")
     with pytest.raises(UsageError, match="holds recordings already"):
         GuidedSession(SessionOptions(name="anna", keep_recordings=tmp_path))
 
 
-def test_what_fails_after_the_session_costs_no_take(
+def test_a_failure_after_the_session_costs_no_take(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records(monkeypatch, 8, complete=True)
@@ -185,7 +185,7 @@ def test_what_fails_after_the_session_costs_no_take(
     assert all(take.path.is_file() for take in takes)
 
 
-def test_recordings_go_when_the_profile_is_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recordings_are_deleted_when_the_profile_is_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
     records(monkeypatch, 8, complete=True)
     guided = GuidedSession(SessionOptions(name="anna", agreed=True))
     guided.record_takes()
@@ -194,7 +194,7 @@ def test_recordings_go_when_the_profile_is_adopted(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("more", [False, True])
-def test_where_it_did_not_help_more_takes_can_be_added_if_wanted(
+def test_after_a_rejection_more_takes_can_be_added(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: bool
 ) -> None:
     records(monkeypatch, 8, complete=True)
@@ -239,7 +239,7 @@ def test_the_command_that_adds_takes_can_keep_the_recordings_too(
     assert not SessionFolder("anna").path.exists()
 
 
-def test_who_begins_anew_is_told_that_the_unfinished_session_goes(
+def test_replacing_an_unfinished_session_announces_its_deletion(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unfinished(monkeypatch, 3)
@@ -277,7 +277,7 @@ def test_recordings_that_cannot_be_copied_are_not_deleted(
     assert len(SessionFolder("anna").load().done) == 8
 
 
-def test_a_take_that_is_doubted_can_be_listened_to_and_recorded_again(
+def test_a_suspected_take_can_be_listened_to_and_recorded_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records(monkeypatch, 8, complete=True)
@@ -301,7 +301,7 @@ def test_a_take_that_is_doubted_can_be_listened_to_and_recorded_again(
     assert asked == [4]
 
 
-def test_the_recordings_of_a_doubted_take_go_unless_they_are_wanted(
+def test_the_recordings_of_a_suspected_take_are_deleted_unless_they_are_wanted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records(monkeypatch, 8, complete=True)
