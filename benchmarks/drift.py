@@ -66,9 +66,9 @@ class Record(DriftWatch):
         super().reset()
         self.largest = (0.0,) * len(FIGURES)
 
-    def feed(self, time_s: float, seen: Array) -> Drift | None:
-        """Take the figures of a window."""
-        drift = super().feed(time_s, seen)
+    def feed(self, time_s: float, observation: Array) -> Drift | None:
+        """Take the observation of a window."""
+        drift = super().feed(time_s, observation)
         away = self.departures()
         self.largest = tuple(
             max(largest, away[name], key=abs if name == "level" else float)

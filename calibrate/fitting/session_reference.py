@@ -12,7 +12,7 @@ from edge.events import Drift
 from edge.inference.engine import EngineLike
 from edge.model.bundle import Bundle
 from edge.model.profile import Profile, Reference
-from edge.recognition.drift import summed_up
+from edge.recognition.drift import summarise
 from edge.recognition.recognizer import Recognizer
 
 PAUSE_S: Final = 0.6
@@ -41,22 +41,22 @@ def session_reference(
     statistics = StatisticsCollector()
     recognizer = Recognizer(bundle, profile=profile, engine=engine, observer=statistics)
     recognizer.feed(_as_one_stream(sounds, recognizer.front_end.sample_rate))
-    return summed_up(statistics.seen)
+    return summarise(statistics.observations)
 
 
 class StatisticsCollector:
-    """Keeps the figures of all windows of a session; `reset` forgets them."""
+    """Keeps the observations of all windows of a session; `reset` forgets them."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Forget the stream."""
-        self.seen: list[Array] = []
+        self.observations: list[Array] = []
 
-    def feed(self, time_s: float, seen: Array) -> Drift | None:
-        """Keep the figures."""
-        self.seen.append(seen)
+    def feed(self, time_s: float, observation: Array) -> Drift | None:
+        """Keep the observation."""
+        self.observations.append(observation)
         return None
 
 

@@ -46,7 +46,7 @@ ADOPTED: Final = "adopted"
 REJECTED: Final = "rejected"
 LARGEST_BYTES: Final = 2**24
 """No profile is larger: 16 MiB."""
-MOST_FIGURE: Final = 1e4
+LARGEST_MEAN: Final = 1e4
 """Magnitude of a mean or spread in a file."""
 LEAST_SPREAD: Final = 1e-4
 """Of a spread in a file."""
@@ -54,9 +54,10 @@ LEAST_SPREAD: Final = 1e-4
 
 @dataclass(frozen=True)
 class Reference:
-    """What a session sounded like: mean and spread over its windows, each (2 + X,) float32.
+    """Statistics of a calibration session: mean and spread over its windows, each (2 + X,) float32.
 
-    The order is that of `figures`: level in dBFS, entropy in nats, what the head reads.
+    The order: level in dBFS, entropy of the posterior in nats, the X inputs of the head
+    (`edge.recognition.drift.observe`).
     """
 
     mean: Array
@@ -68,7 +69,7 @@ class Reference:
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Array]) -> Reference | None:
-        """Read what `tensors` wrote; None where there is nothing of it.
+        """Read what `tensors` wrote; None if there is no reference.
 
         Raises:
             ModelError: one array is missing or of another type, their shapes differ or a number is not
@@ -78,12 +79,15 @@ class Reference:
         if mean is None and spread is None:
             return None
         try:
-            mean = tensor(tensors, "reference.mean", 1, -MOST_FIGURE, MOST_FIGURE)
-            spread = tensor(tensors, "reference.spread", 1, LEAST_SPREAD, MOST_FIGURE)
+            mean = tensor(tensors, "reference.mean", 1, -LARGEST_MEAN, LARGEST_MEAN)
+            spread = tensor(tensors, "reference.spread", 1, LEAST_SPREAD, LARGEST_MEAN)
         except ModelError as error:
-            raise ModelError(f"the figures of the calibration session are not usable: {error}") from error
+            raise ModelError(f"the statistics of the calibration session are not usable: {error}") from error
         if mean.shape != spread.shape:
-            raise ModelError("the figures of the calibration session do not fit together")
+            raise ModelError(
+                "the statistics of the calibration session have the shapes "
+                f"{mean.shape} and {spread.shape}, expected one shape"
+            )
         return Reference(mean, spread)
 
 

@@ -1,4 +1,4 @@
-"""From the posteriors of windows to a label that people can follow."""
+"""Posteriors of windows to a steady label: smoothing, hysteresis and a minimum duration of changes."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from edge.labels import EMOTIONS, UNSURE
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """How readily the label changes, and when none is claimed.
+    """When the label changes, and when it is "unsure".
 
-    What a change of emotion takes, apart from computing: its sound has to fill most of the window of
-    3 s; the smoothing follows a step to 63 % within `smoothing_s` and to 90 % within 2.3 times that
-    (1.4 s and 3.2 s); and a lead has to last `switch_windows` steps (0.48 s at 240 ms). The first label
-    of an utterance takes none of them. Only windows with speech count, so pauses do not advance time.
+    A change of emotion takes, in addition to compute time: the time until the new sound fills most of the
+    window of 3 s; the smoothing, which reaches 63 % of a step after `smoothing_s` and 90 % after 2.3 times
+    that (1.4 s and 3.2 s); and `switch_windows` steps (0.48 s at 240 ms). The first label of an utterance is
+    immediate. Only windows with speech count, so pauses do not advance time.
     """
 
     smoothing_s: float = 1.4
     """Time constant of the exponential smoothing of posteriors; 0 for none."""
     unsure_below: float = 0.4
-    """No emotion is claimed while its smoothed probability is lower, in [0, 1) ..."""
+    """The label is "unsure" while the smoothed probability of the emotion is below this, in [0, 1) ..."""
     unsure_margin: float = 0.05
-    """... by more than this, once one is claimed; and after "unsure" it has to be higher by this."""
+    """... with hysteresis: an emotion is kept down to this much below, and returns this much above."""
     switch_margin: float = 0.1
-    """Another emotion takes over when it leads by so much ..."""
+    """Another emotion takes over when its smoothed probability is higher by this ..."""
     switch_windows: int = 2
-    """... in so many windows in a row, the same emotion each time."""
+    """... in this many consecutive windows."""
 
 
 class Decision:
-    """Follows one utterance.
+    """Decides on the label of one utterance, window by window.
 
-    Remembers the smoothed posterior, the label, whether it is claimed and who challenges it, and the
-    sum of posteriors since the utterance began; `reset` forgets them all.
+    Remembers the smoothed posterior, the emotion, whether the label is "unsure", the emotion that may take
+    over, and the sum of posteriors since the utterance began; `reset` forgets them all.
     """
 
     def __init__(self, rule: DecisionRule, step_s: float) -> None:
@@ -56,7 +56,7 @@ class Decision:
         self._claims: bool | None = None
 
     def update(self, probs: Array) -> str:
-        """Take the posterior of a window with speech, (C,), and return the label."""
+        """Take the (C,) posterior of a window with speech and return the label."""
         self._sum += probs
         self.windows += 1
         if self.smoothed is None:
@@ -66,10 +66,7 @@ class Decision:
         return self._label(self.smoothed)
 
     def average(self) -> tuple[Array, str]:
-        """Return the average posterior of the utterance, (C,), and its label.
-
-        Only to be asked once there was a window.
-        """
+        """Return the (C,) average posterior of the utterance, which has a window, and its label."""
         average = (self._sum / self.windows).astype(np.float32)
         best = int(average.argmax())
         return average, EMOTIONS[best] if average[best] >= self._rule.unsure_below else UNSURE
@@ -84,11 +81,11 @@ class Decision:
         self._challenger = best
         if self._challenges >= self._rule.switch_windows:
             self._held, self._challenges = best, 0
-        self._claims = bool(probs[self._held] >= self._least())
+        self._claims = bool(probs[self._held] >= self._unsure_below())
         return EMOTIONS[self._held] if self._claims else UNSURE
 
-    def _least(self) -> float:
-        """Return the probability that a claim takes now: the first window's is the limit itself."""
+    def _unsure_below(self) -> float:
+        """Return the current limit of "unsure": without the margin for the first window."""
         if self._claims is None:
             return self._rule.unsure_below
         return self._rule.unsure_below + self._rule.unsure_margin * (-1 if self._claims else 1)

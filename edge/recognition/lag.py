@@ -1,4 +1,4 @@
-"""Lag: how late an event is, by the time at which its sound was due."""
+"""Lag: the delay of an event after the time at which its sound was due."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Final
 from edge.events import LATE_S, Event, StreamWarning, Window
 
 RECOVERED_S: Final = 1.0
-"""A shorter lag ends the episode."""
+"""Below this lag, a late episode ends."""
 FORGETTING: Final = 1e-3
-"""Seconds per second by which the estimate of the stream's start rises. Sound cards and system clocks
-differ by less (200 ppm is much), so clock drift is not taken for lag; an hour of it hides 3.6 s."""
+"""Seconds per second by which the estimate of the stream's start rises. Clocks of sound cards and systems
+differ by less (200 ppm at most), so their drift does not count as lag. An hour hides 3.6 s of real lag."""
 
 
 class LagMeter:
     """Measures the lag of a stream's events.
 
-    Sound at stream time p is due at start + p, where start is the minimum over all pieces of sound of
-    (arrival - stream time of its first sample), raised by `FORGETTING`: the piece that was delayed
-    least shows when the stream began. The lag of an event is the time since its sound was due. So it
-    includes delays before the sound arrived, such as a pipe or a socket that was not read. Lost sound
-    advances the stream time and is not late.
+    Sound at stream time p is due at start + p, where start is the minimum over all blocks of
+    (arrival - stream time of the first sample), raised by `FORGETTING`: the least delayed block shows
+    when the stream began. The lag of an event is the time since its sound was due. It includes delays
+    before the sound arrived, such as a pipe or a socket that was not read. Lost sound advances the stream
+    time and is not late.
 
-    Where the sound is not live, it is due when it arrives: the lag is then the time from reading to
-    the event, and no lag is warned of.
+    Sound that is not live is due when it arrives: the lag is the time from reading to the event, and
+    causes no warning.
 
-    Remembers the stream's start, the newest piece and whether a late episode is under way.
+    Remembers the stream's start, the newest block and whether a late episode is under way.
     """
 
     def __init__(self, *, live: bool, clock: Callable[[], float] = time.perf_counter) -> None:
         """Begin a stream.
 
         Args:
-            live: whether the sound comes in real time.
-            clock: seconds, never going back; arrivals are in its terms.
+            live: whether the sound arrives in real time.
+            clock: monotonic seconds; arrival times use the same clock.
         """
         self._live = live
         self._clock = clock
@@ -45,7 +45,7 @@ class LagMeter:
         self._late = False
 
     def arrived(self, arrived_s: float, position_s: float) -> None:
-        """Note a piece of sound.
+        """Note a block of samples.
 
         Args:
             arrived_s: when its last sample arrived.
@@ -61,11 +61,11 @@ class LagMeter:
         self._position_s = position_s
 
     def ended(self) -> None:
-        """Note that no more sound comes: the last events waited for the end, which is not lag."""
+        """Note that the sound has ended: the time until the flush is not lag."""
         self._waiting_since_s = self._clock()
 
     def stamped(self, events: Sequence[Event]) -> list[Event]:
-        """Set the lag of the windows that the newest piece completed, after a warning if it is late."""
+        """Set the lag of the windows that the newest block completed; put a warning first if it is late."""
         now_s = self._clock()
         stamped = [
             replace(event, lag_ms=1000.0 * self._lag_s(event.end_s, now_s))
@@ -76,7 +76,7 @@ class LagMeter:
         return [*self._warning(self._lag_s(self._position_s, now_s)), *stamped]
 
     def _lag_s(self, position_s: float, now_s: float) -> float:
-        """Return the lag at a stream time; sound before the newest piece was lost, and is not late."""
+        """Return the lag at a stream time; sound before the newest block was lost, and is not late."""
         due_s = self._start_s + max(position_s, self._position_s)
         return max(0.0, self._arrived_s - due_s) + now_s - self._waiting_since_s
 

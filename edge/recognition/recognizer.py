@@ -30,7 +30,7 @@ from edge.inference.window_grid import feature_ms, step_in_features
 from edge.model.bundle import Bundle, default_bundle, load_bundle
 from edge.model.profile import Profile, load_profile, require_applicable
 from edge.recognition.decision import DecisionRule
-from edge.recognition.drift import LEAST_SPEECH, DriftWatch, WindowObserver, figures, spoken_level
+from edge.recognition.drift import LEAST_SPEECH, DriftWatch, WindowObserver, observe, spoken_level
 from edge.recognition.stage_times import StageTimes
 from edge.recognition.utterance import UtteranceTracker, by_emotion
 from edge.recognition.waveform_adapter import WaveformAdapter, clean_samples
@@ -38,10 +38,10 @@ from edge.recognition.window_buffer import WindowBuffer
 from edge.recognition.window_classifier import ClassifiedWindow, WindowClassifier
 
 MOST_AT_ONCE_S: Final = 10.0
-"""Longer blocks are taken in pieces: the encoder's maps of an hour would not fit into memory."""
+"""Longer blocks are divided: the encoder's maps of an hour would not fit into memory."""
 
 QUIETEST_DBFS: Final = -120.0
-"""What digital silence is reported as."""
+"""Level reported for digital silence; levels are never lower."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Settings:
     """How the recogniser runs."""
 
     step_ms: int = 240
-    """From one window to the next: a multiple of 80."""
+    """Time from one window to the next: a multiple of 80 with the bundle that ships."""
     speech_needed_s: float = 1.0
-    """Speech that a window needs before an emotion is claimed; a third of a shorter window."""
+    """Speech that a full window needs for an emotion; a shorter window needs a third of its length."""
     channel: Channel = AUTO
-    """Which channel of a waveform to hear, as in `edge.audio.downmix`: a number from 0, "mix" or "auto"."""
+    """Channel of a waveform, as in `edge.audio.downmix`: a number from 0, "mix" or "auto"."""
     rule: DecisionRule = field(default_factory=DecisionRule)
     gate: VadConfig = field(default_factory=VadConfig)
 
@@ -88,14 +88,14 @@ class Recognizer:
             profile: a speaker's own head, level and statistics.
             settings: how to run.
             provider: where the graphs run: "auto", "cpu", "cuda" or "tensorrt".
-            engine: the graphs of this bundle, loaded already: streams that take turns can share one. Who
-                loaded it closes it; one that is loaded here is closed at the latest when the program ends.
-            observer: sees full windows of speech, in the place of the profile's `DriftWatch`.
+            engine: the loaded graphs of this bundle, which several streams may share; the caller closes it.
+                If None, one is loaded, and closed at the latest when the program ends.
+            observer: sees full windows of speech instead of the profile's `DriftWatch`.
             clock: seconds, for the compute times of events; `time.process_time` counts CPU time.
 
         Raises:
-            UsageError: the step is not a multiple of 80 ms, or there is no such provider.
-            EngineError: the provider is not to be had here.
+            UsageError: the step is not a multiple of `feature_ms`, or the provider is unknown.
+            EngineError: the provider is not available here.
             ModelError: the bundle's graphs, or the profile with this bundle, cannot be used.
         """
         if profile:
@@ -125,29 +125,29 @@ class Recognizer:
         settings: Settings | None = None,
         provider: str = "auto",
     ) -> Recognizer:
-        """Load a bundle's folder (the one that ships, if None) and a profile's file."""
+        """Load a bundle from its folder (by default the one that ships) and a profile from its file."""
         loaded = load_bundle(Path(bundle) if bundle else default_bundle())
         speaker = load_profile(Path(profile), loaded) if profile else None
         return cls(loaded, profile=speaker, settings=settings, provider=provider)
 
     @property
     def feature_ms(self) -> int:
-        """Time from one feature to the next: 80."""
+        """Time from one feature to the next: 80 with the bundle that ships."""
         return feature_ms(self.engine.graphs, self.front_end)
 
     @property
     def window_s(self) -> float:
-        """Sound that a full window covers."""
+        """Duration of a full window."""
         return self.front_end.window_ms / 1000.0
 
     @property
     def heard_s(self) -> float:
-        """Time of the stream so far, lost sound included."""
+        """Stream time so far, including lost sound."""
         return (self._samples + self._skipped) / self.front_end.sample_rate
 
     @property
     def level_dbfs(self) -> float:
-        """Root mean square of the newest sound fed, as the input filter leaves it."""
+        """Root mean square of the newest block after the input filter; 0 dB is full scale."""
         power = float(np.mean(np.square(self._newest, dtype=np.float64))) if len(self._newest) else 0.0
         return max(QUIETEST_DBFS, 10.0 * math.log10(power)) if power > 0 else QUIETEST_DBFS
 
@@ -174,7 +174,7 @@ class Recognizer:
             self.observer.reset()
 
     def warm_up(self) -> None:
-        """Run all graphs once, on a window of silence, and reset: the first sound then does not wait."""
+        """Run all graphs once, on a window of silence, and reset, so that the first block does not wait."""
         self.feed(np.zeros(self.front_end.samples_in(self.front_end.window_frames), np.float32))
         self.reset()
 
@@ -202,7 +202,7 @@ class Recognizer:
         return events
 
     def _apply_profile(self, profile: Profile | None) -> None:
-        """Take the head, the level, the statistics and the reference of a speaker, or the bundle's."""
+        """Use the head, level, statistics and reference of a speaker, or the bundle's."""
         self.profile = profile
         self._classifier = WindowClassifier(self.engine, profile.head if profile else self.bundle.head)
         levels = profile.levels if profile else self.bundle.manifest.levels
@@ -301,7 +301,7 @@ class Recognizer:
         return events + self._engine_news()
 
     def _engine_news(self) -> list[Event]:
-        """Say once that the engine went on with another provider."""
+        """Report once that the engine has changed its provider."""
         if self.engine.provider == self._provider:
             return []
         self._provider = self.engine.provider
@@ -320,12 +320,12 @@ class Recognizer:
             events += self._report(window, began, len(ends))
         if ends:
             self._last_window = ends[-1]
-        if ends or not self._last_window:  # the first window costs its last block, not all before
+        if ends or not self._last_window:  # do not charge the first window with all blocks before it
             self._times.reset()
         return events
 
     def _begin_or_end(self, frame: int, began: float) -> list[Event]:
-        """Begin or end an utterance after so many frames.
+        """Begin or end an utterance after a frame, given by its number from 1.
 
         One that ends before the first window is full is judged by a shorter window.
         """
@@ -366,21 +366,21 @@ class Recognizer:
         )
 
     def _is_speech(self, end: int) -> bool:
-        """Tell whether a window has enough speech for an emotion to be claimed."""
+        """Return whether a window has enough speech for an emotion."""
         flags = self._recent.speech(end)
         hop_s = self.front_end.hop_length_ms / 1000.0
         needed = min(self.settings.speech_needed_s / hop_s, len(flags) / 3.0)
         return bool(np.count_nonzero(flags) >= needed)
 
     def _drift(self, window: ClassifiedWindow, time_s: float) -> list[Event]:
-        """Show a window to the observer, if there is one, where it is full and enough of it is speech."""
+        """Show a window to the observer, if there is one, it is full and at least half is speech."""
         if self.observer is None or window.end < self.engine.graphs.window_features:
             return []
         flags = self._recent.speech(window.end)
         if np.count_nonzero(flags) < LEAST_SPEECH * len(flags):
             return []
         level_dbfs = spoken_level(self._recent.dbfs(window.end))
-        drift = self.observer.feed(time_s, figures(level_dbfs, window.inputs, window.probs))
+        drift = self.observer.feed(time_s, observe(level_dbfs, window.inputs, window.probs))
         return [drift] if drift else []
 
     def _time(self, samples: int) -> float:

@@ -17,9 +17,9 @@ from edge.errors import ModelError
 from edge.events import Drift, Event
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
 from edge.model.bundle import Bundle
-from edge.model.profile import LEAST_SPREAD, MOST_FIGURE, Profile, Reference
+from edge.model.profile import LARGEST_MEAN, LEAST_SPREAD, Profile, Reference
 from edge.output.text import describe_drift
-from edge.recognition.drift import FEWEST_WINDOWS, Bounds, DriftWatch, figures, spoken_level, summed_up
+from edge.recognition.drift import FEWEST_WINDOWS, DriftLimits, DriftWatch, observe, spoken_level, summarise
 from edge.recognition.recognizer import Recognizer
 from tests.edge.conftest import random_head
 from tests.edge.schema import checked_event
@@ -28,7 +28,7 @@ from tests.tolerances import float32_tolerance
 STEP_S = 0.25
 SIZE = 8
 EVEN = np.full(4, 0.25, np.float32)
-AT = figures(-20.0, np.zeros(SIZE, np.float32), EVEN)
+AT = observe(-20.0, np.zeros(SIZE, np.float32), EVEN)
 SESSION = Reference(AT, np.array([4.0, 0.3, *[0.5] * SIZE], np.float32))
 
 
@@ -74,7 +74,7 @@ def test_what_stays_away_is_said_with_advice(
     assert "calibrate again" in event.advice
 
 
-@pytest.mark.parametrize("by", [99.96, 12.6, 999.4, MOST_FIGURE])
+@pytest.mark.parametrize("by", [99.96, 12.6, 999.4, LARGEST_MEAN])
 @pytest.mark.parametrize(
     ("what", "axes"),
     [("level", [0]), ("features", range(2, 6)), ("spectrum", range(6, 10)), ("entropy", [1])],
@@ -83,8 +83,8 @@ def test_every_kind_of_drift_is_a_line_of_76_columns(what: str, axes: Iterable[i
     for sign in (1.0, -1.0):
         away, mean = np.zeros(10, np.float32), np.zeros(10, np.float32)
         mean[list(axes)] = -sign * by
-        near = np.full(10, LEAST_SPREAD if by == MOST_FIGURE else 1.0, np.float32)
-        watch = DriftWatch(Reference(mean, near), STEP_S, Bounds(average_s=1e-3), spectrum=4)
+        near = np.full(10, LEAST_SPREAD if by == LARGEST_MEAN else 1.0, np.float32)
+        watch = DriftWatch(Reference(mean, near), STEP_S, DriftLimits(average_s=1e-3), spectrum=4)
         for event in events(watch, minutes(5.0, away))[:1]:  # the entropy drifts upwards only
             assert event.what == what
             line = describe_drift(event)
@@ -125,7 +125,7 @@ def test_what_is_within_its_bound_is_no_drift(watch: DriftWatch, seen: Array) ->
 def test_the_long_term_spectrum_has_a_bound_of_its_own(by: float, drifts: bool) -> None:
     def away(embedding: float, spectrum: float) -> Array:
         inputs = np.repeat(np.array([embedding, spectrum], np.float32), [SIZE, 4])
-        return figures(-20.0, inputs, EVEN)
+        return observe(-20.0, inputs, EVEN)
 
     session = Reference(away(0.0, 0.0), np.array([4.0, 0.3, *[0.5] * (SIZE + 4)], np.float32))
     watch = DriftWatch(session, STEP_S, spectrum=4)
@@ -153,7 +153,7 @@ def test_the_average_follows_its_time_constant(watch: DriftWatch) -> None:
 
 
 def test_patience_is_speech_beyond_the_bound(watch: DriftWatch) -> None:
-    bounds = Bounds()
+    bounds = DriftLimits()
     (event,) = events(watch, minutes(5.0, moved(level_db=-16.0)), start_s=0.0)
     beyond_s = bounds.average_s * math.log(2.0)  # until half of 16 dB
     assert event.time_s == pytest.approx(beyond_s + bounds.patience_s, abs=2 * STEP_S)
@@ -163,7 +163,7 @@ def test_one_event_a_cooldown_by_the_time_of_the_stream(watch: DriftWatch) -> No
     found = events(watch, minutes(31.0, moved(level_db=-16.0)), start_s=0.0)
     gaps = np.diff([event.time_s for event in found])
     assert len(found) == 4
-    assert gaps == pytest.approx(Bounds().cooldown_s, abs=STEP_S)
+    assert gaps == pytest.approx(DriftLimits().cooldown_s, abs=STEP_S)
     after_a_loss = watch.feed(4_000.0, moved(level_db=-16.0))
     assert after_a_loss is not None
 
@@ -189,23 +189,23 @@ def test_reset_forgets_exactly(watch: DriftWatch) -> None:
 @given(st.lists(st.floats(-30.0, 30.0, width=32), max_size=400))
 @examples(max_examples=40, deadline=None)
 def test_an_event_only_comes_when_the_average_is_beyond_its_bound(levels: list[float]) -> None:
-    watch = DriftWatch(SESSION, STEP_S, Bounds(average_s=2.0, patience_s=1.0, cooldown_s=3.0))
+    watch = DriftWatch(SESSION, STEP_S, DriftLimits(average_s=2.0, patience_s=1.0, cooldown_s=3.0))
     for index, level in enumerate(levels):
         event = watch.feed(STEP_S * index, moved(level_db=level))
-        assert event is None or abs(watch.departures()["level"]) > Bounds().level
+        assert event is None or abs(watch.departures()["level"]) > DriftLimits().level
 
 
 def test_it_does_not_change_the_reference(watch: DriftWatch) -> None:
     events(watch, minutes(2.0, moved(level_db=-16.0)))
-    assert (SESSION.mean == figures(-20.0, np.zeros(SIZE, np.float32), EVEN)).all()
+    assert (SESSION.mean == observe(-20.0, np.zeros(SIZE, np.float32), EVEN)).all()
 
 
 def test_figures_are_level_entropy_and_what_the_head_reads() -> None:
     embedding = np.arange(3, dtype=np.float32)
-    seen = figures(-30.0, embedding, EVEN)
+    seen = observe(-30.0, embedding, EVEN)
     assert seen.dtype == np.float32
     assert seen == pytest.approx([-30.0, math.log(4.0), 0.0, 1.0, 2.0])
-    assert figures(0.0, embedding, np.array([1, 0, 0, 0], np.float32))[1] == 0.0
+    assert observe(0.0, embedding, np.array([1, 0, 0, 0], np.float32))[1] == 0.0
 
 
 def test_pauses_do_not_lower_the_spoken_level() -> None:
@@ -219,8 +219,8 @@ def test_a_reference_is_mean_and_spread_with_a_least() -> None:
     levels = np.resize(np.array([-30.0, -10.0], np.float32), 40)
     embeddings = generator.normal(2.0, 0.1, (40, SIZE)).astype(np.float32)
     embeddings[:, 0] = 7.0
-    made = summed_up(
-        [figures(float(level), row, EVEN) for level, row in zip(levels, embeddings, strict=True)]
+    made = summarise(
+        [observe(float(level), row, EVEN) for level, row in zip(levels, embeddings, strict=True)]
     )
     assert made is not None
     same = partial(pytest.approx, rel=float32_tolerance(40, 1.0))
@@ -232,8 +232,8 @@ def test_a_reference_is_mean_and_spread_with_a_least() -> None:
 
 
 def test_too_short_a_session_is_no_measure() -> None:
-    assert summed_up([AT] * (FEWEST_WINDOWS - 1)) is None
-    assert summed_up([AT] * FEWEST_WINDOWS) is not None
+    assert summarise([AT] * (FEWEST_WINDOWS - 1)) is None
+    assert summarise([AT] * FEWEST_WINDOWS) is not None
 
 
 def test_a_reference_is_read_back_as_it_was_stored() -> None:
