@@ -1,63 +1,63 @@
-"""What every source of sound delivers, and how it is used."""
+"""Blocks of sound, and the protocol of the sources that deliver them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 
 from edge.arrays import Array
 
 NO_SAMPLES: Final = np.zeros(0, np.float32)
-"""The samples of a block that is only news."""
+"""The samples of a block that carries only a device change or a warning."""
 
 
 @dataclass(frozen=True)
 class DeviceChange:
-    """What became of the sound device; when, only the stream's own clock can say."""
+    """A change in the state of the sound device, without a time: its place among the blocks gives that."""
 
     name: str
-    state: str
-    """"lost" or "back"; "silent" where it delivers no sound, or "active" where it does again."""
+    state: Literal["lost", "back", "silent", "active"]
+    """"silent": it delivers digital silence or one constant value; "active": it delivers sound again."""
     reason: str = ""
-    """What is known, and what to do about it."""
+    """What is known of the cause, and what to do; may be empty."""
 
 
 @dataclass(frozen=True)
 class InputWarning:
-    """The sound is probably not what the user expects; the stream goes on."""
+    """A probable fault of the input; the stream goes on."""
 
     what: str
     """The subject, as in `edge.events.StreamWarning`."""
     message: str
     lost_s: float = 0.0
-    """Sound that should be there and is not."""
+    """Seconds of sound that are missing from the input."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of the stream: of any length above 0, or 0 where it only brings news."""
+    """Consecutive samples of a stream; none where the block carries only a device change or a warning."""
 
     samples: Array
     """(N,) float32 mono at 16 kHz, in [-1, 1]."""
     arrived_s: float
-    """`time.perf_counter()` when its last sample arrived (live) or was read."""
+    """`time.perf_counter()` when the last sample arrived (live source) or was read (file)."""
     lost: int = 0
     """Samples at 16 kHz lost just before this block."""
     device_change: DeviceChange | None = None
-    """What happened to the device after the loss and before the samples."""
+    """After the loss and before the samples."""
     warning: InputWarning | None = None
-    """What was noticed about the sound so far."""
+    """About the sound up to the end of this block."""
 
 
 class Source(Protocol):
-    """Sound as a stream: enter it, iterate over it once, leave it."""
+    """Sound as a stream: a context manager that is iterated over once."""
 
     @property
     def name(self) -> str:
-        """What people call it: a file's name, a device's (known once entered), "stdin", "demo"."""
+        """The name shown to users: of the file or the device (known once entered), "stdin" or "demo"."""
 
     @property
     def live(self) -> bool:
@@ -67,15 +67,15 @@ class Source(Protocol):
         """Open it.
 
         Raises:
-            SourceError: there is no sound to be had from it.
+            SourceError: it cannot be opened, or holds no sound.
         """
 
     def __exit__(self, *exc: object) -> None:
-        """Close it, whatever happened."""
+        """Close it."""
 
     def __iter__(self) -> Iterator[Block]:
         """Yield the blocks until the sound ends.
 
         Raises:
-            SourceError: the sound broke off.
+            SourceError: the source failed before its end.
         """

@@ -1,4 +1,4 @@
-"""Dead input: a microphone that is muted, not permitted or stuck delivers one value and no sound.
+"""Dead-input detection: a muted, forbidden or stuck microphone delivers one constant value.
 
 For live sources only: digital silence in a file is no fault.
 """
@@ -14,38 +14,40 @@ from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.block import NO_SAMPLES, Block, DeviceChange
 
 DEAD_AFTER_S: Final = 3.0
-"""Of one value; speech and rooms are never so quiet."""
+"""Constant signal before it is reported; speech and room noise are never constant that long."""
 ALIVE_AFTER_S: Final = 0.3
-"""Of sound; a click, or what a resampler makes of the beginning and end of a constant, is shorter."""
+"""Changing signal before the input counts as active; a click, or the ringing of a resampler at the
+beginning and end of a constant, is shorter."""
 CONSTANT_TOLERANCE: Final = 1e-6
-"""Deviation, -120 dBFS: less than one step of 16 bits, and more than resampling makes of a constant."""
+"""Largest deviation of a constant signal, -120 dBFS: below one step of 16 bits, above the ripple that
+resampling adds."""
 LEAST_REAL_TIME_SHARE: Final = 0.5
-"""Of real time that the arrival must take: what comes faster is a file in a pipe."""
+"""Arrival time relative to the duration of the sound; faster input is a file in a pipe."""
 
 ZEROS: Final = "only zeros arrive: see that it is not muted, and that this program may record from it"
 STUCK: Final = "one constant value arrives: plug it in again, or restart its driver"
 
 
 class DeadInput:
-    """Watches one live input for a constant signal.
+    """Detects a constant signal in one live input.
 
-    Remembers the value, the length and the beginning of the newest constant stretch, for how long the
-    input has changed since, and whether it was reported. Both are measured in whole blocks.
+    Remembers the value, duration and start of the latest constant stretch, how long the input has changed
+    since, and whether the stretch was reported. Durations are counted in whole blocks.
     """
 
     def __init__(self, name: str) -> None:
-        """Begin with an input of this name, of which nothing is known."""
+        """Start with an active input of this name."""
         self._name = name
         self.reset()
 
     def reset(self) -> None:
-        """Forget the input: it was lost, or is another one now."""
+        """Return to the initial state: the device was lost or is back."""
         self._value = self._since_s = 0.0
         self._constant_s = self._changing_s = 0.0
         self._reported = False
 
     def feed(self, samples: Array, arrived_s: float) -> DeviceChange | None:
-        """Take the next sound; return the news if the input is found dead by it, or alive again.
+        """Take the next samples; return a change if the input turns silent or active with them.
 
         Args:
             samples: (N,) at 16 kHz.
@@ -64,7 +66,7 @@ class DeadInput:
         return DeviceChange(self._name, "silent", ZEROS if abs(self._value) <= CONSTANT_TOLERANCE else STUCK)
 
     def _extend(self, samples: Array, duration_s: float, arrived_s: float) -> None:
-        """Add a block to the stretch of its kind, or begin another with it."""
+        """Extend the current constant or changing stretch by a block, or start a new one."""
         first = float(samples[0])
         if float(np.abs(samples - samples[0]).max()) > CONSTANT_TOLERANCE:
             self._constant_s, self._changing_s = 0.0, self._changing_s + duration_s
@@ -75,11 +77,11 @@ class DeadInput:
 
 
 def report_dead_input(blocks: Iterable[Block], name: str) -> Iterator[Block]:
-    """Pass on the blocks of a live source, with the news that it is dead or alive again after them."""
-    watch = DeadInput(name)
+    """Pass on the blocks of a live source, and after them report that it turned silent or active."""
+    detector = DeadInput(name)
     for block in blocks:
         if block.device_change:
-            watch.reset()
+            detector.reset()
         yield block
-        if change := watch.feed(block.samples, block.arrived_s):
+        if change := detector.feed(block.samples, block.arrived_s):
             yield Block(NO_SAMPLES, block.arrived_s, device_change=change)

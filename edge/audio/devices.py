@@ -1,7 +1,7 @@
-"""Sound inputs, through PortAudio: which there are, which one is meant, and which is the same as before.
+"""Sound inputs through PortAudio: list them, select one, and find a lost one again.
 
-PortAudio is loaded when it is first needed, so that files can be heard on a machine without it. Where
-`portaudio` is an argument, it is the sounddevice module or an object with what is used of it.
+PortAudio is loaded when it is first needed: files can be read on a machine without it. An argument
+`portaudio` is the sounddevice module, or an object with the same functions.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ CHECK_INPUTS: Final = (
     "plug a microphone in, see that `arecord -l` lists it and that this user is in the group audio"
 )
 ALSA_ADDRESS: Final = re.compile(r"\s*\(hw:\d+,\d+\)$")
-"""Ends an ALSA device's name: the number of the card, which may be another after each plugging."""
+"""The card number at the end of an ALSA device's name, which may change each time it is plugged in."""
 
 
 @dataclass(frozen=True)
 class InputDevice:
-    """Something that PortAudio can record from."""
+    """An input that PortAudio can record from."""
 
     index: int
     name: str
     host_api: str
     """The system behind it: ALSA, Core Audio, WASAPI, ..."""
     channels: int
-    """At most so many."""
+    """Largest number of channels."""
     default_rate: int
     """Hz."""
     rates: tuple[int, ...]
-    """Those of `TRIED_RATES`, in Hz, that really open."""
+    """Those of `TRIED_RATES`, in Hz, that can be opened."""
     default: bool
-    """What "mic" means."""
+    """Whether the source "mic" means this input."""
 
 
 def input_devices(portaudio: Any = None) -> list[InputDevice]:
-    """List the inputs, each tried at the usual rates; an empty list where there are none.
+    """List the inputs with the usual rates that each supports.
 
     Raises:
         DeviceError: PortAudio is not installed, or the sound server does not answer.
@@ -57,40 +57,40 @@ def input_devices(portaudio: Any = None) -> list[InputDevice]:
 
 
 def select_input(portaudio: Any, device: int | str | None) -> dict[str, Any]:
-    """Find the one input that is meant, as PortAudio describes it; on PortAudio's thread.
+    """Select an input, and return PortAudio's description of it. Runs on PortAudio's thread.
 
     Args:
-        portaudio: what to ask.
+        portaudio: as above.
         device: an index, a part of a name in any case, or None for the system's default.
 
     Raises:
-        DeviceError: none or several are meant.
+        DeviceError: no input matches, or several do.
     """
     inputs = _inputs(portaudio)
     if not inputs:
-        raise DeviceError("there is no sound input", remedy=f"{CHECK_INPUTS}; a file or the demo needs none")
+        raise DeviceError("there is no sound input", remedy=f"{CHECK_INPUTS}; files and the demo need none")
     matches = _matching(portaudio, inputs, device)
     if len(matches) == 1:
         return matches[0]
     if device is None:
-        said, listed = "the system has no default input", inputs
+        problem, listed = "the system has no default input", inputs
     elif matches:
-        said, listed = f"{device} means several inputs", matches
+        problem, listed = f"{device} means several inputs", matches
     else:
-        said, listed = f"there is no input {device}", inputs
+        problem, listed = f"there is no input {device}", inputs
     names = ", ".join(f"{entry['index']} ({entry['name']})" for entry in listed)
-    raise DeviceError(said, remedy=f"choose one with mic:INDEX from {names}")
+    raise DeviceError(problem, remedy=f"choose one with mic:INDEX from {names}")
 
 
 def find_same_input(portaudio: Any, entry: dict[str, Any]) -> dict[str, Any] | None:
-    """Find an input that was there before, by its name; None while it is away; on PortAudio's thread.
+    """Find an earlier input by its name; None while it is missing. Runs on PortAudio's thread.
 
-    Its index may have changed, and with ALSA the card's number at the end of its name. Where there
-    are several of that name, the one that differs least is taken.
+    Its index may have changed, and with ALSA the card number at the end of its name. Of several inputs of
+    that name, the one with the most traits in common is returned.
 
     Args:
-        portaudio: what to ask.
-        entry: what PortAudio said of it before.
+        portaudio: as above.
+        entry: PortAudio's earlier description of the input.
     """
     same = [found for found in _inputs(portaudio) if _bare_name(found) == _bare_name(entry)]
     traits = ("hostapi", "name", "index")
@@ -98,15 +98,15 @@ def find_same_input(portaudio: Any, entry: dict[str, Any]) -> dict[str, Any] | N
 
 
 def rescan_devices(portaudio: Any) -> None:
-    """Let PortAudio see what was plugged in or out: it lists the devices only when it starts.
+    """Restart PortAudio, which lists the devices only when it starts.
 
-    Ends every stream of this process. On PortAudio's thread.
+    Ends every stream of this process. Runs on PortAudio's thread.
 
     Raises:
-        PortAudioError: it does not start; later it may.
+        PortAudioError: it does not start; a later attempt may succeed.
     """
     with native_stderr_silenced():
-        # It has ended already where starting it failed the last time.
+        # After a failed start it is not running.
         with suppress(portaudio.PortAudioError):
             portaudio._terminate()
         portaudio._initialize()
@@ -116,7 +116,7 @@ def load_portaudio() -> Any:
     """Import sounddevice, which starts PortAudio.
 
     Raises:
-        DeviceError: it, or PortAudio, is not installed, or the sound server does not answer.
+        DeviceError: sounddevice or PortAudio is not installed, or the sound server does not answer.
     """
     try:
         with native_stderr_silenced():
@@ -154,7 +154,7 @@ def _inputs(portaudio: Any) -> list[dict[str, Any]]:
 
 
 def _entry(portaudio: Any, index: int) -> dict[str, Any]:
-    """Return PortAudio's description of a device, also where its name is not UTF-8, which ALSA allows."""
+    """Return PortAudio's description of a device; ALSA allows names that are not UTF-8."""
     try:
         return dict(portaudio.query_devices(index))
     except UnicodeDecodeError as error:
@@ -173,7 +173,7 @@ def _bare_name(entry: dict[str, Any]) -> str:
 
 
 def _default_index(portaudio: Any) -> int:
-    """Return the index of the system's default input, -1 where there is none."""
+    """Return the index of the system's default input; -1 if there is none."""
     try:
         return int(portaudio.query_devices(kind="input")["index"])
     except UnicodeDecodeError:

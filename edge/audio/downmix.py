@@ -1,12 +1,13 @@
-"""Downmix: which channels of a recording are heard.
+"""Downmix: one channel from the channels of the input.
 
-`auto`, the default, by the number of channels:
+`auto`, the default, depends on the number of channels:
 
-    1           the channel
-    2           their mean; one alone while the other has been digital silence so far, and the louder one
-                from where they cancel each other (opposite phase: a wired-up connector, a karaoke filter)
-    3 and more  channel 0: an array of microphones, whose processed voice it is (ReSpeaker), and whose last
-                channels may be what the loudspeaker plays
+    1           that channel
+    2           their mean; one alone while the other has been digital silence from the start, and the
+                louder one once they cancel each other (opposite phase: a miswired connector, a karaoke
+                filter)
+    3 and more  channel 0: in a microphone array it is the processed voice (ReSpeaker), and the last
+                channels may be the loudspeaker's playback
 
 `mix` is the mean of all channels, and a number is one channel, counted from 0.
 """
@@ -26,24 +27,24 @@ Channel = int | str
 AUTO: Final = "auto"
 MIX: Final = "mix"
 SEGMENT_S: Final = 0.5
-"""What a decision about two channels is made on; and as much is held back until the first."""
+"""Duration of the segments in which cancellation is measured; the first one is held back."""
 MOST_CHANNELS: Final = 64
-"""More are a mistake."""
+"""A larger number is a mistake in the request."""
 CANCELLED_RATIO: Final = 0.1
-"""Power of the mean of two channels, relative to the louder one's, below which they cancel each other."""
+"""Two channels cancel each other where the power of their mean is below this share of the louder's."""
 SILENT_POWER: Final = 1e-6
-"""Power, relative to full scale: a segment with less decides nothing."""
+"""Power relative to full scale; quieter segments are not measured."""
 SEGMENTS_IN_A_ROW: Final = 2
-"""That must be cancelled where the beginning was not."""
+"""Cancelled segments needed once the first was not cancelled."""
 SILENT_S: Final = 3.0
-"""Channel 0 of an array silent for so long while another is not: a warning."""
+"""Digital silence of channel 0 before a warning, if another channel carries sound."""
 
 
 def parse_channel(text: str) -> Channel:
-    """Read what a user asks for.
+    """Parse a --channel option.
 
     Raises:
-        UsageError: it is something else than a number from 0, mix or auto.
+        UsageError: the text is not a number from 0, "mix" or "auto".
     """
     if text in (AUTO, MIX):
         return text
@@ -53,10 +54,10 @@ def parse_channel(text: str) -> Channel:
 
 
 def require_channel(channel: Channel, channels: int) -> None:
-    """Refuse a channel that the sound does not have.
+    """Check that the sound has a channel.
 
     Raises:
-        UsageError: there are fewer.
+        UsageError: it has fewer channels.
     """
     if isinstance(channel, int) and not 0 <= channel < channels:
         there = "channel 0 only" if channels == 1 else f"channels 0 to {channels - 1}"
@@ -66,7 +67,7 @@ def require_channel(channel: Channel, channels: int) -> None:
 
 
 def require_channels(channels: int) -> None:
-    """Refuse a number of channels that nobody sends.
+    """Check a stated number of channels.
 
     Raises:
         UsageError: it is below 1 or above `MOST_CHANNELS`.
@@ -76,11 +77,10 @@ def require_channels(channels: int) -> None:
 
 
 class Downmix:
-    """Make one channel of several.
+    """Mixes several channels down to one, as a stream.
 
-    What comes out does not depend on how the sound is divided into blocks. Remembers the decision about
-    two channels, and at most one segment of sound; `flush` emits what is held back, and the decision
-    stays for what comes after.
+    The output does not depend on how the input is divided into blocks. Remembers the decision about two
+    channels, and at most one segment of sound. `flush` emits the samples held back and keeps the decision.
     """
 
     def __init__(self, rate: float, channel: Channel = AUTO) -> None:
@@ -88,14 +88,14 @@ class Downmix:
 
         Args:
             rate: Hz.
-            channel: what to hear.
+            channel: number from 0, "mix" or "auto".
 
         Raises:
-            UsageError: this is no channel.
+            UsageError: the channel is neither.
         """
         self._channel = channel if isinstance(channel, int) else parse_channel(channel)
-        self._pair = _StereoDownmix(rate)
-        self._array = _MultichannelDownmix(rate)
+        self._stereo = _StereoDownmix(rate)
+        self._multichannel = _MultichannelDownmix(rate)
 
     def feed(self, sound: Array) -> Array:
         """Take the next sound.
@@ -104,10 +104,10 @@ class Downmix:
             sound: (N,) or (N, channels).
 
         Returns:
-            (M,) samples; M differs from N at the beginning of two channels only.
+            (M,) samples; M differs from N only at the beginning of stereo sound.
 
         Raises:
-            UsageError: the channel that was asked for is not there.
+            UsageError: the sound lacks the requested channel.
         """
         sound = sound[:, None] if sound.ndim == 1 else sound
         require_channel(self._channel, sound.shape[1])
@@ -115,15 +115,15 @@ class Downmix:
             return sound[:, self._channel]
         if self._channel == MIX or sound.shape[1] == 1:
             return mean(sound)
-        return self._pair.feed(sound) if sound.shape[1] == 2 else self._array.feed(sound)
+        return self._stereo.feed(sound) if sound.shape[1] == 2 else self._multichannel.feed(sound)
 
     def flush(self) -> Array:
         """Return the samples still held back."""
-        return self._pair.flush()
+        return self._stereo.flush()
 
     def take_warning(self) -> InputWarning | None:
-        """Return, once, what was noticed about the channels."""
-        for channels in (self._pair, self._array):
+        """Return a new warning about the channels, once."""
+        for channels in (self._stereo, self._multichannel):
             if warning := channels.warning:
                 channels.warning = None
                 return warning
@@ -131,27 +131,26 @@ class Downmix:
 
 
 class _MultichannelDownmix:
-    """Three channels or more: the first is heard, and watched for digital silence."""
+    """Three channels or more: takes the first, and warns if it is digital silence."""
 
     def __init__(self, rate: float) -> None:
         self.warning: InputWarning | None = None
-        self._patience = round(SILENT_S * rate)
-        """Frames of silence until it is said; 0 once the channel has carried sound, or it was said."""
-        self._others = False
+        self._silence_left = round(SILENT_S * rate)
+        """Frames of silence until the warning; 0 once the channel carried sound or the warning was given."""
+        self._others_active = False
 
     def feed(self, sound: Array) -> Array:
-        voice = sound[:, 0]
-        if self._patience:
-            self._watch(sound)
-        return voice
+        if self._silence_left:
+            self._check_silence(sound)
+        return sound[:, 0]
 
-    def _watch(self, sound: Array) -> None:
+    def _check_silence(self, sound: Array) -> None:
         if sound[:, 0].any():
-            self._patience = 0
+            self._silence_left = 0
             return
-        self._others = self._others or bool(sound.any())
-        self._patience = max(0, self._patience - len(sound))
-        if not self._patience and self._others:
+        self._others_active = self._others_active or bool(sound.any())
+        self._silence_left = max(0, self._silence_left - len(sound))
+        if not self._silence_left and self._others_active:
             message = (
                 f"channel 0 of {sound.shape[1]} is silent and another is not: choose one with --channel N"
             )
@@ -159,7 +158,7 @@ class _MultichannelDownmix:
 
 
 class _StereoDownmix:
-    """Two channels: their mean, or one of them once they have cancelled each other."""
+    """Two channels: takes their mean, or one of them once they cancel each other."""
 
     def __init__(self, rate: float) -> None:
         self.warning: InputWarning | None = None
@@ -170,27 +169,27 @@ class _StereoDownmix:
         self._segment: list[Array] = []
         self._count = 0
         """Frames in it."""
-        self._carried = np.zeros(2, bool)
-        """Which channels have been other than digital silence."""
+        self._active = np.zeros(2, bool)
+        """Which channels have carried anything but digital silence."""
         self._decided = False
         self._cancelled = 0
         """Segments in a row."""
         self._chosen: int | None = None
 
     def feed(self, sound: Array) -> Array:
-        heard = [np.zeros(0, np.float32)]
+        mixed = [np.zeros(0, np.float32)]
         while len(sound) and self._chosen is None:
             if equal := self._equal_at_first(sound):
-                heard.append(self._mixed(sound[:equal]))
+                mixed.append(self._mixed(sound[:equal]))
                 self._passed += equal
                 sound = sound[equal:]
                 continue
             part = sound[: self._size - self._count].copy()
-            heard += self._take(part)
+            mixed += self._take(part)
             sound = sound[len(part) :]
         if self._chosen is not None:
-            heard.append(sound[:, self._chosen])
-        return np.concatenate(heard)
+            mixed.append(sound[:, self._chosen])
+        return np.concatenate(mixed)
 
     def flush(self) -> Array:
         held = self._decide() if self._count and not self._decided else []
@@ -199,21 +198,21 @@ class _StereoDownmix:
         return np.concatenate([np.zeros(0, np.float32), *held])
 
     def _equal_at_first(self, sound: Array) -> int:
-        """Count the frames up to a difference between the channels, while there is nothing to decide."""
+        """Count the frames before the channels first differ: they need no decision and are not held back."""
         if self._decided or self._count:
             return 0
         different = np.flatnonzero(sound[:, 0] != sound[:, 1])
         return int(different[0]) if len(different) else len(sound)
 
     def _take(self, part: Array) -> list[Array]:
-        """Add to the segment, and return what need not be held back."""
+        """Add to the segment; return the output that is ready."""
         self._segment.append(part)
         self._count += len(part)
         mixed = [self._mixed(part)] if self._decided else []
         return mixed + self._decide() if self._count == self._size else mixed
 
     def _decide(self) -> list[Array]:
-        """End the segment, look whether its channels cancel each other, and return it if it was held back."""
+        """End the segment, measure cancellation, and return its samples if they were held back."""
         segment, began = np.concatenate(self._segment), self._passed
         self._passed += len(segment)
         self._segment, self._count = [], 0
@@ -236,17 +235,15 @@ class _StereoDownmix:
     def _choose(self, channel: int, since: int) -> None:
         self._chosen = channel
         when = f" from {since / self._rate:.1f} s on" if since else ""
-        message = (
-            f"the two channels cancel each other (opposite phase): channel {channel} is heard alone{when}"
-        )
-        self.warning = InputWarning("channels", f"{message}; choose another with --channel")
+        message = f"the two channels cancel each other (opposite phase): only channel {channel} is used{when}"
+        self.warning = InputWarning("channels", f"{message}; choose the other with --channel {1 - channel}")
 
     def _mixed(self, part: Array) -> Array:
         """Average the channels that have carried sound so far."""
-        if self._carried.all():
+        if self._active.all():
             return mean(part)
-        carried = np.logical_or.accumulate(part != 0.0, axis=0) | self._carried
-        self._carried = carried[-1]
+        carried = np.logical_or.accumulate(part != 0.0, axis=0) | self._active
+        self._active = carried[-1]
         shares = carried / np.maximum(1, carried.sum(axis=1, keepdims=True))
         mixed: Array = (part * shares).sum(axis=1, dtype=np.float32)
         return mixed

@@ -1,7 +1,6 @@
-"""Sound of any rate and number of channels to mono samples at 16 kHz, as a stream.
+"""Conversion of sound of any rate and number of channels to mono at 16 kHz, as a stream.
 
-A file, a pipe and a microphone all pass through one `AudioConverter`, so that the model hears the same
-samples whichever way they came.
+Files, pipes and microphones all pass through `AudioConverter`, so the model gets the same samples from each.
 """
 
 from __future__ import annotations
@@ -27,25 +26,25 @@ from edge.file_formats.sections import LogicalStream
 from edge.system.shell import quoted
 
 LOWEST_RATE: Final = 4_000
-"""Hz; below this there is too little speech left to judge."""
+"""Hz; a lower rate leaves too little of the speech band."""
 HIGHEST_RATE: Final = 192_000
 """Hz."""
 BLOCK_S: Final = 0.08
-"""Duration of the blocks that files are read in: the shortest step of the recogniser."""
+"""Block length for reading files: the shortest step of the recogniser."""
 
 
 class Resampler:
-    """Bring a mono stream to 16 kHz.
+    """Resamples a mono stream to 16 kHz.
 
-    Remembers the filter's history: at most a few tens of milliseconds, which `flush` emits. Output
-    does not depend on how the input is divided into blocks. One stream each: there is no reset.
+    Remembers the filter's history, at most a few tens of milliseconds, which `flush` emits. The output does
+    not depend on how the input is divided into blocks. One instance per stream: there is no reset.
     """
 
     def __init__(self, rate: float) -> None:
         """Prepare for a stream.
 
         Args:
-            rate: Hz of what will be fed, `LOWEST_RATE` to `HIGHEST_RATE`.
+            rate: Hz of the input, `LOWEST_RATE` to `HIGHEST_RATE`.
         """
         self._stream = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1)
 
@@ -66,10 +65,10 @@ class Resampler:
 
 
 class AudioConverter:
-    """Clean a stream of sound and bring it to 16 kHz: repair, mix down, resample.
+    """Converts a stream to mono at 16 kHz: repairs values, mixes down, resamples.
 
-    Remembers what its `Downmix` and its `Resampler` do, and when the sound that they hold back arrived;
-    counts the values it had to repair.
+    Remembers the state of its `Downmix` and `Resampler`, and the arrival times of the sound they hold back;
+    counts the repaired values.
     """
 
     def __init__(self, rate: float, downmix: Downmix | None = None) -> None:
@@ -77,52 +76,52 @@ class AudioConverter:
 
         Args:
             rate: Hz.
-            downmix: makes one channel of several; by default as `auto` does.
+            downmix: mixes the channels; `auto` by default.
         """
         self.rate = rate
         self._downmix = downmix or Downmix(rate)
         self._resampler = Resampler(rate)
-        self._came = self._left = 0
-        self._held: deque[tuple[int, float]] = deque()
+        self._frames_in = self._samples_out = 0
+        self._arrivals: deque[tuple[int, float]] = deque()
         self.arrived_s = 0.0
-        """When the last sample that came out had been fed: 0.1 s is held back, 0.5 s of two channels."""
+        """Arrival of the last output sample: the resampler holds back 0.1 s, a stereo downmix 0.5 s."""
         self.clipped = 0
-        """Values beyond +-1 so far, each cut to +-1."""
+        """Values beyond +-1 so far, each limited to +-1."""
         self.not_finite = 0
         """Values that were NaN or infinite so far, each replaced by 0."""
 
     def feed(self, sound: Array, arrived_s: float = 0.0) -> Array:
-        """Take the next piece of sound.
+        """Convert the next sound.
 
         Args:
             sound: (N,) or (N, channels) float32 at the stream's own rate, full scale +-1.
-            arrived_s: when it arrived, by any clock; what `arrived_s` is said in terms of.
+            arrived_s: when it arrived, by any clock; the attribute `arrived_s` uses the same clock.
 
         Returns:
             (M,) float32 mono at 16 kHz in [-1, 1]; M may be 0.
         """
         if len(sound):
-            self._came += len(sound)
-            self._held.append((self._came, arrived_s))
-        return self._given_out(self._resampler.feed(self._downmix.feed(self._repair(sound))))
+            self._frames_in += len(sound)
+            self._arrivals.append((self._frames_in, arrived_s))
+        return self._track_arrival(self._resampler.feed(self._downmix.feed(self._repair(sound))))
 
     def flush(self) -> Array:
         """End the stream and return the (M,) samples still held back."""
         held = self._resampler.feed(self._downmix.flush())
-        return self._given_out(np.concatenate([held, self._resampler.flush()]))
+        return self._track_arrival(np.concatenate([held, self._resampler.flush()]))
 
     def take_warning(self) -> InputWarning | None:
-        """Return, once, what was noticed about the channels."""
+        """Return a new warning about the channels, once."""
         return self._downmix.take_warning()
 
-    def _given_out(self, samples: Array) -> Array:
-        """Find out with which piece the last of the samples had come."""
-        self._left += len(samples)
-        came = (self._left - 1) * self.rate / SAMPLE_RATE
-        while len(self._held) > 1 and self._held[0][0] <= came:
-            self._held.popleft()
-        if self._held:
-            self.arrived_s = self._held[0][1]
+    def _track_arrival(self, samples: Array) -> Array:
+        """Set `arrived_s` to the arrival of the input block that holds the last of these output samples."""
+        self._samples_out += len(samples)
+        needed_frames = (self._samples_out - 1) * self.rate / SAMPLE_RATE
+        while len(self._arrivals) > 1 and self._arrivals[0][0] <= needed_frames:
+            self._arrivals.popleft()
+        if self._arrivals:
+            self.arrived_s = self._arrivals[0][1]
         return samples
 
     def _repair(self, sound: Array) -> Array:
@@ -138,10 +137,10 @@ class AudioConverter:
 class SoundFile:
     """A sound file, read from its beginning in blocks; a context manager.
 
-    Frames are counted as they are decoded: the sizes and lengths in a header are not trusted, and one that
-    was never completed does not matter. A file may hold several recordings one after the other. Whatever
-    is wrong with the file is said on entering, except damage further in: the sound around it is delivered,
-    and `finish` raises.
+    Frames are counted as they are decoded: the sizes and lengths in a header are not trusted, so an
+    incomplete header does no harm. A file may hold several streams one after the other. A file that cannot
+    be used is refused on `__enter__`. Damage further in is different: the sound around it is delivered, and
+    `finish` raises.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -154,7 +153,7 @@ class SoundFile:
         """Open the file.
 
         Raises:
-            SourceError: it is missing, unreadable, a folder, empty, not sound, or of an odd rate.
+            SourceError: it is missing, unreadable, a folder, empty, not sound, or its rate is out of range.
         """
         with contextlib.ExitStack() as stack:
             self._streams = logical_streams(stack.enter_context(_readable(self.path)))
@@ -170,11 +169,11 @@ class SoundFile:
 
     @property
     def channels(self) -> int:
-        """Of the first recording, once open."""
+        """Channels of the first stream, once open."""
         return self._first.channels
 
     def streams(self) -> Iterator[DecodedStream]:
-        """Read the recordings one after the other: most files hold one."""
+        """Yield the logical streams one after the other; most files hold one."""
         stream: DecodedStream | None = self._first
         while stream:
             yield stream
@@ -186,17 +185,17 @@ class SoundFile:
 
     @property
     def warning(self) -> InputWarning | None:
-        """How much of the sound is missing, once all recordings are read."""
+        """How much of the sound is missing, once all streams are read."""
         if self._lost_s < LEAST_LOSS_S:
             return None
         message = f"{self._lost_s:.2f} s of the file are missing or cannot be read: copy or convert it again"
         return InputWarning("length", message, self._lost_s)
 
     def finish(self) -> None:
-        """Report damage, once all recordings are read.
+        """Report damage, once all streams are read.
 
         Raises:
-            SourceError: some of the file could not be read.
+            SourceError: part of the file could not be read.
         """
         if self._damage:
             lost = f"{self._lost_s:.2f} s" if self._lost_s >= LEAST_LOSS_S else "the rest"
@@ -236,36 +235,36 @@ class SoundFile:
 def read_clip(path: str | Path, channel: Channel = AUTO, *, longest_s: float = math.inf) -> Array:
     """Read a sound file as (N,) float32 mono at 16 kHz in [-1, 1].
 
-    The samples are those that a stream of the file delivers, exactly. What would be a warning there, about
-    sound that is missing or channels that cancel each other, is a `SoundWarning`.
+    The samples are exactly those that streaming the file delivers. An `InputWarning` of the stream (missing
+    sound, channels that cancel each other) becomes a Python `SoundWarning`.
 
     Args:
         path: the file.
         channel: which channel to read, as in `edge.audio.downmix`.
-        longest_s: where to stop reading; the file is not checked any further.
+        longest_s: where to stop reading; the rest of the file is not checked.
 
     Raises:
-        SourceError: the file is missing, empty, not sound, or damaged in what is read.
+        SourceError: the file is missing, empty, not sound, or damaged in the part that is read.
         UsageError: it does not have the channel.
     """
-    pieces: list[Array] = []
+    clips: list[Array] = []
     noticed: list[InputWarning | None] = []
     with SoundFile(path) as file:
         for samples, warning in _samples(file, channel):
-            pieces.append(samples)
+            clips.append(samples)
             noticed.append(warning)
             longest_s -= len(samples) / SAMPLE_RATE
             if longest_s <= 0.0:
-                return np.concatenate(pieces)
+                return np.concatenate(clips)
     file.finish()
     for warning in (*noticed, file.warning):
         if warning:
             warnings.warn(f"{file.path}: {warning.message}", SoundWarning, stacklevel=2)
-    return np.concatenate(pieces)
+    return np.concatenate(clips)
 
 
 def _samples(file: SoundFile, channel: Channel) -> Iterator[tuple[Array, InputWarning | None]]:
-    """Read an open file's recordings as (N,) mono samples at 16 kHz, with what was noticed."""
+    """Yield an open file as (N,) mono samples at 16 kHz, with new warnings."""
     for stream in file.streams():
         converter = AudioConverter(stream.rate, Downmix(stream.rate, channel))
         for block in stream.blocks(BLOCK_S):
@@ -274,10 +273,10 @@ def _samples(file: SoundFile, channel: Channel) -> Iterator[tuple[Array, InputWa
 
 
 def _readable(path: Path) -> BinaryIO:
-    """Open a file that has something in it.
+    """Open a regular file and check that it is not empty.
 
     Raises:
-        SourceError: there is no such file, or it is empty.
+        SourceError: the file is missing, empty, not regular, or cannot be opened.
     """
     if path.is_dir():
         raise SourceError(f"{path} is a folder: name one sound file in it")
@@ -303,5 +302,5 @@ def _convert(path: Path) -> str:
 
 
 def _for_ffmpeg(path: Path) -> str:
-    """Write a name that may hold a colon, before which ffmpeg expects a protocol."""
+    """Quote a path for ffmpeg, which takes the text before a colon for a protocol."""
     return quoted(path if path.is_absolute() or ":" not in str(path) else f"./{path}")

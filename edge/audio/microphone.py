@@ -1,4 +1,4 @@
-"""The microphone: one sound input as a source of blocks, which survives being unplugged."""
+"""Microphone source: a sound input as blocks, with reconnection after it was unplugged."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from edge.errors import DeviceError
 from edge.system.standard_streams import native_stderr_silenced
 
 DRIVER_BLOCK_S: Final = 0.02
-"""Duration of what the driver is asked to deliver at once."""
+"""Block length requested from the driver."""
 MOST_DEVICE_CHANNELS: Final = 16
-"""Channels; PulseAudio and PipeWire state 32 and more, and convert."""
+"""Channels; PulseAudio and PipeWire state 32 or more, and convert."""
 RETRY_S: Final = 1.0
-"""From one look for a lost device to the next."""
+"""Interval between attempts to find a lost device."""
 
 
 class Microphone:
-    """A sound input as a source: what the device delivers, as mono at 16 kHz.
+    """A sound input as a source of mono sound at 16 kHz.
 
-    Remembers what has arrived and was not yet taken, `buffer_s` of sound at most; past that the
-    oldest is dropped and counted in the `lost` of the next block. Each use of `with` starts afresh.
+    Remembers at most `buffer_s` of sound that was not yet taken; beyond that the oldest is dropped, and
+    counted in `lost` of the next block. Each use of `with` starts from the initial state.
 
-    A device that is unplugged, or delivers nothing for `stall_s`, is news in a block without
-    samples; it is looked for by its name every `RETRY_S`, and its first sound is preceded by a
-    block that says it is back and how much was lost meanwhile. To look for it PortAudio is started
-    anew, which ends all other streams of the process. A sound server that moves the recording to
-    another input does so unseen; what was lost in that is counted.
+    When the device is unplugged, or delivers nothing for `stall_s`, a block without samples reports it as
+    lost. It is searched for by its name every `RETRY_S`. Before its next sound, a block reports it as back,
+    with the length of the gap. Each search restarts PortAudio, which ends all other streams of the process.
+    When a sound server moves the recording to another input, no change is reported, but the lost sound is
+    counted.
     """
 
     live = True
@@ -55,12 +55,12 @@ class Microphone:
         """Name a device; nothing is opened yet.
 
         Args:
-            device: its index, or a part of its name in any case; the system's default by default.
+            device: its index, or a part of its name in any case; the system's default input if None.
             buffer_s: sound that may wait to be taken, > 0.
-            stall_s: silence from the driver (not from the room) that means the device is gone, > 0.
-            reconnect: take the device up again when it returns; otherwise its loss is an error.
-            channel: which channel to hear, as in `edge.audio.downmix`.
-            portaudio: an object with what is used of the sounddevice module, which is the default.
+            stall_s: time without a callback (not silence in the room) after which the device is lost, > 0.
+            reconnect: use the device again when it returns; otherwise its loss is an error.
+            channel: which channel to use, as in `edge.audio.downmix`.
+            portaudio: an object with the functions of sounddevice, which is the default.
             clock: seconds, never going back, counting the time that the machine slept.
         """
         self._device = device
@@ -68,7 +68,7 @@ class Microphone:
         self._stall_s = stall_s
         self._reconnect = reconnect
         self._channel = channel
-        self._given = portaudio
+        self._portaudio_given = portaudio
         self._clock = clock
         self._stream: Any = None
         self.name = "mic" if device is None else f"mic:{device}"
@@ -81,7 +81,7 @@ class Microphone:
                 the sound server does not answer.
             UsageError: the device does not have the channel.
         """
-        self._portaudio = self._given or load_portaudio()
+        self._portaudio = self._portaudio_given or load_portaudio()
         try:
             with native_stderr_silenced():
                 self._entry = call(lambda: select_input(self._portaudio, self._device))
@@ -89,12 +89,12 @@ class Microphone:
                 require_channel(self._channel, int(self._entry["max_input_channels"]))
                 call(lambda: self._open(self._entry))
         except BaseException:
-            submit(self._free)  # a call that was given up may still open the device
+            submit(self._close_stream)  # a call that timed out may still open the device
             raise
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Stop recording and free the device; an iteration ends after what had arrived.
+        """Stop recording and close the device; an iteration ends after the sound that has arrived.
 
         Raises:
             DeviceError: the sound server does not answer.
@@ -106,7 +106,7 @@ class Microphone:
         """Yield the sound as it arrives, until `__exit__`.
 
         Raises:
-            DeviceError: the device never delivered anything, or was lost and `reconnect` is False.
+            DeviceError: the device never delivered sound, or was lost and `reconnect` is False.
         """
         return report_dead_input(self._blocks(), self.name)
 
@@ -117,29 +117,29 @@ class Microphone:
             try:
                 yield from capture.blocks(self._stall_s)
             except (TimeoutError, EOFError) as reason:
-                if capture.heard_until_s is None or not self._reconnect:
-                    raise self._gone(reason) from reason
+                if capture.last_sound_s is None or not self._reconnect:
+                    raise self._device_error(reason) from reason
                 yield from capture.lost()
             else:
                 yield from capture.tail()
                 return
-            absent_since_s = capture.heard_until_s
-            if not self._open_again():
+            absent_since_s = capture.last_sound_s
+            if not self._reopen():
                 return
 
-    def _gone(self, reason: Exception) -> DeviceError:
+    def _device_error(self, reason: Exception) -> DeviceError:
         what = f"{self.name} stopped delivering sound"
         ended = ": its driver ended the recording"
         what += ended if isinstance(reason, EOFError) else f" {self._stall_s:g} s ago"
         return DeviceError(what, remedy="see that it is still plugged in, then start again")
 
-    def _open_again(self) -> bool:
-        """Wait until the device opens; False if `__exit__` came first."""
+    def _reopen(self) -> bool:
+        """Wait until the device opens; return False if `__exit__` comes first."""
         lost = self._buffer
         with native_stderr_silenced():
-            wait([submit(self._free)], CLOSE_TIMEOUT_S)
+            wait([submit(self._close_stream)], CLOSE_TIMEOUT_S)
         while not lost.ended_within(RETRY_S):
-            attempt = submit(self._attempt)
+            attempt = submit(self._try_to_reopen)
             with native_stderr_silenced():
                 while not (attempt.done() or lost.ended_within(0.0)):
                     wait([attempt], RETRY_S)
@@ -149,8 +149,8 @@ class Microphone:
         self._close()
         return False
 
-    def _attempt(self) -> bool:
-        """Look for the device once, and open it if it is there; on PortAudio's thread."""
+    def _try_to_reopen(self) -> bool:
+        """Search for the device once, and open it if it is found. Runs on PortAudio's thread."""
         try:
             rescan_devices(self._portaudio)
             if entry := find_same_input(self._portaudio, self._entry):
@@ -162,21 +162,21 @@ class Microphone:
 
     def _close(self) -> None:
         with native_stderr_silenced():
-            call(self._free, CLOSE_TIMEOUT_S)
+            call(self._close_stream, CLOSE_TIMEOUT_S)
 
-    def _free(self) -> None:
-        """Close the stream; on PortAudio's thread."""
+    def _close_stream(self) -> None:
+        """Close the stream. Runs on PortAudio's thread."""
         stream, self._stream = self._stream, None
         if stream is not None:
-            # A driver that has lost its device may fail here, where there is nothing left to save.
+            # A driver that has lost its device may fail to close it.
             stream.close(ignore_errors=True)
 
     def _open(self, entry: dict[str, Any]) -> None:
-        """Start the device in the first way it can be, preferring what needs no conversion.
+        """Start the device in the first format it accepts; formats without conversion are tried first.
 
-        On PortAudio's thread, where the stream is kept: it is closed there even if whoever waited gave up.
+        Runs on PortAudio's thread and stores the stream there: it is closed even if the caller timed out.
         """
-        refusal = "it offers no rate that speech can be heard at"
+        refusal = f"it offers no sample rate from {LOWEST_RATE} to {HIGHEST_RATE} Hz"
         for rate, channels in _formats_to_try(entry, self._channel):
             buffer = CaptureBuffer(rate, channels, self._buffer_s, self._clock)
             try:
@@ -194,79 +194,79 @@ class Microphone:
 
 
 class _CaptureStream:
-    """What one opening of the device delivers, as blocks.
+    """Converts what the device delivers between opening and loss to blocks at 16 kHz.
 
-    Remembers the resampler's history, and how much was heard and lost, so that the clock of the
-    samples does not drift.
+    Remembers the converter's state, and how many frames were delivered and lost: the sample clock must not
+    drift.
     """
 
     def __init__(
         self, buffer: CaptureBuffer, name: str, absent_since_s: float | None, channel: Channel
     ) -> None:
-        """Prepare to listen.
+        """Prepare for a stream.
 
         Args:
-            buffer: where the sound arrives.
-            name: the device's.
-            absent_since_s: the buffer's clock when the device was last heard; None if it was not lost.
-            channel: which channel to hear.
+            buffer: receives the captured blocks.
+            name: of the device.
+            absent_since_s: time of the device's last sound by the buffer's clock; None if it was not lost.
+            channel: which channel to use, as in `edge.audio.downmix`.
         """
-        self.heard_until_s = absent_since_s
+        self.last_sound_s = absent_since_s
         self._absent = absent_since_s is not None
         self._buffer = buffer
         self._name = name
         self._downmix = Downmix(buffer.rate, channel)
         self._converter = AudioConverter(buffer.rate, self._downmix)
-        self._passed = self._told = self._lost = 0
+        self._frames_passed = self._samples_reported = self._lost = 0
 
-    def blocks(self, patience_s: float) -> Iterator[Block]:
-        """Yield the sound, after the news that the device is back if it was lost.
+    def blocks(self, timeout_s: float) -> Iterator[Block]:
+        """Yield the sound; if the device was lost, report first that it is back.
 
         Raises:
-            TimeoutError: nothing came for so long.
+            TimeoutError: no block came in time.
             EOFError: the driver ended the capture.
         """
-        while (piece := self._buffer.take(patience_s)) is not None:
+        while (block := self._buffer.take(timeout_s)) is not None:
             if self._absent:
-                yield self._back(piece)
-            self.heard_until_s = piece.elapsed_s
-            if piece.lost:
-                yield from self._gap(piece.lost)
-            self._passed += piece.frames
-            yield from self._block(self._converter.feed(piece.sound(self._buffer.channels), piece.arrived_s))
+                yield self._back(block)
+            self.last_sound_s = block.elapsed_s
+            if block.lost:
+                yield from self._gap(block.lost)
+            self._frames_passed += block.frames
+            yield from self._block(self._converter.feed(block.sound(self._buffer.channels), block.arrived_s))
 
     def tail(self) -> Iterator[Block]:
-        """Yield what the resampler still held back."""
+        """Yield the samples still held back by the converter."""
         yield from self._block(self._converter.flush())
 
     def _gap(self, frames: int) -> Iterator[Block]:
-        """Yield what was heard before a loss, and start the resampler anew for what comes after it."""
+        """Yield the sound before a gap, and restart the converter for the sound after it."""
         yield from self.tail()
         self._converter = AudioConverter(self._buffer.rate, self._downmix)
-        self._passed += frames
-        # Rounded once, on the whole recording: the clock of the samples must not drift.
-        passed = round(self._passed * SAMPLE_RATE / self._buffer.rate)
-        self._lost = max(0, passed - self._told)
+        self._frames_passed += frames
+        # Rounded on the total, not on each gap: the sample clock must not drift.
+        passed = round(self._frames_passed * SAMPLE_RATE / self._buffer.rate)
+        self._lost = max(0, passed - self._samples_reported)
 
     def _block(self, samples: Array) -> Iterator[Block]:
-        """Yield samples with the loss before them, unless there are none."""
+        """Yield samples, if any, with the loss before them."""
         if len(samples):
-            self._told += self._lost + len(samples)
+            self._samples_reported += self._lost + len(samples)
             lost, self._lost = self._lost, 0
             yield Block(samples, self._converter.arrived_s, lost, warning=self._converter.take_warning())
 
     def lost(self) -> Iterator[Block]:
-        """Yield the tail and the news that the device is lost, unless it never was back."""
+        """Yield the tail and report the loss of the device, unless it is still reported as lost."""
         if not self._absent:
             yield from self.tail()
             yield Block(NO_SAMPLES, time.perf_counter(), device_change=DeviceChange(self._name, "lost"))
 
-    def _back(self, piece: CapturedBlock) -> Block:
-        assert self.heard_until_s is not None
+    def _back(self, block: CapturedBlock) -> Block:
+        assert self.last_sound_s is not None
         self._absent = False
-        away_s = piece.elapsed_s - (piece.frames + piece.lost) / self._buffer.rate - self.heard_until_s
-        lost = max(0, round(away_s * SAMPLE_RATE))
-        return Block(NO_SAMPLES, piece.arrived_s, lost, DeviceChange(self._name, "back"))
+        absent_s = block.elapsed_s - (block.frames + block.lost) / self._buffer.rate - self.last_sound_s
+        lost = max(0, round(absent_s * SAMPLE_RATE))
+        return Block(NO_SAMPLES, block.arrived_s, lost, DeviceChange(self._name, "back"))
 
 
 def _start(portaudio: Any, index: int, buffer: CaptureBuffer) -> Any:
@@ -290,16 +290,16 @@ def _start(portaudio: Any, index: int, buffer: CaptureBuffer) -> Any:
 def _formats_to_try(entry: dict[str, Any], channel: Channel) -> list[tuple[int, int]]:
     """List (rate in Hz, channels) in order of preference.
 
-    All channels of a device are asked for, for a sound server that is asked for fewer mixes them itself;
-    it states more channels than any device has, and is asked for two. Some arrays of microphones open with
-    all their channels only.
+    All channels of a device are requested, because a sound server mixes them itself if fewer are. A sound
+    server states more channels than any device has; it is asked for two. Some microphone arrays open only
+    with all their channels.
     """
     native, channels = round(entry["default_samplerate"]), int(entry["max_input_channels"])
     if isinstance(channel, int):
         counts = [channel + 1, channels]
     elif channels > MOST_DEVICE_CHANNELS:
         counts = [2, 1]
-    else:  # of a device itself PortAudio delivers the first ones where fewer are asked for
+    else:  # without a sound server, PortAudio delivers the first channels if fewer are requested
         counts = [channels, 1, min(2, channels)]
     ways = [(rate, count) for count in counts for rate in (SAMPLE_RATE, native)]
     return [way for way in dict.fromkeys(ways) if LOWEST_RATE <= way[0] <= HIGHEST_RATE]

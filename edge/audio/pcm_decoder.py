@@ -1,4 +1,4 @@
-"""Raw sound: 16-bit little-endian samples without a header, from a pipe or a client."""
+"""Raw PCM: 16-bit little-endian samples without a header, from a pipe or a client."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edge.file_formats.signatures import (
 )
 
 FULL_SCALE: Final = 32_768.0
-"""The magnitude of s16le that is 1.0."""
+"""The s16le value that corresponds to 1.0."""
 EXPECTED: Final = "raw s16le mono"
 DECODE: Final = "decode it first, for example with ffmpeg -i FILE -f s16le -ac 1 -ar 16000 -"
 REMEDIES: Final = {
@@ -31,14 +31,14 @@ REMEDIES: Final = {
     OTHER: "send the samples of a recording and nothing else",
     NETWORK: "this is not a web server; send samples, or connect to a port that speaks the protocol",
 }
-"""By the kind of what arrived."""
+"""What to do, by the kind of the recognised signature."""
 
 
 class PcmDecoder:
-    """Decode a stream of raw 16-bit little-endian sound.
+    """Decodes a stream of raw 16-bit little-endian samples.
 
-    Remembers the bytes of a frame that is still on its way, the first 4 KiB to recognise what is not raw
-    sound, and of a single channel what the check of the sample format does.
+    Remembers the bytes of an incomplete frame, the first 4 KiB to recognise data that is not raw sound, and,
+    for one channel, the state of the sample format check.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class PcmDecoder:
         """Prepare for a stream.
 
         Args:
-            origin: where it comes from, for messages: " on standard input".
-            remedies: by a signature's kind, what to do where it differs from `REMEDIES`.
-            channels: interleaved.
+            origin: source named in messages, such as " on standard input".
+            remedies: by kind of signature, overrides of `REMEDIES`.
+            channels: interleaved, 1 to `MOST_CHANNELS`.
 
         Raises:
-            UsageError: nobody sends so many channels.
+            UsageError: the number of channels is out of range.
         """
         require_channels(channels)
         self._origin = origin
@@ -68,7 +68,7 @@ class PcmDecoder:
         """Take any number of bytes and return the (N, channels) float32 frames they complete, in [-1, 1].
 
         Raises:
-            SourceError: the stream began as a file, an archive or a protocol does.
+            SourceError: the stream begins like a file, an archive or a network protocol.
         """
         self._refuse_signature(data)
         if self._channels == 1 and (found := self._format.feed(data)):
@@ -81,7 +81,7 @@ class PcmDecoder:
         return samples.reshape(-1, self._channels)
 
     def take_warning(self) -> InputWarning | None:
-        """Return, once, that the samples are probably of another format."""
+        """Return a new warning that the samples probably have another format, once."""
         taken, self._warning = self._warning, None
         return taken
 

@@ -1,7 +1,7 @@
-"""PortAudio's calls, made one after the other on a daemon thread of their own.
+"""Calls to PortAudio, made one after the other on a daemon thread of their own.
 
-A call never returns while the sound server is frozen, and no signal handler runs while the main thread
-is inside one. Here the caller waits with a time-out, and a signal interrupts the wait.
+A call does not return while the sound server is frozen, and Python runs no signal handler while the main
+thread is inside it. Here the caller waits with a time-out, and a signal interrupts the wait.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from edge.system import signals
 T = TypeVar("T")
 
 CALL_TIMEOUT_S: Final = 10.0
-"""Longest call: a small machine takes seconds to list its devices, a Bluetooth headset to open."""
+"""Longest call: listing devices on a small machine, or opening a Bluetooth headset, takes seconds."""
 CLOSE_TIMEOUT_S: Final = 2.0
-"""Longest call once the program is to end."""
+"""Longest call once the program is ending."""
 
 
 class FrozenServerError(DeviceError):
     """The sound server, or a driver, does not answer."""
 
 
-def call(work: Callable[[], T], answer_s: float | None = None) -> T:
-    """Call PortAudio, and return or raise what comes of it.
+def call(work: Callable[[], T], timeout_s: float | None = None) -> T:
+    """Run a call on PortAudio's thread; return its result or raise its error.
 
     Args:
         work: makes the call.
-        answer_s: longest wait, > 0; `CALL_TIMEOUT_S` by default.
+        timeout_s: longest wait, > 0; `CALL_TIMEOUT_S` by default.
 
     Raises:
-        FrozenServerError: there was no answer in time, or none within `CLOSE_TIMEOUT_S` of a signal.
-        KeyboardInterrupt: a signal came, and the call has been answered.
+        FrozenServerError: the call did not return in time, or within `CLOSE_TIMEOUT_S` of a signal.
+        KeyboardInterrupt: a signal came, and the call has returned.
     """
-    if threading.current_thread() is _thread():  # part of a call that is under way
+    if threading.current_thread() is _thread():  # nested in another call
         return work()
     future = submit(work)
     try:
-        wait([future], CALL_TIMEOUT_S if answer_s is None else answer_s)
+        wait([future], CALL_TIMEOUT_S if timeout_s is None else timeout_s)
     except KeyboardInterrupt as interrupt:
         wait([future], CLOSE_TIMEOUT_S)
         if not future.done():
@@ -58,7 +58,7 @@ def call(work: Callable[[], T], answer_s: float | None = None) -> T:
 
 
 def submit(work: Callable[[], T]) -> Future[T]:
-    """Have PortAudio called after the calls before it, without waiting."""
+    """Queue a call behind the earlier ones, without waiting."""
     future: Future[T] = Future()
     _thread()
     _CALLS.put((future, work))
@@ -82,12 +82,12 @@ def _answer_calls() -> None:
             continue
         try:
             future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
+        except BaseException as error:  # noqa: BLE001 - raised where the result is read
             future.set_exception(error)
 
 
 def _frozen(future: Future[Any]) -> FrozenServerError:
-    """Give up a call, and what sounddevice would call at the program's end, which would wait for ever."""
+    """Cancel a call, and sounddevice's call at the program's end, which would wait for ever."""
     future.cancel()
     atexit.unregister(getattr(sys.modules.get("sounddevice"), "_exit_handler", call))
     return FrozenServerError(

@@ -30,21 +30,21 @@ def open_source(
     paced: bool = False,
     channel: Channel = AUTO,
 ) -> Source:
-    """Choose the source that a word on the command line means; it opens when it is entered.
+    """Create the source that a command-line argument names; it is opened on `__enter__`.
 
     Args:
         spec: "mic", "mic:INDEX_OR_NAME", "demo", "-" (raw s16le mono on stdin), or a file's name
             ("./demo" for a file of that name).
-        rate: Hz of what comes on stdin; a file and a device state their own.
-        channels: of what comes on stdin, interleaved.
+        rate: Hz of the sound on stdin; files and devices state their own.
+        channels: number of interleaved channels on stdin.
         paced: deliver a file or the demo at the pace of real time. A microphone and a pipe set their own.
-        channel: which channel to hear, as in `edge.audio.downmix`.
+        channel: which channel to use, as in `edge.audio.downmix`.
 
     Raises:
-        UsageError: the word or the rate cannot be meant.
+        UsageError: the spec names no source, or the rate or number of channels is out of range.
     """
     if not spec:
-        raise UsageError("the source is an empty word: name a sound file, or mic, demo, or - for a pipe")
+        raise UsageError("the name of the source is empty: name a sound file, or mic, demo, or - for a pipe")
     if spec == "-":
         return StdinSource(rate, channels=channels, channel=channel)
     if spec == "demo":
@@ -62,7 +62,7 @@ def _microphone(spec: str, channel: Channel) -> Source:
 
 
 class FileSource:
-    """A sound file, as fast as it can be read or at the pace of real time."""
+    """A sound file, read as fast as possible or in real time."""
 
     def __init__(
         self,
@@ -77,10 +77,10 @@ class FileSource:
 
         Args:
             path: the file.
-            paced: deliver each block when its last sample would have been spoken.
-            channel: which channel to hear, as in `edge.audio.downmix`.
+            paced: deliver each block when its last sample is due in real time.
+            channel: which channel to use, as in `edge.audio.downmix`.
             clock: seconds, never going back; arrivals are in its terms.
-            sleep: wait for so many seconds, > 0.
+            sleep: waits for a number of seconds > 0.
         """
         self._path = Path(path)
         self._channel = channel
@@ -125,12 +125,12 @@ class FileSource:
         self._file.finish()
 
     def _arrival(self, due_s: float) -> float:
-        """Wait for the time a block is due, which does not drift, and return when it arrived."""
+        """Return the arrival of a block; if paced, wait until it is due. The due times do not drift."""
         if not self.live:
             return self._clock()
         while (early_s := due_s - self._clock()) > 0:
             self._sleep(early_s)
-        # Not the present: a listener who falls behind must see that the sound has been waiting.
+        # The due time, not the present: a slow consumer has to see how long the sound has waited.
         return due_s
 
 
@@ -160,9 +160,9 @@ class DemoSource(FileSource):
 
 
 class StdinSource:
-    """Raw 16-bit little-endian sound from a pipe, taken as it comes.
+    """Raw 16-bit little-endian samples from a pipe, as they arrive.
 
-    Remembers the odd byte of a sample that is still on its way; one left over at the end is dropped.
+    An incomplete frame at the end is dropped.
     """
 
     name = "stdin"
@@ -179,13 +179,13 @@ class StdinSource:
         """Prepare to read.
 
         Args:
-            rate: Hz of the sound, `LOWEST_RATE` to `HIGHEST_RATE`; a pipe cannot say.
+            rate: Hz of the sound, `LOWEST_RATE` to `HIGHEST_RATE`; raw sound does not state it.
             stream: where to read, with `read1`; standard input by default.
-            channels: interleaved, 1 to `MOST_CHANNELS`; a pipe cannot say.
-            channel: which of them to hear, as in `edge.audio.downmix`.
+            channels: interleaved, 1 to `MOST_CHANNELS`; raw sound does not state it.
+            channel: which of them to use, as in `edge.audio.downmix`.
 
         Raises:
-            UsageError: nobody records speech at this rate, or there is no such channel.
+            UsageError: the rate or the number of channels is out of range, or the channel does not exist.
         """
         require_channels(channels)
         require_channel(channel, channels)
@@ -200,7 +200,7 @@ class StdinSource:
         self._given = stream
 
     def __enter__(self) -> StdinSource:
-        """Find the pipe.
+        """Take standard input, if no stream was given.
 
         Raises:
             SourceError: standard input is closed, or a terminal.
@@ -209,25 +209,25 @@ class StdinSource:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Leave the pipe open: it is not ours."""
+        """Leave the pipe open: its owner closes it."""
 
     def __iter__(self) -> Iterator[Block]:
-        """Yield what has arrived, until the pipe is closed.
+        """Yield the sound as it arrives, until the pipe is closed.
 
         Raises:
-            SourceError: no sound came, something else than raw sound came, or reading failed.
+            SourceError: no sound arrived, the data is not raw sound, or reading failed.
         """
         return report_dead_input(self._blocks(), self.name)
 
     def _blocks(self) -> Iterator[Block]:
         converter, heard = AudioConverter(self._rate, Downmix(self._rate, self._channel)), False
         remedies = {READABLE: "give the file's name instead of -"}
-        raw = PcmDecoder(" on standard input", remedies, channels=self._channels)
+        decoder = PcmDecoder(" on standard input", remedies, channels=self._channels)
         while data := self._read():
-            if len(sound := raw.feed(data)):
+            if len(sound := decoder.feed(data)):
                 heard = True
                 samples = converter.feed(sound, time.perf_counter())
-                warning = raw.take_warning() or converter.take_warning()
+                warning = decoder.take_warning() or converter.take_warning()
                 yield from _block(samples, converter.arrived_s, warning)
         if not heard:
             raise SourceError(f"standard input ended before any sound came: {_recording(self._rate)}")
@@ -256,6 +256,6 @@ def _recording(rate: int) -> str:
 
 
 def _block(samples: Array, arrived_s: float, warning: InputWarning | None = None) -> Iterator[Block]:
-    """Yield a block unless the resampler has nothing ready and there is nothing to say."""
+    """Yield a block, unless there are neither samples nor a warning."""
     if len(samples) or warning:
         yield Block(samples, arrived_s, warning=warning)

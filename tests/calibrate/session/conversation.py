@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -74,7 +75,7 @@ class Talk:
         for start in range(0, len(sound), BLOCK):
             self.controller.feed(Block(sound[start : start + BLOCK], 0.0))
 
-    def hear_of(self, state: str, reason: str = "") -> None:
+    def hear_of(self, state: Literal["lost", "back", "silent", "active"], reason: str = "") -> None:
         self.controller.feed(
             Block(np.zeros(0, np.float32), 0.0, device_change=DeviceChange("USB", state, reason))
         )

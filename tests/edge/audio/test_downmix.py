@@ -130,8 +130,8 @@ def test_opposite_phase_is_noticed_before_anything_is_lost(gain: float) -> None:
     louder = 0 if gain >= -1.0 else 1
     np.testing.assert_array_equal(mixed, sound[:, louder])
     assert said == [
-        f"the two channels cancel each other (opposite phase): channel {louder} is heard alone; "
-        "choose another with --channel"
+        f"the two channels cancel each other (opposite phase): only channel {louder} is used; "
+        f"choose the other with --channel {1 - louder}"
     ]
 
 
