@@ -1,12 +1,12 @@
-"""The logical streams of a sound file: where each begins and ends, whatever its header says.
+"""The logical streams of a sound file: where each begins and ends, even if its header is wrong.
 
-A recorder that was stopped, a pipe or a live stream leave sizes of 0 or of 2^31 and more in a header;
-files are joined, and hold chunks that no decoder needs. So a file is divided into logical streams, each
-of which a decoder reads as a file of its own with a header that is right.
+An interrupted recorder, a pipe or a live stream leaves sizes of 0 or of 2^31 and more in a header. Files may
+be concatenated, or hold chunks that no decoder needs. So a file is divided into logical streams, and a
+decoder reads each as a file of its own with a corrected header.
 
     file -> LogicalStream (a SectionReader: new header, range of the file) -> decoder
 
-Anything not recognised here is one stream, the file as it is.
+A file that is not recognised here is one stream, unchanged.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from edge.file_formats.sections import (
 )
 
 LARGEST_KEPT: Final = 1 << 24
-"""Bytes of a chunk that is kept: a larger one is no description of the sound."""
+"""Bytes of a chunk that is copied; a larger chunk does not describe the sound."""
 MOST_CHUNKS: Final = 1_000
 OPEN_SIZE: Final = 0x7F00_0000
-"""From here on a size of 32 bits means "until the end", as programs that write to a pipe mean it."""
+"""A 32-bit size from here on means "until the end": programs that write to a pipe state such sizes."""
 OPEN_LONG_SIZE: Final = 1 << 62
-"""The same of 64 bits."""
+"""The same for 64-bit sizes."""
 NEGLIGIBLE_BYTES: Final = 1_024
-"""A shorter rest behind the end that a header states is not sound."""
+"""A shorter rest after the stated end of the sound is not sound."""
 AU_HEADER_BYTES: Final = 24
 
 
 @dataclass(frozen=True)
 class ChunkLayout:
-    """How a family of containers writes its chunks: identifier, size, body."""
+    """How a container format writes its chunks: identifier, size, body."""
 
     beginning: re.Pattern[bytes]
     form_bytes: int
@@ -54,24 +54,24 @@ class ChunkLayout:
     sound: bytes
     """Identifier of the chunk with the sound."""
     kept: tuple[bytes, ...]
-    """Identifiers of the chunks that a decoder needs too."""
+    """Identifiers of the other chunks that a decoder needs."""
     form: Callable[[bytes, int], bytes]
-    """Write the bytes before the first chunk, from those that are there, for so many bytes after them."""
+    """Return the bytes before the first chunk, given those in the file and how many bytes follow."""
     size_of_header: int = 0
-    """How much of a chunk's header its size includes."""
+    """Bytes of the chunk's header that are included in its size."""
 
     @property
     def open_size(self) -> int:
-        """The size from which on it means "until the end"."""
+        """Smallest size that means "until the end"."""
         return OPEN_SIZE if self.header.size == 8 else OPEN_LONG_SIZE
 
     def chunk_header(self, identifier: bytes, count: int) -> bytes:
-        """Write the header of a chunk whose body has so many bytes."""
+        """Return the header of a chunk whose body has `count` bytes."""
         largest = 0xFFFF_FFFF if self.header.size == 8 else OPEN_LONG_SIZE
         return self.header.pack(identifier, min(count + self.size_of_header, largest))
 
     def padding(self, count: int) -> int:
-        """Return the bytes between the end of a body of so many bytes and the next chunk."""
+        """Return the padding bytes between a body of `count` bytes and the next chunk."""
         return -count % self.align
 
 
@@ -89,7 +89,7 @@ def _form_iff(form: bytes, count: int) -> bytes:
 
 
 def _form_riff(form: bytes, count: int) -> bytes:
-    """Write RIFF, or RF64 with sizes of 64 bits where 32 bits are too few."""
+    """Return a RIFF header, or RF64 with 64-bit sizes where 32 bits are too few."""
     if count < OPEN_SIZE + LARGEST_KEPT:
         return b"RIFF" + struct.pack("<I", 4 + count) + form[8:12]
     return (
@@ -163,7 +163,7 @@ LAYOUTS: Final = (
 
 
 def logical_streams(file: BinaryIO) -> Iterator[LogicalStream]:
-    """Divide a file; each stream is to be read before the next is asked for.
+    """Yield the logical streams of a file; read each before the next is requested.
 
     Raises:
         OSError: the file cannot be read.
@@ -180,7 +180,7 @@ def logical_streams(file: BinaryIO) -> Iterator[LogicalStream]:
 
 
 def _stream_at(file: BinaryIO, at: int, size: int) -> LogicalStream | None:
-    """Describe the logical stream that begins here; None if none is recognised."""
+    """Return the logical stream that begins at a position; None if none is recognised."""
     beginning = read_at(file, at, LONGEST_MARKER)
     for layout in LAYOUTS:
         if layout.beginning.match(beginning):
@@ -194,7 +194,7 @@ def _stream_at(file: BinaryIO, at: int, size: int) -> LogicalStream | None:
 
 
 def _begins(file: BinaryIO, at: int) -> bool:
-    """Tell whether another file begins here."""
+    """Tell whether another file begins at a position."""
     return bool(FILE_BEGINNING.match(read_at(file, at, LONGEST_MARKER)))
 
 
@@ -203,7 +203,7 @@ def _whole(file: BinaryIO, size: int, at: int = 0) -> LogicalStream:
 
 
 def _chunked(file: BinaryIO, at: int, size: int, layout: ChunkLayout) -> LogicalStream:
-    """Describe a stream whose sound is one chunk, behind a header of what a decoder needs."""
+    """Return a stream whose sound is one chunk, after a header with the chunks that a decoder needs."""
     chunks, _ = _chunks(file, at + layout.form_bytes, size, layout)
     sound = next((chunk for chunk in chunks if chunk.identifier == layout.sound), None)
     if sound is None:
@@ -216,18 +216,18 @@ def _chunked(file: BinaryIO, at: int, size: int, layout: ChunkLayout) -> Logical
     after = b"".join(_kept(file, chunk, layout) for chunk in later)
     header = before + layout.chunk_header(layout.sound, count)
     form = layout.form(read_at(file, at, layout.form_bytes), len(header) + count + len(after))
-    pieces: list[Section] = [form + header, range(sound.body, sound.body + count)]
+    sections: list[Section] = [form + header, range(sound.body, sound.body + count)]
     if behind is not None:
         padded = [bytes(layout.padding(count)) + after] if after else []
-        return LogicalStream(SectionReader(file, [*pieces, *padded]), lambda: end)
-    reader = SectionReader(file, pieces, FILE_BEGINNING)
+        return LogicalStream(SectionReader(file, [*sections, *padded]), lambda: end)
+    reader = SectionReader(file, sections, FILE_BEGINNING)
     return LogicalStream(
         reader, reader.end, states_length=False, missing=_missing(stated, count, layout.open_size)
     )
 
 
 def _chunks(file: BinaryIO, at: int, size: int, layout: ChunkLayout) -> tuple[list[_Chunk], int]:
-    """List the chunks from a position on, to the one with the sound; return where the next would be, too."""
+    """List the chunks from a position up to the one with the sound, and return where the next would begin."""
     chunks: list[_Chunk] = []
     while len(chunks) < MOST_CHUNKS and (chunk := _chunk_at(file, at, size, layout)):
         chunks.append(chunk)
@@ -238,7 +238,7 @@ def _chunks(file: BinaryIO, at: int, size: int, layout: ChunkLayout) -> tuple[li
 
 
 def _chunk_at(file: BinaryIO, at: int, size: int, layout: ChunkLayout) -> _Chunk | None:
-    """Read a chunk's header; None where none can be: it has a printable name and ends within the file."""
+    """Read a chunk's header; None unless its name is printable and it ends within the file."""
     header = read_at(file, at, layout.header.size)
     if len(header) < layout.header.size or _begins(file, at):
         return None
@@ -250,13 +250,13 @@ def _chunk_at(file: BinaryIO, at: int, size: int, layout: ChunkLayout) -> _Chunk
 
 
 def _next_at(file: BinaryIO, end: int, size: int, layout: ChunkLayout, padding: int) -> int:
-    """Return where a chunk or another file follows a body, with or without the padding that some forget."""
+    """Return where the next chunk or file begins after a body; some writers omit the padding."""
     unpadded = _begins(file, end) or _chunk_at(file, end, size, layout)
     return end if padding and unpadded else end + padding
 
 
 def _stated(file: BinaryIO, chunks: list[_Chunk], sound: _Chunk, layout: ChunkLayout) -> int:
-    """Return the bytes of sound that the header states; RF64 does so in a chunk of its own."""
+    """Return the bytes of sound that the header states; RF64 states them in the ds64 chunk."""
     long = next((chunk for chunk in chunks if chunk.identifier == b"ds64" and chunk.count >= 16), None)
     if long is None or sound.count < layout.open_size:
         return sound.count
@@ -265,7 +265,7 @@ def _stated(file: BinaryIO, chunks: list[_Chunk], sound: _Chunk, layout: ChunkLa
 
 
 def _end_of_sound(file: BinaryIO, body: int, stated: int, size: int, layout: ChunkLayout) -> int | None:
-    """Return the position behind the sound; None where the header's end of it is none, for it goes on."""
+    """Return the position after the sound; None if the stated end is wrong and the sound goes on."""
     end = body + stated
     if end > size:
         return None
@@ -278,7 +278,7 @@ def _end_of_sound(file: BinaryIO, body: int, stated: int, size: int, layout: Chu
 
 
 def _kept(file: BinaryIO, chunk: _Chunk, layout: ChunkLayout) -> bytes:
-    """Copy a chunk that a decoder needs; nothing of any other."""
+    """Return a copy of a chunk if a decoder needs it; else nothing."""
     if chunk.identifier not in layout.kept or chunk.count > LARGEST_KEPT:
         return b""
     body = read_at(file, chunk.body, chunk.count)
@@ -286,7 +286,7 @@ def _kept(file: BinaryIO, chunk: _Chunk, layout: ChunkLayout) -> bytes:
 
 
 def _au_stream(file: BinaryIO, at: int, size: int) -> LogicalStream:
-    """Describe an AU file: position and size of the sound, then its format."""
+    """Return an AU file's stream; its header holds the position and size of the sound, then the format."""
     header = read_at(file, at, AU_HEADER_BYTES)
     if len(header) < AU_HEADER_BYTES:
         return _whole(file, size, at)
@@ -306,5 +306,5 @@ def _au_header(header: bytes, count: int) -> bytes:
 
 
 def _missing(stated: int, count: int, open_size: int) -> float:
-    """Return what a header states beyond the bytes that are there, relative to them."""
+    """Return the stated bytes that are missing from the file, relative to those present."""
     return max(0, stated - count) / count if count and stated < open_size else 0.0

@@ -16,18 +16,18 @@ from edge.file_formats.sections import LogicalStream
 from edge.system.standard_streams import native_stderr_silenced
 
 UNKNOWN_FRAMES: Final = 1 << 62
-"""libsndfile states 2^63 - 1 frames where it does not know."""
+"""libsndfile states 2^63 - 1 frames if it does not know their number."""
 LEAST_LOSS_S: Final = 0.05
-"""A shorter loss at the end of a file is not worth a warning: less than one frame of MP3 may be cut off."""
+"""A shorter loss at the end of a file causes no warning: part of one MP3 frame may be cut off."""
 UNREAD_BYTES: Final = 1 << 16
-"""A decoder may leave fewer bytes at the end: padding, tags, and what it read ahead."""
+"""A decoder may leave fewer bytes unread at the end: padding, tags, and its read-ahead."""
 
 
 class DecodedStream:
-    """One logical stream as blocks of samples.
+    """Decodes one logical stream to blocks of samples.
 
-    Frames are counted as they come. libsndfile never seeks: a seek after each block, which soundfile does
-    on its own, costs MP3 its bit reservoir and fails in FLAC of unknown length.
+    Frames are counted as they are decoded. libsndfile must not seek: soundfile seeks after each block by
+    default, which loses the bit reservoir of MP3 and fails in FLAC of unknown length.
     """
 
     def __init__(self, stream: LogicalStream, path: Path) -> None:
@@ -35,11 +35,11 @@ class DecodedStream:
 
         Args:
             stream: what to decode.
-            path: of the file that it is in: libsndfile knows some formats by the file's name only.
+            path: of the file; libsndfile recognises some formats only by the file's name.
 
         Raises:
             SourceError: libsndfile is not installed.
-            soundfile.SoundFileError: it does not know the format.
+            soundfile.SoundFileError: libsndfile does not know the format.
         """
         self._stream = stream
         soundfile = load_soundfile()
@@ -53,17 +53,17 @@ class DecodedStream:
         self.channels = int(self._file.channels)
         frames = int(self._file.frames)
         self.stated = frames if stream.states_length and frames < UNKNOWN_FRAMES else None
-        """Frames by the header; None where it does not say."""
+        """Frames that the header states; None if it states none."""
         self.is_empty = frames == 0
         self.done = 0
-        """Frames so far."""
+        """Frames decoded so far."""
         self.damage = ""
         """Why decoding ended early."""
 
     def blocks(self, duration_s: float) -> Iterator[Array]:
-        """Yield (N, channels) float32 blocks of so many seconds at the stream's own rate, the last shorter.
+        """Yield (N, channels) float32 blocks of `duration_s` at the stream's rate; the last may be shorter.
 
-        Where decoding fails, `damage` says why, and no more blocks come.
+        If decoding fails, the blocks end and `damage` says why.
         """
         while len(block := self._read(round(duration_s * self.rate))):
             self.done += len(block)
@@ -73,7 +73,7 @@ class DecodedStream:
 
     @property
     def lost_s(self) -> float:
-        """Sound of the stream that was not decoded, as far as its header or its length in bytes tell."""
+        """Seconds of sound that were not decoded, by the header or else by the length in bytes."""
         done_s, reader = self.done / self.rate, self._stream.reader
         lost_s = self._stream.missing * done_s
         if self.stated is not None:
@@ -89,8 +89,8 @@ class DecodedStream:
 
     def _read(self, frames: int) -> Array:
         if self.stated is not None:
-            frames = min(frames, self.stated - self.done)  # behind them may be what is not sound
-        # libmpg123 writes its remarks on damaged frames to stderr.
+            frames = min(frames, self.stated - self.done)  # data after them may not be sound
+        # libmpg123 writes warnings about damaged frames to stderr.
         with native_stderr_silenced() if self._file.subtype.startswith("MPEG") else contextlib.nullcontext():
             try:
                 block: Array = self._file.read(frames, dtype="float32", always_2d=True)
@@ -103,7 +103,7 @@ class DecodedStream:
 
 
 def load_soundfile() -> Any:
-    """Import soundfile where it is needed, so that a microphone works without libsndfile.
+    """Import soundfile when it is first needed: a microphone works without libsndfile.
 
     Raises:
         SourceError: it cannot be imported.
@@ -126,6 +126,6 @@ def _forward_only(soundfile: Any) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """Return what the library said, in one line without the file's name again."""
+    """Return the library's message in one line, without the file's name."""
     text = getattr(error, "error_string", None) or str(error)
     return " ".join(text.split()).removeprefix("Error : ").rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""MPEG audio frames: what a frame's header says of the frame's length and of the stream.
+"""MPEG audio: frames, and the stream that they form.
 
 A header has 32 bits: 11 of sync, then version, layer, protection, bitrate, sample rate, padding,
 private, channel mode and five more (ISO/IEC 11172-3, 2.4.1.3 and 13818-3; version 2.5 is Fraunhofer's).
@@ -21,7 +21,7 @@ from edge.file_formats.sections import (
 
 HEADER_BYTES: Final = 4
 FRAMES_IN_A_ROW: Final = 3
-"""Frames that follow each other by their stated lengths before they count as a stream."""
+"""Consecutive frames, each at the end of the one before by its stated length, that make a stream."""
 
 _V1_L1: Final = (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448)
 _V1_L2: Final = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
@@ -36,14 +36,14 @@ BITRATES: Final = {
     (2, 2): _V2_L23,
     (2, 3): _V2_L23,
 }
-"""kbit/s of the bitrate indices from 1 on, by version (2 stands for 2.5 too) and layer."""
+"""kbit/s of the bitrate indices from 1 on, by version (2 includes 2.5) and layer."""
 RATES: Final = (44_100, 48_000, 32_000)
-"""Hz of the sample rate indices in version 1; half of it in version 2, a quarter in 2.5."""
+"""Hz of the sample rate indices in version 1; half in version 2, a quarter in 2.5."""
 
 
 @dataclass(frozen=True)
 class FrameHeader:
-    """What the header of a frame says."""
+    """The fields of a frame's header."""
 
     version: int
     """1 or 2; 2.5 counts as 2 with another rate."""
@@ -59,7 +59,7 @@ class FrameHeader:
     """Bytes, the header included."""
 
     def continues(self, other: FrameHeader) -> bool:
-        """Tell whether the other frame can be of the same stream; only layer III may change its bitrate."""
+        """Tell whether another frame may belong to the same stream; only layer III may change the bitrate."""
         same = (self.version, self.layer, self.rate, self.channels)
         return same == (other.version, other.layer, other.rate, other.channels) and (
             self.layer == 3 or self.bitrate == other.bitrate
@@ -68,7 +68,7 @@ class FrameHeader:
 
 @lru_cache(maxsize=4_096)
 def frame_header(header: bytes) -> FrameHeader | None:
-    """Read a header; None where it is not one, or is of the free format, whose length it does not say.
+    """Parse a header; None if it is invalid or of the free format, which does not state the length.
 
     Args:
         header: `HEADER_BYTES` bytes.
@@ -90,47 +90,47 @@ def frame_header(header: bytes) -> FrameHeader | None:
 
 
 XING_MARKS: Final = (b"Xing", b"Info")
-"""Marks of an encoder's frame without sound, which states the number of frames and of samples to trim."""
+"""Marks of an encoder's frame without sound, which states the number of frames and the samples to trim."""
 VBRI_MARK: Final = b"VBRI"
 VBRI_AT: Final = 36
-"""Fraunhofer's mark of such a frame, and where it is."""
+"""Position of Fraunhofer's mark of such a frame."""
 COUNT_STATED: Final = 1
 BYTES_STATED: Final = 2
-"""Flags after the mark: the two numbers behind them, in this order, are there."""
+"""Flags after the mark: which of the next two numbers are present, in this order."""
 ENCODER: Final = b"LAME3.100" + bytes(15)
-"""Behind the numbers: the encoder, and its delay and padding of 0 samples."""
+"""After the numbers: the encoder's name, and a delay and padding of 0 samples."""
 EMPTY_TAG: Final = b"ID3\3\0\0\0\0\0\x0a" + bytes(10)
-"""libsndfile 1.2 recognises MP3 by the name of the file or by a tag of some bytes."""
+"""libsndfile 1.2 recognises MP3 by the file's name or by a tag that is not empty."""
 INFO_BYTES: Final = 192
-"""Bytes of a frame that has room for all this."""
+"""Bytes of a frame with room for these fields."""
 SIDE_BYTES: Final = {(1, 1): 17, (1, 2): 32, (2, 1): 9, (2, 2): 17}
-"""Between a header of layer III and the mark, by version and channels."""
+"""Bytes between a layer III header and the mark, by version and channels."""
 BEGINNING_BYTES: Final = 48
-"""Bytes of a frame in which a mark is looked for."""
+"""Bytes at the start of a frame in which a mark is searched."""
 FRAME_SEARCH_BYTES: Final = 1 << 16
 """Bytes read at once in search of a frame."""
 
 
 @dataclass
 class _FrameScan:
-    """What was found from the first frame on."""
+    """The frames of a stream, from the first to the last."""
 
     end: int
-    """Position of what is not of this stream."""
+    """Position after the stream."""
     ranges: list[range]
     """Frames with sound."""
     count: int = 0
-    """Of these frames."""
+    """Number of these frames."""
     skipped: int = 0
-    """Bytes amid them that are neither frames nor tags nor zeros."""
+    """Bytes between them that are neither frames nor tags nor zeros."""
 
 
 def mpeg_stream(file: BinaryIO, at: int, size: int) -> LogicalStream | None:
-    """Describe the MPEG audio stream that begins here, behind tags; None if none does.
+    """Return the MPEG audio stream that begins here, after any tags; None if none does.
 
-    A decoder takes the length from the first frame's statement, or guesses it from the bitrate. So the
-    frames are counted, and the count is written into that frame, or into one that is put before the others:
-    a decoder then also trims its own delay.
+    A decoder reads the length from the first frame, or guesses it from the bitrate. So the frames are
+    counted, and the count is written into that frame or into one inserted before it. With such a frame a
+    decoder also trims its own delay.
     """
     start = _past_tags(file, at, size)
     beginning = read_at(file, start, BEGINNING_BYTES)
@@ -138,41 +138,41 @@ def mpeg_stream(file: BinaryIO, at: int, size: int) -> LogicalStream | None:
     if first is None or not _is_confirmed(file, start, first, size):
         return None
     mark = _mark_at(beginning, first)
-    walk = _scan_frames(file, start + (first.length if mark else 0), first, size)
-    if not walk.count:
+    scan = _scan_frames(file, start + (first.length if mark else 0), first, size)
+    if not scan.count:
         return None
-    info, stated = _info_frame(read_at(file, start, first.length), mark, walk)
+    info, stated = _info_frame(read_at(file, start, first.length), mark, scan)
     head = EMPTY_TAG + info if first.layer == 3 else EMPTY_TAG
-    reader = SectionReader(file, [head, *walk.ranges])
-    missing = max(0, stated - walk.count) / walk.count + walk.skipped / reader.size
-    return LogicalStream(reader, lambda: walk.end, missing=missing)
+    reader = SectionReader(file, [head, *scan.ranges])
+    missing = max(0, stated - scan.count) / scan.count + scan.skipped / reader.size
+    return LogicalStream(reader, lambda: scan.end, missing=missing)
 
 
 def _scan_frames(file: BinaryIO, at: int, first: FrameHeader, size: int) -> _FrameScan:
-    """Follow the frames of a stream to its end, over damage."""
-    walk, frames = _FrameScan(size, []), []
+    """Follow the frames of a stream to its end, skipping damage."""
+    scan, frames = _FrameScan(size, []), []
     while at < size:
         beginning = read_at(file, at, BEGINNING_BYTES)
         header = frame_header(beginning[:HEADER_BYTES])
         if header and first.continues(header) and at + header.length <= size:
             if _mark_at(beginning, header):
-                walk.end = at
+                scan.end = at
                 break
             frames.append(range(at, at + header.length))
             at += header.length
             continue
         if _ends(file, at, size) or (header and _is_confirmed(file, at, header, size)):
-            walk.end = at
+            scan.end = at
             break
         found = _next_frame(file, at + 1, size)
-        walk.skipped += found - at if any(read_at(file, at, min(found - at, FRAME_SEARCH_BYTES))) else 0
+        scan.skipped += found - at if any(read_at(file, at, min(found - at, FRAME_SEARCH_BYTES))) else 0
         at = found
-    walk.count, walk.ranges = len(frames), list(merged(frames))
-    return walk
+    scan.count, scan.ranges = len(frames), list(merged(frames))
+    return scan
 
 
 def _mark_at(beginning: bytes, header: FrameHeader) -> int:
-    """Return where in a frame without sound its mark is; 0 for a frame with sound."""
+    """Return the position of the mark in a frame without sound; 0 for a frame with sound."""
     if header.layer != 3:
         return 0
     checksum_bytes = 0 if beginning[1] & 1 else 2
@@ -182,31 +182,31 @@ def _mark_at(beginning: bytes, header: FrameHeader) -> int:
     return VBRI_AT if beginning[VBRI_AT : VBRI_AT + 4] == VBRI_MARK else 0
 
 
-def _info_frame(frame: bytes, mark: int, walk: _FrameScan) -> tuple[bytes, int]:
-    """Return a frame that states the true count, and the count stated before it (0: none).
+def _info_frame(frame: bytes, mark: int, scan: _FrameScan) -> tuple[bytes, int]:
+    """Return a frame that states the actual count, and the count stated in the file (0: none).
 
     Args:
         frame: the first of the stream.
-        mark: where in it the mark is, or 0.
-        walk: what follows it.
+        mark: position of its mark, or 0.
+        scan: the frames after it.
     """
     if frame[mark : mark + 4] not in XING_MARKS:
         stated = int.from_bytes(frame[mark + 14 : mark + 18], "big") if mark else 0
-        return _new_info_frame(frame, walk.count), stated
+        return _new_info_frame(frame, scan.count), stated
     flags = int.from_bytes(frame[mark + 4 : mark + 8], "big")
     if not flags & COUNT_STATED:
-        return _new_info_frame(frame, walk.count), 0
+        return _new_info_frame(frame, scan.count), 0
     stated = int.from_bytes(frame[mark + 8 : mark + 12], "big")
     corrected = bytearray(frame)
-    corrected[mark + 8 : mark + 12] = walk.count.to_bytes(4, "big")
+    corrected[mark + 8 : mark + 12] = scan.count.to_bytes(4, "big")
     if flags & BYTES_STATED:
-        total = len(frame) + sum(map(len, walk.ranges))
+        total = len(frame) + sum(map(len, scan.ranges))
         corrected[mark + 12 : mark + 16] = min(total, 0xFFFF_FFFF).to_bytes(4, "big")
     return bytes(corrected), stated
 
 
 def _new_info_frame(frame: bytes, count: int) -> bytes:
-    """Make a frame without sound in the format of another, which states a number of frames."""
+    """Return a frame without sound that states a number of frames, in the format of another frame."""
     candidates = (
         bytes([0xFF, frame[1] | 1, index << 4 | frame[2] & 0x0C, frame[3]]) for index in range(1, 15)
     )
@@ -222,7 +222,7 @@ def _new_info_frame(frame: bytes, count: int) -> bytes:
 
 
 def _is_confirmed(file: BinaryIO, at: int, header: FrameHeader, size: int) -> bool:
-    """Tell whether frames of the same format, a tag or the end of the file follow a header."""
+    """Tell whether a frame is followed by frames of its format, a tag or the end of the file."""
     for _ in range(FRAMES_IN_A_ROW - 1):
         at += header.length
         if at >= size or _ends(file, at, size):
@@ -240,7 +240,7 @@ def _ends(file: BinaryIO, at: int, size: int) -> bool:
 
 
 def _next_frame(file: BinaryIO, at: int, size: int) -> int:
-    """Find where the next frames begin; the end of the file if none do."""
+    """Return where the next frames begin; the end of the file if there are none."""
     while at < size:
         data = read_at(file, at, FRAME_SEARCH_BYTES + HEADER_BYTES)
         start = data.find(0xFF, 0, FRAME_SEARCH_BYTES)
@@ -254,7 +254,7 @@ def _next_frame(file: BinaryIO, at: int, size: int) -> int:
 
 
 def _past_tags(file: BinaryIO, at: int, size: int) -> int:
-    """Return the position behind the tags (ID3 1 and 2, APE 2) that begin here."""
+    """Return the position after the tags (ID3 1 and 2, APE 2) that begin here."""
     while at < size:
         beginning = read_at(file, at, 32)
         if beginning[:3] == b"ID3" and len(beginning) >= 10 and max(beginning[6:10]) < 0x80:

@@ -1,7 +1,7 @@
-"""Ogg: the pages of one logical stream, which may be followed by others (chained) or mixed with them.
+"""Ogg: the pages of one logical stream; others may follow it (chaining) or be interleaved (multiplexing).
 
-A page begins with OggS, a version, flags, the position of its sound, a serial number for its stream, a
-sequence number, a checksum and the lengths of its segments (RFC 3533).
+A page begins with OggS, a version, flags, the granule position, the stream's serial number, a sequence
+number, a checksum and the lengths of its segments (RFC 3533).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEADER: Final = struct.Struct("<4sBBqIIIB")
 FIRST_OF_STREAM: Final = 2
 """Flag of a page that begins a logical stream."""
 SOUND: Final = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
-"""How the first packet of a stream of sound begins."""
+"""How the first packet of an audio stream begins."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class _Page:
     serial: int
     first: bool
     sound: bool
-    """Whether its packet begins a stream of sound."""
+    """Whether its packet begins an audio stream."""
 
 
 def ogg_stream(file: BinaryIO, at: int, size: int) -> LogicalStream | None:
-    """Describe the stream of sound in the link of the chain that begins here; None if there is no page."""
+    """Return the audio stream in the link of the chain that begins here; None if there is no page."""
     if read_at(file, at, len(CAPTURE)) != CAPTURE:
         return None
     pages, end = _link(file, at, size)
@@ -53,7 +53,7 @@ def ogg_stream(file: BinaryIO, at: int, size: int) -> LogicalStream | None:
 
 
 def _link(file: BinaryIO, at: int, size: int) -> tuple[list[_Page], int]:
-    """List the pages up to the next link (it has first pages) or file, and return where it begins."""
+    """List the pages up to the next link (it begins with first pages) or file; return its position too."""
     pages: list[_Page] = []
     for page in _pages(file, at, size):
         if page.first and pages and not pages[-1].first:
@@ -64,7 +64,7 @@ def _link(file: BinaryIO, at: int, size: int) -> tuple[list[_Page], int]:
 
 
 def _pages(file: BinaryIO, at: int, size: int) -> Iterator[_Page]:
-    """Yield the complete pages from a position on, passing over what is none."""
+    """Yield the complete pages from a position on, skipping other data."""
     while at < size:
         start = read_at(file, at, HEADER.size + 255)
         if FILE_BEGINNING.match(start) and not start.startswith(CAPTURE):
@@ -83,7 +83,7 @@ def _pages(file: BinaryIO, at: int, size: int) -> Iterator[_Page]:
 
 
 def _next_capture(file: BinaryIO, at: int, size: int) -> int:
-    """Find where the next page may begin; the end of the file if none does."""
+    """Return where the next page may begin; the end of the file if there is none."""
     while at < size:
         data = read_at(file, at, SEARCHED_AT_ONCE + len(CAPTURE))
         if (found := data.find(CAPTURE)) >= 0:

@@ -1,6 +1,6 @@
-"""Manifests: CSV files that list recordings, one a row, with what is known of each.
+"""Manifests: CSV files that list recordings, one per row, with their labels.
 
-They are written by hand and by spreadsheets, so all that can be meant only one way is read.
+They are written by hand and by spreadsheets, so every unambiguous variant is accepted.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from edge.labels import SCALE
 from edge.system.files import is_file, read_text
 
 SEPARATORS: Final = ",;\t"
-"""Between cells; which of them, the header tells. Spreadsheets write semicolons where a comma is decimal."""
+"""Between cells; the header shows which one is used. Spreadsheets write semicolons where the comma is the
+decimal separator."""
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=.?"?', re.IGNORECASE)
-"""What spreadsheets may write above the header."""
+"""A line that spreadsheets may write above the header."""
 _SPACE_AFTER_QUOTE: Final = re.compile(rf'" +(?=[{SEPARATORS}\n]|\Z)')
 _OF_WINDOWS: Final = re.compile(r"(^|/)([A-Za-z]:[\\/]|\\\\)")
-"""Where a path begins on a drive or at a server."""
+"""Start of a path with a drive letter or on a network share."""
 
 
 def manifest_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line number and the cells by column of each row that is not empty.
 
-    Names of columns are in lower case, cells without spaces around them, and letters composed (NFC), except
-    in paths.
+    Column names are in lower case, cells are stripped of spaces, and text except paths is in Unicode NFC.
 
     Args:
         path: a CSV file with a header, in UTF-8 or with a byte order mark.
-        required: columns that must be there, with something in each cell.
+        required: columns that must exist, without empty cells.
 
     Raises:
-        UsageError: the file is missing, is not such a file, or a required column or cell is missing.
+        UsageError: the file is missing or not CSV, or a required column or cell is missing.
     """
     text = _SPACE_AFTER_QUOTE.sub('"', _text(path, required))
     columns: list[str] = []
@@ -68,10 +68,10 @@ def manifest_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, di
 
 
 def parse_rating(row: Mapping[str, str], name: str, where: str) -> float | None:
-    """Read a rating in [1, 5], with a decimal point or comma; None where the column or the cell is empty.
+    """Parse a rating in [1, 5], with a decimal point or comma; None if the column or value is missing.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: it is not such a number.
     """
     cell = row.get(name, "")
     if not cell:
@@ -89,10 +89,10 @@ def parse_rating(row: Mapping[str, str], name: str, where: str) -> float | None:
 
 
 def parse_emotion(row: Mapping[str, str], known: Collection[str], where: str) -> str:
-    """Read an emotion, in upper or lower case.
+    """Parse an emotion, in upper or lower case.
 
     Raises:
-        UsageError: it is not known.
+        UsageError: the emotion is unknown.
     """
     emotion = row["emotion"].lower()
     if emotion not in known:
@@ -101,9 +101,9 @@ def parse_emotion(row: Mapping[str, str], known: Collection[str], where: str) ->
 
 
 def recording_path(row: Mapping[str, str], folder: Path) -> Path:
-    """Return where a row's recording is, relative to the manifest's folder: as written, if it is nowhere.
+    """Return the path of a row's recording, in the manifest's folder; as written if no such file exists.
 
-    Separators of Windows, and letters composed otherwise than in the file's name, are understood.
+    Windows separators, and another Unicode form than that of the file's name, are accepted.
     """
     written = row["path"]
     for name in dict.fromkeys((written, written.replace("\\", "/"))):
@@ -114,9 +114,9 @@ def recording_path(row: Mapping[str, str], folder: Path) -> Path:
 
 
 def missing_remedy(recording: Path) -> str:
-    """Say what to do about a recording that is not where a row says it is."""
+    """Return what to do about a recording that does not exist."""
     if _OF_WINDOWS.search(str(recording)):
-        return "that is a path of Windows: write paths relative to the manifest's folder"
+        return "that is a Windows path: write paths relative to the manifest's folder"
     return "paths are relative to the manifest's folder"
 
 
@@ -145,7 +145,7 @@ def _no_utf8(path: Path, line: int) -> UsageError:
 
 
 def _separator(text: str, required: Sequence[str]) -> str:
-    """Return what separates the most of the required columns in the header."""
+    """Return the separator that yields most of the required columns in the header."""
     lines = (line for line in io.StringIO(text, newline=None) if line.strip())
     header = next((line for line in lines if not _SEPARATOR_LINE.fullmatch(line.strip())), "")
 

@@ -1,8 +1,8 @@
-"""Sample format check: does a stream of raw 16-bit samples have another format?
+"""Sample format check: detects that a stream declared as raw 16-bit samples has another format.
 
-Bytes read in the wrong format are noise: neighbouring values are unrelated. So each format that is
-often sent by mistake is tried, and the roughness of what it gives is compared with the roughness of the
-declared format:
+Bytes decoded in the wrong format are noise: neighbouring values are unrelated. So each format that is
+often sent by mistake is tried, and the roughness of its samples is compared with that of the declared
+format:
 
     roughness = 1 - r(1) = E[(x[n+1] - x[n])^2] / (2 E[x^2])      0 smooth, 1 white noise, 2 alternating
 
@@ -22,29 +22,29 @@ from numpy.typing import NDArray
 from edge.arrays import Array
 
 WINDOW_BYTES: Final = 4_800
-"""Examined at once; whole samples of every format, from the start of the stream."""
+"""Window length; whole samples of every format, from the start of the stream."""
 ACTIVE_RMS: Final = 0.01
-"""Of full scale: a quieter window says nothing about the format."""
+"""Relative to full scale; a quieter window is not used."""
 DECIDED_AFTER: Final = (8, 16, 32, 64)
-"""Active windows after which the verdict is looked for. The check ends with the last, or with the first
-after which the declared format explains the sound better than any other."""
+"""Numbers of active windows after which the formats are compared. The check ends with the last, or with the
+first at which the declared format explains the sound better than any other."""
 ROUGH: Final = 0.5
-"""Roughness from which on a format is not the right one."""
+"""A format of this roughness or more is wrong."""
 SMOOTHER: Final = 0.6
-"""A format's roughness relative to the declared one's, below which it is the better explanation."""
+"""Another format is the better explanation below this share of the declared format's roughness."""
 ALTERNATING: Final = 1.7
 """Roughness above which the declared format carries a tone near half the sample rate, or two channels."""
 EQUAL_BYTES: Final = 0.2
-"""Total variation distance between the values of even and odd bytes, below which they are alike.
-Samples that are 0 do not count."""
+"""Even and odd bytes have the same distribution below this total variation distance. Samples that are 0 do
+not count."""
 ASYMMETRY: Final = 1.5
-"""Ratio of two sums over pairs of neighbours that are equal in a mono stream, up to chance."""
+"""Ratio of two sums over pairs of neighbours, which are equal in a mono stream up to random variation."""
 SAME_PAIRS: Final = 0.3
-"""Difference within pairs relative to the difference between pairs: below it, both channels are the same."""
+"""Both channels are the same where the difference within pairs is below this share of that between pairs."""
 FLATTEST_KURTOSIS: Final = 2.2
-"""Compressed data is uniformly distributed, with 1.8; noise that is recorded has 3 or more."""
+"""Compressed data is uniformly distributed, with a kurtosis of 1.8; recorded noise has 3 or more."""
 LOUD_RMS: Final = 0.3
-"""Of full scale; compressed data has 0.58."""
+"""Relative to full scale; compressed data has 0.58."""
 
 PAIRS: Final = "two channels or 32-bit samples"
 NOISE: Final = "noise at full scale, as from compressed or encrypted data"
@@ -76,7 +76,7 @@ def _integers(dtype: str, middle: float = 0.0) -> Callable[[bytes], Array]:
 
 
 def _floats(dtype: str) -> Callable[[bytes], Array]:
-    """Decode floats; nothing where they are not within reach of [-1, 1]."""
+    """Return a decoder of floats, which returns no samples where one is implausible for audio in [-1, 1]."""
 
     def decode(data: bytes) -> Array:
         values = np.frombuffer(data, dtype).astype(dtype[1:])
@@ -107,8 +107,8 @@ FLOATS: Final = {
     "32-bit floats": _floats("<f4"),
     "big-endian 32-bit floats": _floats(">f4"),
 }
-"""Few bytes are plausible floats: where all are, and the declared format is rough, that is the format. Half
-of each 64-bit float may look like a 32-bit one, not the reverse."""
+"""Random bytes are rarely plausible floats: if all are, and the declared format is rough, this is the format.
+Half of a 64-bit float may look like a 32-bit one, but not the reverse."""
 FORMATS: Final = {
     DECLARED: _integers("<i2"),
     "big-endian 16-bit samples": _integers(">i2"),
@@ -168,8 +168,8 @@ class _Pairs:
 class SampleFormatCheck:
     """Examines the first sound of a stream of raw s16le, and names a format that explains it better.
 
-    Remembers sums over at most 64 windows of 0.15 s with sound in them (mono at 16 kHz), and less than
-    one window of bytes; then nothing.
+    Remembers sums over at most 64 active windows of 0.15 s (mono at 16 kHz), and less than one window of
+    bytes.
     """
 
     def __init__(self) -> None:
@@ -183,7 +183,7 @@ class SampleFormatCheck:
         self._moments = np.zeros(3)
 
     def feed(self, data: bytes) -> str | None:
-        """Take the next bytes; return what they probably are once that is clear, and None otherwise."""
+        """Examine the next bytes; return the probable format once, when it is found, and None otherwise."""
         if self._ended:
             return None
         self._rest += data
@@ -206,7 +206,7 @@ class SampleFormatCheck:
             self._roughness[name].add(decode(window))
         self._channels.add(samples.reshape(-1, 2))
         self._pairs.add(centred)
-        # Digital silence is alike in all formats.
+        # Digital silence looks the same in all formats.
         values = np.frombuffer(window, np.uint8).reshape(-1, 2)[samples != 0.0]
         self._byte_values += [np.bincount(column, minlength=256) for column in values.T]
         self._moments += [len(centred), _power(centred), _power(np.square(centred))]

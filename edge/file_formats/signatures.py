@@ -1,8 +1,8 @@
-"""Signatures: how files, archives and network protocols begin that are not raw sound.
+"""Signatures: the first bytes of files, archives and network protocols that are not raw sound.
 
-Heard as 16-bit samples they would be noise. A stream of raw sound is refused where its beginning is
-in the table. A pattern fixes 20 bits or more, most of them 32, so that sound does not match it by chance;
-a format whose frames have a shorter mark is recognised by several frames in a row.
+Decoded as 16-bit samples they would be noise, so a stream that begins with a signature is refused. A pattern
+fixes at least 20 bits, most patterns 32, so that sound does not match by accident. A format with a shorter
+mark is recognised by several frames in a row.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ NETWORK: Final = "a network protocol"
 
 @dataclass(frozen=True)
 class Signature:
-    """What a stream was recognised as."""
+    """A recognised format."""
 
     name: str
-    """The format, as its users call it."""
+    """The format's usual name."""
     kind: str
     """`READABLE` (as a file, by `edge.audio.ingest.SoundFile`), `MEDIA`, `OTHER` or `NETWORK`."""
 
@@ -97,7 +97,7 @@ _TRANSPORT: Final = re.compile(
 
 
 def find_signature(beginning: bytes) -> Signature | None:
-    """Name what a stream is that begins like this; None for raw sound, and while too little of it is there.
+    """Find the signature at the beginning of a stream; None for raw sound, and while too few bytes are there.
 
     Args:
         beginning: the first bytes of the stream, at most `LONGEST_BEGINNING`.
@@ -121,7 +121,7 @@ def _framed(beginning: bytes) -> Signature | None:
 
 
 def _frames_follow(data: bytes, length: Callable[[bytes], int]) -> bool:
-    """Tell whether somewhere enough frames follow each other: a stream may be joined in its middle."""
+    """Tell whether `FRAMES_IN_A_ROW` frames follow each other anywhere: a stream may begin inside a frame."""
     start = data.find(b"\xff")
     while start >= 0:
         at = start
@@ -142,7 +142,7 @@ def _mpeg_length(data: bytes) -> int:
 
 
 def _adts_length(data: bytes) -> int:
-    """Return the bytes of an AAC frame with its ADTS header (ISO/IEC 13818-7, 6.2), 0 for anything else."""
+    """Return the bytes of an AAC frame with its ADTS header (ISO/IEC 13818-7, 6.2); 0 if it is none."""
     if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0 or data[2] >> 2 & 15 > 12:
         return 0
     length = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5

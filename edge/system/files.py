@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or not there, and text in the encodings that people save it in."""
+"""Atomic writing of files and folders, file locks, and reading text in its usual encodings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Final
 from edge.errors import UsageError
 
 PRIVATE: Final = 0o600
-"""Mode of what is about a person: logs, tables, pictures, recordings and profiles."""
+"""Mode of files with personal data: logs, tables, pictures, recordings and profiles."""
 
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WORKSPACE: Final = re.compile(r"\.(?P<target>.+)\.mmtl-[a-z0-9_]{8}")
-"""Name of the temporary folder that something is written in before it is put in place."""
+"""Name of the temporary folder in which a file or folder is written before it is moved into place."""
 _LONGEST_NAME: Final = 200
-"""Bytes of the target's name that go into it: a name has at most 255."""
+"""Bytes of the target's name in the workspace's: a file name has at most 255."""
 _BYTE_ORDER_MARKS: Final = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
@@ -34,13 +34,13 @@ _BYTE_ORDER_MARKS: Final = {
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: int = 0o644) -> Iterator[Path]:
-    """Give a temporary file to write to, and put it in the place of `path` once it is complete.
+    """Write a file atomically: yield a temporary file, and move it to `path` once it is complete.
 
-    An error inside leaves `path` as it was and no temporary file behind. What killed programs have left
-    beside `path` is removed first.
+    An error inside leaves `path` unchanged and removes the temporary file. Temporary files that killed
+    programs left beside `path` are removed first.
 
     Args:
-        path: of the file; its folder is made.
+        path: of the file; its folder is created.
         mode: permissions of the file.
 
     Raises:
@@ -58,23 +58,23 @@ def atomic_write(path: Path, mode: int = 0o644) -> Iterator[Path]:
             partial.chmod(mode)
         except OSError as error:
             if error.errno in _NO_ROOM:
-                raise _unwritable(path, error) from error
+                raise _write_error(path, error) from error
             raise
         _put_in_place(partial, path)
 
 
 @contextlib.contextmanager
 def atomic_write_folder(folder: Path, mode: int | None = None) -> Iterator[Path]:
-    """Give a path to make a folder at, and put it in the place of `folder` once it is complete.
+    """Write a folder atomically: yield a path to create it at, and move it to `folder` once it is complete.
 
-    An error inside leaves `folder` as it was and nothing else behind.
+    An error inside leaves `folder` unchanged and removes the new one.
 
     Args:
-        folder: of the result; the folder above it is made.
-        mode: permissions of the folder; those that it was made with, if not given.
+        folder: of the result; its parent is created.
+        mode: permissions of the folder; those it was created with, if None.
 
     Raises:
-        UsageError: it cannot be written there, or there is no room.
+        UsageError: it cannot be written existing, or existing is no room.
     """
     try:
         with _workspace(folder) as work:
@@ -83,28 +83,28 @@ def atomic_write_folder(folder: Path, mode: int | None = None) -> Iterator[Path]
             if mode is not None:
                 staged.chmod(mode)
             if folder.exists():
-                folder.replace(work / "old")  # to delete it first would take longer than two moves
+                folder.replace(work / "old")  # deleting it first would leave a longer gap than two moves
             staged.replace(folder)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _write_error(folder, error) from error
 
 
 def leftovers_of(path: Path) -> list[Path]:
     """List what killed programs left of `path`: folders of `atomic_write`, and files of older versions."""
-    # What tempfile adds holds no dot; a longer name of another file would.
+    # The suffix of tempfile holds no dot; another file with a longer name would.
     name, suffix = re.escape(path.name), re.escape(path.suffix)
     ours = re.compile(rf"\.{name}\.(mmtl-[a-z0-9_]{{8}}|[^.]+{suffix})")
     return [item for item in path.parent.glob(".*") if ours.fullmatch(item.name)]
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove from a folder what was being written to it when programs were killed or the power was lost.
+    """Remove temporary folders that killed programs or a power cut left in a folder.
 
-    That is, this user's temporary folders of `atomic_write` and `atomic_write_folder` that are not locked: a
-    program that runs has locked its own. A replaced folder that was already moved away is replaced to
-    the end. Without locks in the file system nothing is removed.
+    Only this user's folders of `atomic_write` and `atomic_write_folder` that are not locked are removed: a
+    running program locks its own. Where the old folder was already moved away, the new one is moved into
+    place. On a file system without locks nothing is removed.
     """
-    with contextlib.suppress(OSError):  # not readable; or another program was faster
+    with contextlib.suppress(OSError):  # not readable, or removed by another program
         for path in [item for item in folder.iterdir() if _target_of(item)]:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
@@ -115,10 +115,10 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Lock an open file or folder; the system releases it when it is closed or the program ends.
+    """Lock an open file or folder; the system releases the lock when it is closed or the program ends.
 
     Returns:
-        True; False if another program has locked it; None where there are no such locks.
+        True if locked; False if another program holds the lock; None where locks are not supported.
     """
     try:
         import fcntl
@@ -134,7 +134,7 @@ def try_lock(descriptor: int) -> bool | None:
 
 
 def is_same_file(path: Path, descriptor: int) -> bool:
-    """Tell whether an open file is still the one of that name."""
+    """Tell whether an open file is still the one at a path."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -142,14 +142,14 @@ def is_same_file(path: Path, descriptor: int) -> bool:
 
 
 def require_writable(folder: Path, mode: int = 0o777) -> None:
-    """Check that files can be made in a folder, before it matters.
+    """Check in advance that files can be created in a folder.
 
     Args:
-        folder: made, if it is not there.
-        mode: permissions of the folder if it is made.
+        folder: created if it does not exist.
+        mode: permissions of a new folder.
 
     Raises:
-        UsageError: they cannot.
+        UsageError: the folder is not writable.
     """
     try:
         folder.mkdir(mode=mode, parents=True, exist_ok=True)
@@ -162,13 +162,13 @@ def require_writable(folder: Path, mode: int = 0o777) -> None:
 
 
 def is_writable(folder: Path) -> bool:
-    """Tell whether a folder could be written to, without making it where it is not there yet."""
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    """Tell whether a folder is writable or could be created, without creating it."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a file is there; a path that cannot be, or be looked at, is none."""
+    """Tell whether a path is a file; False for an invalid or inaccessible path."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name too long, with a NUL, or in a folder that may not be entered
@@ -176,11 +176,11 @@ def is_file(path: Path) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, or in what its byte order mark says.
+    """Read a text file in UTF-8, or in the encoding of its byte order mark.
 
     Raises:
         OSError: it cannot be read.
-        UnicodeDecodeError: it is something else.
+        UnicodeDecodeError: it has another encoding.
     """
     data = path.read_bytes()
     return data.decode(encoding_of(data))
@@ -193,13 +193,13 @@ def encoding_of(data: bytes) -> str:
 
 @contextlib.contextmanager
 def _workspace(path: Path) -> Iterator[Path]:
-    """Make a locked folder beside `path`, for this user only, and remove it in the end."""
+    """Create a locked folder beside `path`, for this user only, and remove it at the end."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
         folder, descriptor = _locked_folder(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _write_error(path, error) from error
     try:
         yield folder
     finally:
@@ -219,13 +219,13 @@ def _locked_folder(path: Path) -> tuple[Path, int]:
 
 
 def _target_of(workspace: Path) -> str:
-    """Return the name of what is written in a workspace; empty for any other path."""
+    """Return the name of a workspace's target; empty for any other path."""
     found = _WORKSPACE.fullmatch(workspace.name)
     return found["target"] if found else ""
 
 
 def _finish_or_remove(workspace: Path, target: Path) -> None:
-    """Put the new folder in place if the old one was already moved away; remove the workspace."""
+    """Move the new folder into place if the old one was already moved away; remove the workspace."""
     if (workspace / "old").is_dir() and (workspace / "new").is_dir() and not os.path.lexists(target):
         (workspace / "new").replace(target)
     shutil.rmtree(workspace, ignore_errors=True)
@@ -235,11 +235,11 @@ def _put_in_place(partial: Path, path: Path) -> None:
     try:
         partial.replace(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _write_error(path, error) from error
 
 
-def _unwritable(path: Path, error: OSError) -> UsageError:
-    """Say why a file cannot be written, and what to do."""
+def _write_error(path: Path, error: OSError) -> UsageError:
+    """Return the error for a path that cannot be written."""
     return UsageError(
         f"cannot write {path}: {error.strerror or error}; make room, or choose a folder you may write to"
     )

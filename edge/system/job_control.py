@@ -1,4 +1,4 @@
-"""Job control: while Ctrl-Z stops the program, the shell has its terminal as it left it."""
+"""Job control: while Ctrl-Z stops the program, changes to the terminal are undone."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SIGTSTP: Final[Any] = getattr(signal, "SIGTSTP", None)
 
 @dataclass(frozen=True, eq=False)
 class TerminalChange:
-    """Something that is done to the terminal for a while."""
+    """A temporary change to the terminal."""
 
     undo: Callable[[], None]
     redo: Callable[[], None]
 
 
 class _JobControl:
-    """The changes that are in force, and the handler that undoes them while the program is stopped."""
+    """The active changes, and the signal handler that undoes them while the program is stopped."""
 
     def __init__(self) -> None:
         self._changes: list[TerminalChange] = []
@@ -33,13 +33,13 @@ class _JobControl:
         self._asked = False
 
     def add(self, change: TerminalChange) -> None:
-        """Let a change be undone while the program is stopped."""
+        """Register a change to undo while the program is stopped."""
         if not self._changes and SIGTSTP and signal.getsignal(SIGTSTP) is not signal.SIG_IGN:
             self._before = signal.signal(SIGTSTP, self._handle)
         self._changes.append(change)
 
     def remove(self, change: TerminalChange) -> None:
-        """Forget a change."""
+        """Unregister a change."""
         self._changes.remove(change)
         if not self._changes and self._before is not None:
             signal.signal(SIGTSTP, self._before)
@@ -47,7 +47,7 @@ class _JobControl:
 
     @contextlib.contextmanager
     def stop_deferred(self) -> Iterator[None]:
-        """Put Ctrl-Z off until the end."""
+        """Defer Ctrl-Z until the end of the block."""
         self._busy = True
         try:
             yield
@@ -68,7 +68,7 @@ class _JobControl:
             for change in reversed(self._changes):
                 change.undo()
             signal.signal(SIGTSTP, signal.SIG_DFL)
-            os.kill(os.getpid(), SIGTSTP)  # returns when the shell lets the program go on
+            os.kill(os.getpid(), SIGTSTP)  # returns when the shell continues the program
             signal.signal(SIGTSTP, self._handle)
             _wait_for_foreground()
             for change in self._changes:
@@ -82,7 +82,7 @@ _JOB_CONTROL = _JobControl()
 
 @contextlib.contextmanager
 def terminal_change(change: TerminalChange) -> Iterator[None]:
-    """Undo a change while the program is stopped, and redo it when it goes on in the foreground."""
+    """Undo a change while the program is stopped, and redo it when it continues in the foreground."""
     _JOB_CONTROL.add(change)
     try:
         yield
@@ -91,16 +91,16 @@ def terminal_change(change: TerminalChange) -> Iterator[None]:
 
 
 def stop_deferred() -> contextlib.AbstractContextManager[None]:
-    """Let Ctrl-Z wait until what is written inside is written whole."""
+    """Defer Ctrl-Z until the output inside is complete."""
     return _JOB_CONTROL.stop_deferred()
 
 
 def _wait_for_foreground() -> None:
-    """Stop again for as long as the program is in the background (`bg`), as full-screen programs do.
+    """Stop again while the program is in the background (`bg`), as full-screen programs do.
 
-    The system does that to whoever changes the terminal's settings from there.
+    The system stops a background process that changes the terminal's settings.
     """
     import termios
 
-    with contextlib.suppress(termios.error, OSError):  # stderr is no terminal, or it has gone
+    with contextlib.suppress(termios.error, OSError):  # stderr is no terminal, or it was closed
         termios.tcsetattr(sys.stderr, termios.TCSADRAIN, termios.tcgetattr(sys.stderr))

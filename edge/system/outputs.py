@@ -1,4 +1,4 @@
-"""Where output may go: never over an input or another output, and never over a file without being told to."""
+"""Output files: never an input or another output, and never an existing file unless asked to replace it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge.errors import MmtlError, UsageError
 from edge.system.files import PRIVATE, atomic_write, try_lock
 
 Existing = Literal["refuse", "replace", "append"]
-"""What to do with a file that exists and is not empty."""
+"""Policy for an existing file that is not empty."""
 
 _DESCRIPTOR: Final = re.compile(
     r"/dev/(?P<name>stdin|stdout|stderr)|(/dev|/proc/self)/fd/(?P<number>[0-9]{1,9})"
@@ -25,16 +25,16 @@ _STANDARD: Final = {"stdin": 0, "stdout": 1, "stderr": 2}
 def require_distinct_files(
     outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path | None]
 ) -> None:
-    """Check that no output is an input or another output, by whatever name or link.
+    """Check that no output is an input or another output, under any name or link.
 
     Devices and pipes may be named more than once.
 
     Args:
-        outputs: path by option; "-" is stdout, and None is not written. A folder stands for all in it.
-        inputs: paths; "-" is stdin, and None is not read.
+        outputs: path by option; "-" is stdout, None is no output. A folder includes all files in it.
+        inputs: paths; "-" is stdin, None is no input.
 
     Raises:
-        UsageError: two of them are the same file, or an output has no name.
+        UsageError: two of them are the same file, or an output's name is empty.
     """
     options: dict[Hashable, str] = {}
     folders: dict[Path, str] = {}
@@ -61,11 +61,11 @@ def require_distinct_files(
 
 
 def require_free(path: Path, *, replace: bool) -> None:
-    """Check that there is no file to lose at a path.
+    """Check that writing to a path loses no file.
 
     Raises:
-        UsageError: there is a file that is not empty, a folder or a link to nowhere, and `replace` is off;
-            or a program of ours is writing to the file.
+        UsageError: the path is a file that is not empty, a folder or a broken link, and `replace` is off; or
+            another `mmtl` is writing to the file.
     """
     if os.path.lexists(path) and not replace and not _is_empty(path):
         raise UsageError(f"there is {path} already: give --replace to overwrite it, or another name")
@@ -94,16 +94,16 @@ def require_free_folder(folder: Path, kind: str, *, ours: Callable[[Path], bool]
 
 
 def write_atomically(path: Path, text: str, *, replace: bool) -> None:
-    """Write a text in one piece, to a file for its owner only; to a device or pipe as it is.
+    """Write a text atomically to a file that only its owner may read; to a device or pipe directly.
 
     Args:
-        path: where; a link stays, and the file it leads to is replaced.
-        text: in UTF-8.
-        replace: whether a file that is not empty may go.
+        path: of the output; a link is kept, and its target is replaced.
+        text: written in UTF-8.
+        replace: whether a file that is not empty may be replaced.
 
     Raises:
-        UsageError: there is such a file, or the path cannot be written to.
-        MmtlError: the device or the pipe takes no more.
+        UsageError: such a file is there and may not be replaced, or the path cannot be written to.
+        MmtlError: writing to the device or pipe failed.
     """
     found = _stat(path)
     if _descriptor(path) is not None or (found and not stat.S_ISREG(found.st_mode) and not _is_folder(path)):
@@ -116,12 +116,12 @@ def write_atomically(path: Path, text: str, *, replace: bool) -> None:
 
 
 def is_stdout(path: str | None) -> bool:
-    """Tell whether an output is stdout, by "-" or by its name in /dev or /proc."""
+    """Tell whether an output is stdout: "-", or its path in /dev or /proc."""
     return path is not None and (path == "-" or _descriptor(path) == _STANDARD["stdout"])
 
 
 def existing_policy(*, replace: bool, append: bool) -> Existing:
-    """Read the options --replace and --append.
+    """Return the policy that --replace and --append ask for.
 
     Raises:
         UsageError: both are given.
@@ -132,24 +132,24 @@ def existing_policy(*, replace: bool, append: bool) -> Existing:
 
 
 class OutputFile:
-    """A file that lines are written to as they come, in UTF-8, by this program alone.
+    """A locked UTF-8 file to which lines are appended.
 
-    A new file is for its owner only. An old one keeps its content until `begin`. Devices and pipes are
-    opened as they are; so are /dev/stdout and the like, even where they are files.
+    A new file can be read by its owner only. An existing file keeps its content until `begin`. Devices and
+    pipes are opened without a lock, and so are /dev/stdout and the like, even if they lead to files.
     """
 
     def __init__(self, path: str, existing: Existing = "refuse") -> None:
         """Open a file.
 
         Args:
-            path: where.
-            existing: what may become of a file that is there and not empty.
+            path: of the file.
+            existing: policy for a file that is not empty.
 
         Raises:
             UsageError: it cannot be opened, is in use, or is not empty and may not be changed.
         """
         self.first_line = ""
-        """Of the content that is appended to, without its end; empty where there is none."""
+        """First line of the existing content, without the line end; empty if there is none."""
         self._existing = existing
         self._unfinished = False
         try:
@@ -165,19 +165,19 @@ class OutputFile:
             self._claim(path)
 
     def begin(self) -> None:
-        """Make way for the first line: truncate what is to be replaced, end a line that was cut off."""
+        """Prepare for the first line: truncate a file to be replaced, or end an incomplete last line."""
         if not self._old:
             return
         self._old = False
         if self._existing == "replace":
             self.stream.truncate(0)
-            with contextlib.suppress(PermissionError):  # another user's, who lets us write to it
+            with contextlib.suppress(PermissionError):  # another user owns it and lets us write
                 os.fchmod(self.stream.fileno(), PRIVATE)
         if self._unfinished:
             self.stream.write("\n")
 
     def _claim(self, path: str) -> None:
-        """Lock the file, and refuse it if content would be lost."""
+        """Lock the file; refuse it if it is in use or content would be lost."""
         descriptor = self.stream.fileno()
         refusal = ""
         if try_lock(descriptor) is False:
@@ -217,7 +217,7 @@ def _open(path: str) -> int:
 
 
 def _files_of(inputs: Iterable[str | Path | None]) -> Iterator[str | Path]:
-    """Yield the inputs; for a folder the files in it and in its subfolders."""
+    """Yield the inputs; for a folder, its files and those in its subfolders."""
     for path in inputs:
         if _is_folder(path):
             yield from (*Path(str(path)).glob("*"), *Path(str(path)).glob("*/*"))
@@ -231,7 +231,7 @@ def _is_folder(path: object) -> bool:
 
 
 def _stat(path: str | Path) -> os.stat_result | None:
-    """Return what there is at a path; None if there is nothing, or the path cannot be."""
+    """Return the status of a path; None if nothing is there or the path is invalid."""
     try:
         return Path(path).stat()
     except (OSError, ValueError):
@@ -239,11 +239,11 @@ def _stat(path: str | Path) -> os.stat_result | None:
 
 
 def _identity(path: str | Path, dash: int) -> Hashable:
-    """Return what tells a file from others, whatever leads to it; None for a device or pipe.
+    """Return a key that is equal for all names and links of a file; None for a device or pipe.
 
     Args:
-        path: may name a file that is not there yet.
-        dash: the descriptor that "-" means.
+        path: may name a file that does not exist yet.
+        dash: the descriptor that "-" stands for.
     """
     number = dash if str(path) == "-" else _descriptor(path)
     if number is None:
@@ -261,11 +261,11 @@ def _identity(path: str | Path, dash: int) -> Hashable:
 
 
 def _resolved(path: object) -> Path:
-    return Path(os.path.realpath(str(path)))  # Path.resolve fails on a circle of links
+    return Path(os.path.realpath(str(path)))  # Path.resolve fails on a cycle of links
 
 
 def _descriptor(path: str | Path) -> int | None:
-    """Return the descriptor that a path such as /dev/stdout means, None for other paths."""
+    """Return the descriptor behind a path such as /dev/stdout; None for other paths."""
     found = _DESCRIPTOR.fullmatch(str(path))
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""Words of commands that messages suggest, written so that they can be pasted into a shell."""
+"""Quoting for commands in messages, so that they can be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import shlex
 
 
 def quoted(word: object) -> str:
-    """Return a word as bash, zsh and dash read it back; a file's name is never taken for an option.
+    """Quote a word for bash, zsh and dash; a leading dash is protected from being read as an option.
 
-    Characters that cannot be shown, and bytes that are no text, are escaped as bash and zsh understand it.
+    Characters that are not printable, and bytes that are not text, are escaped as $'...' for bash and zsh.
     """
     text = str(word)
     if text.startswith("-"):

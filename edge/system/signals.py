@@ -19,13 +19,13 @@ ENDING: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 TOGETHER_S: Final = 0.5
-"""Signals that are not further apart are one request."""
+"""Signals within this time are one request."""
 AGAIN_S: Final = 0.02
-"""From a signal that was put off to the next attempt."""
+"""Delay until a deferred signal is raised again."""
 
 
 def handled_signals() -> list[signal.Signals]:
-    """List the ending signals to handle: under nohup SIGHUP stays ignored."""
+    """List the ending signals to handle; under nohup, SIGHUP stays ignored."""
     return [
         number
         for number in ENDING
@@ -34,13 +34,13 @@ def handled_signals() -> list[signal.Signals]:
 
 
 def set_handlers(handler: Handler | signal.Handlers) -> dict[signal.Signals, Any]:
-    """Handle the ending signals; return the handlers before."""
+    """Set the handler of the ending signals; return the previous handlers."""
     return {number: signal.signal(number, handler) for number in handled_signals()}
 
 
 @contextmanager
 def signal_handlers(handler: Handler) -> Iterator[None]:
-    """Handle the ending signals inside; put the handlers from before back after."""
+    """Handle the ending signals inside the block; restore the previous handlers after it."""
     before = set_handlers(handler)
     try:
         yield
@@ -52,7 +52,7 @@ def signal_handlers(handler: Handler) -> Iterator[None]:
 class StopRequest:
     """Whether the program was asked to end.
 
-    `timeout` and a closing terminal send two signals at once: that is one request.
+    `timeout` and a closing terminal send two signals at once; they count as one request.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class StopRequest:
         return self._asked_s is not None
 
     def repeated(self) -> bool:
-        """Note a signal; tell whether it repeats one that was sent at the same time."""
+        """Record a signal; tell whether it belongs to the previous request."""
         now_s, before_s = time.monotonic(), self._asked_s
         if before_s is not None and now_s - before_s < TOGETHER_S:
             return True
@@ -70,15 +70,15 @@ class StopRequest:
         return False
 
     def forget(self) -> None:
-        """Take the next signal as a request of its own."""
+        """Count the next signal as a new request."""
         self._asked_s = None
 
 
 class Interrupt(KeyboardInterrupt):
-    """A signal's KeyboardInterrupt, which is raised again if nothing has caught it when it is gone.
+    """A signal's KeyboardInterrupt, which is raised again if it is deleted before `mark_caught`.
 
-    Python drops what a signal handler raises amid a finaliser or a callback from C, and so does a library
-    with a bare `except`.
+    Python drops exceptions of a signal handler inside a finaliser or a callback from C, and a library with a
+    bare `except` does so too.
     """
 
     def __init__(self, number: int, request: StopRequest, handler: Handler) -> None:
@@ -86,7 +86,7 @@ class Interrupt(KeyboardInterrupt):
         self.number = number
         """The signal."""
         self.caught = False
-        """Whether it does what it is for; see `mark_caught`."""
+        """Whether a handler has caught it; see `mark_caught`."""
         self._request = request
         self._handler = handler
 
@@ -97,13 +97,13 @@ class Interrupt(KeyboardInterrupt):
 
 
 def mark_caught(interrupt: KeyboardInterrupt) -> None:
-    """Do not raise an interrupt again: what catches it ends what was interrupted."""
+    """Do not raise an interrupt again: its handler ends the interrupted work."""
     if isinstance(interrupt, Interrupt):
         interrupt.caught = True
 
 
 def hide_dropped_interrupts() -> None:
-    """Print nothing where Python drops an `Interrupt`: it comes again."""
+    """Print nothing when Python drops an `Interrupt`, which is raised again."""
     earlier = sys.unraisablehook
 
     def hook(dropped: sys.UnraisableHookArgs) -> None:
@@ -125,9 +125,9 @@ def interrupt_handler() -> Handler:
 
 
 def defer_during_import(number: int, frame: FrameType | None) -> bool:
-    """Let a signal come again if it came amid an import; tell whether it did.
+    """Raise a signal again later if it arrived during an import; tell whether it did.
 
-    What a handler raises there would be lost: `importlib` and many modules catch it.
+    An exception raised by the handler there would be lost: `importlib` and many modules catch it.
     """
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -138,17 +138,17 @@ def defer_during_import(number: int, frame: FrameType | None) -> bool:
 
 
 def wait_for_deferred() -> None:
-    """Wait until every signal that is to be raised again has been.
+    """Wait until every deferred signal was raised again.
 
     Raises:
-        KeyboardInterrupt: there was one, from the handler that takes it.
+        KeyboardInterrupt: by the handler of such a signal.
     """
     while _TIMERS:
         _TIMERS.pop().join()
 
 
 _TIMERS: Final[list[threading.Timer]] = []
-"""Raise a signal again."""
+"""Each raises a signal again."""
 
 
 def _raise_again(number: int) -> None:
@@ -167,6 +167,6 @@ def _interrupt_main_thread(number: int) -> None:
 
 
 def exit_on_signal(code: int) -> None:
-    """Let a signal end the program at once from here on, or not at all while Python itself is ending."""
+    """From here on, end the program at once on a signal; ignore signals while the interpreter shuts down."""
     set_handlers(lambda number, frame: os._exit(code))
     atexit.register(set_handlers, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Standard input, output and error: safe to write to wherever they lead, and free of C libraries' remarks."""
+"""Standard input, output and error: safe to write to in any state, and free of C libraries' messages."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def make_robust() -> None:
 
 @contextmanager
 def native_stderr_silenced() -> Iterator[None]:
-    """Keep what C libraries write to descriptor 2 off the terminal; may be nested, and used by any thread.
+    """Discard what C libraries write to descriptor 2; may be nested, and used by any thread.
 
-    Whatever matters of it comes back as an exception.
+    Their errors are reported as exceptions anyway.
     """
     _STDERR.silence()
     try:
@@ -43,16 +43,16 @@ def native_stderr_silenced() -> Iterator[None]:
 
 
 def silence(stream: TextIO) -> None:
-    """Let a stream lead nowhere: what its buffer still holds would fail again."""
+    """Redirect a stream to the null device: writing the rest of its buffer would fail again."""
     with suppress(OSError, ValueError, AttributeError):
         descriptor = stream.fileno()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, descriptor)
+        os.close(null_device)
 
 
 class _StderrDescriptor:
-    """Descriptor 2, which leads nowhere while at least one caller wants it silent."""
+    """Descriptor 2, redirected to the null device while at least one caller wants it silent."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,18 +60,18 @@ class _StderrDescriptor:
         self._kept = -1
 
     def silence(self) -> None:
-        """Let it lead nowhere."""
+        """Redirect it to the null device."""
         with self._lock:
             if self._callers == 0:
                 _open_if_closed(2)
                 self._kept = os.dup(2)
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, 2)
-                os.close(nowhere)
+                null_device = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null_device, 2)
+                os.close(null_device)
             self._callers += 1
 
     def restore(self) -> None:
-        """Let it lead where it did, unless another caller still wants it silent."""
+        """Restore its target, unless another caller still wants it silent."""
         with self._lock:
             self._callers -= 1
             if self._callers == 0:
@@ -83,7 +83,7 @@ _STDERR = _StderrDescriptor()
 
 
 class _Stderr(io.TextIOWrapper):
-    """Standard error, which leads nowhere once it cannot be written to."""
+    """Standard error, redirected to the null device once it cannot be written to."""
 
     def write(self, text: str, /) -> int:
         with self._harmless():
@@ -114,9 +114,9 @@ def _open_if_closed(descriptor: int) -> None:
     try:
         os.fstat(descriptor)
     except OSError:
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        if nowhere == descriptor:
-            os.set_inheritable(nowhere, True)
+        null_device = os.open(os.devnull, os.O_RDWR)
+        if null_device == descriptor:
+            os.set_inheritable(null_device, True)
         else:
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
+            os.dup2(null_device, descriptor)
+            os.close(null_device)

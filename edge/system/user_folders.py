@@ -1,4 +1,4 @@
-"""Where this user's files are kept, by the conventions of the system."""
+"""The user's data and cache folders, by the conventions of the system."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from edge.errors import UsageError
 
 
 def data_folder() -> Path:
-    """Return the folder of what cannot be made again: profiles and recordings.
+    """Return the folder for data that cannot be regenerated: profiles and recordings.
 
     Raises:
         UsageError: the user has no home folder.
     """
     from platformdirs import user_data_path
 
-    return _found(user_data_path, "XDG_DATA_HOME")
+    return _user_folder(user_data_path, "XDG_DATA_HOME")
 
 
 def cache_folder() -> Path:
-    """Return the folder of what can be made again: engines.
+    """Return the folder for data that can be rebuilt: engines.
 
     Raises:
         UsageError: the user has no home folder.
     """
     from platformdirs import user_cache_path
 
-    return _found(user_cache_path, "XDG_CACHE_HOME")
+    return _user_folder(user_cache_path, "XDG_CACHE_HOME")
 
 
-def _found(find: Callable[..., Path], variable: str) -> Path:
+def _user_folder(find: Callable[..., Path], variable: str) -> Path:
     try:
-        # Some versions of platformdirs leave ~ in the path where nothing says what it stands for.
+        # Some versions of platformdirs leave ~ in the path if the home folder is unknown.
         return find("mmtl", appauthor=False).expanduser()
     except RuntimeError as error:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""A PortAudio that does as it is told: tests make the callbacks, and plug devices in and out."""
+"""A fake PortAudio: tests make the callbacks, and plug devices in and out."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class FakeStream:
 class FakePortAudio:
     """The part of the sounddevice module that edge.audio.devices and edge.audio.microphone use.
 
-    A test's `plan` is called with it each time that it starts anew, to plug something in or out.
+    A test's `plan` is called with it at each restart, to plug devices in or out.
     """
 
     devices: list[dict[str, Any]]
@@ -122,7 +122,7 @@ class FakePortAudio:
 
 
 class Frozen:
-    """Stands for a call to a server that answers only once it is thawed."""
+    """A call to a frozen sound server, which returns once the server is thawed."""
 
     def __init__(self) -> None:
         self._thawed = threading.Event()
@@ -131,7 +131,7 @@ class Frozen:
         return self._thawed.wait(60.0)
 
     def thaw(self) -> None:
-        """Answer all calls that were not given up."""
+        """Let all calls return that were not cancelled."""
         self._thawed.set()
         assert call(lambda: True, 60.0)
 

@@ -122,7 +122,7 @@ def test_what_comes_after_the_end_is_not_kept() -> None:
     assert values(driver.taken()) == [0.1]
 
 
-def test_a_listener_who_stays_away_finds_the_newest_and_the_count_of_the_rest() -> None:
+def test_a_full_buffer_keeps_the_newest_blocks_and_counts_the_dropped_ones() -> None:
     driver = Driver(buffer_s=0.1)
     for _ in range(1_000):
         driver.deliver(0.1)

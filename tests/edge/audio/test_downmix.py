@@ -151,7 +151,7 @@ def test_opposite_phase_after_a_quiet_beginning_is_noticed_at_once() -> None:
     mixed, said = heard(pair(first, second))
     np.testing.assert_array_equal(mixed[len(quiet) :], SPEECH)
     assert len(said) == 1
-    assert "alone from 2.0 s on;" in said[0]
+    assert "is used from 2.0 s on;" in said[0]
 
 
 def test_opposite_phase_that_begins_later_is_noticed_within_two_segments() -> None:
@@ -161,7 +161,7 @@ def test_opposite_phase_that_begins_later_is_noticed_within_two_segments() -> No
     changed = len(SPEECH) + 2 * SEGMENT
     np.testing.assert_array_equal(mixed[changed:], first[changed:])
     np.testing.assert_array_equal(mixed[:changed], pair(first, second).mean(axis=1)[:changed])
-    assert ["alone from 4.0 s on;" in message for message in said] == [True]
+    assert ["is used from 4.0 s on;" in message for message in said] == [True]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5])

@@ -46,7 +46,7 @@ def noted(work):
     return submit(work)
 
 portaudio_thread.submit = noted
-portaudio_thread.ANSWER_S = float(sys.argv.pop(1))
+portaudio_thread.CALL_TIMEOUT_S = float(sys.argv.pop(1))
 from edge.cli.main import main
 main()
 """
@@ -95,7 +95,7 @@ def test_a_microphone_that_cannot_be_closed_ends_in_an_error_after_the_summary(
         close(stream, ignore_errors)
 
     monkeypatch.setattr(FakeStream, "close", slow)
-    monkeypatch.setattr(microphone_module, "ENDING_S", 0.05)
+    monkeypatch.setattr(microphone_module, "CLOSE_TIMEOUT_S", 0.05)
     monkeypatch.setattr(Kept, "progress", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(FrozenServerError, match=SAID):
         listen(Microphone(portaudio=portaudio), Recognizer(bundle, provider="cpu"), [sink])
@@ -109,7 +109,7 @@ def test_a_signal_ends_the_wait_for_a_lost_microphone_that_cannot_be_closed(
     portaudio = desk()
     portaudio.opening = ramp(320)
     monkeypatch.setattr(FakeStream, "close", lambda *_, **__: frozen())
-    monkeypatch.setattr(microphone_module, "ENDING_S", 0.05)
+    monkeypatch.setattr(microphone_module, "CLOSE_TIMEOUT_S", 0.05)
     monkeypatch.setattr(microphone_module, "RETRY_S", 0.05)
     microphone = Microphone(portaudio=portaudio, stall_s=0.05).__enter__()
     blocks = iter(microphone)

@@ -63,7 +63,7 @@ def test_a_remedy_of_its_own_replaces_the_usual_one() -> None:
         PcmDecoder("", {NETWORK: "go away"}).feed(b"GET / HTTP/1.1\r\n")
 
 
-def test_a_signature_amid_the_sound_is_sound() -> None:
+def test_a_signature_in_the_middle_of_the_sound_is_sound() -> None:
     raw = PcmDecoder()
     raw.feed(bytes(LONGEST_BEGINNING))
     assert len(raw.feed(b"RIFF" * 100)) == 200

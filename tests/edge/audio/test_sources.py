@@ -46,7 +46,7 @@ def sound_of(blocks: list[Block]) -> Array:
 
 
 class Trickle(io.BytesIO):
-    """A pipe that has only so many bytes ready each time."""
+    """A pipe that has a limited number of bytes ready each time."""
 
     def __init__(self, data: bytes, sizes: list[int]) -> None:
         super().__init__(data)
@@ -146,7 +146,7 @@ def test_a_damaged_file_gives_its_sound_and_then_the_error(tmp_path: Path) -> No
 
 
 class Clock:
-    """Time that passes only when somebody sleeps, a little longer than asked."""
+    """Time that passes only during sleeps, a little longer than asked."""
 
     def __init__(self) -> None:
         self.now_s = 100.0

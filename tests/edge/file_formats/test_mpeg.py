@@ -185,7 +185,7 @@ def test_joined_files_may_differ_in_rate_and_channels(folder: Path) -> None:
     assert len(read(folder, WHOLE + b"".join(frames(stereo)[1:]))) == pytest.approx(8 * RATE, abs=3_000)
 
 
-def test_what_is_no_frame_amid_the_sound_is_passed_over_and_said(folder: Path) -> None:
+def test_data_between_frames_is_skipped_and_reported(folder: Path) -> None:
     half = len(SOUND) // 2
     rubbish = np.random.default_rng(0).bytes(4_000)
     heard, missing_s = lost_s(folder, b"".join(SOUND[:half]) + rubbish + b"".join(SOUND[half:]))

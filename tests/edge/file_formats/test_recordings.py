@@ -134,5 +134,5 @@ def test_a_recording_is_found_with_the_separators_of_windows_and_letters_compose
 
 @pytest.mark.parametrize("written", [r"C:\rec\1.wav", "C:/rec/1.wav", r"\\server\rec\1.wav"])
 def test_an_absolute_path_of_windows_is_called_one(tmp_path: Path, written: str) -> None:
-    assert missing_remedy(recording_path({"path": written}, tmp_path)).startswith("that is a path of Windows")
+    assert missing_remedy(recording_path({"path": written}, tmp_path)).startswith("that is a Windows path")
     assert missing_remedy(recording_path({"path": "lost.wav"}, tmp_path)).startswith("paths are relative")

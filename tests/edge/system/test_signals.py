@@ -1,4 +1,4 @@
-"""Signals that ask a program to end: in its first moments, amid an import, twice, and with work half done."""
+"""Signals that ask a program to end: at its start, during an import, twice, and with unfinished work."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_signal_amid_an_import_is_neither_lost_nor_cuts_it_in_two(tmp_path: Path) -> None:
+def test_a_signal_during_an_import_is_neither_lost_nor_interrupts_it(tmp_path: Path) -> None:
     (tmp_path / "swallows.py").write_text(
         "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
     )
