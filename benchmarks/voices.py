@@ -47,7 +47,7 @@ class Found:
 
     speakers: set[str] = field(default_factory=set)
     own: list[Floats] = field(default_factory=list)
-    """Strangeness of the takes of each session with nobody else in it."""
+    """Outlier scores of the takes of each session of one person."""
     replaced: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})
     """Of the take of somebody else, by whether the sex is the same."""
     beside: list[float] = field(default_factory=list)

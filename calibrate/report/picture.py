@@ -152,7 +152,7 @@ def _draw_calibration_error(axes: Axes, judgement: Judgement) -> None:
     errors = [judgement.before.ece, judgement.after.ece]
     _bars(axes, ["before", "after"], errors, chosen=1)
     _label_ends(axes, errors)
-    _title(axes, "Calibration error", "between confidence and\naccuracy: 0 is best")
+    _title(axes, "Calibration error", "gap from confidence to\naccuracy: 0 is best")
 
 
 def _draw_candidates(axes: Axes, judgement: Judgement) -> None:
