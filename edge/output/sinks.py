@@ -255,5 +255,5 @@ def unwritable(name: str, error: OSError) -> MmtlError:
     """Return the error of an open file or stream that can no longer be written to."""
     reason = error.strerror or error
     return MmtlError(
-        f"cannot write to {name} any more ({reason})", remedy="free some space, or name another file"
+        f"cannot write to {name} ({reason})", remedy="free some space, or name another file"
     )

@@ -294,7 +294,7 @@ def test_a_full_disk_is_one_line_and_code_1(mmtl: Mmtl, tmp_path: Path) -> None:
         done = subprocess.run(program, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1
-    assert b"make room" in done.stderr
+    assert b"free some space" in done.stderr
 
 
 def test_the_login_of_a_broker_is_taken_from_the_environment(
