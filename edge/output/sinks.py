@@ -254,6 +254,4 @@ def _write_line(stream: TextIO, line: str, name: str) -> None:
 def unwritable(name: str, error: OSError) -> MmtlError:
     """Return the error of an open file or stream that can no longer be written to."""
     reason = error.strerror or error
-    return MmtlError(
-        f"cannot write to {name} ({reason})", remedy="free some space, or name another file"
-    )
+    return MmtlError(f"cannot write to {name} ({reason})", remedy="free some space, or name another file")

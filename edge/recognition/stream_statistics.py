@@ -38,7 +38,7 @@ class StreamStatistics:
         """Count the compute time of a block, and the events it completed."""
         self._compute_s += compute_s
         windows = [event for event in events if isinstance(event, Window)]
-        self._compute_ms += [_compute_ms(window) for window in windows]
+        self._compute_ms += [window.compute_ms for window in windows]
         self._lag_ms += [window.lag_ms for window in windows]
         self._longest_lag_ms = max([self._longest_lag_ms, *(window.lag_ms for window in windows)])
         self._windows += len(windows)
@@ -55,10 +55,6 @@ class StreamStatistics:
             real_time_factor=self._compute_s / duration_s if duration_s > 0 else 0.0,
             lag_ms=_percentiles(self._lag_ms) | ({"max": self._longest_lag_ms} if self._lag_ms else {}),
         )
-
-
-def _compute_ms(window: Window) -> float:
-    return sum(ms for stage, ms in window.latency_ms.items() if stage != "queue")
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:

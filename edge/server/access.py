@@ -1,4 +1,4 @@
-"""Who may connect to the server: addresses, the token, TLS and the origins of web pages."""
+"""Access control of the server: addresses, the token, TLS and the origins of web pages."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from edge.errors import UsageError
 
 HOST: Final = "127.0.0.1"
 LOCAL_PAGES: Final = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
-"""Web pages that may connect without being named; a stranger's page in the user's browser may not."""
+"""Origins of this machine's web pages, which are always allowed; other pages are not."""
 MAKE_TOKEN: Final = 'python3 -c "import secrets; print(secrets.token_urlsafe())" > FILE'  # noqa: S105 - a command
 LARGEST_TOKEN_FILE: Final = 4_096
-"""Bytes."""
+"""Largest token file, in bytes."""
 _ORIGIN: Final = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen."""
+    """An address to listen on."""
 
     host: str
     port: int
 
     @property
     def loopback(self) -> bool:
-        """Whether only programs on this machine can connect. A name other than localhost counts as no."""
+        """Whether only programs on this machine can connect. False for any host name but localhost."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -43,17 +43,17 @@ class Address:
 
 @dataclass(frozen=True)
 class Access:
-    """The rules for a connection. The defaults admit every program that can reach the port."""
+    """The rules for connections. The defaults admit every program that can reach the port."""
 
     token: bytes | None = field(default=None, repr=False)
-    """What a client must present; None: nothing."""
+    """Token that a client must present; None: no token is required."""
     origins: tuple[str, ...] = ()
-    """Web pages that may connect, beside those of this machine, such as "https://example.org"."""
+    """Origins of web pages that may connect besides those of this machine, such as "https://example.org"."""
     tls: ssl.SSLContext | None = None
     """Certificate and key; None: unencrypted."""
 
     def admits(self, offered: str | None) -> bool:
-        """Tell whether a token is the right one, in a time that does not depend on where it differs."""
+        """Tell whether a token is correct, by a comparison in constant time."""
         if self.token is None:
             return True
         return offered is not None and hmac.compare_digest(
@@ -61,7 +61,7 @@ class Access:
         )
 
     def admits_page(self, origins: Sequence[str]) -> bool:
-        """Tell whether a web page may connect, by its Origin headers; programs send none."""
+        """Tell whether a web page may connect, by its Origin headers; other programs send none."""
         if not origins:
             return True
         (origin,) = origins if len(origins) == 1 else ("",)
@@ -69,14 +69,16 @@ class Access:
 
 
 def parse_address(text: str) -> Address:
-    """Read [HOST:]PORT; without a host, only programs on this machine can connect.
+    """Parse [HOST:]PORT; without a host, only programs on this machine can connect.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: the text has another form.
     """
     host, colon, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit()) or int(port) > 65_535 or (colon and not host):
-        raise UsageError(f"{text!r} is no address, expected [HOST:]PORT: for example 8765 or 0.0.0.0:8765")
+        raise UsageError(
+            f"{text!r} is not an address, expected [HOST:]PORT", remedy="for example 8765 or 0.0.0.0:8765"
+        )
     return Address(host.strip("[]") or HOST, int(port))
 
 
@@ -87,10 +89,10 @@ def load_access(
     key: Path | None = None,
     origins: Iterable[str] = (),
 ) -> Access:
-    """Read the files that the options name.
+    """Load the files that the options name.
 
     Raises:
-        UsageError: a file cannot be used, only one of certificate and key is given, or an origin is none.
+        UsageError: a file is unusable, only one of certificate and key is given, or an origin is invalid.
     """
     return Access(
         token=read_token(token_file) if token_file else None,
@@ -100,7 +102,7 @@ def load_access(
 
 
 def require_protected(addresses: Iterable[Address], access: Access, *, insecure: bool) -> None:
-    """Check that whoever can reach the server from elsewhere needs a token, or that the user waived it.
+    """Check that clients on other machines need a token, or that the user waived it.
 
     Raises:
         UsageError: an address is reachable from other machines and no token is required.
@@ -109,12 +111,12 @@ def require_protected(addresses: Iterable[Address], access: Access, *, insecure:
     if exposed and access.token is None and not insecure:
         raise UsageError(
             f"{exposed[0]} can be reached from other machines: require a token with --token-file FILE "
-            f"(make one: {MAKE_TOKEN}), or allow everybody with --insecure"
+            f"(create one: {MAKE_TOKEN}), or allow all clients with --insecure"
         )
 
 
 def caution(addresses: Iterable[Address], access: Access) -> str:
-    """Return what whoever runs the server should know of these rules; empty if nothing."""
+    """Return a warning about these rules for the operator; empty without one."""
     exposed = [address for address in addresses if not address.loopback]
     if not exposed or access.tls is not None:
         return ""
@@ -123,7 +125,7 @@ def caution(addresses: Iterable[Address], access: Access) -> str:
 
 
 def read_token(path: Path) -> bytes:
-    """Read the token that clients must present: the one line of a file.
+    """Read the token that clients must present: the only line of a file.
 
     Raises:
         UsageError: the file cannot be read, is empty or holds more than a line.
@@ -133,23 +135,23 @@ def read_token(path: Path) -> bytes:
             token = file.read(LARGEST_TOKEN_FILE + 1).strip()
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"cannot read the token file {path} ({_reason(error)}): make one with {MAKE_TOKEN}"
+            f"cannot read the token file {path} ({_reason(error)}): create one with {MAKE_TOKEN}"
         ) from error
     if not token or len(token) > LARGEST_TOKEN_FILE or len(token.split()) != 1:
-        raise UsageError(f"{path} does not hold a token, expected one word: make one with {MAKE_TOKEN}")
+        raise UsageError(f"{path} does not hold a token, expected one word: create one with {MAKE_TOKEN}")
     return token
 
 
 def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """Load a certificate chain and its key; None where neither is given.
+    """Load a certificate chain and its key; None if neither is given.
 
     Raises:
-        UsageError: one of the two is missing, or they cannot be used.
+        UsageError: one of the two is missing, or they are unusable.
     """
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise UsageError("--tls-cert and --tls-key belong together: give both, or neither")
+        raise UsageError("--tls-cert and --tls-key need each other: give both, or neither")
     for path in (certificate, key):
         _require_readable(path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -164,14 +166,17 @@ def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | 
 
 
 def checked_origin(text: str) -> str:
-    """Return the origin of web pages as browsers write it.
+    """Return an origin of web pages in the form that browsers send.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not an origin.
     """
     origin = text.strip().removesuffix("/")
     if not _ORIGIN.fullmatch(origin):
-        raise UsageError(f"{text!r} is no origin, expected SCHEME://HOST[:PORT]: such as https://example.org")
+        raise UsageError(
+            f"{text!r} is not an origin, expected SCHEME://HOST[:PORT]",
+            remedy="for example https://example.org",
+        )
     return origin.lower()
 
 

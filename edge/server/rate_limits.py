@@ -1,4 +1,4 @@
-"""What a client of the server may take: limits on sound, silence, frames, log lines and descriptors."""
+"""Limits on the server's clients: rate of sound, idle time, frames, log lines and file descriptors."""
 
 from __future__ import annotations
 
@@ -12,68 +12,75 @@ from typing import Final
 from edge.errors import UsageError
 
 SLOWEST_PACE: Final = 0.5
-"""Times real time at which sound keeps a client's place."""
+"""Lowest rate of sound, in multiples of real time, at which a client stays connected."""
 MOST_COMPUTE: Final = 10.0
-"""Times its duration that recognising a piece of sound, its turn included, may take at the server's cost."""
+"""Longest processing time of a block, in multiples of its duration, that is not counted as the client's."""
 MESSAGE_S: Final = 0.002
-"""Least time from one message of a client to the next: what lies between is taken together, or waits."""
+"""Shortest time between two messages taken from a client, in seconds; more are merged, or wait."""
 FRAMES_PER_S: Final = 50.0
-"""Control frames, empty frames and fragments that a WebSocket client may send in the long run."""
+"""Sustained rate of control frames, empty frames and fragments allowed to a WebSocket client."""
 FRAMES_AT_ONCE: Final = 100
-"""The same, in a burst."""
+"""Burst of such frames allowed to a WebSocket client."""
 MOST_UNSENT: Final = 2**20
-"""Bytes that wait for a client to read them before it is hung up on."""
+"""Unsent bytes for one client above which it is disconnected."""
 MOST_WAITING: Final = 32
-"""Connections at a time that have not presented a token yet."""
+"""Most connections at a time that have not presented a token yet."""
 QUIET_S: Final = 60.0
-"""Between two lines about the same trouble."""
+"""Shortest time between two log lines about the same kind of event."""
 SPARE_DESCRIPTORS: Final = 32
-"""For what is opened for a moment: profiles, refused connections."""
+"""File descriptors reserved for short use: profiles, refused connections."""
 
 USUAL_DESCRIPTORS: Final = 64
-"""Open in a server without clients, where the system cannot be asked."""
+"""Assumed number of open descriptors without clients, if the system does not report it."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server allows."""
+    """The limits that the server applies."""
 
     connections: int = 16
-    """At a time; one more is told so and closed."""
+    """Most connections at a time; a further one is refused with a message."""
     speed: float = 10.0
-    """Times real time that one client's sound is taken at."""
+    """Highest rate at which one client's sound is read, in multiples of real time."""
     idle_s: float = 30.0
-    """That a client may keep the server waiting, for sound or for reading events."""
+    """Longest time that a client may keep the server waiting, for sound or for reading events."""
     token_s: float = 5.0
-    """That a client has to present its token."""
+    """Time in which a client must present its token."""
     goodbye_s: float = 5.0
-    """For the last events to reach a client, and for all clients together when the server stops."""
+    """Time to send the last events to a client, and to all clients together when the server stops."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no time: NaN passes any comparison with a bound."""
+        """Check the time-out: NaN passes any comparison with a bound.
+
+        Raises:
+            UsageError: it is not a positive, finite time.
+        """
         if not 0.0 < self.idle_s < math.inf:
-            raise UsageError(f"a client cannot be idle for {self.idle_s} s: give seconds, such as 30")
+            raise UsageError(
+                f"invalid idle time: {self.idle_s} s is not a positive number",
+                remedy="for example --idle-s 30",
+            )
 
 
 class Throttle:
-    """Says how long to wait so that sound is not taken faster than a multiple of real time."""
+    """Computes the wait that limits the rate of sound to a multiple of real time."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
         self._due_s = 0.0
 
     def wait_s(self, duration_s: float, now_s: float) -> float:
-        """Account for a piece of sound; return the time until the next may be taken, >= 0."""
+        """Account for a block of sound; return the time until the next may be taken, >= 0."""
         self._due_s = max(self._due_s, now_s) + duration_s / self._speed
         return self._due_s - now_s
 
 
 class IdleAllowance:
-    """How long a client may still keep the server waiting.
+    """The time that a client may still keep the server waiting.
 
-    Waiting uses it up and sound earns it back, twice its own duration. So sound at half of real time or
-    faster keeps a place, a pause may last `idle_s`, and a byte now and then does not count as sound. A server
-    that is slow to compute does not count as waiting, within `MOST_COMPUTE`.
+    Waiting spends the allowance; sound earns twice its duration. So a client that sends at half real time or
+    faster stays connected, a pause may last `idle_s`, and single bytes do not keep a connection open. The
+    server's compute time is not counted as waiting, up to `MOST_COMPUTE`.
     """
 
     def __init__(self, idle_s: float) -> None:
@@ -85,20 +92,20 @@ class IdleAllowance:
         self.left_s = max(0.0, self.left_s - waited_s)
 
     def earn(self, sound_s: float, compute_s: float = 0.0) -> None:
-        """Account for sound that came, and for the time until it was recognised."""
+        """Account for sound received, and for the time until it was recognised."""
         self.left_s = min(self._most_s, self.left_s + sound_s / SLOWEST_PACE)
         self.spend(max(0.0, compute_s - MOST_COMPUTE * sound_s))
 
 
 class FrameBudget:
-    """Counts a client's frames that carry no sound: a token bucket."""
+    """A token bucket for a client's frames without sound."""
 
     def __init__(self) -> None:
         self._left = float(FRAMES_AT_ONCE)
         self._counted_s = 0.0
 
     def spend(self, now_s: float) -> bool:
-        """Account for a frame; return False if it is one too many."""
+        """Account for a frame; return False if it exceeds the limit."""
         earned = FRAMES_PER_S * (now_s - self._counted_s)
         self._left = min(float(FRAMES_AT_ONCE), self._left + earned) - 1.0
         self._counted_s = now_s
@@ -106,9 +113,9 @@ class FrameBudget:
 
 
 class QuietLog:
-    """Says a line about each kind of trouble at most once in `QUIET_S`, and how often it happened meanwhile.
+    """Logs each kind of event at most once in `QUIET_S`, with the number of events left out.
 
-    Remembers a time and a count by kind; kinds are few and never come from a client.
+    Remembers a time and a count by kind; kinds are few and are never chosen by a client.
     """
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float]) -> None:
@@ -118,7 +125,7 @@ class QuietLog:
         self._unsaid: dict[str, int] = {}
 
     def note(self, kind: str, line: str) -> None:
-        """Say the line, or only count it."""
+        """Log the line, or only count it."""
         now_s = self._clock()
         if now_s < self._said_s.get(kind, -QUIET_S) + QUIET_S:
             self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
@@ -129,10 +136,10 @@ class QuietLog:
 
 
 def require_descriptors(connections: int) -> None:
-    """Raise the limit on open files as far as clients need, where this user may.
+    """Raise the limit on open files to what the clients need.
 
     Raises:
-        UsageError: the limit is too low for so many clients.
+        UsageError: this user's hard limit is too low for the number of clients.
     """
     needed = _open_descriptors() + connections + MOST_WAITING + SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -140,7 +147,7 @@ def require_descriptors(connections: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise UsageError(
-            f"{connections} clients need {needed} open files and this process may have {hard}: lower "
+            f"{connections} clients need {needed} open files, but this process may have {hard}: lower "
             f"--clients, or raise the limit (ulimit -n {needed}; in a systemd unit LimitNOFILE={needed})"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -1,14 +1,14 @@
-"""Recognise sound that arrives over TCP or WebSocket: one recogniser for each connection.
+"""The server: recognises sound from TCP and WebSocket clients, with one recogniser for each connection.
 
     bytes -> Channel -> ClientSession -> Ear (in a Worker's thread: Intake -> Recognizer) -> events as JSON
 
-Raw s16le mono comes in, at 16 kHz unless the client first sends {"rate": HZ} on a line (TCP) or in a
-text message or the query ?rate=HZ (WebSocket); events go out as they arise, the session at once.
-Where the server allows it, {"profile": "NAME"} there applies a profile: the session is said again.
-Where a token is required, {"token": "..."} comes first, or the query ?token=... or the header
-"Authorization: Bearer ..."; nothing is said or computed before.
-A client that is too fast is not read from until it is its turn: nothing is dropped, its own sending
-waits. So the memory that a client can take is bounded, and none can starve another.
+A client sends raw s16le mono at 16 kHz, unless it first sends {"rate": HZ} as a line (TCP), a text message
+or the query ?rate=HZ (WebSocket). It receives the session event at once, and other events as they arise.
+If the server allows it, {"profile": "NAME"} applies a profile, and the session event is sent again.
+If a token is required, {"token": "..."} comes first, or the query ?token=... or the header
+"Authorization: Bearer ..."; before that nothing is sent or computed.
+A client that sends too fast is not read from until its turn: nothing is dropped, its own sending blocks.
+So the memory of a client is bounded, and no client can starve another.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from edge.server.transport import Channel, GoneError, Listener, RefusedError, li
 from edge.system import signals
 
 REFUSAL_S: Final = 0.25
-"""For a client that is refused to be told why and to stop sending."""
+"""Time to send a refused client the reason, and for it to stop sending."""
 
 
 class Server:
-    """Serves clients until it is told to stop. None of them can harm another."""
+    """Serves clients until `stop`. A client's errors do not affect the others."""
 
     def __init__(self, service: Service, say: Callable[[str], None] = lambda line: None) -> None:
         """Prepare; nothing listens yet.
 
         Args:
-            service: what clients get, and under which rules.
-            say: takes a line for whoever runs the server.
+            service: what clients are served with, and the rules.
+            say: takes a log line for the operator.
         """
         self._service = service
         self._say: Callable[[str], None] = lambda line: say(printable(line))
@@ -54,7 +54,7 @@ class Server:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Ask the server, in its own loop, to say goodbye to all and end."""
+        """Ask the server, in its event loop, to end all sessions and stop."""
         self._stopping.set()
 
     async def run(
@@ -67,13 +67,13 @@ class Server:
         """Serve until `stop`.
 
         Args:
-            tcp: where to take raw TCP, if anywhere.
-            websocket: where to take WebSockets, if anywhere.
-            ready: learns the ports by "tcp" and "websocket": port 0 means any that is free.
+            tcp: address for raw TCP; None: no TCP.
+            websocket: address for WebSockets; None: no WebSockets.
+            ready: takes the ports by "tcp" and "websocket", once they are open; port 0 selects a free one.
 
         Raises:
-            UsageError: an address cannot be listened on, or so many clients cannot be served.
-            MmtlError: no recogniser can be made or run.
+            UsageError: an address cannot be listened on, or the limit on open files is too low.
+            MmtlError: the recogniser cannot be created or run.
         """
         asyncio.get_running_loop().set_exception_handler(self._complain)
         listen = {"tcp": (tcp, self._listen_tcp), "websocket": (websocket, self._listen_websocket)}
@@ -96,7 +96,7 @@ class Server:
                 worker.close()
 
     async def _warm_up(self) -> None:
-        """Load and run in each thread what clients will need there, so that none of them waits for it."""
+        """Load and run a recogniser in each thread, so that no client waits for that."""
         require_descriptors(self._service.limits.connections)
         await asyncio.gather(*(worker.do(lambda: warm_up(self._service.make)) for worker in self._workers))
 
@@ -111,13 +111,15 @@ class Server:
         )
 
     def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Say what asyncio itself cannot cope with, such as too many open files, as its exception handler."""
+        """Log errors of asyncio itself, such as too many open files, as its exception handler."""
         error = context.get("exception")
-        line = f"trouble: {context['message']}" + (f" ({type(error).__name__}: {error})" if error else "")
+        line = f"server error: {context['message']}" + (
+            f" ({type(error).__name__}: {error})" if error else ""
+        )
         self._log.note(context["message"], line)
 
     async def _part(self) -> None:
-        """Give the clients time for their last events, then hang up on those who take longer."""
+        """Send the clients their last events, then disconnect those that take too long."""
         if self._connected:
             await asyncio.wait(self._connected, timeout=self._service.limits.goodbye_s)
         late = list(self._connected)
@@ -126,7 +128,7 @@ class Server:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def _attend(self, channel: Channel) -> None:
-        """See one client through, whatever it does."""
+        """Serve one client to its end, and close its connection."""
         task = asyncio.current_task()
         assert task is not None
         self._connected.add(task)
@@ -137,7 +139,7 @@ class Server:
             self._clients.discard(task)
 
     async def _answer(self, channel: Channel, task: asyncio.Task[Any]) -> float:
-        """Serve a client; return for how many seconds it may go on reading what was sent."""
+        """Serve a client; return the time in seconds that it has to read what was sent."""
         try:
             await self._serve(channel, task)
         except RefusedError as refusal:
@@ -146,20 +148,22 @@ class Server:
         except (GoneError, asyncio.TimeoutError) as error:
             self._say(f"{channel.name}: {str(error) or 'gone'}")
             return 0.0
-        except asyncio.CancelledError:  # asyncio's own callback would print where
+        except asyncio.CancelledError:  # asyncio's own callback would print a traceback
             self._say(f"{channel.name}: cut off")
             return 0.0
         except MmtlError as error:
             self._say(f"{channel.name}: {error}")
             return await self._tell(channel, str(error))
-        except Exception as error:  # noqa: BLE001 - one client's trouble is not the others'
+        except Exception as error:  # noqa: BLE001 - an error of one client must not stop the server
             name = type(error).__name__
             self._say(f"{channel.name}: unexpected: {name}: {error}")
-            return await self._tell(channel, f"the server failed ({name}): connect again, or ask who runs it")
+            return await self._tell(
+                channel, f"the server failed ({name}): connect again, or ask its operator"
+            )
         return self._service.limits.goodbye_s
 
     async def _serve(self, channel: Channel, task: asyncio.Task[Any]) -> None:
-        """Admit a client and hear it to its end."""
+        """Admit a client and run its session."""
         session = ClientSession(channel, self._service, self._stopping)
         if not self._service.access.admits(channel.token):
             await self._receive_token(channel, session)
@@ -173,7 +177,7 @@ class Server:
         self._say(f"{channel.name}: done")
 
     async def _receive_token(self, channel: Channel, session: ClientSession) -> None:
-        """Wait for a client's token; few may wait at a time, and none of them takes a client's place."""
+        """Wait for a client's token. Waiting connections are limited, and do not count as clients."""
         if self._waiting >= MOST_WAITING:
             line = f"refused, {MOST_WAITING} connections have not presented their token yet"
             raise RefusedError("waiting", f"{channel.name}: {line}", "too many connections: try again later")
@@ -184,7 +188,7 @@ class Server:
             self._waiting -= 1
 
     async def _tell(self, channel: Channel, message: str) -> float:
-        """Say why a client is not served; return for how many seconds it may be read."""
+        """Tell a client why it is not served; return the time in seconds that it has to read that."""
         with contextlib.suppress(GoneError, asyncio.TimeoutError):
             await asyncio.wait_for(channel.send(to_json(Error(message))), REFUSAL_S)
         return REFUSAL_S
@@ -210,11 +214,11 @@ def serve(
     """Serve until SIGINT, SIGTERM or SIGHUP; see `Server`, and its `run`, for the arguments.
 
     Raises:
-        UsageError: there is nowhere to listen, an address cannot be listened on, or so many clients cannot
-            be served.
+        UsageError: no address is given, an address cannot be listened on, or the limit on open files is
+            too low.
     """
     if tcp is None and websocket is None:
-        raise UsageError("there is nowhere to listen: give --tcp PORT, --websocket PORT or both")
+        raise UsageError("no address to listen on", remedy="give --tcp PORT, --websocket PORT or both")
 
     async def run() -> None:
         server = Server(service, say)

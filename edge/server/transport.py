@@ -1,6 +1,6 @@
-"""The transport between the server and one client, and its TCP form: sound in, events out.
+"""The transport between the server and one client, and its TCP implementation: sound in, events out.
 
-`edge.server.websocket_transport` holds the WebSocket form.
+The WebSocket implementation is in `edge.server.websocket_transport`.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ HEADER: Final = (
     '{"rate": HZ, "channels": N, "profile": "NAME"} or some of them before any sound, '
     'or {"end": true} after it'
 )
-"""What a client may say beside sound."""
+"""JSON that a client may send besides sound, for messages."""
 READ_AT_ONCE: Final = 2**15
-"""Bytes read from TCP at once: 1 s at 16 kHz."""
+"""Most bytes read from TCP at once: 1 s at 16 kHz."""
 LONGEST_HEADER: Final = 1_024
-"""Bytes of a line of JSON with which a TCP client may begin."""
+"""Most bytes of a JSON line at the start of a TCP stream."""
 LINGER_S: Final = 1.0
-"""After the last event, for a client that neither sends nor hangs up."""
+"""Time after the last event for a client that neither sends nor closes the connection."""
 HANDSHAKE_S: Final = 5.0
-"""For TLS and WebSocket handshakes."""
+"""Time-out of TLS and WebSocket handshakes."""
 HTTP_REQUESTS: Final = (
     *(b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PATC", b"CONN", b"TRAC", b"PRI "),
 )
-"""How HTTP requests begin: any web page can make a browser send one to any port."""
+"""First bytes of HTTP requests: any web page can make a browser send one to any port."""
 
 
 class GoneError(Exception):
-    """The client has left, or no longer reads: there is nobody to tell. The message says more, if known."""
+    """The client has disconnected, or no longer reads. The message gives the reason, if known."""
 
 
 class RefusedError(Exception):
     """The client is not served.
 
     Args:
-        kind: names the trouble for `edge.server.rate_limits.QuietLog`.
-        line: says it to whoever runs the server.
-        answer: says it to the client.
+        kind: the kind of event for `edge.server.rate_limits.QuietLog`.
+        line: log line for the operator.
+        answer: message for the client.
     """
 
     def __init__(self, kind: str, line: str, answer: str) -> None:
@@ -68,30 +68,30 @@ class Channel(Protocol):
 
     name: str
     rate: str | None
-    """Hz that the client asked for in connecting, if it did; not checked."""
+    """Sample rate in Hz that the client gave on connecting; not checked."""
     channels: str | None
-    """How many the client said in connecting that its sound has, if it did; not checked."""
+    """Number of channels that the client gave on connecting; not checked."""
     token: str | None
-    """What the client presented in connecting, if it did; not checked."""
+    """Token that the client presented on connecting; not checked."""
 
     async def receive(self) -> bytes | str | None:
-        """Return the next sound, or a line of JSON about it; None when the client has ended the stream.
+        """Return the next sound, or a line of JSON; None when the client has ended the stream.
 
         Raises:
-            GoneError: the client has left.
-            RefusedError: what came is not from a client of ours.
-            MmtlError: what came cannot be used.
+            GoneError: the client has disconnected.
+            RefusedError: the data is of another protocol.
+            MmtlError: the data is invalid.
         """
 
     async def send(self, line: str) -> None:
-        """Send an event, waiting for a client that is slow to read.
+        """Send an event; wait for a client that reads slowly.
 
         Raises:
-            GoneError: the client has left.
+            GoneError: the client has disconnected.
         """
 
     async def close(self, within_s: float) -> None:
-        """Hang up once the client has what was sent, at the latest after some seconds; never fails."""
+        """Close the connection once the client has read everything, at most after `within_s`; never fails."""
 
 
 class TcpChannel:
@@ -106,7 +106,7 @@ class TcpChannel:
         self.token: str | None = None
 
     async def receive(self) -> bytes | str | None:
-        """Return sound, or one of the lines of JSON that the stream may begin with."""
+        """Return sound, or one of the JSON lines at the start of the stream."""
         try:
             if self._sound:
                 return await self._reader.read(READ_AT_ONCE) or None
@@ -115,7 +115,7 @@ class TcpChannel:
             raise GoneError from error
 
     async def _first(self) -> bytes | str | None:
-        """Return a line of the header, told from sound by its first two bytes, or else the first sound."""
+        """Return a JSON line, recognised by its first two bytes, or else the first sound."""
         start = await self._start()
         if start.startswith(HTTP_REQUESTS):
             line = f"{self.name}: an HTTP request was refused: a web page, or a wrong port?"
@@ -133,7 +133,7 @@ class TcpChannel:
         return (start + rest).decode("utf-8", "replace")
 
     async def _start(self) -> bytes:
-        """Return as many bytes as tell a header, a request or a sound file from sound."""
+        """Return the first four bytes, which tell a JSON line, a request or a sound file from raw sound."""
         try:
             return await self._reader.readexactly(4)
         except asyncio.IncompleteReadError as error:
@@ -148,7 +148,7 @@ class TcpChannel:
             raise GoneError from error
 
     async def close(self, within_s: float) -> None:
-        """Hang up."""
+        """Close the connection."""
         try:
             with contextlib.suppress(OSError, asyncio.TimeoutError):
                 await asyncio.wait_for(self._hang_up(), within_s)
@@ -156,9 +156,9 @@ class TcpChannel:
             self._writer.transport.abort()
 
     async def _hang_up(self) -> None:
-        """End the stream of events, and read what still comes: unread bytes would become a reset.
+        """End the stream of events, and read what the client still sends.
 
-        A reset destroys what the client has not read yet.
+        Closing with unread bytes would reset the connection, and discard what the client has not read yet.
         """
         if self._writer.can_write_eof():
             self._writer.write_eof()
@@ -193,4 +193,4 @@ async def listen_tcp(
 
 def peer_name(address: Any) -> str:
     """Return the address of a client as text."""
-    return f"{address[0]}:{address[1]}" if address else "a client that has left"
+    return f"{address[0]}:{address[1]}" if address else "a disconnected client"

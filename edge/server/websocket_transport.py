@@ -1,4 +1,4 @@
-"""The WebSocket transport of the server: the handshake's rules, and the limits on what a client sends."""
+"""The WebSocket transport of the server: checks in the handshake, and limits on what a client sends."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from edge.server.rate_limits import MOST_UNSENT, FrameBudget, Limits, QuietLog
 from edge.server.transport import HANDSHAKE_S, Channel, GoneError, Listener, peer_name
 
 LARGEST_MESSAGE: Final = 2**18
-"""Bytes of a message: 8 s at 16 kHz."""
+"""Most bytes of a message: 8 s at 16 kHz."""
 SLICE: Final = 4_096
-"""Bytes parsed at once: at most some 700 frames, each of which may need an answer."""
+"""Bytes parsed at once: at most about 700 frames, each of which may need an answer."""
 ABORT_S: Final = 1.0
-"""From closing a connection that broke the rules until what it has not read is dropped."""
+"""Time from closing a connection that broke a limit until its unsent data is dropped."""
 WITHOUT_SOUND: Final = {Opcode.PING, Opcode.PONG, Opcode.CONT}
 
 
 class LimitedConnection(ServerConnection):
-    """A connection that is closed where a client sends frames without sound in numbers, or reads nothing.
+    """A connection that is closed if the client sends too many frames without sound, or does not read.
 
     The library answers each ping at once, whether or not the client reads the answers.
     """
 
     broken_rule = ""
-    """Why the connection was closed."""
+    """Reason for which the connection was closed; empty if it was not."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Create the frame budget."""
         super().connection_made(transport)
         self._budget = FrameBudget()
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes a few frames at a time, until a rule is broken."""
+        """Parse bytes a few frames at a time, until a limit is broken."""
         for start in range(0, len(data), SLICE):
             if self.broken_rule:
                 return
@@ -53,7 +53,7 @@ class LimitedConnection(ServerConnection):
                 self._refuse(f"does not read: {MOST_UNSENT} bytes wait for it")
 
     def process_event(self, event: Any) -> None:
-        """Take a request or a frame."""
+        """Process a request or a frame."""
         if isinstance(event, Frame) and (event.opcode in WITHOUT_SOUND or not event.data):
             if self.broken_rule:
                 return
@@ -71,7 +71,7 @@ class LimitedConnection(ServerConnection):
 
 
 class WebSocketChannel:
-    """Binary messages of raw sound in, an event a message out. `{"end": true}` ends the stream."""
+    """Binary messages of raw sound in, one message per event out. `{"end": true}` ends the stream."""
 
     def __init__(self, connection: LimitedConnection) -> None:
         self._connection = connection
@@ -98,7 +98,7 @@ class WebSocketChannel:
             raise GoneError(self._connection.broken_rule) from error
 
     async def close(self, within_s: float) -> None:
-        """Hang up, reading what still comes: the client's answer is behind it."""
+        """Close the connection; read on, since the client's close frame follows its data."""
         reading = asyncio.ensure_future(self._discard())
         try:
             with contextlib.suppress(asyncio.TimeoutError):
@@ -156,11 +156,11 @@ async def listen_websocket(
 def _screened(
     connection: ServerConnection, request: Request, access: Access, log: QuietLog
 ) -> Response | None:
-    """Refuse a stranger's web page, and a token that is wrong; one may also follow in the first message."""
+    """Refuse web pages of other origins, and a wrong token; a token may also follow in the first message."""
     origins = request.headers.get_all("Origin")
     if not access.admits_page(origins):
         page = printable(" and ".join(origins)[:80])
-        log.note("origin", f"a web page from {page} was refused: --origin {page} would let it in")
+        log.note("origin", f"a web page from {page} was refused: --origin {page} would allow it")
         return connection.respond(403, "The server does not accept web pages of this origin.\n")
     token = _offered_token(request)
     if token is not None and not access.admits(token):
@@ -170,7 +170,7 @@ def _screened(
 
 
 def _offered_token(request: Request) -> str | None:
-    """Return the token in the header "Authorization: Bearer TOKEN", or else in the query."""
+    """Return the token from the header "Authorization: Bearer TOKEN", or else from the query."""
     for value in request.headers.get_all("Authorization"):
         scheme, _, token = value.partition(" ")
         if scheme.lower() == "bearer":
@@ -183,7 +183,7 @@ def _query(request: Request, name: str) -> str | None:
 
 
 def _silent_logger() -> logging.Logger:
-    """Return a logger that writes nothing: strangers' broken handshakes are no news."""
+    """Return a disabled logger: failed handshakes are not worth a log line."""
     logger = logging.getLogger("edge.server.server.websockets")
     logger.propagate = False
     logger.disabled = True

@@ -360,7 +360,7 @@ def test_a_strange_web_page_may_not_connect_unless_it_is_named_and_a_local_one_m
         )
     assert refusals == [403, 403, 403]
     (said,) = [said for said in running.said if "web page" in said]
-    assert said.endswith("was refused: --origin https://example.org.evil would let it in")
+    assert said.endswith("was refused: --origin https://example.org.evil would allow it")
 
 
 def test_two_origins_are_none(serving: Open) -> None:
@@ -386,7 +386,7 @@ def test_the_command_says_that_a_web_page_was_refused_and_what_to_do() -> None:
                 websocket(server, origin="null")
         wait_for(lambda: any("web page" in said for said in server.said))
     (said,) = [said for said in server.said if "web page" in said]
-    assert said == "mmtl: a web page from null was refused: --origin null would let it in\n"
+    assert said == "mmtl: a web page from null was refused: --origin null would allow it\n"
     options = ("--websocket", "0", "--provider", "cpu", "--origin", "null")
     with serve_process(*options) as server, websocket(server, origin="null") as client:
         client.send(END)

@@ -329,7 +329,7 @@ def test_a_port_in_use_is_a_usage_error(make: Callable[[], Recognizer]) -> None:
 
 
 def test_nowhere_to_listen_is_a_usage_error(make: Callable[[], Recognizer]) -> None:
-    with pytest.raises(UsageError, match="nowhere to listen"):
+    with pytest.raises(UsageError, match="no address to listen on"):
         serve(Service(make))
 
 
