@@ -331,10 +331,10 @@ class _Targets:
         return bool(self.jsonl or self.csv or self.mqtt)
 
     def _publisher(self, address: str, recognizer: Recognizer) -> Sink:
-        from edge.output.mqtt import Mqtt, parse_target
+        from edge.output.mqtt import Mqtt, parse_destination
         from edge.output.sinks import say
 
-        target = parse_target(address, authority=self.mqtt_ca, environment=os.environ)
+        target = parse_destination(address, authority=self.mqtt_ca, environment=os.environ)
         publisher = Mqtt(target, report=say)
         return publisher if self.mqtt_names else _without_names(publisher, recognizer)
 

@@ -224,7 +224,10 @@ def test_a_folder_is_one_line_and_code_3(mmtl: Mmtl, tmp_path: Path) -> None:
         (["run", "-", "--rate", "1"], "expected 4000 to 192000"),
         (["run", "demo", "--jsonl"], "requires an argument"),
         (["run", "demo", "--mqtt", "localhost"], "expected HOST[:PORT]/TOPIC"),
-        (["run", "demo", "--mqtt", "anna:secret@localhost/mmtl"], "environment as MMTL_MQTT_PASSWORD"),
+        (
+            ["run", "demo", "--mqtt", "anna:secret@localhost/mmtl"],
+            "set MMTL_MQTT_PASSWORD in the environment",
+        ),
         (["run", "demo", "--mqtt", "localhost/mmtl", "--mqtt-ca", "gone.pem"], "certificate from gone.pem"),
         (["run", "demo", "--mqtt-ca", "own.pem"], "without --mqtt"),
         (["run", "demo", "--csv", ""], "--csv names nothing"),
@@ -301,7 +304,7 @@ def test_the_login_of_a_broker_is_taken_from_the_environment(
     mmtl: Mmtl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMTL_MQTT_PASSWORD", "s3cret")
-    assert_one_line(mmtl("run", "demo", "--mqtt", "127.0.0.1:1/mmtl"), 2, "there is no user name")
+    assert_one_line(mmtl("run", "demo", "--mqtt", "127.0.0.1:1/mmtl"), 2, "but no user name")
 
 
 def test_a_broker_that_is_not_there_is_said_and_the_run_goes_well(mmtl: Mmtl, tmp_path: Path) -> None:
@@ -312,8 +315,8 @@ def test_a_broker_that_is_not_there_is_said_and_the_run_goes_well(mmtl: Mmtl, tm
     assert outcome.code == 0
     assert_whole(outcome.out)
     assert outcome.err.splitlines() == [
-        "mmtl: no MQTT broker at 127.0.0.1:1 (no answer): trying again until there is one",
-        "mmtl: 2 events were not delivered to the broker at 127.0.0.1:1",
+        "mmtl: no MQTT broker at 127.0.0.1:1 (no answer): retrying until there is one",
+        "mmtl: 2 events were not delivered to the MQTT broker at 127.0.0.1:1",
     ]
 
 

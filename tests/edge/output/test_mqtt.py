@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from edge.errors import UsageError
 from edge.events import Overrun, Session
 from edge.output import mqtt
-from edge.output.mqtt import Mqtt, Target, hang_up, parse_target
+from edge.output.mqtt import Mqtt, MqttDestination, disconnect_client, parse_destination
 from tests.edge.schema import checked
 
 client_module = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
@@ -91,11 +91,11 @@ def answers(port: int) -> bool:
     return False
 
 
-def target(port: int, topic: str = "mmtl", login: str = "", **options: Any) -> Target:
+def target(port: int, topic: str = "mmtl", login: str = "", **options: Any) -> MqttDestination:
     """Name a broker on this machine; the login is USER:PASSWORD."""
     user, _, password = login.partition(":")
     environment = {"MMTL_MQTT_USER": user, "MMTL_MQTT_PASSWORD": password}
-    return parse_target(f"127.0.0.1:{port}/{topic}", environment=environment, **options)
+    return parse_destination(f"127.0.0.1:{port}/{topic}", environment=environment, **options)
 
 
 @contextlib.contextmanager
@@ -143,7 +143,7 @@ def reader(
         assert subscribed.wait(SOON_S)
         yield heard
     finally:
-        hang_up(client)
+        disconnect_client(client)
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_every_event_is_published_under_its_type_in_order(tmp_path: Path) -> Non
 @needs_broker
 def test_a_broker_that_comes_late_gets_what_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "MOST_WAITING", 3)
-    monkeypatch.setattr(mqtt, "GOODBYE_S", SOON_S)
+    monkeypatch.setattr(mqtt, "CLOSE_S", SOON_S)
     port, said = free_port(), list[str]()
     sink = Mqtt(target(port), said.append)
     for number in range(5):
@@ -224,7 +224,7 @@ def test_a_broker_that_comes_late_gets_what_waited(tmp_path: Path, monkeypatch: 
         sink.close()
         wait_for(lambda: len(heard) >= 3)
     assert [checked(payload)["start_s"] for _, payload in heard] == [2.0, 3.0, 4.0]
-    assert said[-1] == f"2 events were not delivered to the broker at 127.0.0.1:{port}"
+    assert said[-1] == f"2 events were not delivered to the MQTT broker at 127.0.0.1:{port}"
 
 
 @needs_broker
@@ -241,7 +241,7 @@ def test_a_broker_that_restarts_is_found_again(tmp_path: Path) -> None:
         with broker(tmp_path, port):
             wait_for(lambda: sink.undelivered == 0)
             stack.close()
-    assert "trying again" in said[0]
+    assert "retrying" in said[0]
     assert len(said) == 1
 
 
@@ -263,7 +263,7 @@ def test_a_broker_that_asks_for_a_password_gets_it(tmp_path: Path, passwords: st
 def test_a_broker_that_refuses_us_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passwords: str, login: str, whom: str
 ) -> None:
-    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.0)
+    monkeypatch.setattr(mqtt, "CLOSE_S", 0.0)
     port, said = free_port(), list[str]()
     with contextlib.ExitStack() as stack:
         stack.enter_context(broker(tmp_path, port, passwords, anybody=False))
@@ -272,8 +272,8 @@ def test_a_broker_that_refuses_us_is_said_in_one_line(
         wait_for(lambda: bool(said))
     assert said == [
         f"the MQTT broker at 127.0.0.1:{port} refuses {whom} (Not authorized): "
-        "check the name and MMTL_MQTT_PASSWORD; trying again",
-        f"1 events were not delivered to the broker at 127.0.0.1:{port}",
+        "check the user name and MMTL_MQTT_PASSWORD; retrying",
+        f"1 events were not delivered to the MQTT broker at 127.0.0.1:{port}",
     ]
 
 
@@ -297,7 +297,7 @@ def test_a_broker_that_goes_on_refusing_us_is_said_once(tmp_path: Path, password
 def test_a_broker_that_comes_back_and_now_refuses_us_is_said_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passwords: str
 ) -> None:
-    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.1)
+    monkeypatch.setattr(mqtt, "CLOSE_S", 0.1)
     port, said = free_port(), list[str]()
     with contextlib.ExitStack() as stack:
         with broker(tmp_path, port):
@@ -307,7 +307,7 @@ def test_a_broker_that_comes_back_and_now_refuses_us_is_said_too(
         wait_for(lambda: len(said) == 1)
         with broker(tmp_path, port, passwords, anybody=False):
             wait_for(lambda: len(said) == 2)
-    assert "trying again until there is one" in said[0]
+    assert "retrying until there is one" in said[0]
     assert "refuses clients without a user name" in said[1]
 
 
@@ -329,17 +329,17 @@ def test_a_broker_that_its_authority_vouches_for_is_published_to_over_tls(
 def test_a_broker_that_nobody_vouches_for_gets_nothing_and_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificates: Certificates, wrong: str
 ) -> None:
-    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.0)
+    monkeypatch.setattr(mqtt, "CLOSE_S", 0.0)
     port, said = free_port(), list[str]()
     known = {"authority": certificates.other, "system": None, "host": certificates.authority}[wrong]
     host = "localhost" if wrong == "host" else "127.0.0.1"
-    where = parse_target(f"mqtts://{host}:{port}/mmtl", authority=known)
+    where = parse_destination(f"mqtts://{host}:{port}/mmtl", authority=known)
     with broker(tmp_path, port, *certificates.settings), Mqtt(where, said.append) as sink:
         sink.emit(SESSION)
         wait_for(lambda: bool(said))
     assert len(said) == 2
     assert said[0].startswith(f"the MQTT broker at {host}:{port} cannot be trusted (")
-    assert "name its authority's certificate with --mqtt-ca" in said[0]
+    assert "name the certificate of its CA with --mqtt-ca" in said[0]
     assert ("not valid for 'localhost'" in said[0]) == (wrong == "host")
     assert said[1].startswith("1 events were not delivered")
 
@@ -373,7 +373,7 @@ def test_a_broker_with_tls_and_a_password_that_restarts_is_found_again(
 def test_a_broker_that_expects_tls_or_does_not_is_guessed_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificates: Certificates
 ) -> None:
-    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.0)
+    monkeypatch.setattr(mqtt, "CLOSE_S", 0.0)
     port, plain, said = free_port(), free_port(), list[str]()
     settings = (*certificates.settings, f"listener {plain} 127.0.0.1")
     with broker(tmp_path, port, *settings), contextlib.ExitStack() as stack:
@@ -387,12 +387,12 @@ def test_a_broker_that_expects_tls_or_does_not_is_guessed_at(
 
 @leaves_a_connection
 def test_a_broker_that_never_shakes_hands_is_given_up_for_the_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.0)
+    monkeypatch.setattr(mqtt, "CLOSE_S", 0.0)
     monkeypatch.setattr(mqtt, "CONNECT_S", 0.2)
     said: list[str] = []
     with contextlib.ExitStack() as stack:
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        where = parse_target(f"mqtts://127.0.0.1:{silent.getsockname()[1]}/mmtl")
+        where = parse_destination(f"mqtts://127.0.0.1:{silent.getsockname()[1]}/mmtl")
         stack.enter_context(Mqtt(where, said.append))
         wait_for(lambda: bool(said))
     assert "(no answer over TLS)" in said[0]
@@ -402,8 +402,8 @@ def test_a_broker_that_never_shakes_hands_is_given_up_for_the_while(monkeypatch:
     ("name", "content", "said"),
     [
         ("nowhere.pem", None, "No such file"),
-        ("empty.pem", "", "there is none in it"),
-        ("text.pem", "Dear diary\n", "there is none in it"),
+        ("empty.pem", "", "it holds none"),
+        ("text.pem", "Dear diary\n", "it holds none"),
         (".", None, "Is a directory"),
     ],
 )
@@ -412,12 +412,12 @@ def test_a_file_without_certificates_is_a_usage_error(
 ) -> None:
     if content is not None:
         (tmp_path / name).write_text(content, "utf-8")
-    with pytest.raises(UsageError, match=f"cannot read a certificate from .*{said}.*name a file"):
+    with pytest.raises(UsageError, match=f"cannot read a certificate from .*{said}.*name the file"):
         Mqtt(target(1883, authority=tmp_path / name), print)
 
 
 def test_no_broker_never_holds_up_the_recognizer_and_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.1)
+    monkeypatch.setattr(mqtt, "CLOSE_S", 0.1)
     port, said, emitted = free_port(), list[str](), threading.Event()
     connect = client_module.Client._create_socket_connection
 
@@ -456,7 +456,7 @@ def test_a_client_whose_thread_ends_before_it_is_joined_is_closed(monkeypatch: p
 
 
 def test_a_broker_that_never_answers_bounds_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.1)
+    monkeypatch.setattr(mqtt, "CLOSE_S", 0.1)
     said: list[str] = []
     with contextlib.ExitStack() as stack:
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -469,7 +469,7 @@ def test_a_broker_that_never_answers_bounds_what_is_kept(monkeypatch: pytest.Mon
 
 
 def test_a_broker_that_takes_nothing_more_bounds_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt, "GOODBYE_S", 0.1)
+    monkeypatch.setattr(mqtt, "CLOSE_S", 0.1)
     monkeypatch.setattr(mqtt, "MOST_WAITING", 10)
     said: list[str] = []
     large = replace(SESSION, source=1_000_000 * "a")
@@ -490,38 +490,38 @@ def test_a_broker_that_takes_nothing_more_bounds_what_is_kept(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("localhost/mmtl", Target("localhost", 1883, "mmtl")),
-        ("192.168.1.5:8883/home/kitchen/", Target("192.168.1.5", 8883, "home/kitchen")),
-        ("[::1]:1884/mmtl", Target("::1", 1884, "mmtl")),
-        ("[::1]/mmtl", Target("::1", 1883, "mmtl")),
-        ("mqtt://localhost/mmtl", Target("localhost", 1883, "mmtl")),
-        ("mqtts://localhost/mmtl", Target("localhost", 8883, "mmtl", tls=True)),
-        ("anna@localhost/a@b", Target("localhost", 1883, "a@b", "anna")),
-        ("mqtts://anna@home@[::1]:99/mmtl", Target("::1", 99, "mmtl", "anna@home", tls=True)),
+        ("localhost/mmtl", MqttDestination("localhost", 1883, "mmtl")),
+        ("192.168.1.5:8883/home/kitchen/", MqttDestination("192.168.1.5", 8883, "home/kitchen")),
+        ("[::1]:1884/mmtl", MqttDestination("::1", 1884, "mmtl")),
+        ("[::1]/mmtl", MqttDestination("::1", 1883, "mmtl")),
+        ("mqtt://localhost/mmtl", MqttDestination("localhost", 1883, "mmtl")),
+        ("mqtts://localhost/mmtl", MqttDestination("localhost", 8883, "mmtl", tls=True)),
+        ("anna@localhost/a@b", MqttDestination("localhost", 1883, "a@b", "anna")),
+        ("mqtts://anna@home@[::1]:99/mmtl", MqttDestination("::1", 99, "mmtl", "anna@home", tls=True)),
     ],
 )
-def test_a_target_names_host_port_and_topic(text: str, expected: Target) -> None:
-    assert parse_target(text) == expected
+def test_a_target_names_host_port_and_topic(text: str, expected: MqttDestination) -> None:
+    assert parse_destination(text) == expected
 
 
 def test_a_login_comes_from_the_environment_and_a_user_who_is_named_first_of_all() -> None:
     environment = {"MMTL_MQTT_USER": "bob:1", "MMTL_MQTT_PASSWORD": "s3cret"}
-    found = parse_target("localhost/mmtl", environment=environment)
+    found = parse_destination("localhost/mmtl", environment=environment)
     assert (found.user, found.password) == ("bob:1", "s3cret")
-    assert parse_target("anna@localhost/mmtl", environment=environment).user == "anna"
-    assert parse_target("localhost/mmtl", environment={"MMTL_MQTT_USER": ""}).user is None
+    assert parse_destination("anna@localhost/mmtl", environment=environment).user == "anna"
+    assert parse_destination("localhost/mmtl", environment={"MMTL_MQTT_USER": ""}).user is None
     assert "s3cret" not in repr(found)
 
 
 def test_a_password_without_a_user_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no user name") as raised:
-        parse_target("localhost/mmtl", environment={"MMTL_MQTT_PASSWORD": "s3cret"})
+        parse_destination("localhost/mmtl", environment={"MMTL_MQTT_PASSWORD": "s3cret"})
     assert "s3cret" not in str(raised.value)
 
 
 def test_an_authority_asks_for_tls() -> None:
     authority = Path("own.pem")
-    found = parse_target("localhost/mmtl", authority=authority)
+    found = parse_destination("localhost/mmtl", authority=authority)
     assert (found.tls, found.port, found.authority) == (True, 8883, authority)
 
 
@@ -529,7 +529,7 @@ def test_an_authority_asks_for_tls() -> None:
 def test_a_password_on_the_command_line_is_refused_and_not_repeated(password: str) -> None:
     for place in ("localhost/mmtl", "localhost", ":x/#", ""):
         with pytest.raises(UsageError) as raised:
-            parse_target(f"anna:s3{password}cr3t@{place}")
+            parse_destination(f"anna:s3{password}cr3t@{place}")
         assert "cr3t" not in str(raised.value)
 
 
@@ -544,4 +544,4 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(password: st
 )
 def test_what_is_no_place_to_publish_to_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match=r"expected HOST\[:PORT\]/TOPIC"):
-        parse_target(text)
+        parse_destination(text)
