@@ -1,6 +1,6 @@
-"""What the recogniser costs on this machine: time by stage, start-up, memory, and against the whole window.
+"""Benchmark of the recogniser on this machine: time by stage, start-up, memory, and whole-window inference.
 
-Times are CPU times of one thread unless said otherwise, so that other programs do not count.
+Times are CPU times of one thread unless stated otherwise, so that other programs do not count.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from edge.recognition.stage_times import STAGES
 WARM_UP_S: Final = 1.0
 """Sound after the first window and before the measurement."""
 ROUND_STEPS: Final = 25
-"""Steps in a row (2 s of sound), before ..."""
+"""Steps in a round (2 s of sound)."""
 ROUND_WINDOWS: Final = 3
-"""... so many whole windows take their turn."""
+"""Whole windows computed after the steps of a round."""
 RANKS: Final = (50, 95, 99)
 START_REPEATS: Final = 3
 START_LIMIT_S: Final = 120.0
@@ -59,7 +59,7 @@ assert recognizer.feed(window), "no window came"
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Of times in milliseconds."""
+    """Percentiles of times in milliseconds."""
 
     p50: float
     p95: float
@@ -67,80 +67,80 @@ class Percentiles:
 
     @staticmethod
     def of(values_ms: list[float]) -> Percentiles:
-        """Summarise the values, of which there must be some."""
+        """Summarise at least one value."""
         return Percentiles(*(float(np.percentile(values_ms, rank)) for rank in RANKS))
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The figures of one machine and one bundle."""
+    """The figures of one bundle on one machine."""
 
     machine: Machine
     bundle: str
     seconds: float
-    """Sound that was measured on."""
+    """Duration of the sound that was measured."""
     step_ms: int
-    """Sound in a step; each step completes a window."""
+    """Duration of a step; each step completes a window."""
     step: Percentiles
-    """CPU time of a step, all of it."""
+    """CPU time of a whole step."""
     step_with_profile: Percentiles
-    """CPU time of a step where a speaker's head reads the long-term spectrum too."""
+    """CPU time of a step with a profile whose head also reads the long-term spectrum."""
     recognition: Percentiles
     """CPU time of a step without voice activity."""
     stages: dict[str, Percentiles]
-    """CPU time of a step by stage; `speech` is voice activity. What they leave of a step is bookkeeping."""
+    """CPU time of a step by stage; `speech` is voice activity. The rest of a step is bookkeeping."""
     window: Percentiles
-    """CPU time of computing a whole window anew: 3 s of spectra, and the window graph."""
+    """CPU time of whole-window inference: 3 s of spectra, and the window graph."""
     window_with_speech: Percentiles
-    """The same, and judging the voice activity of its 3 s anew."""
+    """CPU time of whole-window inference, with voice activity of its 3 s."""
     cpu_per_second: float
-    """CPU seconds that a second of sound costs, a window every 80 ms."""
+    """CPU seconds per second of sound, with a window every 80 ms."""
     default_step_ms: int
     default_cpu_per_second: float
-    """The same with a window as often as is the default."""
+    """CPU seconds per second of sound at the default step."""
     help_s: float
     """Wall time of `mmtl --help` as a process."""
     first_window_s: float
-    """Wall time of a process that starts, loads the bundle and classifies its first window."""
+    """Wall time of a process that loads the bundle and classifies its first window."""
     memory_before_mb: float
-    """Resident, once the program and its libraries are loaded, without a model; 0 where unknown."""
+    """Resident memory with the program and its libraries loaded, before the model; 0 if unknown."""
     memory_loaded_mb: float
-    """Resident, once a model is loaded and warm."""
+    """Resident memory with a model loaded and warm."""
     memory_after_mb: float
-    """Resident, after all the sound."""
+    """Resident memory after all the sound."""
 
     @property
     def ratio(self) -> float:
-        """How many times a step is cheaper than a window, voice activity in neither (medians)."""
+        """Median time of a whole window over that of a step, both without voice activity."""
         return self.window.p50 / self.recognition.p50
 
     @property
     def ratio_with_speech(self) -> float:
-        """The same with voice activity in both."""
+        """Median time of a whole window over that of a step, both with voice activity."""
         return self.window_with_speech.p50 / self.step.p50
 
     @property
     def ratio_of_all_to_window(self) -> float:
-        """The same with voice activity in the step only: the least that can be said."""
+        """Median time of a whole window over that of a step with voice activity: a lower bound."""
         return self.window.p50 / self.step.p50
 
     @property
     def real_time_factor(self) -> float:
-        """CPU time over duration of the sound at the default step; below 1 keeps up."""
+        """CPU time divided by the duration of the sound, at the default step; below 1 keeps up."""
         return self.default_cpu_per_second
 
     @property
     def streams_per_core(self) -> int:
-        """Live streams that one core can follow at the default step, derived from the CPU time."""
+        """Live streams per core at the default step, derived from the CPU time."""
         return int(1.0 / self.default_cpu_per_second)
 
     @property
     def streams_per_core_every_step(self) -> int:
-        """Live streams that one core can follow with a window every 80 ms, derived likewise."""
+        """Live streams per core with a window every 80 ms, derived from the CPU time."""
         return int(1.0 / self.cpu_per_second)
 
     def described(self) -> dict[str, Any]:
-        """Return all figures, the derived ones too, for JSON."""
+        """Return all figures, including the derived ones, for JSON."""
         derived = (
             *("ratio", "ratio_with_speech", "ratio_of_all_to_window", "real_time_factor"),
             *("streams_per_core", "streams_per_core_every_step"),
@@ -154,13 +154,13 @@ def benchmark(
     seconds: float = 20.0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Benchmark:
-    """Measure.
+    """Measure the bundle on this machine.
 
-    Some steps and some whole windows take turns, so that a change of the machine's pace meets both.
+    Rounds of steps and of whole windows alternate, so that a change of the CPU's clock affects both.
 
     Args:
         bundle: the model.
-        seconds: sound to measure on, >= 1; the demo clip over and over.
+        seconds: duration of sound to measure on, >= 1; the demo clip is repeated.
         progress: called with the share of the work done, in [0, 1].
     """
     before = resident_mb()
@@ -188,14 +188,14 @@ def benchmark(
     )
 
 
-def _take_turns(bundle: Bundle, seconds: float, progress: Callable[[float], None]) -> _Spent:
-    """Run steps with a window each, steps at the default pace, and whole windows, by turns."""
+def _take_turns(bundle: Bundle, seconds: float, progress: Callable[[float], None]) -> _Measurements:
+    """Alternate steps with a window each, steps at the default step, and whole windows."""
     front_end = bundle.manifest.front_end
     step_ms = feature_ms(bundle.manifest.graphs, front_end)  # the shortest
     often = Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu", clock=time.process_time)
     usual = Recognizer(bundle, provider="cpu")
-    own = Recognizer(bundle, profile=somebody(bundle), settings=often.settings, provider="cpu")
-    window, sound, spent = whole_window(bundle), read_clip(demo_clip()), _Spent(front_end, step_ms)
+    own = Recognizer(bundle, profile=costly_profile(bundle), settings=often.settings, provider="cpu")
+    window, sound, spent = whole_window(bundle), read_clip(demo_clip()), _Measurements(front_end, step_ms)
     warm_up_s = often.window_s + WARM_UP_S
     blocks = _blocks(sound, seconds + warm_up_s, step_ms)
     warm = round(1000.0 * warm_up_s / step_ms)
@@ -221,7 +221,7 @@ def _take_turns(bundle: Bundle, seconds: float, progress: Callable[[float], None
 
 
 def table(figures: Benchmark) -> str:
-    """Lay the figures out for reading."""
+    """Format the figures as a table for people."""
     machine, step = figures.machine, figures.step_ms
     timed = {f"step of {step} ms, all of it": figures.step}
     timed |= {f"  {stage}": spent for stage, spent in figures.stages.items()}
@@ -243,7 +243,7 @@ def table(figures: Benchmark) -> str:
     often = f"a window every {step} ms"
     usual = f"a window every {figures.default_step_ms} ms, the default"
     rows = {
-        "step against whole window": f"{figures.ratio:.1f} times cheaper (medians, measured in turn); "
+        "step against whole window": f"{figures.ratio:.1f} times cheaper (medians, measured alternately); "
         f"{figures.ratio_with_speech:.1f} times with voice activity in both, "
         f"{figures.ratio_of_all_to_window:.1f} with it in the step only",
         "real-time factor": f"{figures.real_time_factor:.4f} ({usual}), "
@@ -258,8 +258,8 @@ def table(figures: Benchmark) -> str:
     return "\n".join([*lines, *(f"{name:26}{said}" for name, said in rows.items())])
 
 
-class _Spent:
-    """Collects what was measured."""
+class _Measurements:
+    """Collects the measurements."""
 
     def __init__(self, front_end: FrontEnd, step_ms: int) -> None:
         self.step_ms = step_ms
@@ -275,13 +275,13 @@ class _Spent:
         self._detector = SpeechDetector(VadConfig(), front_end)
 
     def window(self, compute: Callable[[Array], object], sound: Array) -> None:
-        """Compute a window from nothing, then judge its voice activity; note the CPU time of each."""
+        """Compute a whole window, then its voice activity; record the CPU time of each."""
         window_ms = 1000.0 * cpu_s(compute, sound)
         self.windows_ms.append(window_ms)
         self.windows_with_speech_ms.append(window_ms + 1000.0 * cpu_s(self._detector.feed, sound))
 
     def step(self, recognizer: Recognizer, block: Array) -> None:
-        """Feed one step; note its CPU time, and its stages as the window's event tells them."""
+        """Feed one step; record its CPU time, and those of its stages from the window event."""
         began = time.process_time()
         events = recognizer.feed(block)
         step_ms = 1000.0 * (time.process_time() - began)
@@ -295,7 +295,7 @@ class _Spent:
 
 
 def whole_window(bundle: Bundle) -> Callable[[Array], object]:
-    """Return what takes sound and computes its first window from nothing: spectra, graph and head."""
+    """Return a function that computes the first window of a sound: spectra, graph and head."""
     engine, manifest = WindowEngine(bundle), bundle.manifest
     front_end = manifest.front_end
     samples = front_end.samples_in(front_end.window_frames)
@@ -308,13 +308,13 @@ def whole_window(bundle: Bundle) -> Callable[[Array], object]:
     return compute
 
 
-def somebody(bundle: Bundle) -> Profile:
-    """Return a profile that costs what a speaker's does, watch for drift and all, and changes nothing."""
+def costly_profile(bundle: Bundle) -> Profile:
+    """Return a profile with the cost of a speaker's, drift watch included, that changes no result."""
     head = bundle.head
     wide = replace(head, fc1_weight=np.pad(head.fc1_weight, ((0, 0), (0, SPECTRUM_SIZE))))
     figures = np.ones(2 + wide.input_size, np.float32)
     return Profile(
-        name="somebody",
+        name="benchmark",
         bundle=bundle.fingerprint,
         head=wide,
         levels=bundle.manifest.levels,
@@ -332,7 +332,7 @@ def cpu_s(work: Callable[[Array], object], sound: Array) -> float:
 
 
 def start_s(*arguments: str) -> float:
-    """Run this Python to its end and return the median wall time of a few runs, in seconds."""
+    """Return the median wall time of a few runs of this Python with the arguments, in seconds."""
     spent = []
     for _ in range(START_REPEATS):
         began = time.perf_counter()
@@ -342,14 +342,14 @@ def start_s(*arguments: str) -> float:
             stdout=subprocess.DEVNULL,
             cwd=Path(__file__).parents[2],
             timeout=START_LIMIT_S,
-            start_new_session=True,  # Ctrl-C is for us, who end it
+            start_new_session=True,  # Ctrl-C reaches this process, which ends the other
         )
         spent.append(time.perf_counter() - began)
     return statistics.median(spent)
 
 
 def _blocks(sound: Array, seconds: float, step_ms: int) -> list[Array]:
-    """Repeat a sound for so long, divided into steps."""
+    """Repeat a sound to a duration, divided into steps."""
     step = SAMPLE_RATE * step_ms // 1000
     count = max(1, round(1000.0 * seconds / step_ms))
     return list(np.resize(sound, count * step).reshape(count, step))

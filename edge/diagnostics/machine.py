@@ -22,7 +22,7 @@ class Machine:
 
 
 def resident_mb() -> float:
-    """Return the memory of this process that is in RAM, in units of 10^6 bytes; 0 where unknown."""
+    """Return the resident memory of this process in MB (10^6 bytes); 0 if unknown."""
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
         resident = next(line for line in lines if line.startswith("VmRSS:"))
@@ -30,13 +30,13 @@ def resident_mb() -> float:
     with suppress(ImportError):
         import resource
 
-        unit = 1 if sys.platform == "darwin" else 1024  # the peak, where only that is known
+        unit = 1 if sys.platform == "darwin" else 1024  # the peak: the current value is not available
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
     return 0.0
 
 
 def this_machine() -> Machine:
-    """Name the machine as far as it tells."""
+    """Describe this machine and its software."""
     import onnxruntime
 
     return Machine(
@@ -49,7 +49,7 @@ def this_machine() -> Machine:
 
 
 def _processor() -> str:
-    """Read the processor's name, or the board's (Arm machines name no processor); empty if unknown."""
+    """Return the name of the processor, or of the board, since Arm names no processor; empty if unknown."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             name, _, value = line.partition(":")

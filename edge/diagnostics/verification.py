@@ -1,4 +1,4 @@
-"""Does the stream keep its word? What it says of a sound against what the whole-window graph says."""
+"""Verify that streaming output equals offline inference by the whole-window graph."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ LONGEST_BLOCK: Final = 24_000
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a verification found."""
+class VerificationReport:
+    """The result of a verification."""
 
     windows: int
     """Windows compared, the tail included."""
     largest_difference: float
-    """Of a probability, streamed against offline; infinite where a window is missing or not finite."""
+    """Largest difference of a probability between the two; infinite if a window is missing or not finite."""
     at_s: float
-    """End of the window that differs most."""
+    """End of the window that differs most, in seconds."""
     spread: float
-    """How far a probability moves over the windows: windows that are all alike prove little."""
+    """Largest range of a probability over the windows: windows that are all alike verify little."""
     causal: bool
-    """The sound cut off, in other blocks, gives the windows that it gave before the cut."""
+    """The sound truncated, and in other blocks, gives the same windows up to its end."""
     reset: bool
-    """A second run after `reset` is the same bit for bit."""
+    """A second run after `reset` is bit-identical."""
     flushed: bool
     """The window that ends with the last feature was emitted."""
     tolerance: float
@@ -55,8 +55,8 @@ class Report:
         return self.equal and self.causal and self.reset and self.flushed
 
 
-Ends = dict[int, Array]
-"""(C,) probabilities of windows by the number of samples before their end."""
+ProbsByEnd = dict[int, Array]
+"""(C,) probabilities of windows, by the number of samples before their end."""
 
 
 def verify(
@@ -67,33 +67,33 @@ def verify(
     seed: int = 0,
     tolerance: float = TOLERANCE,
     progress: Callable[[float], None] = lambda share: None,
-) -> Report:
-    """Stream a sound in random blocks and compare every window with the whole-window graph.
+) -> VerificationReport:
+    """Stream a sound in random blocks and compare every window with offline inference.
 
     Args:
         bundle: the model.
         samples: (N,) float32 mono at 16 kHz in [-1, 1], long enough for one feature.
-        step_ms: from window to window, a multiple of 80.
-        seed: of the block sizes and of the cut.
+        step_ms: time between windows, a multiple of 80.
+        seed: of the block sizes and of the truncation.
         tolerance: largest difference of a probability that passes, > 0.
         progress: called with the share of the work done, in [0, 1].
 
     Raises:
-        UsageError: the sound is too short to be judged, or the step is off the grid.
+        UsageError: the sound is shorter than one feature, or the step is not a multiple of 80 ms.
     """
     recognizer = Recognizer(bundle, settings=Settings(step_ms=step_ms), provider="cpu")
     due = _due(recognizer, len(samples))
     generator = np.random.default_rng(seed)
     blocks = _random_blocks(len(samples), generator)
-    first = _said(recognizer, _fed(recognizer, samples, blocks) + recognizer.flush())
+    first = _probs_by_end(recognizer, _feed_all(recognizer, samples, blocks) + recognizer.flush())
     recognizer.reset()
-    again = _said(recognizer, _fed(recognizer, samples, blocks) + recognizer.flush())
+    again = _probs_by_end(recognizer, _feed_all(recognizer, samples, blocks) + recognizer.flush())
     cut = int(generator.integers(len(samples) // 2, len(samples)))
     recognizer.reset()
-    early = _said(recognizer, _fed(recognizer, samples, _random_blocks(cut, generator)))
+    early = _probs_by_end(recognizer, _feed_all(recognizer, samples, _random_blocks(cut, generator)))
     expected = _offline(bundle, samples, sorted({*due, *first}), progress)
     at, largest = _worst(first, expected)
-    return Report(
+    return VerificationReport(
         windows=len(expected),
         largest_difference=largest,
         at_s=at / bundle.manifest.front_end.sample_rate,
@@ -106,21 +106,21 @@ def verify(
 
 
 def _due(recognizer: Recognizer, count: int) -> list[int]:
-    """List the ends of the windows that so many samples must give: one each step, then the tail."""
+    """Return the ends of the windows that `count` samples must give: one each step, then the tail."""
     front_end, graphs = recognizer.front_end, recognizer.engine.graphs
     frames = front_end.frames_in(count)
     if frames < graphs.frames_for_first:
         least = front_end.samples_in(graphs.frames_for_first) / front_end.sample_rate
         heard = count / front_end.sample_rate
         raise UsageError(
-            f"{heard:.2f} s of sound arrived, expected at least {least:.2f} s: name a longer file"
+            f"{heard:.2f} s of sound arrived, expected at least {least:.2f} s", remedy="name a longer file"
         )
     ends = window_ends(graphs.features_in(frames), graphs, recognizer.step_features)
     return [front_end.samples_in(graphs.frames_in(end)) for end in ends]
 
 
 def _random_blocks(total: int, generator: np.random.Generator) -> list[slice]:
-    """Divide so many samples: some blocks of one sample, most of tens to thousands."""
+    """Divide `total` samples into blocks of log-uniform size, from one sample to `LONGEST_BLOCK`."""
     blocks, done = [], 0
     while done < total:
         size = int(np.exp(generator.uniform(0.0, np.log(LONGEST_BLOCK))))
@@ -129,12 +129,12 @@ def _random_blocks(total: int, generator: np.random.Generator) -> list[slice]:
     return blocks
 
 
-def _fed(recognizer: Recognizer, samples: Array, blocks: Iterable[slice]) -> list[Event]:
+def _feed_all(recognizer: Recognizer, samples: Array, blocks: Iterable[slice]) -> list[Event]:
     return [event for block in blocks for event in recognizer.feed(samples[block])]
 
 
-def _said(recognizer: Recognizer, events: Iterable[Event]) -> Ends:
-    """Take the windows from events, those that close a short utterance between two steps included."""
+def _probs_by_end(recognizer: Recognizer, events: Iterable[Event]) -> ProbsByEnd:
+    """Return the windows among events, including those that close a short utterance between two steps."""
     rate = recognizer.front_end.sample_rate
     return {
         round(event.end_s * rate): np.array(list(event.probs.values()))
@@ -143,8 +143,10 @@ def _said(recognizer: Recognizer, events: Iterable[Event]) -> Ends:
     }
 
 
-def _offline(bundle: Bundle, samples: Array, ends: list[int], progress: Callable[[float], None]) -> Ends:
-    """Run the whole-window graph on the frames of each window."""
+def _offline(
+    bundle: Bundle, samples: Array, ends: list[int], progress: Callable[[float], None]
+) -> ProbsByEnd:
+    """Run the whole-window graph on the frames of each window: offline inference."""
     front_end, graphs = bundle.manifest.front_end, bundle.manifest.graphs
     length = graphs.frames_in(graphs.window_features)
     frames = normalised_frames(samples, front_end, Normaliser(bundle.manifest.levels, bundle.statistics))
@@ -157,8 +159,8 @@ def _offline(bundle: Bundle, samples: Array, ends: list[int], progress: Callable
     return probs
 
 
-def _worst(streamed: Ends, expected: Ends) -> tuple[int, float]:
-    """Return the end of the window that differs most, and by how much."""
+def _worst(streamed: ProbsByEnd, expected: ProbsByEnd) -> tuple[int, float]:
+    """Return the end of the window that differs most, and the difference."""
     differences = {
         end: float(np.abs(streamed[end] - probs).max()) if end in streamed else np.inf
         for end, probs in expected.items()
@@ -168,8 +170,8 @@ def _worst(streamed: Ends, expected: Ends) -> tuple[int, float]:
     return worst, finite[worst]
 
 
-def _agree(early: Ends, later: Ends, due: Iterable[int], tolerance: float) -> bool:
-    """Tell whether all windows that were due came early, and each is the same with what followed."""
+def _agree(early: ProbsByEnd, later: ProbsByEnd, due: Iterable[int], tolerance: float) -> bool:
+    """Tell whether the truncated sound gave all windows due, each equal to that of the whole sound."""
     return set(due) <= early.keys() <= later.keys() and all(
         float(np.abs(probs - later[end]).max()) <= tolerance for end, probs in early.items()
     )

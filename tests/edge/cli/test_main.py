@@ -241,7 +241,7 @@ def test_a_folder_is_one_line_and_code_3(mmtl: Mmtl, tmp_path: Path) -> None:
         (["serve", "--tcp", "0", "--step-ms", "100"], "a multiple of 80 ms"),
         (["serve", "--tcp", "0", "--clients", "0"], "mmtl serve --help"),
         (["convert", "events.jsonl"], "mmtl convert --help"),
-        (["run", ""], "empty word"),
+        (["run", ""], "name of the source is empty"),
         (["run"], "mmtl run --help"),
         (["sing"], "No such command 'sing': see mmtl --help"),
         (["profile", "sing"], "No such command 'sing': see mmtl profile --help"),

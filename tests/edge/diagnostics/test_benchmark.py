@@ -16,7 +16,7 @@ from edge.diagnostics.benchmark import (
     Benchmark,
     Percentiles,
     benchmark,
-    somebody,
+    costly_profile,
     table,
 )
 from edge.diagnostics.machine import resident_mb, this_machine
@@ -78,7 +78,7 @@ def test_what_is_derived_follows_from_what_is_measured(figures: Benchmark) -> No
 
 
 def test_the_profile_it_measures_reads_the_spectrum_and_changes_nothing(bundle: Bundle) -> None:
-    profile, sound = somebody(bundle), read_clip(demo_clip())
+    profile, sound = costly_profile(bundle), read_clip(demo_clip())
     assert profile.head.input_size == bundle.head.input_size + SPECTRUM_SIZE
     require_applicable(profile, bundle)
 
