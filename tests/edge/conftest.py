@@ -113,7 +113,7 @@ def sound(talk: Callable[..., Array]) -> bytes:
 
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Frozen]:
-    """A call that no sound server answers before the end of the test, and a short patience once it ends."""
+    """A call that no sound server answers before the end of the test, and a short time-out once it ends."""
     monkeypatch.setattr(portaudio_thread, "CLOSE_TIMEOUT_S", 0.05)
     call = Frozen()
     yield call

@@ -23,7 +23,7 @@ SINK = "vmic"
 PATIENCE_S = 60.0
 """How long the server may take to answer."""
 STORED_MS = 2_000
-"""Sound that a player keeps in the server: held up for that long, it leaves no gap."""
+"""Sound that a player keeps buffered in the server: a shorter delay of the player leaves no gap."""
 PLAYER = f'while PULSE_LATENCY_MSEC={STORED_MS} paplay --device={SINK} "$0" && [ "$1" ]; do :; done'
 
 
@@ -41,7 +41,7 @@ class VirtualMicrophone:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Let the server answer nobody meanwhile."""
+        """Freeze the server inside the block."""
         self.server.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -49,14 +49,14 @@ class VirtualMicrophone:
             self.server.send_signal(signal.SIGCONT)
 
     def unplug(self, name: str = SINK) -> None:
-        """Take a microphone away, under whoever records from it; nothing if it is not there."""
+        """Unplug a microphone, even while it is recorded from; do nothing if it is not there."""
         modules = self._pactl("list", "short", "modules").splitlines()
         for line in modules:
             if f"sink_name={name}" in line:
                 self._pactl("unload-module", line.split()[0])
 
     def plug_in(self, rate: int = 44_100, channels: int = 2, name: str = SINK) -> None:
-        """Give the server a microphone, which must not be there."""
+        """Plug in a microphone that is not there yet."""
         self._pactl(
             "load-module", "module-null-sink", f"sink_name={name}", f"rate={rate}", f"channels={channels}"
         )
@@ -78,7 +78,7 @@ class VirtualMicrophone:
 
     @contextmanager
     def playing(self, path: Path) -> Iterator[None]:
-        """Play a sound file into the microphone meanwhile, over and over, until that is unplugged."""
+        """Play a sound file into the microphone in a loop, inside the block or until it is unplugged."""
         command = ["sh", "-c", PLAYER, str(path), "again"]
         player = subprocess.Popen(command, env=self.environment, start_new_session=True)
         try:

@@ -47,8 +47,8 @@ def arriving(sound: Array, size: int = 1_280, pace: float = 1.0) -> list[Block]:
     ]
 
 
-def news_of(blocks: list[Block]) -> list[tuple[float, DeviceChange]]:
-    """When, in seconds of the stream, which news came."""
+def changes_of(blocks: list[Block]) -> list[tuple[float, DeviceChange]]:
+    """Return the device changes and their times in seconds of the stream."""
     found, samples = [], 0
     for block in report_dead_input(blocks, "mic"):
         samples += block.lost + len(block.samples)
@@ -62,13 +62,13 @@ def news_of(blocks: list[Block]) -> list[tuple[float, DeviceChange]]:
 )
 @pytest.mark.parametrize("size", [160, 1_280, 4_000])
 def test_a_constant_input_is_reported_after_3_s_and_once(value: float, reason: str, size: int) -> None:
-    ((heard_s, news),) = news_of(arriving(constant(20.0, value), size))
-    assert news == DeviceChange("mic", "silent", reason)
+    ((heard_s, change),) = changes_of(arriving(constant(20.0, value), size))
+    assert change == DeviceChange("mic", "silent", reason)
     assert DEAD_AFTER_S <= heard_s <= DEAD_AFTER_S + size / RATE
 
 
 def test_an_input_that_dies_in_mid_stream_and_returns_is_reported_twice() -> None:
-    (dead_s, dead), (alive_s, alive) = news_of(
+    (dead_s, dead), (alive_s, alive) = changes_of(
         arriving(np.concatenate([room(5.0), constant(4.0), room(1.0)]))
     )
     assert (dead.state, alive) == ("silent", DeviceChange("mic", "active"))
@@ -79,40 +79,40 @@ def test_an_input_that_dies_in_mid_stream_and_returns_is_reported_twice() -> Non
 def test_a_click_does_not_make_a_dead_input_alive() -> None:
     sound = constant(10.0)
     sound[5 * RATE : 5 * RATE + 500] = 0.5
-    assert [news.state for _, news in news_of(arriving(sound))] == ["silent"]
+    assert [change.state for _, change in changes_of(arriving(sound))] == ["silent"]
 
 
 def test_it_can_die_again_and_again() -> None:
     sound = np.concatenate([constant(4.0), room(0.5)] * 3)
-    states = [news.state for _, news in news_of(arriving(sound))]
+    states = [change.state for _, change in changes_of(arriving(sound))]
     assert states == ["silent", "active"] * 3
 
 
 def test_a_value_that_steps_and_stays_is_still_dead() -> None:
     sound = np.concatenate([constant(2.0, 0.1), constant(4.0, 0.2)])
-    ((heard_s, news),) = news_of(arriving(sound))
-    assert (news.state, news.reason) == ("silent", STUCK)
+    ((heard_s, change),) = changes_of(arriving(sound))
+    assert (change.state, change.reason) == ("silent", STUCK)
     assert heard_s == pytest.approx(5.0, abs=0.2)
 
 
 @pytest.mark.parametrize("level", [1e-6, 1e-5, 1e-3, 0.3])
 def test_the_quietest_room_is_not_dead(level: float) -> None:
-    assert news_of(arriving(room(10.0, level))) == []
+    assert changes_of(arriving(room(10.0, level))) == []
 
 
 def test_one_step_of_16_bits_once_a_second_is_not_dead() -> None:
     sound = constant(10.0)
     sound[::RATE] = 2.0**-15
-    assert news_of(arriving(sound)) == []
+    assert changes_of(arriving(sound)) == []
 
 
 def test_pauses_shorter_than_3_s_are_not_reported() -> None:
-    assert news_of(arriving(np.concatenate([room(1.0), constant(2.8)] * 4))) == []
+    assert changes_of(arriving(np.concatenate([room(1.0), constant(2.8)] * 4))) == []
 
 
 def test_what_arrives_faster_than_real_time_is_a_file() -> None:
-    assert news_of(arriving(constant(30.0), pace=3.0)) == []
-    assert len(news_of(arriving(constant(30.0), pace=1.1))) == 1
+    assert changes_of(arriving(constant(30.0), pace=3.0)) == []
+    assert len(changes_of(arriving(constant(30.0), pace=1.1))) == 1
 
 
 def test_a_lost_device_begins_again() -> None:
@@ -122,20 +122,20 @@ def test_a_lost_device_begins_again() -> None:
         Block(constant(0.0), 9.0, 80_000, DeviceChange("mic", "back")),
     ]
     later = [replace(block, arrived_s=block.arrived_s + 9.0) for block in arriving(constant(4.0))]
-    states = [news.state for _, news in news_of([*dead, *back, *later])]
+    states = [change.state for _, change in changes_of([*dead, *back, *later])]
     assert states == ["silent", "lost", "back", "silent"]
 
 
 def test_lost_sound_does_not_make_a_dead_input_alive() -> None:
     blocks = [replace(block, lost=100) for block in arriving(constant(8.0))]
-    assert [news.state for _, news in news_of(blocks)] == ["silent"]
+    assert [change.state for _, change in changes_of(blocks)] == ["silent"]
 
 
 # Sources
 
 
 class Clock:
-    """Stands for `time.perf_counter` where sound is delivered faster than it would come."""
+    """Replaces `time.perf_counter` where sound is delivered faster than real time."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -153,7 +153,9 @@ def test_a_microphone_that_is_dead_from_its_start_is_reported(
     portaudio.rates = (rate,)
     portaudio.devices[0]["default_samplerate"] = float(rate)
     monkeypatch.setattr("edge.audio.capture_buffer.time.perf_counter", clock)
-    states = [news.state for news in heard_news(portaudio, clock, rate, np.full((5 * rate, 1), value))]
+    states = [
+        change.state for change in reported_changes(portaudio, clock, rate, np.full((5 * rate, 1), value))
+    ]
     assert states == ["silent"]
 
 
@@ -163,11 +165,11 @@ def test_a_microphone_of_which_a_channel_lives_is_alive(monkeypatch: pytest.Monk
     portaudio.devices[0] |= {"default_samplerate": 48_000.0, "max_input_channels": 2}
     monkeypatch.setattr("edge.audio.capture_buffer.time.perf_counter", clock)
     sound = np.stack([np.zeros(5 * 48_000), np.random.default_rng(0).normal(0, 1e-3, 5 * 48_000)], axis=1)
-    assert heard_news(portaudio, clock, 48_000, sound) == []
+    assert reported_changes(portaudio, clock, 48_000, sound) == []
 
 
-def heard_news(portaudio: FakePortAudio, clock: Clock, rate: int, sound: Array) -> list[DeviceChange]:
-    """Deliver (N, channels) sound at its pace by a clock, and return the news of the microphone."""
+def reported_changes(portaudio: FakePortAudio, clock: Clock, rate: int, sound: Array) -> list[DeviceChange]:
+    """Deliver (N, channels) sound at its pace by a clock, and return the microphone's changes."""
     found, size = [], rate // 10
     microphone = Microphone(portaudio=portaudio, buffer_s=60.0).__enter__()
     for start in range(0, len(sound), size):
@@ -175,7 +177,7 @@ def heard_news(portaudio: FakePortAudio, clock: Clock, rate: int, sound: Array) 
         portaudio.streams[-1].deliver(sound[start : start + size].astype(np.float32))
     microphone.__exit__(None, None, None)
     found = [block.device_change for block in microphone if block.device_change]
-    assert {news.name for news in found} <= {microphone.name}
+    assert {change.name for change in found} <= {microphone.name}
     return found
 
 

@@ -1,4 +1,4 @@
-"""A sound server that answers nobody: every command ends in good time, and what was heard is kept."""
+"""With a frozen sound server every command ends in time, and keeps the sound so far."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ portaudio_thread.CALL_TIMEOUT_S = float(sys.argv.pop(1))
 from edge.cli.main import main
 main()
 """
-"""Runs `mmtl` with its own patience, and tells when PortAudio is called."""
+"""Runs `mmtl` with its own time-out, and tells when PortAudio is called."""
 
 
 class Kept(Sink):
@@ -114,9 +114,9 @@ def test_a_signal_ends_the_wait_for_a_lost_microphone_that_cannot_be_closed(
     microphone = Microphone(portaudio=portaudio, stall_s=0.05).__enter__()
     blocks = iter(microphone)
     assert len(next(blocks).samples) == 320
-    news = next(blocks).device_change
-    assert news is not None
-    assert news.state == "lost"
+    change = next(blocks).device_change
+    assert change is not None
+    assert change.state == "lost"
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         next(blocks)
@@ -136,9 +136,9 @@ def pulse() -> Iterator[VirtualMicrophone]:
         pytest.skip(str(error))
 
 
-def started(pulse: VirtualMicrophone, *arguments: str, patience_s: float) -> subprocess.Popen[str]:
+def started(pulse: VirtualMicrophone, *arguments: str, timeout_s: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", CALLING, str(patience_s), *arguments],
+        [sys.executable, "-c", CALLING, str(timeout_s), *arguments],
         env=pulse.environment,
         cwd=ROOT,
         text=True,
@@ -148,7 +148,7 @@ def started(pulse: VirtualMicrophone, *arguments: str, patience_s: float) -> sub
 
 
 def ended(running: subprocess.Popen[str]) -> tuple[str, str]:
-    """Wait for the end; return what was printed and what was said."""
+    """Wait for the end; return stdout and stderr."""
     with running:
         try:
             out, err = running.communicate(timeout=WAIT_S)
@@ -171,7 +171,7 @@ def test_a_signal_ends_a_command_that_waits_for_the_server(
     pulse: VirtualMicrophone, command: str, number: signal.Signals
 ) -> None:
     with pulse.frozen():
-        running = started(pulse, *command.split(), patience_s=10 * WAIT_S)
+        running = started(pulse, *command.split(), timeout_s=10 * WAIT_S)
         assert running.stderr
         assert running.stderr.readline() == "calling\n"
         time.sleep(0.3)  # it waits for the answer
@@ -185,7 +185,7 @@ def test_a_signal_ends_a_command_that_waits_for_the_server(
 @pytest.mark.mic
 def test_a_signal_ends_the_doctor_that_waits_for_the_server(pulse: VirtualMicrophone) -> None:
     with pulse.frozen():
-        running = started(pulse, "doctor", patience_s=WAIT_S)
+        running = started(pulse, "doctor", timeout_s=WAIT_S)
         assert running.stdout
         while "power mode" not in running.stdout.readline():
             assert running.poll() is None
@@ -220,18 +220,18 @@ def test_a_signal_ends_a_guided_session_that_waits_for_the_server(
 @pytest.mark.parametrize("command", ["run mic", "devices"])
 def test_a_command_waits_for_the_server_no_longer_than_it_may(pulse: VirtualMicrophone, command: str) -> None:
     with pulse.frozen():
-        out, err = ended(running := started(pulse, *command.split(), patience_s=1.0))
+        out, err = ended(running := started(pulse, *command.split(), timeout_s=1.0))
     assert (running.returncode, out) == (3, "")
     assert err.startswith(f"mmtl: {SAID}")
     assert err.count("\n") == 1
 
 
 class Recording:
-    """`mmtl run mic --jsonl -` with something to hear, and the events it has written so far."""
+    """`mmtl run mic --jsonl -` with sound to record, and the events it has written so far."""
 
     def __init__(self, pulse: VirtualMicrophone) -> None:
         options = ("--jsonl", "-", "--provider", "cpu")
-        self.process = started(pulse, "run", "mic", *options, patience_s=WAIT_S)
+        self.process = started(pulse, "run", "mic", *options, timeout_s=WAIT_S)
         self.events: list[dict[str, Any]] = []
 
     def wait_for(self, kind: str, **fields: object) -> None:
@@ -241,7 +241,7 @@ class Recording:
             self.events.append(json.loads(self.process.stdout.readline()))
 
     def end(self, number: signal.Signals) -> list[str]:
-        """Send a signal; return the lines that were said, but for warnings of delay."""
+        """Send a signal; return the lines on stderr, except warnings of delay."""
         self.process.send_signal(number)
         out, err = ended(self.process)
         self.events += map(json.loads, out.splitlines())

@@ -18,7 +18,7 @@ from edge.errors import SoundWarning, SourceError
 from tests.tolerances import float32_tolerance
 
 FOURIER_ROUNDING = float32_tolerance(2 * 13, 1.0)
-"""Of sound that is resampled by Fourier transforms, there and back, of at most 2^13 samples."""
+"""Error of sound resampled there and back by Fourier transforms of at most 2^13 samples."""
 
 
 def tone(rate: int, duration_s: float = 1.0, frequency_hz: float = 440.0, level: float = 0.5) -> Array:

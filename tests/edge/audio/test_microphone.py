@@ -29,7 +29,7 @@ def opened(portaudio: FakePortAudio, **options: Any) -> tuple[Microphone, FakeSt
 
 
 def drain(microphone: Microphone, blocks: Iterator[Block] | None = None) -> list[Block]:
-    """Stop recording and take what had arrived, or what is left of an iteration."""
+    """Stop recording and return the blocks that have arrived, or the rest of an iteration."""
     microphone.__exit__(None, None, None)
     return list(blocks or microphone)
 
@@ -297,7 +297,7 @@ HEADSET = "USB Headset: Audio (hw:1,0)"
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that the test sets."""
 
     now_s = 1_000.0
 
@@ -391,16 +391,16 @@ def test_a_device_can_be_lost_again_and_again() -> None:
     portaudio, clock = desk(), Clock()
     portaudio.opening = ramp(320)
     microphone, _ = opened(portaudio, clock=clock, stall_s=60.0)
-    news, heard = [], 0
+    changes, heard = [], 0
     blocks = iter(microphone)
     for _ in range(3):
         heard += len(next(blocks).samples)
         lose(portaudio.streams[-1])
-        news.append(next(blocks))
+        changes.append(next(blocks))
         clock.now_s += 1.0
-        news.append(next(blocks))
-    assert [block.device_change.state for block in news if block.device_change] == ["lost", "back"] * 3
-    assert heard + sum(block.lost for block in news) == 3 * SAMPLE_RATE
+        changes.append(next(blocks))
+    assert [block.device_change.state for block in changes if block.device_change] == ["lost", "back"] * 3
+    assert heard + sum(block.lost for block in changes) == 3 * SAMPLE_RATE
     drain(microphone)
 
 

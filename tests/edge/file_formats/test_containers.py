@@ -1,4 +1,4 @@
-"""Files of every kind that soundfile writes: with headers that lie, joined, cut off, with chunks between."""
+"""Files of every format that soundfile writes: wrong headers, joined, truncated, with extra chunks."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path, content: bytes) -> Array:
-    """Read a file in which nothing may be missing; the name says nothing of the kind."""
+    """Read a file and check that nothing is missing; its name does not show the format."""
     path = folder / "clip.bin"
     path.write_bytes(content)
     return read_clip(path)
 
 
 def recordings(folder: Path, content: bytes) -> tuple[list[Array], SoundFile]:
-    """Read what a file holds as it is."""
+    """Read a file's streams without conversion."""
     path = folder / "clip.bin"
     path.write_bytes(content)
     with SoundFile(path) as file:

@@ -1,4 +1,4 @@
-"""What a user is told of a file that does not hold what it states: events, lines and exit codes."""
+"""Events, lines and exit codes for a file that is shorter than it states."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from edge.file_formats.mpeg import FrameHeader, frame_header
 
 ROOT = Path(__file__).parents[3]
 DECODER_DELAY = 529
-"""Samples that a decoder of layer III is late, and trims."""
+"""Delay of a layer III decoder, in samples, which it trims."""
 
 
 def encoded(samples: Array, rate: int) -> bytes:
@@ -70,7 +70,7 @@ def read(folder: Path, content: bytes) -> Array:
 
 
 def lost_s(folder: Path, content: bytes) -> tuple[int, float]:
-    """Return how many samples are read, and how much is said to be missing."""
+    """Return the number of samples read, and the seconds reported as missing."""
     path = folder / "clip.mp3"
     path.write_bytes(content)
     with SoundFile(path) as file:

@@ -25,7 +25,7 @@ def encoded(samples: Array, subtype: str, endian: str = "LITTLE") -> bytes:
 
 
 def found(data: bytes, piece: int = 10_000_000) -> str | None:
-    """Say what the check calls a stream that arrives in pieces; it says so once."""
+    """Return the format that the check names for a stream in blocks; it names one once."""
     check = SampleFormatCheck()
     said = [check.feed(data[start : start + piece]) for start in range(0, len(data), piece)]
     names = [name for name in said if name]

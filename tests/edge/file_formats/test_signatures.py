@@ -77,7 +77,7 @@ def test_what_is_not_raw_sound_is_named_by_its_first_bytes(name: str, kind: str,
 
 
 def frames(header: str, length: int, count: int) -> bytes:
-    """Frames of MP3 or AAC by their header, with a body that looks like nothing."""
+    """Frames of MP3 or AAC by their header, with a body that matches no signature."""
     return (bytes.fromhex(header) + bytes(length - len(header) // 2)) * count
 
 

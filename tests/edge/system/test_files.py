@@ -149,7 +149,7 @@ with (atomic_write if kind == "file" else atomic_write_folder)(target) as partia
 
 
 def killed_while_writing(target: Path, kind: str) -> None:
-    """Leave what a program leaves that is killed while it writes."""
+    """Leave the files of a program that is killed while it writes."""
     command = [sys.executable, "-c", WRITER, str(target), kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout

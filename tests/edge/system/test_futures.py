@@ -1,4 +1,4 @@
-"""Ctrl-C is heard while the main thread waits for another, however close to the wait it comes."""
+"""Ctrl-C is handled while the main thread waits for another, even just before the wait."""
 
 from __future__ import annotations
 

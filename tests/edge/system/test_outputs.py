@@ -1,4 +1,4 @@
-"""No output destroys an input, another output or a file that is there, by whatever name or link."""
+"""No output destroys an input, another output or an existing file, under any name or link."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_devices_and_pipes_may_be_named_twice_and_stdout_only_once(tmp_path: Pat
 
 
 def apart(outputs: str, inputs: str, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None) -> str:
-    """Return what a program says that checks its outputs and inputs."""
+    """Return the stderr of a program that checks its outputs and inputs."""
     body = f"from edge.system import outputs\noutputs.require_distinct_files({outputs}, {inputs})"
     command = [sys.executable, "-c", body]
     done = subprocess.run(command, cwd=ROOT, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False)

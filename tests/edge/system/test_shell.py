@@ -1,4 +1,4 @@
-"""What a message suggests can be pasted: a shell reads back the very words."""
+"""Commands in messages can be pasted: a shell reads back the same words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ needs_bash = pytest.mark.skipif(BASH is None, reason="bash is not installed")
 
 
 def read_back(word: str) -> bytes:
-    """Return the word that a shell makes of what is pasted."""
+    """Return the word that a shell reads from the pasted text."""
     command = [str(BASH), "--norc", "-c", f"printf '%s\\0' {quoted(word)}"]
     return subprocess.run(command, capture_output=True, check=True).stdout.removesuffix(b"\0")
 

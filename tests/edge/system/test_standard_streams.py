@@ -1,4 +1,4 @@
-"""Streams that lead nowhere, are full or lack a character: the whole program, and its parts."""
+"""Streams that are closed, full or lack a character: the whole program, and its parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user without a home folder: what needs one says so in a line, and the rest works."""
+"""Without a home folder, a command that needs one says so in one line, and the others work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ main()
 
 
 def mmtl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `mmtl` as a user who is in no list and whose environment says nothing."""
+    """Run `mmtl` as a user without an account entry and without HOME."""
     return subprocess.run(
         [sys.executable, "-c", HOMELESS, *arguments],
         cwd=ROOT,
