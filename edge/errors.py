@@ -1,6 +1,6 @@
-"""The one exception tree. Each message says what arrived, what was expected and what to do next.
+"""The exception tree. Each message says what arrived, what was expected and what to do next.
 
-Only the command line turns these into a line on stderr and an exit code.
+Only the command line turns an exception into a line on stderr and an exit code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class MmtlError(Exception):
 
 
 class UsageError(MmtlError):
-    """The options, or the files they name, cannot be used as asked."""
+    """The options, or the files that they name, are invalid."""
 
     exit_code = 2
 
@@ -35,7 +35,7 @@ class SourceError(MmtlError):
 
 
 class SoundWarning(UserWarning):
-    """Some of a sound file is missing, or its channels are doubtful; the rest is used."""
+    """A part of a sound file is missing, or its channels are doubtful; the rest is used."""
 
 
 class DeviceError(SourceError):
@@ -43,7 +43,7 @@ class DeviceError(SourceError):
 
 
 class ModelError(MmtlError):
-    """A checkpoint, bundle or profile cannot be trusted or does not fit."""
+    """A checkpoint, bundle or profile is invalid or does not fit."""
 
     exit_code = 4
 
@@ -63,7 +63,7 @@ class EngineError(MmtlError):
 
 
 class RealTimeError(MmtlError):
-    """The machine cannot keep up with the sound (raised only when asked to be strict)."""
+    """The machine cannot keep up with the sound (raised only with --strict)."""
 
     exit_code = 6
 

@@ -1,6 +1,6 @@
-"""What the recogniser reports, and its JSON form: one object a line, `v` and `type` in each.
+"""The events of the recogniser, and their JSON form: one object per line, each with `v` and `type`.
 
-Times are seconds of the stream, from the sample counter. Readers must ignore fields they do not know.
+Times are seconds of the stream, from the sample counter. Readers must ignore unknown fields.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Final
 
 EVENT_VERSION: Final = 1
 SECONDS_DIGITS: Final = 6
-"""Decimals of a time: enough to tell one sample at 16 kHz from the next."""
+"""Decimals of a time: enough to distinguish neighbouring samples at 16 kHz."""
 
 
 LATE_S: Final = 2.0
-"""A longer lag is a `warning` event, once an episode."""
+"""A longer lag gives a `warning` event, once per episode."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Session(Event):
-    """The first event: what is being listened to, and by what."""
+    """The first event: the source, and what recognises it."""
 
     type = "session"
     source: str
@@ -39,12 +39,12 @@ class Session(Event):
     window_s: float
     step_s: float
     temperature_fitted: bool
-    """False: the probabilities were never compared with how often they are right."""
+    """Whether the softmax temperature was fitted; if not, the probabilities are not calibrated."""
     algorithmic_delay_s: float = 0.0
-    """Sound that the newest feature is made of, framing included: what is said now has been heard in
-    full only so much later, on any machine. Apart from it: compute time, and the way from the microphone."""
+    """Minimum latency from audio to decision, without compute and capture: the duration of the sound that
+    the newest feature is computed from, framing included."""
     provider_reason: str = ""
-    """Why this provider, and none that is faster."""
+    """Why this provider was selected, and no faster one."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +55,20 @@ class Window(Event):
     start_s: float
     end_s: float
     probs: dict[str, float]
-    """The window's own posterior, by emotion."""
+    """Posterior of this window, by emotion."""
     smoothed: dict[str, float]
-    """The posterior smoothed over recent windows with speech: what `label` is decided on."""
+    """Posterior smoothed over recent windows with speech; `label` is decided from it."""
     label: str
     """An emotion, or "unsure"."""
     speech: bool
     level_dbfs: float
-    """Root mean square of the newest step of sound up to 4 kHz; 0 is full scale."""
+    """RMS level of the newest step of sound up to 4 kHz, in dBFS; 0 is full scale."""
     latency_ms: dict[str, float]
-    """Compute time since the window before, by stage; `queue` is waiting (for its turn, and in the
-    resampler), not compute."""
+    """Compute time since the previous window in ms, by stage; `queue` is waiting time (for its turn, and in
+    the resampler), not compute."""
     lag_ms: float
-    """Time since the window's last sound was due: see `edge.recognition.lag.LagMeter`. For a file that is
-    read as fast as possible, and a `Recognizer` that is fed directly: since that sound was handed over."""
+    """Time since the window's last sound was due: see `edge.recognition.lag.LagMeter`. For a file read as
+    fast as possible, and a `Recognizer` that is fed directly, the time since that sound was passed in."""
 
     @property
     def compute_ms(self) -> float:
@@ -78,7 +78,7 @@ class Window(Event):
 
 @dataclass(frozen=True)
 class Utterance(Event):
-    """Speech between two silences, judged by the average of its windows' posteriors."""
+    """Speech between two silences; its label is decided from the mean posterior of its windows."""
 
     type = "utterance"
     start_s: float
@@ -99,7 +99,7 @@ class Speech(Event):
 
 @dataclass(frozen=True)
 class Overrun(Event):
-    """Sound was lost before it could be heard; it counts as silence."""
+    """Sound was lost before it was processed; it counts as silence."""
 
     type = "overrun"
     start_s: float
@@ -114,39 +114,40 @@ class Device(Event):
     time_s: float
     name: str
     state: str
-    """"lost" or "back"; "silent": it delivers one constant value; "active": it no longer does."""
+    """"lost" or "back"; "silent": it delivers a constant value; "active": it delivers sound again."""
     reason: str = ""
-    """What was observed, and what to do about it; empty where the state says all."""
+    """What was observed, and what to do about it; empty if the state says it all."""
 
 
 @dataclass(frozen=True)
 class Drift(Event):
-    """The stream has moved away from the session in which the speaker was calibrated."""
+    """The stream differs from the session in which the speaker was calibrated."""
 
     type = "drift"
     time_s: float
     what: str
     """"level", "features" (of the network), "spectrum" (the long-term one) or "entropy" (of answers)."""
     change: float
-    """From the session to a slow average of now, in `unit`; features and spectrum have no direction."""
+    """Difference of a slow average of the stream from the session, in `unit`; features and spectrum are
+    distances, without a sign."""
     bound: float
-    """How far is too far, > 0."""
+    """Largest difference that is not reported, > 0."""
     unit: str
-    """"dB", "spreads" (of the session) or "nats"."""
+    """"dB", "spreads" (standard deviations of the session) or "nats"."""
     advice: str
     """What to do about it."""
 
 
 @dataclass(frozen=True)
 class EngineChange(Event):
-    """The GPU failed, and the CPU computes from here on; no sound and no window was lost."""
+    """The GPU failed, and the CPU computes from this time on; no sound and no window was lost."""
 
     type = "engine"
     time_s: float
     provider: str
-    """What computes now."""
+    """The provider that computes now."""
     reason: str
-    """What happened to the one before."""
+    """Why the previous provider failed."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,12 @@ class StreamWarning(Event):
     what: str
     """The subject, one word: "length", "format", "channels", "lag"."""
     message: str
-    """One line: what was observed, and what to do."""
+    """One line: what was observed, and what to do about it."""
 
 
 @dataclass(frozen=True)
 class Error(Event):
-    """Why the server ends a client's stream early."""
+    """The server ends a client's stream early, for the reason in `message`."""
 
     type = "error"
     message: str
@@ -178,20 +179,20 @@ class Summary(Event):
     windows: int
     utterances: int
     dropped: int
-    """Times that sound was lost."""
+    """Number of times that sound was lost."""
     latency_ms: dict[str, float]
-    """p50, p95 and p99 of the compute time of a step, of the most recent ones; empty without windows."""
+    """p50, p95 and p99 of the compute time of the most recent steps, in ms; empty without windows."""
     real_time_factor: float
     """Compute time divided by the duration of the sound; below 1 keeps up."""
     lag_ms: dict[str, float] = field(default_factory=dict)
-    """p50, p95 and p99 of the windows' lag, of the most recent ones, and the longest of all (max); empty
+    """p50, p95 and p99 of the lag of the most recent windows, and the maximum of all (max), in ms; empty
     without windows."""
 
 
 def to_json(event: Event) -> str:
     """Write an event as one line of JSON.
 
-    Numbers are rounded to what they can mean; one that is not finite, which JSON lacks, is null.
+    Numbers are rounded to their precision; one that is not finite becomes null, since JSON has no NaN.
     """
     return json.dumps({"v": EVENT_VERSION, "type": event.type, **_rounded(asdict(event))}, allow_nan=False)
 
