@@ -1,4 +1,4 @@
-"""What all of the runtime's signal processing shares: the array type and the sample rate."""
+"""The array type and the sample rate of all signal processing."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 SAMPLE_RATE: Final = 16_000
-"""Hz: of the front-ends, the voice-activity model and everything between them."""
+"""Hz, of the front end, the voice activity model and all samples between them."""

@@ -1,7 +1,7 @@
-"""Bounds on the numbers that files bring: checked once when a file is read, so that nothing later has to.
+"""Validation of numbers and tensors from files, once, when a file is read.
 
-A file may come from elsewhere, or be damaged in a way that its format does not notice. Each number has a
-range beside its declaration; what lies outside cannot be meant, and would cost memory or give NaN.
+A file may come from an untrusted source, or be damaged in a way that its format does not detect. Each number
+has a range beside its declaration; a value outside would exhaust memory or cause NaN.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Made = TypeVar("Made")
 Array = NDArray[np.float32]
 
 DEEPEST: Final = 20
-"""Levels of nesting in the parts of a file that are only shown."""
+"""Most levels of nesting in the parts of a file that are only shown."""
 LONGEST_SHOWN: Final = 60
 """Characters of a value in a message."""
 LONGEST_LINE: Final = 200
 """Characters of a list, or of another program's words, in a message."""
 UNREADABLE: Final = (ModelError, OSError, ValueError, RecursionError)
-"""What reading a file and the JSON in it may raise."""
+"""Errors that reading a file and the JSON in it may raise."""
 _RANGE: Final = "range"
 
 
@@ -37,7 +37,7 @@ def within(least: float, most: float) -> Mapping[str, tuple[float, float]]:
 
 
 def build(kind: type[Made], described: Any) -> Made:
-    """Build a dataclass from what a file says: numbers within their ranges, words among those known.
+    """Build a dataclass from the fields in a file: numbers within their ranges, words among those declared.
 
     Args:
         kind: the dataclass; fields of type float also take whole numbers, those of int no others.
@@ -62,10 +62,10 @@ def build(kind: type[Made], described: Any) -> Made:
 
 
 def require_shallow(name: str, value: Any) -> None:
-    """Check that lists and tables are not nested so deeply that showing them would fail.
+    """Check that lists and tables are not nested more than `DEEPEST` levels.
 
     Raises:
-        ValueError: they are.
+        ValueError: they are, and showing them could exceed the recursion limit.
     """
     level = [value]
     for _ in range(DEEPEST):
@@ -80,7 +80,7 @@ def shown(value: object) -> str:
 
 
 def one_line(text: object, longest: int = LONGEST_LINE) -> str:
-    """Write what a file or a library says for a message: in one line of bounded length."""
+    """Write a text from a file or a library for a message: in one line of bounded length."""
     words = " ".join(str(text).split())
     line = "".join(character if character.isprintable() else "?" for character in words[:longest])
     return line if len(words) <= longest else f"{line}..."
@@ -90,7 +90,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     """Read a safetensors file of float32 tensors, and its metadata.
 
     Raises:
-        ModelError: it is damaged, or a tensor is of another type. Only the caller knows the remedy.
+        ModelError: it is damaged, or a tensor has another type. The caller adds the remedy.
     """
     try:
         with safe_open(path, "numpy") as file:
@@ -104,11 +104,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def require_size(path: Path, most: int) -> None:
-    """Check that a file is not too large to be read at once.
+    """Check that a file is small enough to be read at once.
 
     Raises:
-        ModelError: it has more than so many bytes.
-        OSError: it cannot be looked at.
+        ModelError: it has more than `most` bytes.
+        OSError: its size cannot be read.
     """
     if path.stat().st_size > most:
         raise ModelError(f"it has more than {most} bytes")
@@ -118,14 +118,14 @@ def tensor(tensors: Mapping[str, Array], name: str, ndim: int, least: float, mos
     """Return a tensor whose values all lie in [least, most].
 
     Args:
-        tensors: what a file holds.
+        tensors: of a file, by name.
         name: of the tensor.
         ndim: number of its axes.
         least: smallest value.
         most: largest value.
 
     Raises:
-        ModelError: it is missing, of another number of axes or empty, or a value is NaN or beyond.
+        ModelError: it is missing, has another number of axes or is empty, or a value is NaN or out of range.
     """
     found = tensors.get(name)
     if found is None:

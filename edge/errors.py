@@ -35,7 +35,7 @@ class SourceError(MmtlError):
 
 
 class SoundWarning(UserWarning):
-    """A part of a sound file is missing, or its channels are doubtful; the rest is used."""
+    """A part of a sound file is missing, or its channels cancel each other; the rest is used."""
 
 
 class DeviceError(SourceError):

@@ -9,7 +9,7 @@ EMOTIONS: Final = ("neutral", "happy", "sad", "angry")
 """The recogniser's classes, in the order of every probability vector."""
 
 UNSURE: Final = "unsure"
-"""Shown in place of an emotion when none can be claimed. It is not a class."""
+"""The label when no emotion is probable enough. It is not a class."""
 
 DIMENSIONS: Final = ("valence", "arousal", "dominance")
 
@@ -47,19 +47,19 @@ def dimension_class(rating: float) -> int:
     """
     low, high = SCALE
     if not low <= rating <= high:
-        raise ValueError(f"a rating is between {low:g} and {high:g}, not {rating:g}")
+        raise ValueError(f"invalid rating: {rating:g}, expected {low:g} to {high:g}")
     return min(math.floor(rating) - 1, DIMENSION_CLASSES - 1)
 
 
 def derived_ratings(emotion: str, intensity: str = "") -> tuple[float, float, float] | None:
     """Derive valence, arousal and dominance in [1, 5] from an emotion.
 
-    They are norms for words: they add nothing beyond the emotion, and whatever shows them must
-    call them "derived". A strong intensity moves them half as far again from the middle.
+    They are norms for words and add no information to the emotion; a display must call them "derived".
+    A strong intensity moves them 1.5 times as far from the middle.
 
     Args:
         emotion: the emotion's name.
-        intensity: "strong", or anything else for a normal one.
+        intensity: "strong"; any other text is normal.
 
     Returns:
         The three ratings, or None for an emotion without norms.

@@ -1,4 +1,4 @@
-"""The recent rows of an endless array."""
+"""The newest rows of a stream."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPARE: Final = 4
-"""A buffer so many times larger than what it must hold is given back."""
+"""A buffer more than this many times larger than its content is replaced by a smaller one."""
 
 
 class StreamBuffer:
-    """Rows that are appended at the end and forgotten from the front, addressed by their number.
+    """Rows that are appended at the end and dropped from the front, addressed by their number.
 
     Remembers the rows since the last `forget`; row numbers count from the beginning of the stream.
-    They lie together in one buffer, with room behind them; when that is used up, they move to its
-    front. So a stream that keeps as much as it forgets allocates nothing.
+    They are contiguous in one buffer, with free rows behind them; when these are used up, the rows move to
+    its front. So a stream of steady size allocates nothing.
     """
 
     def __init__(self, empty: NDArray[Any]) -> None:
-        """Start with the rows of the array given, mostly none: (0, ...) tells their shape and kind."""
+        """Start with the rows of an array, usually none: (0, ...) defines their shape and type."""
         self._buffer = empty.copy()
         self._start = 0
         self._stop = len(empty)
@@ -28,12 +28,12 @@ class StreamBuffer:
 
     @property
     def end(self) -> int:
-        """Number of the row that comes next."""
+        """Number of the next row."""
         return self._first + self._stop - self._start
 
     @property
     def capacity(self) -> int:
-        """Rows that there is memory for."""
+        """Rows for which memory is allocated."""
         return len(self._buffer)
 
     def append(self, rows: NDArray[Any]) -> None:
@@ -44,11 +44,11 @@ class StreamBuffer:
         self._stop += len(rows)
 
     def __getitem__(self, span: slice) -> NDArray[Any]:
-        """Return rows `span.start` to `span.stop`, which must not be forgotten yet.
+        """Return a view of rows `span.start` to `span.stop`, which must not be dropped yet.
 
-        They are a view, which the next `append` may overwrite.
+        The next `append` may overwrite it.
         """
-        assert span.start >= self._first, "these rows are forgotten"
+        assert span.start >= self._first, "these rows are dropped"
         offset = self._start - self._first
         rows: NDArray[Any] = self._buffer[span.start + offset : min(span.stop + offset, self._stop)]
         return rows
@@ -60,7 +60,7 @@ class StreamBuffer:
         self._first += drop
 
     def _make_room(self, count: int) -> None:
-        """Move the rows to the front of the buffer, or of a new one where this is too small or large."""
+        """Move the rows to the front of the buffer, or of a new one if this one is too small or too large."""
         rows = self._buffer[self._start : self._stop]
         needed = len(rows) + count
         if not needed <= len(self._buffer) <= SPARE * needed:

@@ -12,7 +12,7 @@ from edge.arrays import Array
 from edge.features.frontend import FrontEnd, filtered
 from edge.features.long_term_spectrum import band_powers, long_term_spectrum
 from edge.features.normaliser import DECIBEL
-from edge.inference.encoder_stream import FeatureStream, Progress
+from edge.inference.encoder_stream import EncodedBlock, FeatureStream
 from edge.inference.window_grid import step_in_features, window_ends
 from edge.model.bundle import Graphs
 from edge.recognition.recognizer import Settings
@@ -41,10 +41,10 @@ def extract_embeddings(
     extracted = []
     for sound in sounds:
         stream.reset()
-        progress = stream.feed(filtered(sound, front_end))
-        ends = window_ends(len(progress.features), engine.graphs, step)
-        embeddings = _embed(engine, progress.features, ends)
-        spectra = _spectra(progress, front_end, ends, engine.graphs)
+        block = stream.feed(filtered(sound, front_end))
+        ends = window_ends(len(block.features), engine.graphs, step)
+        embeddings = _embed(engine, block.features, ends)
+        spectra = _spectra(block, front_end, ends, engine.graphs)
         extracted.append(np.concatenate([embeddings, spectra], axis=1))
     return extracted
 
@@ -55,8 +55,8 @@ def _embed(engine: EngineLike, features: Array, ends: Sequence[int]) -> Array:
     return engine.classify(np.stack([features[max(0, end - full) : end] for end in ends]))
 
 
-def _spectra(progress: Progress, front_end: FrontEnd, ends: Sequence[int], graphs: Graphs) -> Array:
+def _spectra(block: EncodedBlock, front_end: FrontEnd, ends: Sequence[int], graphs: Graphs) -> Array:
     """Return the long-term spectra of the same windows: (W, SPECTRUM_SIZE)."""
-    bands, levels_db = band_powers(progress.power, front_end), progress.levels / np.float32(DECIBEL)
+    bands, levels_db = band_powers(block.power, front_end), block.levels / np.float32(DECIBEL)
     frames = [slice(*graphs.frames_of(end)) for end in ends]
     return np.stack([long_term_spectrum(bands[span], levels_db[span]) for span in frames])

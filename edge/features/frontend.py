@@ -1,7 +1,7 @@
-"""Sound to short-time power spectra: framing, windowing and the DFT, whole or as a stream.
+"""Sound to short-time power spectra: framing, windowing and the DFT, of a recording or a stream.
 
 Units: samples are float32 in [-1, 1] at `FrontEnd.sample_rate`; power is |X|^2 of the windowed
-frame, not divided by anything.
+frame, without normalisation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edge.stream_buffer import StreamBuffer
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """The constants that training and deployment must share.
+    """The constants of framing and spectra, which training and deployment must share.
 
     Differs: Cai et al. 2020 (section 3.1.1) state a window of 200 ms with a DFT of 800 points,
     which cannot both hold at 16 kHz. Here `win_length_ms` is 40, as in Satt et al. 2017; a longer
@@ -35,7 +35,7 @@ class FrontEnd:
     bins: int = field(default=200, metadata=within(1, 4_097))
     """DFT bins kept, from 0 Hz up: 0 to 4 kHz."""
     window_ms: int = field(default=3000, metadata=within(100, 30_000))
-    """What the model sees at once."""
+    """Duration of the window that the model classifies."""
     high_pass_hz: float = field(default=30.0, metadata=within(0.0, 300.0))
     """Cut-off of the input filter's high-pass; 0 for none."""
     hum_notch_q: float = field(default=5.0, metadata=within(0.0, 1_000.0))
@@ -81,15 +81,15 @@ class FrontEnd:
         return named
 
     def input_filter(self) -> InputFilter:
-        """Make the filter that a stream passes before anything is measured."""
+        """Make the filter that a stream passes first."""
         return InputFilter(self.sample_rate, self.high_pass_hz, self.hum_notch_q)
 
     def frames_in(self, samples: int) -> int:
-        """Count the whole frames in so many samples."""
+        """Return the number of whole frames in a number of samples."""
         return max(0, (samples - self.win_length) // self.hop_length + 1)
 
     def samples_in(self, frames: int) -> int:
-        """Count the samples that so many frames cover, the last one to its end."""
+        """Return the number of samples that a number of consecutive frames covers."""
         return (frames - 1) * self.hop_length + self.win_length if frames > 0 else 0
 
 
@@ -102,7 +102,7 @@ def power_spectrogram(waveform: Array, front_end: FrontEnd) -> Array:
     """Compute the power spectra of all whole frames.
 
     Args:
-        waveform: (N,) float32 samples, as the input filter leaves them.
+        waveform: (N,) float32 samples after the input filter.
         front_end: the constants.
 
     Returns:
@@ -117,10 +117,10 @@ def power_spectrogram(waveform: Array, front_end: FrontEnd) -> Array:
 
 
 class PowerStream:
-    """The same spectra from samples that arrive in blocks of any size.
+    """Computes the same spectra from samples that arrive in blocks of any size.
 
-    Remembers the samples of the frames not yet complete: fewer than one frame. `reset` forgets
-    them. There is nothing to flush: an incomplete frame is not a frame.
+    Remembers the samples of incomplete frames: fewer than one frame. `reset` forgets them. There is nothing
+    to flush: the samples after the last whole frame are dropped.
     """
 
     def __init__(self, front_end: FrontEnd) -> None:
@@ -145,7 +145,7 @@ def _overlapping(waveform: Array, frames: int, front_end: FrontEnd) -> Array:
     """View (N,) samples as (frames, win_length), each frame a hop after the last."""
     samples = np.ascontiguousarray(waveform)
     size = samples.itemsize
-    # What sliding_window_view does, which takes as long as the transform of a few frames.
+    # sliding_window_view does the same, but takes as long as the transform of a few frames.
     return np.ndarray(
         (frames, front_end.win_length),
         samples.dtype,
@@ -156,7 +156,7 @@ def _overlapping(waveform: Array, frames: int, front_end: FrontEnd) -> Array:
 
 @functools.cache
 def _hamming(length: int) -> Array:
-    """The periodic Hamming window, as torch and scipy (sym=False) give it."""
+    """Return the periodic Hamming window, as torch and scipy (sym=False) do."""
     phase = 2.0 * np.pi * np.arange(length) / length
     window: Array = (0.54 - 0.46 * np.cos(phase)).astype(np.float32)
     window.setflags(write=False)
@@ -164,7 +164,7 @@ def _hamming(length: int) -> Array:
 
 
 def _fold(frames: Array, n_fft: int) -> Array:
-    """Add up the pieces of n_fft samples of frames that are longer than the DFT."""
+    """Time-fold frames longer than the DFT: add their segments of n_fft samples."""
     frame_count, length = frames.shape
     if length <= n_fft:
         return frames

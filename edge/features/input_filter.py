@@ -1,7 +1,7 @@
-"""High-pass and mains-hum notches: what a microphone adds to speech is removed before anything is measured.
+"""High-pass and mains-hum notches: removes offset, rumble and hum before anything is measured.
 
-A constant offset, rumble and hum carry no speech, but fill the lowest bins, the level meter and, through
-the sidelobes of the analysis window, every quiet bin. `docs/robust_input.md` has the measurements.
+They carry no speech, but raise the lowest bins, the level and, through the sidelobes of the analysis
+window, every quiet bin. `docs/robust_input.md` has the measurements.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAINS_HZ: Final = (50.0, 60.0)
-"""Each has a notch: which of the two a stream needs is not known."""
+"""Both have a notch: the mains frequency of a stream is unknown."""
 BUTTERWORTH_Q: Final = (0.54119610, 1.30656296)
 """Of the two sections of a high-pass of fourth order: 1 / (2 cos(pi / 8)) and 1 / (2 cos(3 pi / 8))."""
 BLOCK: Final = 128
-"""Samples that are filtered by one matrix product."""
+"""Samples filtered by one matrix product."""
 INAUDIBLE: Final = 1e-20
-"""A smaller state is set to 0: in digital silence it would become a subnormal number, which is slow."""
+"""Smaller states are set to 0: in digital silence they would become subnormal numbers, which are slow."""
 _SECTIONS: Final = len(BUTTERWORTH_Q) + len(MAINS_HZ)
 _STATES: Final = 2 * _SECTIONS
 
@@ -31,10 +31,10 @@ Section = tuple[float, float, float, float, float]
 class InputFilter:
     """Filters one stream: a Butterworth high-pass of fourth order and a notch at 50 and at 60 Hz.
 
-    Starts as if the first sample had always been there, so that an offset makes no click. Remembers
-    the states of its sections and fewer than `BLOCK` samples; `reset` forgets them. Nothing is
-    delayed, and the output is the same bit for bit however the input is divided into blocks: samples
-    are filtered in blocks of `BLOCK` counted from the start of the stream, the last one as far as it goes.
+    Starts in the steady state of the first sample, so that an offset makes no click. Remembers the states
+    of its sections and fewer than `BLOCK` samples; `reset` forgets them. The output has no delay and does
+    not depend, bit for bit, on how the input is divided: samples are filtered in blocks of `BLOCK` counted
+    from the start of the stream, of which the newest may be incomplete.
     """
 
     def __init__(self, sample_rate: int, high_pass_hz: float, notch_q: float) -> None:
@@ -69,7 +69,7 @@ class InputFilter:
         return filtered
 
     def _filter(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Filter samples of one block; what of it is still to come is 0, and does not matter to them."""
+        """Filter samples of one block; later samples are 0 and do not affect earlier ones."""
         first, last = self._filled, self._filled + len(samples)
         self._given[first:last] = samples
         product = self._matrix @ self._given
@@ -136,7 +136,7 @@ def _block_matrix(sections: tuple[Section, ...]) -> NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=8)
 def _steady_state(sections: tuple[Section, ...]) -> NDArray[np.float64]:
-    """Return (S,) states after a constant input of 1 that has always been there."""
+    """Return the (S,) states after a constant input of 1 of infinite duration."""
     states, value = [], 1.0
     for b0, b1, b2, a1, a2 in sections:
         output = value * (b0 + b1 + b2) / (1.0 + a1 + a2)

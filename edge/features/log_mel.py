@@ -1,7 +1,7 @@
-"""Sound to the log mel spectrogram that the Whisper encoder reads, whole or as a stream.
+"""Sound to the log mel spectrogram that the Whisper encoder reads, of a recording or a stream.
 
 The constants are those of OpenAI Whisper (Radford et al. 2022). A frame depends on 400 samples of the
-stream only; what depends on the window (`normalised_window`) is applied to each window when it is whole.
+stream only; the normalisation, which depends on the window, is applied to complete windows.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ HOP_LENGTH: Final = 160
 MEL_BANDS: Final = 80
 
 FLOOR: Final = np.float32(1e-10)
-"""Smallest mel power that counts."""
+"""Lowest mel power."""
 
 DYNAMIC_RANGE: Final = np.float32(8.0)
-"""Decades below the maximum of a window that are kept: 80 dB."""
+"""Decades kept below the maximum of a window: 80 dB."""
 
 MAXIMUM: Final = np.float32(1.5)
-"""Log10 mel power that the maximum of a window is moved to: that of clear speech near full scale."""
+"""Log10 mel power to which the maximum of a window is shifted: that of clear speech near full scale."""
 
 
 def log_mel_spectrogram(waveform: Array) -> Array:
@@ -48,9 +48,9 @@ def log_mel_spectrogram(waveform: Array) -> Array:
 
 
 class LogMelStream:
-    """The same frames from samples that arrive in blocks of any size.
+    """Computes the same frames from samples that arrive in blocks of any size.
 
-    Remembers the samples of the frames not yet complete: fewer than 400, and at the start the first 200,
+    Remembers the samples of incomplete frames: fewer than 400, and at the start the first 200,
     which are reflected. `flush` reflects the end and returns the last frames; `reset` forgets all.
     """
 
@@ -73,7 +73,7 @@ class LogMelStream:
         return _log_mel(samples, frames)
 
     def flush(self) -> Array:
-        """Return the (T, 80) frames whose centre was heard but whose end was not; then reset."""
+        """Return the (T, 80) frames whose centre has arrived but whose end has not; then reset."""
         samples, started = self._samples, self._started
         self.reset()
         if not started:
@@ -83,9 +83,9 @@ class LogMelStream:
 
 
 def normalised_window(log_mel: Array) -> Array:
-    """Bring (T, 80) frames of one window to one level and to the encoder's range.
+    """Normalise the level of one window's (T, 80) frames, and scale them to the encoder's range.
 
-    The maximum is moved to `MAXIMUM`, what lies `DYNAMIC_RANGE` below it is cut off, and
+    The maximum is shifted to `MAXIMUM`, values more than `DYNAMIC_RANGE` below it are clipped, and
     (x + 4) / 4 is Whisper's own scaling.
 
     Differs: Whisper cuts 8 decades below the maximum of the whole clip and keeps its level. The maximum
@@ -109,7 +109,7 @@ def _log_mel(samples: Array, frames: int) -> Array:
 
 @functools.cache
 def _hann() -> Array:
-    """The periodic Hann window."""
+    """Return the periodic Hann window."""
     window: Array = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
     window.setflags(write=False)
     return window

@@ -1,7 +1,7 @@
-"""The long-term average spectrum of a window: the colour of a voice, beside what the network hears in it.
+"""The long-term average spectrum of a window: the timbre of a voice, as inputs beside the embedding.
 
-The network was taught to hear all speakers alike, so it drops colour that tells one person's emotions
-apart. Only a speaker's own head reads it: see `calibrate.fitting.adapter`.
+The network is trained to be independent of the speaker, so it discards timbre that distinguishes one person's
+emotions. Only a speaker's own head reads it: see `calibrate.fitting.adapter`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ BANDS: Final = 17
 SPECTRUM_SIZE: Final = 2 * BANDS
 
 SPOKEN_DB: Final = 20.0
-"""Frames so far below the loudest of a window say nothing of how somebody speaks."""
+"""Frames this far below the loudest of a window count as pauses."""
 
 FLOOR: Final = 1e-4
-"""Added to the power, of which the spoken frames have 1: what is 40 dB below them does not count."""
+"""Added to the power, relative to the mean of the spoken frames: a floor at -40 dB."""
 
 
 def near_loudest(levels_db: Array) -> NDArray[np.bool_]:
-    """Tell which of the (T,) frames of a window are spoken rather than pauses, by their levels in dB."""
+    """Return which of the (T,) frames of a window are spoken rather than pauses, by their levels in dB."""
     spoken: NDArray[np.bool_] = levels_db > levels_db.max() - SPOKEN_DB
     return spoken
 
@@ -40,15 +40,15 @@ def band_powers(power: Array, front_end: FrontEnd) -> Array:
 
 
 def long_term_spectrum(bands: Array, levels_db: Array) -> Array:
-    """Sum up the spoken frames of a window.
+    """Compute the statistics of the spoken frames of a window.
 
     Args:
         bands: (T, BANDS) `band_powers` of its frames, T > 0.
-        levels_db: (T,) their levels, against anything.
+        levels_db: (T,) their levels, relative to any reference.
 
     Returns:
-        (SPECTRUM_SIZE,) nats: mean, then standard deviation over the frames, of each band's logarithmic
-        power against the mean of all. Sound made louder as a whole leaves it as it is.
+        (SPECTRUM_SIZE,) nats: mean, then standard deviation over the frames, of each band's log power
+        relative to the mean of all. It does not depend on the gain.
     """
     spoken = bands[near_loudest(levels_db)]
     power = max(float(spoken.mean()), 1e-20)

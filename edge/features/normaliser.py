@@ -1,7 +1,7 @@
-"""Power spectra to what the network sees: a slowly moving gain, the logarithm, per-bin statistics.
+"""Power spectra to the network's input: automatic gain, logarithm, per-bin normalisation.
 
-Nothing here looks at a window: a frame's features depend on the stream up to that frame only, so
-they are computed once, however many windows the frame is part of.
+A frame's features depend on the stream up to that frame only, not on a window, so they are computed once
+for all windows that contain the frame.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ MOST_STD: Final = 100.0
 
 @dataclass(frozen=True)
 class GainConfig:
-    """How the level of the stream is followed. Levels are natural logarithms of mean bin power."""
+    """How the gain follows the level of the stream. Levels are natural logarithms of mean bin power."""
 
     reference: float = field(default=0.0, metadata=within(-50.0, 50.0))
-    """Mean level of the speech frames of the training set: the first guess for a new stream."""
+    """Mean level of the speech frames of the training set: the prior estimate for a new stream."""
     prior_frames: float = field(default=20.0, metadata=within(1.0, 1e6))
-    """Frames of speech that the first guess is worth."""
+    """Weight of the prior estimate, in frames of speech."""
     memory_frames: float = field(default=2000.0, metadata=within(1.0, 1e6))
-    """Frames of speech over which the estimate averages once it has heard that many (20 s)."""
+    """Largest number of frames of speech that the estimate averages (20 s)."""
     gate_db: float = field(default=20.0, metadata=within(0.0, 200.0))
-    """A frame counts as speech within so much of the recent peak ..."""
+    """A frame counts as speech if it is at most this far below the recent peak ..."""
     peak_decay_db: float = field(default=0.003, metadata=within(0.0, 10.0))
-    """... which falls by so much each frame (0.3 dB a second) ..."""
+    """... which decays by this each frame (0.3 dB a second with a hop of 10 ms) ..."""
     quiet_start_db: float = field(default=20.0, metadata=within(0.0, 200.0))
-    """... and starts so far below the reference."""
+    """... and starts this far below the reference."""
     faintest_db: float = field(default=60.0, metadata=within(0.0, 200.0))
-    """A frame so far below the reference is silence, however long ago the peak was."""
+    """A frame this far below the reference is silence, even if the peak has decayed."""
     eps: float = field(default=1e-5, metadata=within(1e-10, 1.0))
     """Added to the power after the gain, where speech has a mean bin power of 1."""
 
 
 @dataclass(frozen=True)
 class LevelState:
-    """What the level follower remembers between frames."""
+    """State of the gain between frames."""
 
     level: float
     """Estimate of the mean level of speech, nats."""
     weight: float
-    """Frames of speech that the estimate is worth."""
+    """Weight of the estimate, in frames of speech."""
     peak: float
     """Decaying peak level, nats."""
 
 
 def initial_state(levels: GainConfig) -> LevelState:
-    """Return the state of a stream that has heard nothing."""
+    """Return the state of a new stream."""
     return LevelState(
         level=levels.reference,
         weight=levels.prior_frames,
@@ -76,7 +76,7 @@ def frame_levels(power: Array) -> Array:
 
 
 def track_gain(frames: Array, state: LevelState, levels: GainConfig) -> tuple[Array, LevelState]:
-    """Follow the mean level of speech through (T,) frame levels.
+    """Estimate the mean level of speech over (T,) frame levels.
 
     Returns:
         (T,) float32 estimates after each frame, and the state after the last.
@@ -110,8 +110,8 @@ class BinStatistics:
         """Read what `tensors` wrote.
 
         Raises:
-            ModelError: one is missing or of another type, their shapes differ, or a number is not
-                usable. Only the caller knows the file and the remedy.
+            ModelError: one is missing or has another type, their shapes differ, or a number is out of
+                range. The caller adds the file and the remedy.
         """
         mean = tensor(tensors, "statistics.mean", 1, -MOST_MEAN, MOST_MEAN)
         std = tensor(tensors, "statistics.std", 1, LEAST_STD, MOST_STD)
@@ -120,7 +120,7 @@ class BinStatistics:
         return BinStatistics(mean, std)
 
     def shrunk(self, speaker: BinStatistics, frames: float, prior_frames: float) -> BinStatistics:
-        """Move towards a speaker's own statistics as far as their amount of speech allows.
+        """Move towards a speaker's own statistics in proportion to the amount of speech.
 
         mu = (n mu_speaker + k mu_train) / (n + k), and likewise for the standard deviation
 
@@ -151,7 +151,7 @@ def log_power(power: Array, level: Array, eps: float) -> Array:
 class Normaliser:
     """Turns the power spectra of a stream into the network's input.
 
-    Remembers a `LevelState` (three numbers); `reset` returns it to the first guess exactly.
+    Remembers a `LevelState` (three numbers); `reset` returns it to the prior estimate exactly.
     """
 
     def __init__(self, levels: GainConfig, statistics: BinStatistics) -> None:
@@ -168,7 +168,7 @@ class Normaliser:
 
         Args:
             power: (T, F).
-            levels: their `frame_levels`, (T,), where they are known already.
+            levels: their `frame_levels`, (T,), if already computed.
         """
         heard = frame_levels(power) if levels is None else levels
         level, self.state = track_gain(heard, self.state, self._levels)
@@ -178,5 +178,5 @@ class Normaliser:
 
 
 def for_speaker(levels: GainConfig, level: float, prior_frames: float) -> GainConfig:
-    """Start the level follower from a known speaker's level instead of the training set's."""
+    """Start the gain from a known speaker's level instead of the training set's."""
     return replace(levels, reference=level, prior_frames=prior_frames)

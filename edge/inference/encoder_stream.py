@@ -1,4 +1,4 @@
-"""Samples to features: one every 80 ms, each computed once, the same however the samples arrive."""
+"""Samples to features: one every 80 ms, each computed once, independent of the block sizes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from edge.stream_buffer import StreamBuffer
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a block of samples completed."""
+class EncodedBlock:
+    """The frames and features that a block of samples completed."""
 
     power: Array
     """(T, F) power spectra of the new frames."""
     levels: Array
-    """(T,) level of each of them in nats."""
+    """(T,) level of each frame in nats."""
     features: Array
     """(n, P) new features."""
     front_end_s: float
@@ -33,9 +33,8 @@ class Progress:
 class FeatureStream:
     """Front-end, normaliser and encoder as one stream.
 
-    Remembers less than a frame of samples, the level, less than one feature's worth of frames and
-    the encoder's state. Nothing waits in it that a flush could bring out: a feature is emitted with
-    the last of the frames it covers.
+    Remembers less than a frame of samples, the level, fewer frames than one more feature takes, and
+    the encoder's state. There is nothing to flush: a feature is emitted with the last frame it covers.
 
     The convolutions are valid in time: feature j is made of frames 8 j to 8 j + 48 only. The encoder
     runs on 8 frames at a time from a state of zeros, so it is fed 7 empty frames first (which puts
@@ -68,7 +67,7 @@ class FeatureStream:
         self._frames = StreamBuffer(np.zeros((ahead, self._engine.bins), np.float32))
         self._encoded = 0
 
-    def feed(self, samples: Array) -> Progress:
+    def feed(self, samples: Array) -> EncodedBlock:
         """Take (N,) samples at 16 kHz, as the input filter leaves them, and return what they complete."""
         began = self._clock()
         power = self._power.feed(samples)
@@ -76,7 +75,7 @@ class FeatureStream:
         self._frames.append(self._normaliser(power, levels))
         prepared = self._clock()
         features = self._encode()
-        return Progress(
+        return EncodedBlock(
             power=power,
             levels=levels,
             features=features,

@@ -20,32 +20,32 @@ PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvide
 PROVIDER_OPTIONS: Final[dict[str, dict[str, str]]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
 """TF32 is on unless it is cleared, and FP32 then has ten bits."""
 ASKED_FOR: Final = "asked for"
-"""Why a provider was chosen that the user named."""
+"""The reason for a provider that the user named."""
 
 
 @dataclass(frozen=True)
 class EncoderState:
-    """The frames that each convolution still needs: (1, channels, frames, bins) each."""
+    """The frames that each convolution still needs, one array of (B, channels, frames, bins) each."""
 
     maps: tuple[Array, ...]
 
 
 class EngineLike(Protocol):
-    """What runs a model for the recogniser: frames to features as they come, then windows to embeddings.
+    """Runs a model for the recogniser: frames to features as they arrive, then windows to embeddings.
 
-    Where the GPU fails amid a stream, an engine computes on the CPU what failed, and goes on there for
-    good; its `provider` and `reason` say so.
+    If the GPU fails during a stream, an engine repeats the computation on the CPU and stays there;
+    `provider` and `reason` then say so.
     """
 
     graphs: Graphs
-    """What goes in and comes out; `feature_size` is this engine's own."""
+    """Sizes of inputs and outputs; `feature_size` is this engine's own."""
     bins: int
     provider: str
     reason: str
     """Why this provider."""
 
     def initial_state(self, streams: int = 1) -> EncoderState:
-        """Return the state of streams that have heard nothing."""
+        """Return the state of new streams."""
 
     def encode(self, frames: Array, state: EncoderState) -> tuple[Array, EncoderState]:
         """Turn the next (B, T, F) frames into (B, T / frames_per_feature, P) features, and a new state."""
@@ -54,11 +54,11 @@ class EngineLike(Protocol):
         """Summarise (B, S, P) windows of features as (B, D) embeddings."""
 
     def close(self) -> None:
-        """Let go of the device; twice does no harm."""
+        """Release the device; a second call does nothing."""
 
 
 class Engine:
-    """Runs a bundle's graphs. Remembers nothing: the state of a stream is passed in and handed back."""
+    """Runs a bundle's graphs. Has no state: that of a stream is an argument and a result."""
 
     def __init__(self, bundle: Bundle, provider: str = "auto", threads: int = 1) -> None:
         """Load the graphs.
@@ -69,8 +69,8 @@ class Engine:
             threads: for one operator, >= 1.
 
         Raises:
-            UsageError: there is no such provider.
-            EngineError: the provider is not to be had here.
+            UsageError: the provider is unknown.
+            EngineError: the provider is not available here.
             BundleError: a graph cannot be loaded or is not what the manifest says.
         """
         self.graphs = bundle.manifest.graphs
@@ -94,12 +94,12 @@ class Engine:
         self._sessions = {name: _session(self._bundle, name, self.provider, self._threads) for name in names}
 
     def _fall_back(self, error: Exception) -> None:
-        """Go on with the CPU."""
+        """Continue on the CPU."""
         self.provider, self.reason = "cpu", " ".join(str(error).split())
         self._open()
 
     def _run(self, name: str, outputs: Sequence[str], inputs: dict[str, Array]) -> list[Array]:
-        """Run a graph; once more, on the CPU, where the GPU has failed."""
+        """Run a graph; if the GPU fails, run it again on the CPU."""
         try:
             results: list[Array] = self._sessions[name].run(outputs, inputs)
         except Exception as error:  # ONNX Runtime's errors have no other base
@@ -110,10 +110,10 @@ class Engine:
         return results
 
     def close(self) -> None:
-        """Do nothing: ONNX Runtime lets go of a device by itself."""
+        """Do nothing: ONNX Runtime releases a device by itself."""
 
     def _check(self, bundle: Bundle) -> None:
-        """Compare the inputs and outputs, batch and time aside, with the manifest."""
+        """Compare the inputs and outputs, except batch and time, with the manifest."""
         features, states = self.graphs.feature_size, self.graphs.state_shapes
         maps = {f"state_{index}": shape for index, shape in enumerate(states)}
         expected = {
@@ -133,7 +133,7 @@ class Engine:
                 )
 
     def initial_state(self, streams: int = 1) -> EncoderState:
-        """Return the state of streams that have heard nothing."""
+        """Return the state of new streams."""
         return EncoderState(
             tuple(np.zeros((streams, *shape), np.float32) for shape in self.graphs.state_shapes)
         )
@@ -143,7 +143,7 @@ class Engine:
 
         Args:
             frames: (B, T, F) normalised, T a multiple of `graphs.frames_per_feature`.
-            state: what the streams remember.
+            state: of the streams.
 
         Returns:
             (B, T / frames_per_feature, P) features, and the new state.
@@ -159,7 +159,7 @@ class Engine:
 
 
 class WindowEngine:
-    """The whole-window graph: what the streaming graphs are verified against."""
+    """The whole-window graph, which the streaming graphs are verified against."""
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         self._session = _session(bundle, WINDOW, "cpu", threads)
@@ -171,7 +171,7 @@ class WindowEngine:
 
 
 def _fixed_sizes(items: Sequence[Any]) -> dict[str, tuple[int, ...]]:
-    """Name a graph's inputs or outputs with the sizes that do not vary: not the batch, nor time."""
+    """Return the fixed sizes of a graph's inputs or outputs, by name: those of batch and time vary."""
     return {item.name: tuple(size for size in item.shape if isinstance(size, int)) for item in items}
 
 
@@ -180,10 +180,10 @@ def _offered(provider: str) -> str:
 
 
 def choose_provider(wanted: str) -> str:
-    """Resolve "auto" to the fastest provider there is, and check any other.
+    """Resolve "auto" to the fastest available provider, and check any other.
 
     Raises:
-        UsageError: there is no such provider.
+        UsageError: the provider is unknown.
         EngineError: ONNX Runtime here was built without it.
     """
     import onnxruntime
@@ -192,7 +192,7 @@ def choose_provider(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if "cuda" in available else "cpu"
     if wanted not in PROVIDERS:
-        raise UsageError(f"there is no provider {wanted!r}", remedy=f"choose auto, {' or '.join(PROVIDERS)}")
+        raise UsageError(f"unknown provider {wanted!r}", remedy=f"choose auto, {' or '.join(PROVIDERS)}")
     if wanted not in available:
         raise EngineError(
             f"ONNX Runtime here cannot use {wanted}", remedy="install onnxruntime-gpu, or use --provider cpu"
@@ -204,7 +204,7 @@ def _session(bundle: Bundle, name: str, provider: str, threads: int) -> onnxrunt
     import onnxruntime
 
     path = bundle.graph(name)
-    try:  # its own fallback says so on stdout, where events go, and hides that a GPU was lost
+    try:  # ONNX Runtime's own fallback writes to stdout, where events go, and hides the lost GPU
         session = onnxruntime.InferenceSession(
             str(path),
             session_options(threads),

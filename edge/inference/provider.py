@@ -1,4 +1,4 @@
-"""Which provider runs a model, and why: TensorRT where an engine was built, then CUDA, then the CPU."""
+"""Choice of the provider that runs a model: TensorRT if an engine was built, else CUDA, else the CPU."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def open_engine(bundle: Bundle, provider: str = "auto") -> EngineLike:
     Args:
         bundle: a checked bundle.
         provider: one of `CHOICES`; "auto" takes the first of TensorRT, CUDA and CPU that is available, and
-            the engine's `reason` says why it was not an earlier one.
+            the engine's `reason` says why it is not an earlier one.
 
     Raises:
-        UsageError: there is no such provider.
+        UsageError: the provider is unknown.
         EngineError: the provider asked for is not available here; the message says how to get it.
         BundleError: the bundle's graphs cannot be used.
     """
     if provider not in CHOICES:
         *others, last = CHOICES
-        raise UsageError(f"there is no provider {provider!r}", remedy=f"choose {', '.join(others)} or {last}")
+        raise UsageError(f"unknown provider {provider!r}", remedy=f"choose {', '.join(others)} or {last}")
     if provider == "auto":
         return _fastest(bundle)
     return _on_tensorrt(bundle, probe()[0]) if provider == "tensorrt" else Engine(bundle, provider)
@@ -55,7 +55,7 @@ def _fastest(bundle: Bundle) -> EngineLike:
 
 def _on_tensorrt(bundle: Bundle, gpu: Gpu, reason: str = ASKED_FOR) -> WindowwiseEngine:
     """Load the plan that was built for a bundle on this GPU."""
-    find_plan(bundle)  # asked before TensorRT is imported, which takes its time
+    find_plan(bundle)  # raises before TensorRT is imported, which takes seconds
     trt = tensorrt_module()
     plan = open_plan(bundle, PlanTarget.of(gpu, trt.__version__), PlanRequirements())
     with contextlib.ExitStack() as undo:

@@ -1,8 +1,8 @@
-"""A whole-window graph in the place of the streaming graphs: what TensorRT runs, stream by stream.
+"""A whole-window graph instead of the streaming graphs, as TensorRT needs it.
 
     frames -> "features": the 49 frames that a feature covers -> a window's frames -> whole-window graph
 
-The recogniser stays as it is, and so do its windows and their times: only what a feature is differs.
+The recogniser, its windows and their times are the same; only the content of a feature differs.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ WindowGraph = Callable[[Array], tuple[Array, Array]]
 class WindowwiseEngine:
     """Runs a whole-window graph as if it streamed. Several threads may use it at once.
 
-    A window that is not full, at the end of a short utterance or of the stream, goes to the same graph
-    on the CPU: a TensorRT plan takes full windows only. Once the graph given has failed, so does every
-    other window, for good. The window that failed is the first of them: none is lost.
+    A TensorRT plan takes full windows only. A shorter one, at the end of a short utterance or of the
+    stream, runs through the same graph on the CPU. After a failure of the given graph, all windows run
+    on the CPU, the failed one included: none is lost.
 
-    Remembers whether the graph given has failed; the state of a stream is passed in and handed back.
+    Remembers whether the given graph has failed; the state of a stream is an argument and a result.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class WindowwiseEngine:
         reason: str = ASKED_FOR,
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare both graphs, so that a failure later needs nothing from the disk.
+        """Load both graphs, so that a later failure needs no file.
 
         Args:
             bundle: a checked bundle.
-            window: runs full windows, any number at once; an EngineError means that it is lost.
-            provider: what `window` runs on.
-            reason: why that was chosen.
-            close: releases what `window` holds.
+            window: runs any number of full windows; an EngineError means that it cannot continue.
+            provider: that `window` runs on.
+            reason: why it was chosen.
+            close: releases the resources of `window`.
         """
         graphs, self.bins = bundle.manifest.graphs, bundle.manifest.front_end.bins
         self.graphs = replace(graphs, feature_size=graphs.frames_for_first * self.bins)
@@ -61,7 +61,7 @@ class WindowwiseEngine:
         self._lost = False
 
     def initial_state(self, streams: int = 1) -> EncoderState:
-        """Return the state of streams that have heard nothing: one map of empty frames."""
+        """Return the state of new streams: one map of zero frames."""
         kept = self.graphs.frames_for_first - self.graphs.frames_per_feature
         return EncoderState((np.zeros((streams, kept, self.bins), np.float32),))
 
@@ -93,11 +93,11 @@ class WindowwiseEngine:
                 return self.window(frames)[0]
             except EngineError as error:
                 self._lost, self.reason = True, str(error)
-                self.provider = "cpu"  # last: who sees that it changed finds the reason
+                self.provider = "cpu"  # after the reason, for readers in other threads
         return self._on_cpu(frames)[0]
 
     def _frames(self, windows: Array) -> Array:
-        """Put the (B, T, F) frames of windows together again, each of them once."""
+        """Restore the (B, T, F) frames of windows from their overlapping features."""
         step, bins = self.graphs.frames_per_feature, self.bins
         first = windows[:, 0].reshape(len(windows), -1, bins)
         new = windows[:, 1:, -step * bins :].reshape(len(windows), -1, bins)

@@ -1,4 +1,4 @@
-"""A bundle: one folder that holds a model and says what it is. Checked file by file when it is loaded."""
+"""A bundle: a folder with a model and its manifest. Each file is checked when the bundle is loaded."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ As metadata "mmtl", JSON: the largest difference in logits that passes, by preci
 
 @dataclass(frozen=True)
 class Graphs:
-    """What goes into and comes out of the graphs."""
+    """Sizes of the graphs' inputs and outputs."""
 
     state_shapes: tuple[tuple[int, ...], ...] = field(metadata=within(1, 4_096))
     """Shape of each of the encoder's states for one stream, without the batch axis."""
@@ -59,23 +59,23 @@ class Graphs:
     embedding_size: int = field(metadata=within(1, 2**16))
     """D."""
     frames_per_feature: int = field(metadata=within(1, 1_000))
-    """Frames that one more feature takes: 8, which is 80 ms."""
+    """Frames from one feature to the next: 8, which is 80 ms."""
     frames_for_first: int = field(metadata=within(1, 3_000))
-    """Frames that the first feature takes."""
+    """Frames that a feature covers."""
     window_features: int = field(metadata=within(1, 3_000))
     """Features of a full window."""
 
     def frames_of(self, end: int) -> tuple[int, int]:
-        """Return the frames, first and after the last, of the window that ends before a feature."""
+        """Return the first frame, and the one after the last, of the window that ends before a feature."""
         first = max(0, end - self.window_features)
         return first * self.frames_per_feature, self.frames_in(end)
 
     def frames_in(self, features: int) -> int:
-        """Count the frames that so many features are made of, > 0."""
+        """Return the number of frames that a number of consecutive features covers, > 0."""
         return (features - 1) * self.frames_per_feature + self.frames_for_first
 
     def features_in(self, frames: int) -> int:
-        """Count the features that so many frames complete."""
+        """Return the number of features that a number of frames completes."""
         return max(0, (frames - self.frames_for_first) // self.frames_per_feature + 1)
 
 
@@ -101,7 +101,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model that was found complete and unchanged."""
+    """A model whose files are complete and unchanged."""
 
     folder: Path
     manifest: Manifest
@@ -110,7 +110,7 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all that decides: graphs, head and constants; not the card, nor scores."""
+        """SHA-256 of everything that affects answers: graphs, head and constants; not card or scores."""
         constants = [self.manifest.front_end.deciding(), asdict(self.manifest.levels)]
         deciding = [self.manifest.files[name] for name in (ENCODER, CLASSIFIER, WINDOW, HEAD)]
         return hashlib.sha256(json.dumps([*deciding, *constants]).encode()).hexdigest()
@@ -131,7 +131,7 @@ def engine_graph(recurrence: str, precision: str) -> str:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Tell whether a folder holds a bundle, whole or not."""
+    """Return whether a folder holds a bundle, complete or not."""
     return (folder / MANIFEST).is_file()
 
 
@@ -144,7 +144,7 @@ def load_bundle(folder: Path) -> Bundle:
     """Read a bundle and check its version, files, hashes and shapes.
 
     Raises:
-        BundleError: what is wrong, and what to do about it.
+        BundleError: a check failed; the message says which, and what to do.
     """
     manifest = read_manifest(folder)
     _check_files(folder, manifest)
@@ -164,7 +164,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read model.json alone.
 
     Raises:
-        BundleError: it is missing, damaged or of another version.
+        BundleError: it is missing, damaged or has another version.
     """
     path = folder / MANIFEST
     if not is_file(path):
@@ -191,7 +191,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write model.json for the required files and any more that the manifest lists, last of all."""
+    """Write model.json, as the last file, for the required files and others that the manifest lists."""
     names = dict.fromkeys((*REQUIRED, *manifest.files))
     described = asdict(manifest) | {"files": {name: _sha256(folder / name) for name in names}}
     text = json.dumps({"schema_version": SCHEMA_VERSION, **described}, indent=2, ensure_ascii=False)
@@ -206,7 +206,7 @@ def write_head(folder: Path, head: Head, statistics: BinStatistics) -> None:
 
 
 def _manifest(described: dict[str, Any]) -> Manifest:
-    """Build the manifest; a KeyError, TypeError or ValueError says what is wrong with it."""
+    """Build the manifest; raise a KeyError, TypeError or ValueError if it is invalid."""
     graphs = dict(described["graphs"])
     graphs["state_shapes"] = tuple(
         _tuple("state_shapes", shape) for shape in _tuple("state_shapes", graphs["state_shapes"])
@@ -222,7 +222,7 @@ def _manifest(described: dict[str, Any]) -> Manifest:
     )
     for name, kind in _KINDS.items():
         if not isinstance(getattr(manifest, name), kind):
-            raise TypeError(f"{name} is no {kind.__name__}")
+            raise TypeError(f"{name} is not a {kind.__name__}")
     for name in ("training", "metrics"):
         require_shallow(name, getattr(manifest, name))
     return manifest
@@ -269,7 +269,7 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
 
 
 def _check_graphs(folder: Path, manifest: Manifest) -> None:
-    """Refuse graphs that name other files, before any runtime reads them."""
+    """Refuse graphs that refer to other files, before ONNX Runtime or TensorRT reads them."""
     for name in manifest.files:
         if Path(name).suffix == ".onnx":
             try:
@@ -282,8 +282,8 @@ def _check_emotions(bundle: Bundle) -> None:
     emotions = bundle.manifest.emotions
     if emotions != EMOTIONS:
         raise BundleError(
-            f"the bundle {bundle.folder} tells {one_line(', '.join(map(str, emotions)))} apart, this program "
-            f"{', '.join(EMOTIONS)}",
+            f"the bundle {bundle.folder} has the emotions {one_line(', '.join(map(str, emotions)))}, this "
+            f"program has {', '.join(EMOTIONS)}",
             remedy="use the program that wrote it",
         )
 

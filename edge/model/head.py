@@ -1,6 +1,6 @@
-"""The last layers, in NumPy: embedding to emotion probabilities. A speaker's profile replaces these.
+"""The last layers, in NumPy: embedding to emotion probabilities. A speaker's profile replaces them.
 
-A bundle's head reads the embedding alone; a speaker's reads the long-term spectrum behind it, too.
+A bundle's head reads the embedding only; a speaker's may read the long-term spectrum too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edge.bounds import tensor
 from edge.errors import ModelError
 
 MOST_WEIGHT: Final = 1e4
-"""Magnitude of a weight or bias; training gives less than 10, and three layers of this stay finite."""
+"""Largest magnitude of a weight or bias: training gives less than 10; three layers of this stay finite."""
 TEMPERATURES: Final = (0.01, 100.0)
 
 
@@ -38,11 +38,11 @@ class Head:
 
     @property
     def input_size(self) -> int:
-        """Values that it reads of each window."""
+        """Number of values that the head reads of each window."""
         return int(self.fc1_weight.shape[1])
 
     def hidden(self, inputs: Array) -> Array:
-        """Map (B, X), X >= `input_size`, to the (B, H) outputs of FC 1; what lies behind is not read."""
+        """Map (B, X), X >= `input_size`, to the (B, H) outputs of FC 1; further values are ignored."""
         outputs: Array = np.maximum(inputs[:, : self.input_size] @ self.fc1_weight.T + self.fc1_bias, 0.0)
         return outputs
 
@@ -71,8 +71,8 @@ class Head:
         """Read what `tensors` wrote.
 
         Raises:
-            ModelError: a tensor is missing or of another type, the shapes do not fit together or a
-                number is not usable. Only the caller knows the file and the remedy.
+            ModelError: a tensor is missing or has another type, the shapes do not match, or a number is
+                out of range. The caller adds the file and the remedy.
         """
         layers = {
             f"{name}_{kind}": tensor(tensors, f"head.{name}_{kind}", ndim, -MOST_WEIGHT, MOST_WEIGHT)
@@ -81,7 +81,7 @@ class Head:
         }
         temperature = tensor(tensors, "head.temperature", 1, *TEMPERATURES)
         if temperature.size != 1:
-            raise ModelError(f"the head has {temperature.size} temperatures, not one")
+            raise ModelError(f"the head has {temperature.size} temperatures, expected one")
         head = Head(**layers, temperature=temperature.item())
         head._check()
         return head

@@ -1,10 +1,10 @@
-"""ONNX graphs before a runtime reads them: none may name data in other files.
+"""Check of ONNX graphs before a runtime reads them: none may refer to data in other files.
 
 ONNX lets a tensor name a file and a place in it. Runtimes resolve that name against the folder of the
 graph; old ones also follow "../". A bundle's graphs hold all their data, so each such name is refused.
 
-The protocol buffer is walked here, field by field: the device has no package for it, and payloads are
-skipped, so that it takes no longer than there are nodes.
+The protocol buffer is parsed here, because the device has no package for it. Payloads are skipped, so the
+time depends on the number of nodes only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from edge.errors import ModelError
 
 DEEPEST: Final = 64
-"""Messages inside each other; a graph inside a graph takes three."""
+"""Most nested messages; a graph inside a graph takes three."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MESSAGES: Final[dict[str, dict[int, str]]] = {
@@ -44,7 +44,7 @@ def require_self_contained(data: bytes) -> None:
         data: the model's protocol buffer.
 
     Raises:
-        ModelError: it does, or is no such model. The message has no subject: only the caller knows the file.
+        ModelError: it does, or is no ONNX model. The caller puts the name of the file before the message.
     """
     waiting = [("model", memoryview(data), 1)]
     graphs = 0
@@ -88,7 +88,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """Read a number of variable length; return it and the place after it."""
+    """Read a number of variable length; return it and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(message):

@@ -1,7 +1,7 @@
 """A speaker's profile: one file that replaces the head, the level and the bin statistics of a bundle.
 
-What the file says of itself is checked, for it may come from elsewhere. A profile's name is that of
-its file; the name inside is only a note.
+The content of the file is validated, because it may come from elsewhere. A profile's name is that of
+its file; the name inside is informational.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ REJECTED: Final = "rejected"
 LARGEST_BYTES: Final = 2**24
 """No profile is larger: 16 MiB."""
 LARGEST_MEAN: Final = 1e4
-"""Magnitude of a mean or spread in a file."""
+"""Largest magnitude of a mean or spread in a file."""
 LEAST_SPREAD: Final = 1e-4
-"""Of a spread in a file."""
+"""Smallest spread in a file."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Reference:
         """Read what `tensors` wrote; None if there is no reference.
 
         Raises:
-            ModelError: one array is missing or of another type, their shapes differ or a number is not
-                usable.
+            ModelError: one array is missing or has another type, their shapes differ, or a number is out of
+                range.
         """
         mean, spread = tensors.get("reference.mean"), tensors.get("reference.spread")
         if mean is None and spread is None:
@@ -93,7 +93,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Profile:
-    """What was learned about one speaker. There is no sound in it."""
+    """A speaker's own head and statistics. It contains no sound."""
 
     name: str
     bundle: str
@@ -102,13 +102,13 @@ class Profile:
     levels: GainConfig
     statistics: BinStatistics
     verdict: str
-    """`ADOPTED`, or `REJECTED`: kept to be looked at, never applied."""
+    """`ADOPTED`, or `REJECTED`: kept for inspection, never applied."""
     report: dict[str, Any] = field(default_factory=dict)
     """Clip counts and scores before and after, on held-out takes."""
     reference: Reference | None = None
-    """What the session sounded like; without it there is no watch for drift."""
+    """Statistics of the session; without them drift is not reported."""
     made: datetime | None = field(default=None, compare=False)
-    """When it was first saved; older profiles do not say."""
+    """When it was first saved; None in older profiles."""
 
 
 def profiles_folder() -> Path:
@@ -121,10 +121,10 @@ def profiles_folder() -> Path:
 
 
 def profile_path(name: str) -> Path:
-    """Return where the profile of a name is kept: of the file, where one is there, in its own spelling.
+    """Return the path of the profile of a name; of an existing file, in the spelling of the file system.
 
     Raises:
-        ProfileError: the name could not be a file's name.
+        ProfileError: the name cannot be the name of a file.
     """
     name = profile_name(name)
     path = profiles_folder() / f"{name}{PROFILE_SUFFIX}"
@@ -138,10 +138,10 @@ def profile_path(name: str) -> Path:
 
 
 def session_folder(name: str) -> Path:
-    """Return where the recordings of an unfinished calibration session of a name wait.
+    """Return the folder of the recordings of an unfinished calibration session of a name.
 
     Raises:
-        ProfileError: the name could not be a file's name.
+        ProfileError: the name cannot be the name of a file.
     """
     return profiles_folder().parent / "sessions" / name_of(profile_path(name))
 
@@ -186,10 +186,10 @@ def find_profile(name_or_path: str) -> Path:
 
 
 def require_place(path: Path) -> None:
-    """Check that a profile can be written, before anything is done for it; remove what killed programs left.
+    """Check that a profile can be written, before it is made; remove leftovers of killed programs.
 
     Raises:
-        ProfileError: this user may not write to its folder, nor make it.
+        ProfileError: this user may not write to its folder, or make it.
     """
     remove_leftovers(path.parent)
     if not is_writable(path.parent):
@@ -200,10 +200,10 @@ def require_place(path: Path) -> None:
 
 
 def save_profile(path: Path, profile: Profile) -> None:
-    """Write a profile in one piece, readable by its owner only.
+    """Write a profile atomically, readable by its owner only.
 
     Raises:
-        ProfileError: it cannot be written; what was there before still is.
+        ProfileError: it cannot be written; a profile that existed before is unchanged.
     """
     tensors = profile.head.tensors() | profile.statistics.tensors()
     if profile.reference:
@@ -225,10 +225,10 @@ def save_profile(path: Path, profile: Profile) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Give a temporary file to write a profile to, and put it in place once it is complete.
+    """Yield a temporary file to write a profile to, and move it into place when it is complete.
 
     Raises:
-        ProfileError: it cannot be written; what was there before still is.
+        ProfileError: it cannot be written; a profile that existed before is unchanged.
     """
     try:
         with atomic_write(path, mode=0o600) as partial:
@@ -242,10 +242,10 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def read_profile(path: Path) -> Profile:
-    """Read a profile, whatever bundle and verdict it has.
+    """Read a profile of any bundle and verdict.
 
     Raises:
-        ProfileError: it is missing, damaged or of another version.
+        ProfileError: it is missing, damaged or has another version.
     """
     described, tensors = _read(path)
     version = described.get("profile_version")
@@ -258,7 +258,7 @@ def read_profile(path: Path) -> Profile:
         return _profile(name_of(path), described, tensors)
     except (ModelError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ProfileError(
-            f"{path} is not a whole profile ({one_line(error)})", remedy="run mmtl calibrate again"
+            f"{path} is not a complete profile ({one_line(error)})", remedy="run mmtl calibrate again"
         ) from error
 
 
@@ -291,7 +291,7 @@ def require_fit(profile: Profile, bundle: Bundle) -> None:
     """Check that a profile was made for a bundle and has its sizes.
 
     Raises:
-        ProfileError: it was not, or has not.
+        ProfileError: it was made for another bundle, or has other sizes.
     """
     require_bundle(profile, bundle)
     head, size = profile.head, bundle.head.input_size
@@ -304,16 +304,16 @@ def require_fit(profile: Profile, bundle: Bundle) -> None:
     wrong = [what for what, fit in fits.items() if not fit]
     if wrong:
         raise ProfileError(
-            f"the profile {profile.name} is not of this model's sizes ({', '.join(wrong)})",
+            f"the profile {profile.name} does not have this model's sizes ({', '.join(wrong)})",
             remedy="run mmtl calibrate again",
         )
 
 
 def require_bundle(profile: Profile, bundle: Bundle) -> None:
-    """Check that a profile says it was made for a bundle.
+    """Check that a profile names a bundle as its own.
 
     Raises:
-        ProfileError: it does not.
+        ProfileError: it names another.
     """
     if profile.bundle != bundle.fingerprint:
         raise ProfileError(
@@ -323,10 +323,10 @@ def require_bundle(profile: Profile, bundle: Bundle) -> None:
 
 
 def _profile(name: str, described: Mapping[str, Any], tensors: dict[str, Array]) -> Profile:
-    """Build a profile; a ModelError, KeyError, TypeError or ValueError says what is wrong with it."""
+    """Build a profile; raise a ModelError, KeyError, TypeError or ValueError if it is invalid."""
     bundle, verdict, report = described["bundle"], described["verdict"], described["report"]
     if verdict not in (ADOPTED, REJECTED) or not isinstance(bundle, str) or not isinstance(report, dict):
-        raise ValueError("its bundle, verdict or report is none")
+        raise ValueError("its bundle, verdict or report is invalid")
     require_shallow("report", report)
     made = described.get("made")
     return Profile(
@@ -365,7 +365,7 @@ def _damaged(path: Path) -> ProfileError:
 
 
 def _sha256(text: str, tensors: Mapping[str, Array]) -> str:
-    """Hash all that a profile says: safetensors itself would not notice a changed number."""
+    """Hash the whole content: safetensors itself does not detect a changed number."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].shape} ".encode())

@@ -1,4 +1,4 @@
-"""Names of profiles: of people in any script, and safe as names of files."""
+"""Names of profiles: letters of any script, and safe as names of files."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from edge.errors import ProfileError
 LONGEST_NAME: Final = 64
 """Characters."""
 LONGEST_NAME_BYTES: Final = 192
-"""Bytes in UTF-8: a file's name has at most 255, of which our suffix and temporary names take some."""
+"""Bytes in UTF-8: the name of a file has at most 255, including the suffix and that of temporary files."""
 PROFILE_SUFFIX: Final = ".safetensors"
 
 _SPECIAL: Final = "._-"
 _OF_DEVICES: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.", re.IGNORECASE)
-"""Names that Windows keeps for devices, or would shorten."""
+"""Names that Windows reserves for devices, or would shorten."""
 
 
 def profile_name(text: str) -> str:
-    """Return a name as it is kept: with composed characters (Unicode NFC), however it was typed.
+    """Return a name in its stored form: composed characters (Unicode NFC).
 
-    Letters with their marks and digits of all scripts, dots, dashes and underscores; the first is a letter,
-    a digit or an underscore.
+    Valid are letters with their marks and digits of all scripts, dots, dashes and underscores; the first
+    must be a letter, a digit or an underscore.
 
     Raises:
-        ProfileError: it is something else, or too long.
+        ProfileError: it has other characters, or is too long.
     """
     name = unicodedata.normalize("NFC", text)
     try:
@@ -50,7 +50,7 @@ def profile_name(text: str) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Tell whether a normalised text could name a profile."""
+    """Return whether a normalised text can name a profile."""
     return (
         0 < len(name) <= LONGEST_NAME
         and all(character in _SPECIAL or _is_of_a_word(character) for character in name)
@@ -62,15 +62,15 @@ def is_name(name: str) -> bool:
 
 
 def is_portable(name: str) -> bool:
-    """Tell whether every system can have a file of that name."""
+    """Return whether every system can have a file of that name."""
     return not _OF_DEVICES.fullmatch(name)
 
 
 def name_of(path: Path) -> str:
-    """Return the name that a profile's file has, however the file system spells it."""
+    """Return the name of a profile's file in composed characters."""
     return unicodedata.normalize("NFC", path.stem)
 
 
 def _is_of_a_word(character: str) -> bool:
-    """Tell whether it is a letter, a mark of one, or a digit."""
+    """Return whether it is a letter, a mark or a digit."""
     return unicodedata.category(character)[0] in "LMN"

@@ -1,4 +1,4 @@
-"""Profiles on their way in, out and away: copied byte for byte and checked on both sides, or deleted."""
+"""Import, export and deletion of profiles. Copies are byte for byte, and read before and after."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from edge.system.outputs import require_distinct_files, require_free
 
 @dataclass(frozen=True)
 class Deleted:
-    """What there was of a name."""
+    """What was deleted of a name."""
 
     profile: bool
     recordings: bool
@@ -35,12 +35,12 @@ class Deleted:
 
 
 def export_profile(name: str, target: Path, *, overwrite: bool = False) -> Profile:
-    """Copy a kept profile to a file of the user's, byte for byte, and read the copy back.
+    """Copy a kept profile to a file, byte for byte, and read the copy back.
 
     Args:
         name: of the profile.
         target: the file.
-        overwrite: whether there may be one already.
+        overwrite: replace an existing file.
 
     Raises:
         ProfileError: there is no such profile, it is damaged, or the file cannot be written.
@@ -53,16 +53,16 @@ def export_profile(name: str, target: Path, *, overwrite: bool = False) -> Profi
 def import_profile(source: Path, bundle: Bundle, *, name: str = "", overwrite: bool = False) -> Profile:
     """Keep a copy of a file as a profile, byte for byte, and read the copy back.
 
-    Refused for another bundle: it could never be applied, and its name would be taken.
+    A profile of another bundle is refused: it could not be applied, but would occupy its name.
 
     Args:
         source: the file.
-        bundle: the model that it has to be for.
-        name: of the profile; that of the file, if empty.
-        overwrite: whether there may be one of that name already.
+        bundle: that the profile must be made for.
+        name: of the profile; if empty, that of the file.
+        overwrite: replace an existing profile of that name.
 
     Raises:
-        ProfileError: the file is not such a profile, the name is none, or it cannot be written.
+        ProfileError: the file is no profile of the bundle, the name is invalid, or it cannot be written.
     """
     target = profile_path(name or source.name.removesuffix(PROFILE_SUFFIX))
     require_fit(replace(read_profile(source), name=name_of(target)), bundle)
@@ -70,14 +70,14 @@ def import_profile(source: Path, bundle: Bundle, *, name: str = "", overwrite: b
 
 
 def delete_profile(name: str) -> Deleted:
-    """Delete for good what is kept of a name: the profile, and an unfinished session's recordings.
+    """Delete the profile of a name, and the recordings of an unfinished session.
 
-    What a power loss in the middle of a write has left of the profile goes too.
+    Temporary files that an interrupted write of the profile left are deleted too.
 
     Raises:
-        ProfileError: there is nothing of that name, or it cannot be deleted.
+        ProfileError: nothing is kept of that name, or it cannot be deleted.
     """
-    # A name only: never a path, which could be any file.
+    # Only names are accepted: a path could be any file.
     path, recordings = profile_path(name), session_folder(name)
     files = [file for file in (path, *leftovers_of(path)) if os.path.lexists(file)]
     found = Deleted(bool(files), os.path.lexists(recordings))
@@ -103,7 +103,7 @@ def _deleting(path: Path) -> Iterator[None]:
 
 
 def _remove(path: Path) -> None:
-    """Delete a file, or a folder and what is in it; of a link, only the link."""
+    """Delete a file, or a folder with its content; of a link, only the link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -111,7 +111,7 @@ def _remove(path: Path) -> None:
 
 
 def _copy(source: Path, target: Path, *, overwrite: bool) -> Profile:
-    """Copy a profile that is whole; put in place only once the copy was found whole too."""
+    """Copy a valid profile; move the copy into place when it has been read back."""
     read_profile(source)
     require_distinct_files({"the copy": target}, [source])
     require_free(target, replace=overwrite)

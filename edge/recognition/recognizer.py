@@ -261,14 +261,14 @@ class Recognizer:
         return self._feed_filtered(self._newest, began)
 
     def _feed_filtered(self, samples: Array, began: float) -> list[Event]:
-        progress = self._stream.feed(samples)
+        block = self._stream.feed(samples)
         self._samples += len(samples)
-        self._times.add("front_end", progress.front_end_s)
-        self._times.add("encoder", progress.encoder_s)
+        self._times.add("front_end", block.front_end_s)
+        self._times.add("encoder", block.encoder_s)
         first_frame = self._recent.frames
         with self._times.measured("speech"):
             speech = self._detector.feed(samples)
-        self._recent.append(progress, speech)
+        self._recent.append(block, speech)
         changes = [first_frame + count for count in self._utterance.changes(speech)]
         events = self._in_order(changes, self._recent.take_due(), began)
         self._recent.forget()

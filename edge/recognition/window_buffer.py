@@ -14,7 +14,7 @@ from edge.arrays import Array
 from edge.features.frontend import FrontEnd
 from edge.features.long_term_spectrum import BANDS, band_powers, long_term_spectrum
 from edge.features.normaliser import DECIBEL
-from edge.inference.encoder_stream import Progress
+from edge.inference.encoder_stream import EncodedBlock
 from edge.model.bundle import Graphs
 from edge.stream_buffer import StreamBuffer
 
@@ -58,12 +58,12 @@ class WindowBuffer:
         frames = (self._dbfs, self._bands, self._speech)
         return self._features.capacity, max(buffer.capacity for buffer in frames)
 
-    def append(self, progress: Progress, speech: NDArray[np.bool_]) -> None:
+    def append(self, block: EncodedBlock, speech: NDArray[np.bool_]) -> None:
         """Add the features and frames that a block completed, and the (T,) speech flags of the frames."""
-        self._features.append(progress.features)
-        self._dbfs.append((progress.levels - self._full_scale) / np.float32(DECIBEL))
+        self._features.append(block.features)
+        self._dbfs.append((block.levels - self._full_scale) / np.float32(DECIBEL))
         if self._with_spectra:
-            self._bands.append(band_powers(progress.power, self._front_end))
+            self._bands.append(band_powers(block.power, self._front_end))
         self._speech.append(speech)
 
     def forget(self) -> None:

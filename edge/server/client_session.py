@@ -1,4 +1,4 @@
-"""One client of the server from its first message to its summary: token, header, sound, last events."""
+"""The session of one client, from its first message to its summary: token, header, sound, last events."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PIECE_S: Final = 0.5
-"""Longest sound that is recognised at once: then it is the other clients' turn, or time to stop."""
+BLOCK_S: Final = 0.5
+"""Longest sound recognised at once; then other clients have their turn, and a stop takes effect."""
 HEADER_KEYS: Final = frozenset({"token", "rate", "channels", "profile"})
 _WHOLE_HZ: Final = re.compile(r"(\d{1,8})(\.0+)?", re.ASCII)
 
@@ -40,7 +40,7 @@ class StoppingError(SourceError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the server stops: the summary says how much it has heard, send the rest again later"
+            "the server stops: the summary has the duration that was recognised, send the rest again later"
         )
 
 
@@ -52,35 +52,35 @@ class Worker:
         self.clients = 0
 
     async def do(self, work: Callable[[], T]) -> T:
-        """Run something in the thread, after what was asked of it before."""
+        """Run a function in the thread, after those queued before."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def close(self) -> None:
-        """Let the work under way end, and no more begin."""
+        """Finish the current work, and cancel what is queued."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True)
 class Service:
-    """What the server gives each client, and under which rules."""
+    """What the server offers its clients, and its limits."""
 
     make: Callable[[], Recognizer]
-    """Gives a client its recogniser; called in the thread that will use it."""
+    """Makes a client's recogniser; called in the thread that uses it."""
     find: Callable[[str], Profile] | None = None
-    """Gives a client the profile it names, in that thread; None: clients may name none."""
+    """Loads the profile that a client names, in that thread; None: clients cannot name profiles."""
     limits: Limits = field(default_factory=Limits)
     access: Access = field(default_factory=Access)
 
 
 class ClientSession:
-    """Serves one client. Remembers what it asked for and how long it has kept the server waiting."""
+    """Serves one client. Remembers its header and how long it has kept the server waiting."""
 
     def __init__(self, channel: Channel, service: Service, stopping: asyncio.Event) -> None:
         """Prepare.
 
         Args:
-            channel: the client's.
-            service: what it gets.
+            channel: the connection.
+            service: what the client is offered.
             stopping: set when the server is to stop.
         """
         self._channel = channel
@@ -93,7 +93,7 @@ class ClientSession:
         """Wait for the token in the first line or message.
 
         Raises:
-            RefusedError: it is missing or wrong, or came too late.
+            RefusedError: it is missing, wrong or too late.
             StoppingError: the server stops.
             GoneError: the client has left.
         """
@@ -116,14 +116,14 @@ class ClientSession:
         """Serve the client to the end of its sound, or until the server stops.
 
         Args:
-            worker: computes.
-            report: takes why the stream was ended early, if it was.
+            worker: computes the events.
+            report: is called with the reason if the stream ends early.
 
         Raises:
             GoneError: the client has left.
-            RefusedError: it is not a client of ours.
-            MmtlError: there is no recogniser for it.
-            asyncio.TimeoutError: it does not read.
+            RefusedError: it does not speak the protocol.
+            MmtlError: its recogniser cannot be made.
+            asyncio.TimeoutError: it does not read its events.
         """
         stream = await worker.do(lambda: ClientStream(self._service.make(), self._channel.name))
         await self._send(stream.begin())
@@ -147,29 +147,33 @@ class ClientSession:
         throttle = Throttle(self._service.limits.speed)
         while isinstance(message, bytes):
             arrived_s = time.perf_counter()
-            for piece in _pieces(message, rate * channels):
-                duration_s, began_s = len(piece) / 2.0 / channels / rate, time.perf_counter()
-                events = await worker.do(functools.partial(stream.feed, piece, rate, arrived_s))
+            for block in _blocks(message, rate * channels):
+                duration_s, began_s = len(block) / 2.0 / channels / rate, time.perf_counter()
+                events = await worker.do(functools.partial(stream.feed, block, rate, arrived_s))
                 self._allowance.earn(duration_s, time.perf_counter() - began_s)
                 await self._send(events)
                 await self._pause(max(MESSAGE_S, throttle.wait_s(duration_s, time.perf_counter())))
             message = await self._next()
         if isinstance(message, str) and _read_json(message) != {"end": True}:
-            raise UsageError(f"{message[:80]!r} arrived amid the sound, expected {json.dumps({'end': True})}")
+            raise UsageError(
+                f"{message[:80]!r} arrived within the sound, expected {json.dumps({'end': True})}"
+            )
 
     async def _read_header(self) -> bytes | str | None:
-        """Take what the client asks for before any sound; return what came after it."""
+        """Read the header messages before any sound; return the message after them."""
         message = await self._next()
         while isinstance(message, str) and (order := _read_json(message)) and HEADER_KEYS.issuperset(order):
             if repeated := order.keys() & self._header.keys():
-                raise UsageError(f"{message[:80]!r} arrived: {', '.join(repeated)} is said already")
+                raise UsageError(
+                    f"{message[:80]!r} arrived: {', '.join(repeated)} was sent before: send each key once"
+                )
             self._header |= order
             message = await self._next()
         return message
 
     def _profile(self, name: object) -> Profile:
         if self._service.find is None:
-            raise UsageError("a profile was asked for: leave it out, for this server lets clients name none")
+            raise UsageError("clients of this server cannot name a profile: leave it out of the header")
         if not isinstance(name, str):
             raise UsageError(f"a profile of {str(name)[:80]} arrived, expected its name in quotes")
         return self._service.find(name)
@@ -179,7 +183,7 @@ class ClientSession:
 
         Raises:
             StoppingError: the server stops.
-            SourceError: too little sound came for too long.
+            SourceError: too little sound has arrived for too long.
         """
         began_s = time.perf_counter()
         try:
@@ -198,8 +202,8 @@ class ClientSession:
         """Wait for a message; None at the end of the stream.
 
         Raises:
-            StoppingError: the server stops; what is there already is not taken any more.
-            asyncio.TimeoutError: none came in time.
+            StoppingError: the server stops; messages that have arrived are dropped.
+            asyncio.TimeoutError: none has arrived in time.
         """
         receiving = asyncio.ensure_future(_received(self._channel))
         stopping = asyncio.ensure_future(self._stopping.wait())
@@ -227,12 +231,12 @@ class ClientSession:
             self._allowance.spend(time.perf_counter() - began_s)
 
     async def _send_last(self, events: Sequence[Event]) -> None:
-        """Send events that end the stream, whatever the client has done before."""
+        """Send events that end the stream, even if the client has used up its waiting time."""
         for event in events:
             await asyncio.wait_for(self._channel.send(to_json(event)), self._service.limits.goodbye_s)
 
     async def _pause(self, seconds: float) -> None:
-        """Let others have their turn.
+        """Wait while other clients have their turn.
 
         Raises:
             StoppingError: the server stops.
@@ -244,10 +248,10 @@ class ClientSession:
 
 
 def checked_rate(asked: object) -> int:
-    """Return the Hz that a client means; None means 16 kHz.
+    """Return the sample rate that a client states, in Hz; None means 16 kHz.
 
     Raises:
-        UsageError: nobody records speech at this rate, or it is no whole number.
+        UsageError: it is out of range, or no whole number.
     """
     if asked is None:
         return SAMPLE_RATE
@@ -259,10 +263,10 @@ def checked_rate(asked: object) -> int:
 
 
 def checked_channels(asked: object) -> int:
-    """Return how many channels a client means; None means one.
+    """Return the number of channels that a client states; None means one.
 
     Raises:
-        UsageError: nobody sends so many, or it is no whole number.
+        UsageError: it is out of range, or no whole number.
     """
     if asked is None:
         return 1
@@ -272,8 +276,8 @@ def checked_channels(asked: object) -> int:
     raise UsageError(f"{str(asked)[:80]} channels were stated, expected 1 to {MOST_CHANNELS}")
 
 
-def _pieces(data: bytes, rate: int) -> Iterator[bytes]:
-    size = 2 * round(PIECE_S * rate)
+def _blocks(data: bytes, rate: int) -> Iterator[bytes]:
+    size = 2 * round(BLOCK_S * rate)
     return (data[start : start + size] for start in range(0, len(data), size))
 
 
@@ -293,7 +297,7 @@ def _text(value: object) -> str | None:
 
 
 async def _received(channel: Channel) -> bytes | str | None:
-    """Return a client's next message. An empty one is no sound, so it keeps nobody's place."""
+    """Return a client's next message, skipping empty ones."""
     while (message := await channel.receive()) == b"":
-        await asyncio.sleep(0)  # the others' turn, for empty ones may come without end
+        await asyncio.sleep(0)  # let others run: empty messages may arrive without end
     return message

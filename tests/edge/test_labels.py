@@ -34,7 +34,7 @@ def test_a_higher_rating_never_has_a_lower_class(one: float, other: float) -> No
 
 @pytest.mark.parametrize("rating", [0.99, 5.01, -1.0, math.nan, math.inf, -math.inf])
 def test_a_rating_off_the_scale_is_refused(rating: float) -> None:
-    with pytest.raises(ValueError, match="between 1 and 5"):
+    with pytest.raises(ValueError, match="expected 1 to 5"):
         dimension_class(rating)
 
 

@@ -28,7 +28,7 @@ def test_rows_keep_their_numbers_when_earlier_ones_are_forgotten() -> None:
 def test_a_forgotten_row_cannot_be_read() -> None:
     history = numbers(7)
     history.forget(5)
-    with pytest.raises(AssertionError, match="forgotten"):
+    with pytest.raises(AssertionError, match="dropped"):
         history[4:6]
 
 

@@ -357,14 +357,14 @@ def test_what_a_file_says_of_itself_is_checked(
 ) -> None:
     path = profile_path("anna")
     rewrite(profile, path, **change)
-    assert "not a whole profile" in refused(path, bundle)
+    assert "not a complete profile" in refused(path, bundle)
 
 
 def test_tensors_of_other_sizes_are_refused(profile: Profile, bundle: Bundle) -> None:
     path = profile_path("anna")
     few = np.ones(3, np.float32)
     save_profile(path, replace(profile, statistics=BinStatistics(few, few)))
-    assert "not of this model's sizes (statistics)" in refused(path, bundle)
+    assert "does not have this model's sizes (statistics)" in refused(path, bundle)
 
 
 def test_a_file_that_is_too_large_is_not_read(bundle: Bundle, tmp_path: Path) -> None:
