@@ -80,33 +80,17 @@ def test_what_stays_away_is_said_with_advice(
     [("level", [0]), ("features", range(2, 6)), ("spectrum", range(6, 10)), ("entropy", [1])],
 )
 def test_every_kind_of_drift_is_a_line_of_76_columns(what: str, axes: Iterable[int], by: float) -> None:
+    found: list[Drift] = []
     for sign in (1.0, -1.0):
         away, mean = np.zeros(10, np.float32), np.zeros(10, np.float32)
         mean[list(axes)] = -sign * by
         near = np.full(10, LEAST_SPREAD if by == LARGEST_MEAN else 1.0, np.float32)
         watch = DriftWatch(Reference(mean, near), STEP_S, DriftLimits(average_s=1e-3), spectrum=4)
-        for event in events(watch, minutes(5.0, away))[:1]:  # the entropy drifts upwards only
-            assert event.what == what
-            line = describe_drift(event)
-            assert len(line) <= 76, line
-            assert ("+" in line.partition("e+")[0]) == (event.unit != "spreads" and event.change > 0)
-
-
-@pytest.mark.parametrize(
-    ("what", "unit", "change", "said"),
-    [
-        ("level", "dB", -12.14, "level -12.1 dB"),
-        ("level", "dB", 12.14, "level +12.1 dB"),
-        ("entropy", "nats", 0.61, "entropy +0.6 nats"),
-        ("features", "spreads", 1.84, "features 1.8 spreads"),
-        ("spectrum", "spreads", 1.84, "spectrum 1.8 spreads"),
-        ("spectrum", "spreads", 1e8, "spectrum 1e+08 spreads"),
-    ],
-)
-def test_only_what_has_a_direction_is_written_with_a_sign(
-    what: str, unit: str, change: float, said: str
-) -> None:
-    assert describe_drift(Drift(1.0, what, change, 1.0, unit, "do it")) == f"drift: {said}: do it"
+        found += events(watch, minutes(5.0, away))[:1]
+    assert [event.what for event in found] == [what] * (1 if what == "entropy" else 2), (
+        "entropy: upwards only"
+    )
+    assert max(len(describe_drift(event)) for event in found) <= 76
 
 
 @pytest.mark.parametrize(
