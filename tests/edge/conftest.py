@@ -70,7 +70,7 @@ def head() -> Head:
 
 @pytest.fixture(scope="session")
 def talk() -> Callable[..., Array]:
-    """Make sound from (seconds, amplitude) pieces: somebody who speaks without a pause, in a quiet room."""
+    """Make sound from (seconds, amplitude) segments: speech without pauses, in a quiet room."""
     spoken = read_clip(demo_clip())[8_000:48_000]
     voice = spoken / np.abs(spoken).max()
 

@@ -1,4 +1,4 @@
-"""The schema says what the dataclasses say: it is written by hand, so that a change is noticed."""
+"""The schema agrees with the dataclasses: it is written by hand, so that a change is noticed."""
 
 from __future__ import annotations
 

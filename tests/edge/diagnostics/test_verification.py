@@ -155,7 +155,7 @@ class Unsteady(Recognizer):
         (Unsteady, {"equal", "reset"}),
     ],
 )
-def test_a_recognizer_that_breaks_its_word_is_found(
+def test_a_recognizer_with_a_fault_is_found(
     bundle: Bundle, sound: Array, monkeypatch: pytest.MonkeyPatch, kind: type[Recognizer], failed: set[str]
 ) -> None:
     monkeypatch.setattr(verification, "Recognizer", kind)

@@ -53,7 +53,7 @@ def analogue_response(hz: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def test_the_response_is_that_of_a_butterworth_high_pass_and_two_notches() -> None:
     impulse = np.zeros(4 * RATE, np.float32)
-    impulse[1] = 1.0  # not the first sample, which is taken for an offset
+    impulse[1] = 1.0  # not the first sample, which counts as an offset
     spectrum = np.fft.rfft(default_filter().feed(impulse).astype(np.float64))[1:]
     expected = analogue_response(np.arange(1, len(spectrum)) * RATE / len(impulse))
     np.testing.assert_allclose(np.abs(spectrum[:-1]) ** 2, expected, atol=1e-5)

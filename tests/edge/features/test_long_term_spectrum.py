@@ -16,7 +16,7 @@ FRONT_END = FrontEnd()
 
 
 def spoken(frames: int, seed: int = 0) -> Array:
-    """Band powers of chance around those of speech."""
+    """Random band powers around those of speech."""
     draw = np.random.default_rng(seed)
     return np.exp(draw.normal(0.0, 1.0, (frames, BANDS))).astype(np.float32)
 

@@ -55,7 +55,7 @@ def heard(sound: Array) -> list[tuple[int, int]]:
 
 
 def frame_at(samples: int) -> int:
-    """The first frame that ends when so many samples have come, or after."""
+    """The first frame that ends after this number of samples, or later."""
     return -(-(samples - FRAME) // HOP)
 
 
@@ -102,7 +102,7 @@ def test_voice_must_fall_into_the_memory_to_count() -> None:
 
 
 @pytest.mark.parametrize(("before", "count"), [(SILENT, 0), (VOICED, 1)])
-def test_between_the_thresholds_a_sound_stays_what_it_was(before: float, count: int) -> None:
+def test_between_the_thresholds_the_state_is_kept(before: float, count: int) -> None:
     """Seven pieces of voice alone are too few: those that follow decide."""
     sound = told((30, SILENT), (7, before), (20, BETWEEN), (30, SILENT))
     assert len(stretches(flags_of(sound))) == count
@@ -142,7 +142,7 @@ def test_the_result_does_not_depend_on_the_blocks_in_a_real_sound() -> None:
     assert (np.concatenate(flags) == whole).all()
 
 
-def test_the_future_does_not_change_what_was_said() -> None:
+def test_later_samples_do_not_change_earlier_results() -> None:
     sound = read_clip(demo_clip())[: 2 * RATE]
     changed = sound.copy()
     changed[RATE:] = 0.0
@@ -230,7 +230,7 @@ def keys(level: float, seconds: float = 6.0) -> Array:
         pytest.param(np.full(4 * RATE, 0.5, np.float32), id="a constant"),
     ],
 )
-def test_what_nobody_says_is_not_speech(sound: Array) -> None:
+def test_sound_without_a_voice_is_not_speech(sound: Array) -> None:
     assert heard(sound) == []
 
 

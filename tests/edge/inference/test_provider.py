@@ -111,7 +111,7 @@ def test_without_an_engine_it_is_cuda_or_the_cpu(
     assert chosen(bundle) == ("cuda", f"{none}; ONNX Runtime here has CUDA")
 
 
-def test_an_engine_that_does_not_hold_is_not_loaded_and_said(
+def test_a_stale_engine_is_not_loaded_and_reported(
     bundle: Bundle, build: Build, machine: FakeTensorrt
 ) -> None:
     build(tensorrt="10.7.0")

@@ -97,7 +97,7 @@ def assert_same(events: list[Event], expected: list[Event]) -> None:
 
 @given(sizes=st.lists(BLOCKS, min_size=1, max_size=4))
 @examples(max_examples=12, deadline=None)
-def test_whole_windows_say_what_the_stream_says_whatever_the_blocks(
+def test_whole_windows_equal_streaming_for_any_blocks(
     streaming: Recognizer, windowwise: Recognizer, sound: Array, sizes: list[int]
 ) -> None:
     if max(sizes) < 160:
@@ -190,7 +190,7 @@ def test_the_state_handed_in_is_left_alone_and_keeps_nothing_else_alive(bundle: 
 
 
 @pytest.mark.parametrize("fails_at", [1, 3])
-def test_a_lost_gpu_costs_no_window_and_is_said_once(
+def test_a_lost_gpu_costs_no_window_and_is_reported_once(
     bundle: Bundle, streaming: Recognizer, sound: Array, fails_at: int
 ) -> None:
     failing = recognizer(bundle, fails_at)
@@ -204,7 +204,7 @@ def test_a_lost_gpu_costs_no_window_and_is_said_once(
     assert change.time_s >= window.end_s
 
 
-def test_a_gpu_lost_in_the_last_window_is_said_too(bundle: Bundle, talk: Talk) -> None:
+def test_a_gpu_lost_in_the_last_window_is_reported_too(bundle: Bundle, talk: Talk) -> None:
     short = talk((3.1, 0.3))
     windows = sum(isinstance(event, Window) for event in heard(recognizer(bundle), short))
     counted = Counted(bundle)
@@ -227,7 +227,7 @@ def test_a_lost_gpu_is_asked_no_more(bundle: Bundle, sound: Array) -> None:
     assert (engine.provider, engine.reason) == ("cpu", "the GPU is gone: use --provider cpu")
 
 
-def test_every_stream_of_a_shared_engine_says_that_the_gpu_is_lost(bundle: Bundle, talk: Talk) -> None:
+def test_every_stream_of_a_shared_engine_reports_the_lost_gpu(bundle: Bundle, talk: Talk) -> None:
     engine = WindowwiseEngine(bundle, Counted(bundle, fails_at=1), provider="tensorrt")
     streams, spoken = [Recognizer(bundle, engine=engine) for _ in range(3)], talk((3.2, 0.3))
     for stream in streams:
@@ -261,7 +261,7 @@ class Broken:
 # All together
 
 
-def test_tensorrt_says_what_the_stream_says_and_goes_on_when_the_gpu_is_lost(
+def test_tensorrt_equals_streaming_and_continues_when_the_gpu_is_lost(
     bundle: Bundle, streaming: Recognizer, sound: Array
 ) -> None:
     machine = FakeTensorrt(WindowEngine(bundle), 297, 200, {"embedding": 256, "logits": 4})

@@ -38,7 +38,7 @@ def test_the_probabilities_sum_to_one(head: Head) -> None:
     assert head.probs(EMBEDDINGS[:0]).shape == (0, 4)
 
 
-def test_what_lies_behind_its_input_is_not_read(head: Head) -> None:
+def test_values_behind_the_input_are_ignored(head: Head) -> None:
     longer = np.concatenate([EMBEDDINGS, np.full((6, 3), np.nan, np.float32)], axis=1)
     np.testing.assert_array_equal(head.probs(longer), head.probs(EMBEDDINGS))
 

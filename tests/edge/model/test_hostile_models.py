@@ -1,4 +1,4 @@
-"""Bundles and profiles whose numbers are changed: each is used, or refused in one line, whatever it says."""
+"""Bundles and profiles whose numbers are changed: each is used, or refused in one line."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ DATES = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-01-01",
 
 @EXAMPLES
 @given(place=st.sampled_from(FIELDS), value=st.one_of(hostile, st.sampled_from(DATES)))
-def test_a_profile_that_says_anything_is_used_or_refused_in_one_line(
+def test_a_profile_with_any_content_is_used_or_refused_in_one_line(
     profile: Profile, bundle: Bundle, place: tuple[Any, ...], value: object
 ) -> None:
     path = profile_path("anna")

@@ -61,7 +61,7 @@ def profile(bundle: Bundle) -> Profile:
 
 
 def rewrite(profile: Profile, path: Path, **changes: object) -> None:
-    """Save a profile that says other things of itself, as a file from elsewhere might; None: not at all."""
+    """Save a profile with changed content, as a file from elsewhere might have; None removes a field."""
     save_profile(path, profile)
     with safe_open(path, "numpy") as file:
         described = {**json.loads(file.metadata()["mmtl"]), **changes}
@@ -352,7 +352,7 @@ def test_its_name_is_that_of_its_file(profile: Profile, tmp_path: Path) -> None:
         *({"levels": {"reference": "0"}}, {"levels": {"eps": float("nan")}}, {"levels": [1.0]}),
     ],
 )
-def test_what_a_file_says_of_itself_is_checked(
+def test_the_content_of_a_file_is_validated(
     profile: Profile, bundle: Bundle, change: dict[str, object]
 ) -> None:
     path = profile_path("anna")
@@ -381,7 +381,7 @@ def test_a_path_that_cannot_be_is_no_profile(name: str, bundle: Bundle, tmp_path
     assert "there is no profile" in refused(tmp_path / name, bundle)
 
 
-def test_a_profile_that_may_not_be_read_is_said_to_be(
+def test_a_profile_without_read_permission_is_reported(
     profile: Profile, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = profile_path("anna")

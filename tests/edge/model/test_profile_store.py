@@ -114,7 +114,7 @@ def test_a_profile_is_not_copied_over_itself(anna: Path, bundle: Bundle, tmp_pat
     assert anna.read_bytes() == before
 
 
-def test_a_link_to_nowhere_is_something_too(anna: Path, tmp_path: Path) -> None:
+def test_a_dangling_link_occupies_a_name(anna: Path, tmp_path: Path) -> None:
     out, nowhere = tmp_path / "out", tmp_path / "nowhere"
     out.symlink_to(nowhere)
     with pytest.raises(UsageError, match="already"):
@@ -290,7 +290,7 @@ def test_a_folder_in_the_way_stays(anna: Path, file: Path, bundle: Bundle, tmp_p
     assert (tmp_path / "out" / "kept").is_dir()
 
 
-def test_a_profile_that_cannot_be_deleted_is_said_to_be(anna: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_that_cannot_be_deleted_is_reported(anna: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 

@@ -33,7 +33,7 @@ SESSION = Reference(AT, np.array([4.0, 0.3, *[0.5] * SIZE], np.float32))
 
 
 def moved(level_db: float = 0.0, entropy: float = 0.0, features: float = 0.0) -> Array:
-    """Figures away from the session by so much; features by spreads, each dimension one way or the other."""
+    """An observation that departs by these amounts; features in spreads, with alternating signs."""
     signs = np.resize([1.0, -1.0], SIZE)
     away: Array = np.array([level_db, entropy, *(0.5 * features * signs)], np.float32)
     return AT + away
@@ -62,7 +62,7 @@ def watch() -> DriftWatch:
         (moved(entropy=0.6), "entropy", 0.6, "nats", "less certain"),
     ],
 )
-def test_what_stays_away_is_said_with_advice(
+def test_a_lasting_departure_is_reported_with_advice(
     watch: DriftWatch, seen: Array, what: str, change: float, unit: str, advice: str
 ) -> None:
     (event,) = events(watch, minutes(5.0, seen))
@@ -101,7 +101,7 @@ def test_every_kind_of_drift_is_a_line_of_76_columns(what: str, axes: Iterable[i
         pytest.param(moved(entropy=-2.0), id="more certain"),
     ],
 )
-def test_what_is_within_its_bound_is_no_drift(watch: DriftWatch, seen: Array) -> None:
+def test_a_departure_within_its_limit_is_no_drift(watch: DriftWatch, seen: Array) -> None:
     assert events(watch, minutes(10.0, seen)) == []
 
 
@@ -123,7 +123,7 @@ def test_the_long_term_spectrum_has_a_bound_of_its_own(by: float, drifts: bool) 
     assert event.what == "features"
 
 
-def test_what_comes_and_goes_is_no_drift(watch: DriftWatch) -> None:
+def test_a_short_departure_is_no_drift(watch: DriftWatch) -> None:
     shout = minutes(0.25, moved(level_db=20.0))
     assert events(watch, [*shout, *minutes(1.0, AT)] * 5) == []
 
@@ -152,7 +152,7 @@ def test_one_event_a_cooldown_by_the_time_of_the_stream(watch: DriftWatch) -> No
     assert after_a_loss is not None
 
 
-def test_of_several_that_moved_the_furthest_is_said(watch: DriftWatch) -> None:
+def test_of_several_departures_the_largest_is_reported(watch: DriftWatch) -> None:
     (event,) = events(watch, minutes(5.0, moved(level_db=-16.0, features=9.0)))
     assert event.what == "features"
     watch.reset()
@@ -184,7 +184,7 @@ def test_it_does_not_change_the_reference(watch: DriftWatch) -> None:
     assert (SESSION.mean == observe(-20.0, np.zeros(SIZE, np.float32), EVEN)).all()
 
 
-def test_figures_are_level_entropy_and_what_the_head_reads() -> None:
+def test_an_observation_is_level_entropy_and_the_inputs_of_the_head() -> None:
     embedding = np.arange(3, dtype=np.float32)
     seen = observe(-30.0, embedding, EVEN)
     assert seen.dtype == np.float32
@@ -272,7 +272,7 @@ def drifts(recognizer: Recognizer, sound: Array, block: int = 16_000) -> list[Dr
     return [event for event in heard if isinstance(event, Drift)]
 
 
-def test_a_session_is_heard_as_the_recognizer_hears(
+def test_a_session_is_summarised_as_the_recognizer_observes_it(
     bundle: Bundle, calibrated: Recognizer, takes: list[Array]
 ) -> None:
     assert calibrated.profile is not None
@@ -323,7 +323,7 @@ def test_a_session_without_enough_speech_has_no_reference(calibrated: Recognizer
     assert reference_of(calibrated, [np.zeros(160_000, np.float32)]) is None
 
 
-def test_a_recognizer_says_that_its_speaker_has_become_quiet(
+def test_a_recognizer_reports_that_its_speaker_has_become_quiet(
     calibrated: Recognizer, talk: Callable[..., Array]
 ) -> None:
     assert drifts(calibrated, talk((40.0, 0.3))) == []

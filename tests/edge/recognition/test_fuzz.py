@@ -1,4 +1,4 @@
-"""Bytes that nobody meant: each is heard or refused by an error that says why; nothing hangs or grows.
+"""Random and damaged bytes: each input is recognised or refused with a reason; nothing hangs or grows.
 
 The examples are the same in every run.
 """

@@ -184,7 +184,7 @@ def test_the_last_events_did_not_wait_for_a_client_that_is_slow_to_leave() -> No
     assert lag_of(stream.meter.stamped([replace(WINDOW, end_s=10.1)])) == pytest.approx(0.02, abs=0.1)
 
 
-def test_a_long_lag_is_said_once_an_episode() -> None:
+def test_a_long_lag_is_reported_once_per_episode() -> None:
     stream = Stream()
     assert [event.type for event in stream.piece(PIECE_S)] == ["window"]
     late, *_ = stream.piece(LATE_S + 0.6)
@@ -213,7 +213,7 @@ def recognizer(bundle: Bundle) -> Recognizer:
 
 
 def waited(sound: Array, waited_s: float) -> Iterator[Block]:
-    """Cut sound into blocks that arrived in real time, but are handed over only so much later."""
+    """Cut sound into blocks that arrived in real time, but are delivered this much later."""
     started_s = time.perf_counter() - waited_s
     size = round(16_000 * PIECE_S)
     for start in range(0, len(sound), size):
@@ -225,7 +225,7 @@ class Live(Blocks):
 
 
 @pytest.mark.parametrize("kind", [Live, Blocks])
-def test_a_live_source_whose_sound_has_waited_warns_and_sums_up(
+def test_a_live_source_whose_sound_has_waited_warns_and_reports_the_lag(
     recognizer: Recognizer, talk: Talk, kind: type[Blocks]
 ) -> None:
     sink = Collected()
@@ -250,10 +250,12 @@ def test_a_client_whose_sound_has_waited_is_warned(recognizer: Recognizer, talk:
 
 def test_the_summary_has_the_longest_lag_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.recognition.stream_statistics.RECENT_WINDOWS", 10)
-    ledger = StreamStatistics()
+    statistics = StreamStatistics()
     for lag_ms in [9_000, *range(1, 101)]:
-        ledger.spent(0.0, [replace(WINDOW, lag_ms=float(lag_ms))])
-    assert ledger.summary(10.0).lag_ms == pytest.approx({"p50": 95.5, "p95": 99.55, "p99": 99.91, "max": 9e3})
+        statistics.spent(0.0, [replace(WINDOW, lag_ms=float(lag_ms))])
+    assert statistics.summary(10.0).lag_ms == pytest.approx(
+        {"p50": 95.5, "p95": 99.55, "p99": 99.91, "max": 9e3}
+    )
 
 
 # Real processes
@@ -331,7 +333,7 @@ def hold(pid: int, seconds: float = HELD_S) -> None:
 def lags_as_they_were(
     sender: Sender, events: list[tuple[float, dict[str, Any]]]
 ) -> list[tuple[float, float]]:
-    """Return what each window says of its lag, and how long after its sound it came, in s."""
+    """Return the lag that each window reports, and the delay of the window after its sound, in s."""
     windows = [(came_s, event) for came_s, event in events if event["type"] == "window"]
     return [
         (event["lag_ms"] / 1000.0, came_s - sender.started_s - event["end_s"]) for came_s, event in windows

@@ -65,7 +65,7 @@ def recognizer(bundle: Bundle) -> Recognizer:
 
 
 def cut(sound: Array, size: int = 1_280, lost: int = 0) -> list[Block]:
-    """Cut a sound into blocks, before the third of which so many samples are lost."""
+    """Cut a sound into blocks; `lost` samples are missing before the third."""
     starts = range(0, len(sound), size)
     return [
         Block(sound[start : start + size], time.perf_counter(), lost if index == 2 else 0)
@@ -114,7 +114,7 @@ def test_the_level_does_not_read_an_offset_as_sound(recognizer: Recognizer) -> N
     assert {event.level_dbfs for event in sink.events if isinstance(event, Window)} == {QUIETEST_DBFS}
 
 
-def test_lost_sound_is_told_and_advances_the_time(recognizer: Recognizer, talk: Talk) -> None:
+def test_lost_sound_is_reported_and_advances_the_time(recognizer: Recognizer, talk: Talk) -> None:
     sink = Collected()
     summary = listen(Blocks(cut(talk((1.0, 0.3)), lost=160_000)), recognizer, [sink])
     assert of(Overrun, sink.events) == [Overrun(start_s=0.16, lost_s=10.0)]
@@ -122,7 +122,9 @@ def test_lost_sound_is_told_and_advances_the_time(recognizer: Recognizer, talk: 
     assert summary.duration_s == pytest.approx(11.0)
 
 
-def test_news_of_the_device_is_told_at_its_time_in_the_stream(recognizer: Recognizer, talk: Talk) -> None:
+def test_changes_of_the_device_are_reported_at_their_time_in_the_stream(
+    recognizer: Recognizer, talk: Talk
+) -> None:
     sink, now_s = Collected(), time.perf_counter()
     nothing = np.zeros(0, np.float32)
     blocks = [
@@ -137,9 +139,7 @@ def test_news_of_the_device_is_told_at_its_time_in_the_stream(recognizer: Recogn
     assert (summary.duration_s, summary.dropped) == (12.0, 1)
 
 
-def test_who_is_strict_hears_no_more_after_a_loss_but_gets_the_summary(
-    recognizer: Recognizer, talk: Talk
-) -> None:
+def test_a_strict_run_ends_after_a_loss_with_a_summary(recognizer: Recognizer, talk: Talk) -> None:
     sink, source = Collected(), Blocks(cut(talk((3.5, 0.3)), lost=8_000))
     with pytest.raises(RealTimeError, match=r"0\.50 s of sound from blocks was lost") as caught:
         listen(source, recognizer, [sink], strict=True)
@@ -150,7 +150,7 @@ def test_who_is_strict_hears_no_more_after_a_loss_but_gets_the_summary(
     assert of(Overrun, sink.events) == [Overrun(start_s=0.16, lost_s=0.5)]
 
 
-def test_who_is_strict_has_nothing_to_complain_of_without_a_loss(recognizer: Recognizer, talk: Talk) -> None:
+def test_a_strict_run_without_a_loss_ends_normally(recognizer: Recognizer, talk: Talk) -> None:
     summary = listen(Blocks(cut(talk((1.0, 0.3)))), recognizer, [], strict=True)
     assert summary.dropped == 0
 
@@ -163,7 +163,7 @@ def test_a_device_that_does_not_come_back_is_no_stream_without_loss(
     assert (summary.dropped, summary.duration_s) == (1, 1.0)
 
 
-def test_who_is_strict_does_not_wait_for_a_device_that_is_lost(recognizer: Recognizer, talk: Talk) -> None:
+def test_a_strict_run_does_not_wait_for_a_lost_device(recognizer: Recognizer, talk: Talk) -> None:
     def endless() -> Iterator[Block]:
         yield from cut(talk((1.0, 0.3)))
         yield Block(
@@ -177,7 +177,7 @@ def test_who_is_strict_does_not_wait_for_a_device_that_is_lost(recognizer: Recog
     assert isinstance(sink.events[-1], Summary)
 
 
-def test_every_window_tells_its_time_by_stage_the_last_too(recognizer: Recognizer, talk: Talk) -> None:
+def test_every_window_has_its_time_by_stage_the_last_too(recognizer: Recognizer, talk: Talk) -> None:
     sink = Collected()
     listen(Blocks(cut(talk((3.7, 0.3)))), recognizer, [sink])
     windows = [event for event in sink.events if isinstance(event, Window)]

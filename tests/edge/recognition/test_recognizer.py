@@ -49,7 +49,7 @@ def sound(talk: Talk) -> Array:
 
 
 def heard(recognizer: Recognizer, sound: Array, *sizes: int) -> list[Event]:
-    """Recognise a sound anew, in blocks of these sizes over and over."""
+    """Recognise a sound as a new stream, in blocks of these sizes in turn."""
     recognizer.reset()
     events, done = [], 0
     for size in cycle(sizes or (max(1, len(sound)),)):
@@ -69,7 +69,7 @@ def probs(events: list[Event]) -> Array:
 
 
 def untimed(events: list[Event]) -> list[Event]:
-    """Leave out what the clock says."""
+    """Drop the fields that depend on the clock."""
     return [
         replace(event, latency_ms={}, lag_ms=0.0) if isinstance(event, Window) else event for event in events
     ]
@@ -209,7 +209,9 @@ def test_events_are_in_order_of_time(recognizer: Recognizer, sound: Array) -> No
 
 
 @pytest.mark.parametrize("cut_s", [3.0, 4.1])
-def test_the_future_does_not_change_what_was_said(recognizer: Recognizer, sound: Array, cut_s: float) -> None:
+def test_later_samples_do_not_change_earlier_results(
+    recognizer: Recognizer, sound: Array, cut_s: float
+) -> None:
     cut = round(cut_s * RATE)
     changed = sound.copy()
     changed[cut:] = np.random.default_rng(9).uniform(-1, 1, len(sound) - cut)
@@ -375,14 +377,14 @@ def test_reset_is_exact_after_a_loss(recognizer: Recognizer, sound: Array, count
 def test_two_recognizers_do_not_touch_each_other(
     bundle: Bundle, recognizer: Recognizer, sound: Array
 ) -> None:
-    session_lock = heard(recognizer, sound, 2_000)
+    expected = heard(recognizer, sound, 2_000)
     recognizer.reset()
     other = Recognizer(bundle, provider="cpu")
     events = []
     for start in range(0, len(sound), 2_000):
         events += recognizer.feed(sound[start : start + 2_000])
         other.feed(sound[::-1][start : start + 2_000])
-    assert untimed(events + recognizer.flush()) == untimed(session_lock)
+    assert untimed(events + recognizer.flush()) == untimed(expected)
 
 
 @pytest.mark.parametrize("count", [1, 160, 1_000, 50_000, 96_000, 10**6, 16_000 * 86_400])
@@ -405,7 +407,7 @@ def test_a_loss_advances_the_time(recognizer: Recognizer, talk: Talk, count: int
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.3])
-def test_a_small_loss_is_heard_as_silence(
+def test_a_small_loss_counts_as_silence(
     bundle: Bundle, recognizer: Recognizer, talk: Talk, offset: float
 ) -> None:
     sound, front_end = talk((4.0, 0.2)) + np.float32(offset), bundle.manifest.front_end
@@ -435,16 +437,16 @@ def test_a_loss_in_a_noisy_room_does_not_make_the_noise_speech(recognizer: Recog
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
-def test_a_sample_that_is_no_sound_is_heard_as_the_sources_would_give_it(
+def test_a_sample_that_is_not_finite_or_out_of_range_is_repaired_as_by_the_sources(
     recognizer: Recognizer, sound: Array, bad: float
 ) -> None:
-    spoilt, mended = sound.copy(), sound.copy()
-    spoilt[10_000:10_010] = bad
-    mended[10_000:10_010] = 1.0 if bad == 1e30 else 0.0
-    assert untimed(heard(recognizer, spoilt)) == untimed(heard(recognizer, mended))
+    damaged, repaired = sound.copy(), sound.copy()
+    damaged[10_000:10_010] = bad
+    repaired[10_000:10_010] = 1.0 if bad == 1e30 else 0.0
+    assert untimed(heard(recognizer, damaged)) == untimed(heard(recognizer, repaired))
 
 
-def test_other_floats_and_lists_are_taken(recognizer: Recognizer, sound: Array) -> None:
+def test_other_floats_and_lists_are_accepted(recognizer: Recognizer, sound: Array) -> None:
     expected = heard(recognizer, sound[:WINDOW])
     double = heard(recognizer, sound[:WINDOW].astype(np.float64))
     assert untimed(double) == untimed(expected)
@@ -520,7 +522,7 @@ def test_recognizers_that_share_an_engine_do_not_touch_each_other(
     assert untimed(events + one.flush()) == untimed(expected)
 
 
-def test_the_clock_given_is_what_times_the_stages(bundle: Bundle, sound: Array) -> None:
+def test_the_given_clock_times_the_stages(bundle: Bundle, sound: Array) -> None:
     ticks = iter(range(10**6))
     recognizer = Recognizer(bundle, provider="cpu", clock=lambda: float(next(ticks)))
     for window in windows(heard(recognizer, sound, 3_840)):
@@ -546,7 +548,7 @@ def profile(bundle: Bundle) -> Profile:
 
 
 def speaker(bundle: Bundle, head: Head) -> Profile:
-    """The profile of somebody whose head alone is their own."""
+    """A profile in which only the head differs from the bundle."""
     return Profile("anna", bundle.fingerprint, head, bundle.manifest.levels, bundle.statistics, "adopted")
 
 
@@ -580,7 +582,7 @@ def test_streaming_equals_offline_for_a_head_that_reads_the_spectrum(
 
 
 @pytest.mark.parametrize("back", [False, True])
-def test_a_speaker_used_at_the_start_of_a_stream_is_as_if_there_from_the_beginning(
+def test_a_profile_set_at_the_start_of_a_stream_equals_one_given_to_the_constructor(
     bundle: Bundle, profile: Profile, sound: Array, back: bool
 ) -> None:
     switched = Recognizer(bundle, profile=profile if back else None, provider="cpu")
@@ -595,7 +597,7 @@ def test_a_speaker_used_at_the_start_of_a_stream_is_as_if_there_from_the_beginni
     assert untimed(heard(switched, sound)) == untimed(heard(made, sound))
 
 
-def test_a_speaker_used_in_mid_stream_ends_it_and_begins_another_while_time_goes_on(
+def test_a_profile_set_within_a_stream_starts_a_new_one_while_time_goes_on(
     bundle: Bundle, profile: Profile, talk: Talk
 ) -> None:
     first, then = talk((0.5, 0.0), (3.0, 0.3)), talk((0.7, 0.0), (3.0, 0.2), seed=1)
@@ -668,7 +670,7 @@ def test_sound_of_another_rate_gives_the_events_of_the_same_sound_resampled(
     assert_same(events + recognizer.flush(), expected)
 
 
-def test_integers_are_taken_at_their_full_scale(recognizer: Recognizer, talk: Talk) -> None:
+def test_integers_are_scaled_by_their_full_scale(recognizer: Recognizer, talk: Talk) -> None:
     sound = talk((0.3, 0.0), (3.0, 0.3))
     integers = np.round(sound * 32_767).astype(np.int16)
     expected = heard(recognizer, integers.astype(np.float32) / np.float32(32_768))

@@ -111,7 +111,7 @@ def test_a_stream_without_sound_has_a_summary(session: StreamSession) -> None:
     assert session.finish() == ([], Summary(0.0, 0, 0, 0, {}, 0.0))
 
 
-def test_the_session_tells_the_delay_that_no_machine_can_avoid(recognizer: Recognizer) -> None:
+def test_the_session_has_the_minimum_latency(recognizer: Recognizer) -> None:
     delay_s = session_of("blocks", recognizer).algorithmic_delay_s
     recognizer.feed(np.zeros(round(16_000 * delay_s) - 1, np.float32))
     assert recognizer.flush() == []
@@ -120,7 +120,7 @@ def test_the_session_tells_the_delay_that_no_machine_can_avoid(recognizer: Recog
     assert len(of(Window, recognizer.flush())) == 1
 
 
-def test_waiting_is_told_apart_from_computing() -> None:
+def test_waiting_is_separate_from_compute_time() -> None:
     window = Window(0.0, 3.0, {}, {}, "happy", True, -20.0, LATENCY, 2.0)
     queued = with_queue(window, 30.0)
     assert isinstance(queued, Window)
