@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from unicodedata import normalize
 
 from safetensors import SafetensorError
@@ -42,6 +42,7 @@ from edge.system.shell import quoted
 from edge.system.user_folders import data_folder
 
 PROFILE_VERSION: Final = 1
+Verdict = Literal["adopted", "rejected"]
 ADOPTED: Final = "adopted"
 REJECTED: Final = "rejected"
 LARGEST_BYTES: Final = 2**24
@@ -101,7 +102,7 @@ class Profile:
     head: Head
     levels: GainConfig
     statistics: BinStatistics
-    verdict: str
+    verdict: Verdict
     """`ADOPTED`, or `REJECTED`: kept for inspection, never applied."""
     report: dict[str, Any] = field(default_factory=dict)
     """Clip counts and scores before and after, on held-out takes."""

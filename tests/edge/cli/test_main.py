@@ -479,7 +479,9 @@ def test_an_unknown_profile_is_one_line_and_code_4(mmtl: Mmtl) -> None:
     assert_one_line(mmtl("run", "demo", "--profile", "../x"), 4, "cannot name a profile")
 
 
-def keep(bundle: Bundle, name: str, verdict: str = "adopted", fingerprint: str = "0" * 64) -> Path:
+def keep(
+    bundle: Bundle, name: str, verdict: profile_module.Verdict = "adopted", fingerprint: str = "0" * 64
+) -> Path:
     manifest = bundle.manifest
     path = profile_module.profile_path(name)
     profile = Profile(

@@ -24,8 +24,8 @@ REPORT = {
 def profile(bundle: Bundle) -> Profile:
     made = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
     levels, statistics = bundle.manifest.levels, bundle.statistics
-    parts = (bundle.fingerprint, bundle.head, levels, statistics, "adopted", REPORT)
-    return Profile("anna", *parts, made=made)
+    fingerprint, head = bundle.fingerprint, bundle.head
+    return Profile("anna", fingerprint, head, levels, statistics, "adopted", REPORT, made=made)
 
 
 def test_a_list_says_verdict_date_and_model(profile: Profile, bundle: Bundle, tmp_path: Path) -> None:
