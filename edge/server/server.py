@@ -75,7 +75,7 @@ class Server:
             UsageError: an address cannot be listened on, or the limit on open files is too low.
             MmtlError: the recogniser cannot be created or run.
         """
-        asyncio.get_running_loop().set_exception_handler(self._complain)
+        asyncio.get_running_loop().set_exception_handler(self._log_loop_error)
         listen = {"tcp": (tcp, self._listen_tcp), "websocket": (websocket, self._listen_websocket)}
         ports = {}
         try:
@@ -84,13 +84,13 @@ class Server:
             with contextlib.ExitStack() as open_ports:
                 for kind, (address, open_port) in listen.items():
                     if address:
-                        listener = await _opened(open_port, address)
+                        listener = await _open(open_port, address)
                         open_ports.callback(listener.close)
                         ports[kind] = listener.port
                         self._say(f"listening for {kind} on {Address(address.host, listener.port)}")
                 ready(ports)
                 await self._stopping.wait()
-            await self._part()
+            await self._close_clients()
         finally:
             for worker in self._workers:
                 worker.close()
@@ -101,24 +101,22 @@ class Server:
         await asyncio.gather(*(worker.do(lambda: warm_up(self._service.make)) for worker in self._workers))
 
     async def _listen_tcp(self, address: Address) -> Listener:
-        return await listen_tcp(address, self._service.access, self._attend)
+        return await listen_tcp(address, self._service.access, self._handle)
 
     async def _listen_websocket(self, address: Address) -> Listener:
         from edge.server.websocket_transport import listen_websocket
 
         return await listen_websocket(
-            address, self._service.access, self._attend, self._service.limits, self._log
+            address, self._service.access, self._handle, self._service.limits, self._log
         )
 
-    def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def _log_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log errors of asyncio itself, such as too many open files, as its exception handler."""
         error = context.get("exception")
-        line = f"server error: {context['message']}" + (
-            f" ({type(error).__name__}: {error})" if error else ""
-        )
-        self._log.note(context["message"], line)
+        reason = f" ({type(error).__name__}: {error})" if error else ""
+        self._log.note(context["message"], f"server error: {context['message']}{reason}")
 
-    async def _part(self) -> None:
+    async def _close_clients(self) -> None:
         """Send the clients their last events, then disconnect those that take too long."""
         if self._connected:
             await asyncio.wait(self._connected, timeout=self._service.limits.goodbye_s)
@@ -127,37 +125,37 @@ class Server:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
-    async def _attend(self, channel: Channel) -> None:
+    async def _handle(self, channel: Channel) -> None:
         """Serve one client to its end, and close its connection."""
         task = asyncio.current_task()
         assert task is not None
         self._connected.add(task)
         try:
-            await channel.close(await self._answer(channel, task))
+            await channel.close(await self._serve_or_refuse(channel, task))
         finally:
             self._connected.discard(task)
             self._clients.discard(task)
 
-    async def _answer(self, channel: Channel, task: asyncio.Task[Any]) -> float:
+    async def _serve_or_refuse(self, channel: Channel, task: asyncio.Task[Any]) -> float:
         """Serve a client; return the time in seconds that it has to read what was sent."""
         try:
             await self._serve(channel, task)
         except RefusedError as refusal:
             self._log.note(refusal.kind, str(refusal))
-            return await self._tell(channel, refusal.answer)
+            return await self._send_error(channel, refusal.answer)
         except (GoneError, asyncio.TimeoutError) as error:
-            self._say(f"{channel.name}: {str(error) or 'gone'}")
+            self._say(f"{channel.name}: {str(error) or 'disconnected'}")
             return 0.0
         except asyncio.CancelledError:  # asyncio's own callback would print a traceback
-            self._say(f"{channel.name}: cut off")
+            self._say(f"{channel.name}: disconnected by the server")
             return 0.0
         except MmtlError as error:
             self._say(f"{channel.name}: {error}")
-            return await self._tell(channel, str(error))
+            return await self._send_error(channel, str(error))
         except Exception as error:  # noqa: BLE001 - an error of one client must not stop the server
             name = type(error).__name__
             self._say(f"{channel.name}: unexpected: {name}: {error}")
-            return await self._tell(
+            return await self._send_error(
                 channel, f"the server failed ({name}): connect again, or ask its operator"
             )
         return self._service.limits.goodbye_s
@@ -187,7 +185,7 @@ class Server:
         finally:
             self._waiting -= 1
 
-    async def _tell(self, channel: Channel, message: str) -> float:
+    async def _send_error(self, channel: Channel, message: str) -> float:
         """Tell a client why it is not served; return the time in seconds that it has to read that."""
         with contextlib.suppress(GoneError, asyncio.TimeoutError):
             await asyncio.wait_for(channel.send(to_json(Error(message))), REFUSAL_S)
@@ -229,7 +227,7 @@ def serve(
     asyncio.run(run())
 
 
-async def _opened(open_port: Callable[[Address], Awaitable[Listener]], address: Address) -> Listener:
+async def _open(open_port: Callable[[Address], Awaitable[Listener]], address: Address) -> Listener:
     try:
         return await open_port(address)
     except OSError as error:

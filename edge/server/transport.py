@@ -170,7 +170,7 @@ class TcpChannel:
 
 
 async def listen_tcp(
-    address: Address, access: Access, attend: Callable[[Channel], Awaitable[None]]
+    address: Address, access: Access, handle: Callable[[Channel], Awaitable[None]]
 ) -> Listener:
     """Accept TCP clients.
 
@@ -179,7 +179,7 @@ async def listen_tcp(
     """
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await attend(TcpChannel(reader, writer))
+        await handle(TcpChannel(reader, writer))
 
     server = await asyncio.start_server(
         accepted,

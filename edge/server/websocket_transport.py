@@ -116,7 +116,7 @@ class WebSocketChannel:
 async def listen_websocket(
     address: Address,
     access: Access,
-    attend: Callable[[Channel], Awaitable[None]],
+    handle: Callable[[Channel], Awaitable[None]],
     limits: Limits,
     log: QuietLog,
 ) -> Listener:
@@ -128,7 +128,7 @@ async def listen_websocket(
 
     async def accepted(connection: ServerConnection) -> None:
         assert isinstance(connection, LimitedConnection)
-        await attend(WebSocketChannel(connection))
+        await handle(WebSocketChannel(connection))
 
     def screen(connection: ServerConnection, request: Request) -> Response | None:
         return _screened(connection, request, access, log)

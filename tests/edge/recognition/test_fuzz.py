@@ -250,7 +250,7 @@ def test_whatever_a_client_sends_it_gets_a_session_and_a_summary(
             reader.feed_data(piece)
         reader.feed_eof()
         server_task = asyncio.create_task(server.run())
-        await server._attend(TcpChannel(reader, written))  # type: ignore[arg-type]
+        await server._handle(TcpChannel(reader, written))  # type: ignore[arg-type]
         server.stop()
         await server_task
         return bytes(written.text), said

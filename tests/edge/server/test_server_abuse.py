@@ -130,7 +130,7 @@ def test_what_is_no_handshake_disturbs_nobody(serving: Open, capfd: pytest.Captu
 
 
 def _have_left(running: Running, clients: int) -> bool:
-    return sum(line.endswith((": gone", ": done")) for line in running.said) == clients
+    return sum(line.endswith((": disconnected", ": done")) for line in running.said) == clients
 
 
 def test_clients_that_vanish_leave_room_for_others(serving: Open, sound: bytes) -> None:
@@ -199,7 +199,7 @@ def test_a_client_that_does_not_read_is_let_go_and_harms_nobody(bundle: Bundle, 
         client = connected(running)
         client.sendall(bytes(3_200))
         late.told.set()
-        wait_for(lambda: any(line.endswith("gone") for line in running.said))
+        wait_for(lambda: any(line.endswith("disconnected") for line in running.said))
         assert types(said_to(running))[0] == "session"
         client.close()
 
