@@ -52,12 +52,12 @@ def main() -> None:
 def session(kind: str, values: int) -> onnxruntime.InferenceSession:
     """Open a graph of nothing but the BiLSTM."""
     torch.manual_seed(0)
-    lstm, draft = nn.LSTM(values, UNITS, bidirectional=True), GraphBuilder()
+    lstm, builder = nn.LSTM(values, UNITS, bidirectional=True), GraphBuilder()
     if kind == "operator":
-        output = lstm_operator(draft, "features", lstm, every=True)
+        output = lstm_operator(builder, "features", lstm, every=True)
     else:
-        output = unrolled_lstm(draft, "features", lstm, STEPS, every=True)
-    model = draft.model("recurrence", {"features": (STEPS, "B", values)}, {output: (STEPS, 2, "B", UNITS)})
+        output = unrolled_lstm(builder, "features", lstm, STEPS, every=True)
+    model = builder.model("recurrence", {"features": (STEPS, "B", values)}, {output: (STEPS, 2, "B", UNITS)})
     return onnxruntime.InferenceSession(
         model.SerializeToString(), session_options(), ["CPUExecutionProvider"]
     )

@@ -35,7 +35,7 @@ from export.graphs import (
 )
 from export.onnx_builder import write_graph
 from export.parity import Checks, Parity, measure, require
-from export.source import Source
+from export.trained_model import TrainedModel
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.model import POOL, EmotionNet
 from train.model_card import write_card
@@ -58,11 +58,11 @@ def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, *, replace: b
         UsageError: the folder is in the way, or the network cannot be streamed.
         VerificationError: the graphs differ from the network.
     """
-    return put_bundle(Source(checkpoint, name), folder, replace=replace)
+    return put_bundle(TrainedModel(checkpoint, name), folder, replace=replace)
 
 
 def put_bundle(
-    source: Source,
+    model: TrainedModel,
     folder: Path,
     *,
     replace: bool = False,
@@ -72,19 +72,19 @@ def put_bundle(
     """Write a bundle as `export_bundle` does, with window graphs for TensorRT besides.
 
     Args:
-        source: the model and its name.
+        model: the model and its name.
         folder: where the bundle shall be.
         replace: whether a bundle that is there already may go.
         variants: the window graphs to build engines from.
         checks: what it is compared on, and who is told.
     """
     require_writable_bundle(folder, replace=replace)
-    private = 0o700 if "speaker" in source.checkpoint.training else None
+    private = 0o700 if "speaker" in model.checkpoint.training else None
     with atomic_write_folder(folder, private) as staged:
-        return stage_bundle(source, staged, variants, checks)
+        return stage_bundle(model, staged, variants, checks)
 
 
-def stage_bundle(source: Source, folder: Path, variants: Sequence[Variant], checks: Checks) -> Parity:
+def stage_bundle(model: TrainedModel, folder: Path, variants: Sequence[Variant], checks: Checks) -> Parity:
     """Write a bundle into a folder that is not there yet, and check it there.
 
     Raises:
@@ -92,22 +92,22 @@ def stage_bundle(source: Source, folder: Path, variants: Sequence[Variant], chec
         VerificationError: a graph differs from the network.
     """
     folder.mkdir()
-    _write(source, folder, variants)
-    parity = measure(source.checkpoint.net, load_bundle(folder), variants, checks)
+    _write(model, folder, variants)
+    parity = measure(model.checkpoint.net, load_bundle(folder), variants, checks)
     checks.report(parity)
     require(parity)
     return parity
 
 
-def _write(source: Source, folder: Path, variants: Sequence[Variant]) -> None:
-    checkpoint, net = source.checkpoint, source.checkpoint.net
+def _write(model: TrainedModel, folder: Path, variants: Sequence[Variant]) -> None:
+    checkpoint, net = model.checkpoint, model.checkpoint.net
     write_graph(encoder_graph(net), folder / ENCODER)
     write_graph(classifier_graph(net), folder / CLASSIFIER)
     write_graph(window_graph(net), folder / WINDOW)
     write_head(folder, head_of(net, checkpoint.temperature), checkpoint.normalisation.statistics)
     save_checkpoint(folder / WEIGHTS, checkpoint)
     engines = _write_engine_graphs(checkpoint, folder, variants)
-    manifest = changed(_manifest(source), files=dict.fromkeys(engines, ""))
+    manifest = changed(_manifest(model), files=dict.fromkeys(engines, ""))
     write_card(folder, manifest)
     write_manifest(folder, manifest)
 
@@ -135,8 +135,8 @@ def head_of(net: EmotionNet, temperature: float | None) -> Head:
     return Head(**arrays, temperature=temperature or 1.0)
 
 
-def _manifest(source: Source) -> Manifest:
-    checkpoint = source.checkpoint
+def _manifest(model: TrainedModel) -> Manifest:
+    checkpoint = model.checkpoint
     arch, front_end = checkpoint.net.arch, checkpoint.front_end
     graphs = Graphs(
         state_shapes=state_shapes(arch),
@@ -148,7 +148,7 @@ def _manifest(source: Source) -> Manifest:
     )
     corpora = checkpoint.training.get("corpora", [])
     return Manifest(
-        name=source.name,
+        name=model.name,
         emotions=EMOTIONS,
         front_end=front_end,
         levels=checkpoint.normalisation.levels,
@@ -156,7 +156,7 @@ def _manifest(source: Source) -> Manifest:
         temperature_fitted=checkpoint.temperature is not None,
         licence=_weights_licence([corpus["licence"] for corpus in corpora]),
         training=checkpoint.training,
-        metrics=source.metrics,
+        metrics=model.metrics,
     )
 
 

@@ -26,7 +26,7 @@ def export(
             "--out", help="What to write: a folder, or for jetson an archive (.tar.gz).", show_default=False
         ),
     ],
-    target: Annotated[
+    export_format: Annotated[
         Literal["bundle", "tensorrt", "triton", "jetson"],
         typer.Option(
             "--format",
@@ -52,17 +52,17 @@ def export(
     from edge.system.outputs import require_distinct_files
     from export.parity import Checks, table
     from export.parity_audio import find_clips
-    from export.source import read_source
     from export.targets import ExportRequest, export_target
+    from export.trained_model import read_model
 
     recordings = find_clips(clips) if clips else []
     require_distinct_files({"--out": out}, [checkpoint, clips, *recordings])
-    wanted = ExportRequest(target, out, name=name, replace=replace, fp16=not no_fp16)
-    model = read_source(checkpoint)
+    request = ExportRequest(export_format, out, name=name, replace=replace, fp16=not no_fp16)
+    model = read_model(checkpoint)
     measured: list[Parity] = []
     try:
         with progress_bar("comparing") as progress:
-            written = export_target(model, wanted, Checks(recordings, measured.append, progress))
+            written = export_target(model, request, Checks(recordings, measured.append, progress))
     finally:  # a refusal is explained by what was measured; under the bar it would land on stderr
         typer.echo("\n".join(map(table, measured)), nl=bool(measured))
-    typer.echo(f"{target} {written}")
+    typer.echo(f"{export_format} {written}")

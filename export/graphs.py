@@ -30,27 +30,27 @@ class Variant:
 def encoder_graph(net: EmotionNet) -> onnx.ModelProto:
     """Draw frames (B, T, F) and states to features (B, T / 8, P) and new states; T a multiple of 8."""
     meta = streamable(net)
-    draft = GraphBuilder()
+    builder = GraphBuilder()
     inputs: dict[str, Shape] = {"frames": ("B", "T", meta.arch.bins)}
     outputs: dict[str, Shape] = {"features": ("B", "S", "P")}
-    maps = draft.add("Unsqueeze", ["frames", _axes(draft, 1)], "maps")
+    maps = builder.add("Unsqueeze", ["frames", _axes(builder, 1)], "maps")
     for index, (block, shape) in enumerate(zip(_blocks(meta), state_shapes(meta.arch), strict=True)):
         state = f"state_{index}"
-        joined = draft.add("Concat", [state, maps], f"joined_{index}", axis=2)
+        joined = builder.add("Concat", [state, maps], f"joined_{index}", axis=2)
         outputs[f"new_{state}"] = inputs[state] = ("B", *shape)
-        _last_frames(draft, joined, shape[1], f"new_{state}")
-        maps = _convolution(draft, joined, block, index)
-    _project(draft, maps, meta, "features")
-    return draft.model("mmtl_encoder", inputs, outputs)
+        _last_frames(builder, joined, shape[1], f"new_{state}")
+        maps = _convolution(builder, joined, block, index)
+    _project(builder, maps, meta, "features")
+    return builder.model("mmtl_encoder", inputs, outputs)
 
 
 def classifier_graph(net: EmotionNet) -> onnx.ModelProto:
     """Draw features (B, S, P) of a window to its embedding (B, D)."""
     meta = streamable(net)
-    draft = GraphBuilder()
-    _embed(draft, "features", meta)
+    builder = GraphBuilder()
+    _embed(builder, "features", meta)
     shape = ("B", "S", feature_size(meta.arch))
-    return draft.model("mmtl_classifier", {"features": shape}, {"embedding": ("B", 2 * meta.arch.hidden)})
+    return builder.model("mmtl_classifier", {"features": shape}, {"embedding": ("B", 2 * meta.arch.hidden)})
 
 
 def window_graph(net: EmotionNet, variant: Variant = Variant(), frames: int | None = None) -> onnx.ModelProto:
@@ -65,16 +65,16 @@ def window_graph(net: EmotionNet, variant: Variant = Variant(), frames: int | No
         frames: T; None for any, which only the LSTM as an operator can take.
     """
     meta = streamable(net)
-    draft = GraphBuilder(variant.precision)
-    maps = draft.add("Unsqueeze", [draft.narrowed("frames", "narrow"), _axes(draft, 1)], "maps")
+    builder = GraphBuilder(variant.precision)
+    maps = builder.add("Unsqueeze", [builder.to_precision("frames", "narrow"), _axes(builder, 1)], "maps")
     for index, block in enumerate(_blocks(meta)):
-        maps = _convolution(draft, maps, block, index)
+        maps = _convolution(builder, maps, block, index)
     steps = _steps(meta.arch, variant, frames)
-    _embed(draft, _project(draft, maps, meta, "features"), meta, steps)
-    hidden = draft.add("Relu", [_gemm(draft, "embedding", meta.fc1, "fc1")], "hidden")
-    auxiliary = _gemm(draft, hidden, meta.fc2, "fc2")
-    _gemm(draft, auxiliary, net.transfer.fc3, "fc3", output="logits")
-    return draft.model(
+    _embed(builder, _project(builder, maps, meta, "features"), meta, steps)
+    hidden = builder.add("Relu", [_gemm(builder, "embedding", meta.fc1, "fc1")], "hidden")
+    auxiliary = _gemm(builder, hidden, meta.fc2, "fc2")
+    _gemm(builder, auxiliary, net.transfer.fc3, "fc3", output="logits")
+    return builder.model(
         "mmtl_window",
         {"frames": ("B", frames or "T", meta.arch.bins)},
         {"embedding": ("B", 2 * meta.arch.hidden), "logits": ("B", net.transfer.fc3.out_features)},
@@ -124,52 +124,54 @@ def _blocks(meta: MetaLearner) -> list[ConvBlock]:
     return [block for block in meta.blocks if isinstance(block, ConvBlock)]
 
 
-def _convolution(draft: GraphBuilder, maps: str, block: ConvBlock, index: int) -> str:
+def _convolution(builder: GraphBuilder, maps: str, block: ConvBlock, index: int) -> str:
     left, right, top, bottom = block.padding
     weight, bias = folded(block)
     inputs = [
         maps,
-        draft.weight(f"blocks.{index}.weight", weight),
-        draft.weight(f"blocks.{index}.bias", bias),
+        builder.weight(f"blocks.{index}.weight", weight),
+        builder.weight(f"blocks.{index}.bias", bias),
     ]
-    conv = draft.add("Conv", inputs, f"conv_{index}", pads=[top, left, bottom, right])
-    active = draft.add("Relu", [conv], f"relu_{index}")
-    return draft.add("MaxPool", [active], f"pool_{index}", kernel_shape=[POOL, POOL], strides=[POOL, POOL])
+    conv = builder.add("Conv", inputs, f"conv_{index}", pads=[top, left, bottom, right])
+    active = builder.add("Relu", [conv], f"relu_{index}")
+    return builder.add("MaxPool", [active], f"pool_{index}", kernel_shape=[POOL, POOL], strides=[POOL, POOL])
 
 
-def _project(draft: GraphBuilder, maps: str, meta: MetaLearner, output: str) -> str:
+def _project(builder: GraphBuilder, maps: str, meta: MetaLearner, output: str) -> str:
     """Flatten (B, C, S, F') maps to (B, S, C * F') and reduce them to P values."""
-    turned = draft.add("Transpose", [maps], "turned", perm=[0, 2, 1, 3])
-    shape = draft.constant("flat_shape", np.array([0, 0, -1], np.int64))
+    turned = builder.add("Transpose", [maps], "turned", perm=[0, 2, 1, 3])
+    shape = builder.constant("flat_shape", np.array([0, 0, -1], np.int64))
     if not isinstance(meta.projection, nn.Linear):
-        return draft.add("Reshape", [turned, shape], output)
-    flat = draft.add("Reshape", [turned, shape], "flat")
-    weight = draft.weight("projection.weight", array(meta.projection.weight).T.copy())
-    product = draft.add("MatMul", [flat, weight], "projected")
-    return draft.add("Add", [product, draft.weight("projection.bias", array(meta.projection.bias))], output)
+        return builder.add("Reshape", [turned, shape], output)
+    flat = builder.add("Reshape", [turned, shape], "flat")
+    weight = builder.weight("projection.weight", array(meta.projection.weight).T.copy())
+    product = builder.add("MatMul", [flat, weight], "projected")
+    return builder.add(
+        "Add", [product, builder.weight("projection.bias", array(meta.projection.bias))], output
+    )
 
 
-def _embed(draft: GraphBuilder, features: str, meta: MetaLearner, steps: int | None = None) -> str:
+def _embed(builder: GraphBuilder, features: str, meta: MetaLearner, steps: int | None = None) -> str:
     """Run the BiLSTM over (B, S, P) and summarise it as "embedding" (B, 2 * hidden).
 
     Args:
-        draft: the graph.
+        builder: the graph.
         features: the value that holds them.
         meta: the network.
         steps: S, to unroll the LSTM; None: draw it as an operator.
     """
-    sequence = draft.add("Transpose", [features], "sequence", perm=[1, 0, 2])  # (S, B, P)
+    sequence = builder.add("Transpose", [features], "sequence", perm=[1, 0, 2])  # (S, B, P)
     mean = meta.arch.pooling == "mean"
     if steps is None:
-        found = lstm_operator(draft, sequence, meta.lstm, every=mean)
+        found = lstm_operator(builder, sequence, meta.lstm, every=mean)
     else:
-        found = unrolled_lstm(draft, sequence, meta.lstm, steps, every=mean)
-    directions = draft.widened(found, "wide")
+        found = unrolled_lstm(builder, sequence, meta.lstm, steps, every=mean)
+    directions = builder.to_float32(found, "wide")
     if mean:  # (S, 2, B, hidden) -> (2, B, hidden)
-        directions = draft.add("ReduceMean", [directions], "directions", axes=[0], keepdims=0)
-    by_stream = draft.add("Transpose", [directions], "by_stream", perm=[1, 0, 2])
-    shape = draft.constant("embedding_shape", np.array([-1, 2 * meta.arch.hidden], np.int64))
-    return draft.add("Reshape", [by_stream, shape], "embedding")
+        directions = builder.add("ReduceMean", [directions], "directions", axes=[0], keepdims=0)
+    by_stream = builder.add("Transpose", [directions], "by_stream", perm=[1, 0, 2])
+    shape = builder.constant("embedding_shape", np.array([-1, 2 * meta.arch.hidden], np.int64))
+    return builder.add("Reshape", [by_stream, shape], "embedding")
 
 
 def _steps(arch: Architecture, variant: Variant, frames: int | None) -> int | None:
@@ -180,21 +182,21 @@ def _steps(arch: Architecture, variant: Variant, frames: int | None) -> int | No
     return arch.features_in(frames)
 
 
-def _gemm(draft: GraphBuilder, value: str, layer: nn.Linear, name: str, output: str | None = None) -> str:
+def _gemm(builder: GraphBuilder, value: str, layer: nn.Linear, name: str, output: str | None = None) -> str:
     inputs = [
         value,
-        draft.constant(f"{name}.weight", array(layer.weight)),
-        draft.constant(f"{name}.bias", array(layer.bias)),
+        builder.constant(f"{name}.weight", array(layer.weight)),
+        builder.constant(f"{name}.bias", array(layer.bias)),
     ]
-    return draft.add("Gemm", inputs, output or name, transB=1)
+    return builder.add("Gemm", inputs, output or name, transB=1)
 
 
-def _last_frames(draft: GraphBuilder, maps: str, frames: int, output: str) -> None:
+def _last_frames(builder: GraphBuilder, maps: str, frames: int, output: str) -> None:
     """Keep the last frames of (B, C, T, F) maps."""
-    starts = draft.constant(f"{output}_start", np.array([-frames], np.int64))
-    ends = draft.constant("to_the_end", np.array([np.iinfo(np.int64).max], np.int64))
-    draft.add("Slice", [maps, starts, ends, _axes(draft, 2)], output)
+    starts = builder.constant(f"{output}_start", np.array([-frames], np.int64))
+    ends = builder.constant("to_the_end", np.array([np.iinfo(np.int64).max], np.int64))
+    builder.add("Slice", [maps, starts, ends, _axes(builder, 2)], output)
 
 
-def _axes(draft: GraphBuilder, axis: int) -> str:
-    return draft.constant(f"axis_{axis}", np.array([axis], np.int64))
+def _axes(builder: GraphBuilder, axis: int) -> str:
+    return builder.constant(f"axis_{axis}", np.array([axis], np.int64))

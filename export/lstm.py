@@ -23,11 +23,11 @@ SUFFIXES: Final = ("", "_reverse")
 """Of torch's names for the parameters of the two directions."""
 
 
-def lstm_operator(draft: GraphBuilder, sequence: str, lstm: nn.LSTM, *, every: bool) -> str:
+def lstm_operator(builder: GraphBuilder, sequence: str, lstm: nn.LSTM, *, every: bool) -> str:
     """Draw the BiLSTM as one operator.
 
     Args:
-        draft: the graph.
+        builder: the graph.
         sequence: (S, B, P) features.
         lstm: one layer, both directions.
         every: whether every step's output is wanted, or each direction's last.
@@ -35,10 +35,10 @@ def lstm_operator(draft: GraphBuilder, sequence: str, lstm: nn.LSTM, *, every: b
     Returns:
         The value that holds the outputs: (S, 2, B, H) of every step, or (2, B, H) of the last.
     """
-    weights = [draft.weight(f"lstm.{name}", value) for name, value in _stacked(lstm).items()]
-    inputs = [sequence, *weights, *_initial_state(draft, sequence, lstm.hidden_size)]
+    weights = [builder.weight(f"lstm.{name}", value) for name, value in _stacked(lstm).items()]
+    inputs = [sequence, *weights, *_initial_state(builder, sequence, lstm.hidden_size)]
     outputs = ["lstm_outputs"] if every else ["", "lstm_last"]
-    draft.nodes.append(
+    builder.nodes.append(
         helper.make_node(
             "LSTM", inputs, outputs, name="lstm", hidden_size=lstm.hidden_size, direction="bidirectional"
         )
@@ -46,7 +46,7 @@ def lstm_operator(draft: GraphBuilder, sequence: str, lstm: nn.LSTM, *, every: b
     return outputs[-1]
 
 
-def unrolled_lstm(draft: GraphBuilder, sequence: str, lstm: nn.LSTM, steps: int, *, every: bool) -> str:
+def unrolled_lstm(builder: GraphBuilder, sequence: str, lstm: nn.LSTM, steps: int, *, every: bool) -> str:
     """Draw the BiLSTM step by step, both directions at once.
 
     i, f, o = sigmoid(z_i, z_f, z_o);  g = tanh(z_g) = 2 sigmoid(2 z_g) - 1
@@ -57,7 +57,7 @@ def unrolled_lstm(draft: GraphBuilder, sequence: str, lstm: nn.LSTM, steps: int,
     round in time, so that a step handles one slice.
 
     Args:
-        draft: the graph.
+        builder: the graph.
         sequence: (S, B, P) features.
         lstm: one layer, both directions.
         steps: S.
@@ -67,63 +67,63 @@ def unrolled_lstm(draft: GraphBuilder, sequence: str, lstm: nn.LSTM, steps: int,
         The value that holds the outputs: (S, 2, B, H), the backward direction's in the order in
         which it ran, or (2, B, H) of the last step.
     """
-    draft.weight("lstm.recurrence", _recurrence(lstm))
-    draft.weight("two", np.array(2.0, np.float32))
-    draft.weight("minus_one", np.array(-1.0, np.float32))
+    builder.weight("lstm.recurrence", _recurrence(lstm))
+    builder.weight("two", np.array(2.0, np.float32))
+    builder.weight("minus_one", np.array(-1.0, np.float32))
     hidden = cell = ""
     outputs = []
-    for step, projected in enumerate(_projected(draft, sequence, lstm, steps)):
-        hidden, cell = _step(draft, projected, hidden, cell, step)
+    for step, projected in enumerate(_projected(builder, sequence, lstm, steps)):
+        hidden, cell = _step(builder, projected, hidden, cell, step)
         outputs.append(hidden)
     if every:
-        return draft.add("Concat", outputs, "lstm_outputs", axis=0)
-    return draft.add("Squeeze", [hidden, draft.constant("axis_0", np.array([0], np.int64))], "lstm_last")
+        return builder.add("Concat", outputs, "lstm_outputs", axis=0)
+    return builder.add("Squeeze", [hidden, builder.constant("axis_0", np.array([0], np.int64))], "lstm_last")
 
 
-def _projected(draft: GraphBuilder, sequence: str, lstm: nn.LSTM, steps: int) -> list[str]:
+def _projected(builder: GraphBuilder, sequence: str, lstm: nn.LSTM, steps: int) -> list[str]:
     """Project all steps in one product; return each step's W x + b, (1, 2, B, 4 H)."""
     weight, bias = _input_weights(lstm)
-    product = draft.add("MatMul", [sequence, draft.weight("lstm.weight", weight)], "lstm_product")
-    projected = draft.add("Add", [product, draft.weight("lstm.bias", bias)], "lstm_projected")
-    forward, backward = draft.split(projected, ["lstm_forward", "lstm_backward"], axis=2)  # (S, B, 4 H)
-    moments = draft.split(backward, [f"backward_{step}" for step in range(steps)], axis=0)
-    turned = draft.add("Concat", moments[::-1], "lstm_backward_turned", axis=0)
-    axis = draft.constant("axis_1", np.array([1], np.int64))
-    pair = [draft.add("Unsqueeze", [value, axis], f"{value}_alone") for value in (forward, turned)]
-    both = draft.add("Concat", pair, "lstm_both", axis=1)  # (S, 2, B, 4 H)
-    return draft.split(both, [f"projected_{step}" for step in range(steps)], axis=0)
+    product = builder.add("MatMul", [sequence, builder.weight("lstm.weight", weight)], "lstm_product")
+    projected = builder.add("Add", [product, builder.weight("lstm.bias", bias)], "lstm_projected")
+    forward, backward = builder.split(projected, ["lstm_forward", "lstm_backward"], axis=2)  # (S, B, 4 H)
+    moments = builder.split(backward, [f"backward_{step}" for step in range(steps)], axis=0)
+    turned = builder.add("Concat", moments[::-1], "lstm_backward_turned", axis=0)
+    axis = builder.constant("axis_1", np.array([1], np.int64))
+    pair = [builder.add("Unsqueeze", [value, axis], f"{value}_alone") for value in (forward, turned)]
+    both = builder.add("Concat", pair, "lstm_both", axis=1)  # (S, 2, B, 4 H)
+    return builder.split(both, [f"projected_{step}" for step in range(steps)], axis=0)
 
 
-def _step(draft: GraphBuilder, projected: str, hidden: str, cell: str, step: int) -> tuple[str, str]:
+def _step(builder: GraphBuilder, projected: str, hidden: str, cell: str, step: int) -> tuple[str, str]:
     """Map W x + b (1, 2, B, 4 H), h and c (1, 2, B, H each; both "" at first) to the next h and c."""
     gates = projected
     if hidden:
-        product = draft.add("MatMul", [hidden, "lstm.recurrence"], f"recurrent_{step}")
-        gates = draft.add("Add", [projected, product], f"gates_{step}")
-    active = draft.add("Sigmoid", [gates], f"active_{step}")
-    i, f, o, half = draft.split(active, [f"{gate}_{step}" for gate in ("i", "f", "o", "half")], axis=3)
-    doubled = draft.add("Mul", [half, "two"], f"doubled_{step}")
-    g = draft.add("Add", [doubled, "minus_one"], f"g_{step}")
-    new = draft.add("Mul", [i, g], f"new_{step}")
+        product = builder.add("MatMul", [hidden, "lstm.recurrence"], f"recurrent_{step}")
+        gates = builder.add("Add", [projected, product], f"gates_{step}")
+    active = builder.add("Sigmoid", [gates], f"active_{step}")
+    i, f, o, half = builder.split(active, [f"{gate}_{step}" for gate in ("i", "f", "o", "half")], axis=3)
+    doubled = builder.add("Mul", [half, "two"], f"doubled_{step}")
+    g = builder.add("Add", [doubled, "minus_one"], f"g_{step}")
+    new = builder.add("Mul", [i, g], f"new_{step}")
     if cell:
-        kept = draft.add("Mul", [f, cell], f"kept_{step}")
-        new = draft.add("Add", [kept, new], f"cell_{step}")
-    bounded = draft.add("Tanh", [new], f"bounded_{step}")
-    return draft.add("Mul", [o, bounded], f"hidden_{step}"), new
+        kept = builder.add("Mul", [f, cell], f"kept_{step}")
+        new = builder.add("Add", [kept, new], f"cell_{step}")
+    bounded = builder.add("Tanh", [new], f"bounded_{step}")
+    return builder.add("Mul", [o, bounded], f"hidden_{step}"), new
 
 
-def _initial_state(draft: GraphBuilder, sequence: str, units: int) -> list[str]:
+def _initial_state(builder: GraphBuilder, sequence: str, units: int) -> list[str]:
     """Draw zeros (2, B, H) for h and c in FP16, where TensorRT would supply float32 ones and refuse them.
 
     B is known only at run time: the zeros are made from the sequence, squashed first so that they
     are zeros whatever finite or infinite numbers it holds.
     """
-    if draft.precision == "fp32":
+    if builder.precision == "fp32":
         return []
-    squashed = draft.add("Sigmoid", [sequence], "lstm_squashed")
-    present = draft.add("ReduceMean", [squashed], "lstm_streams", axes=[0, 2])  # (1, B, 1)
-    zeros = draft.weight("lstm.zeros", np.zeros((2, 1, units), np.float32))
-    initial = draft.add("Mul", [present, zeros], "lstm_initial")
+    squashed = builder.add("Sigmoid", [sequence], "lstm_squashed")
+    present = builder.add("ReduceMean", [squashed], "lstm_streams", axes=[0, 2])  # (1, B, 1)
+    zeros = builder.weight("lstm.zeros", np.zeros((2, 1, units), np.float32))
+    initial = builder.add("Mul", [present, zeros], "lstm_initial")
     return ["", initial, initial]
 
 

@@ -36,8 +36,8 @@ Shape = tuple[int | str, ...]
 class GraphBuilder:
     """A graph under construction.
 
-    `precision` is that of `weight`s and of what is computed from them, between `narrowed` and
-    `widened` values; `constant`s keep their own type. The graph's inputs and outputs are float32.
+    `precision` is that of `weight`s and of what is computed from them, between `to_precision` and
+    `to_float32` values; `constant`s keep their own type. The graph's inputs and outputs are float32.
     Casts are written out, so that a strongly typed TensorRT network computes what the graph says.
     """
 
@@ -62,16 +62,16 @@ class GraphBuilder:
         return name
 
     def weight(self, name: str, value: Array) -> str:
-        """Add an initialiser in the draft's precision and return its name."""
+        """Add an initialiser in the builder's precision and return its name."""
         with np.errstate(over="ignore"):  # what overflows is found when the graph is compared
             return self.constant(name, value.astype(np.float16) if self.precision == "fp16" else value)
 
-    def narrowed(self, value: str, output: str) -> str:
-        """Cast a float32 value to the draft's precision; the value itself where that is float32."""
+    def to_precision(self, value: str, output: str) -> str:
+        """Cast a float32 value to the builder's precision; the value itself where that is float32."""
         return self._cast(value, output, TensorProto.FLOAT16)
 
-    def widened(self, value: str, output: str) -> str:
-        """Cast a value in the draft's precision to float32; the value itself where it is float32."""
+    def to_float32(self, value: str, output: str) -> str:
+        """Cast a value in the builder's precision to float32; the value itself where it is float32."""
         return self._cast(value, output, TensorProto.FLOAT)
 
     def model(self, name: str, inputs: dict[str, Shape], outputs: dict[str, Shape]) -> onnx.ModelProto:

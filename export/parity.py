@@ -35,7 +35,7 @@ logits by 0.003 at most, in 278 windows of speech; a GPU that also adds up in FP
 
 
 @dataclass(frozen=True)
-class Row:
+class ParityRow:
     """How far one form of the model is from the network."""
 
     name: str
@@ -60,7 +60,7 @@ class Row:
 class Parity:
     """How far each form is from the network, on the same windows."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ParityRow, ...]
     windows: int
     clips: int
     """Recordings besides the sound that ships."""
@@ -79,7 +79,7 @@ class Checks:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ParityWindows:
     """The windows of a sound."""
 
     frames: Array
@@ -89,12 +89,12 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Form:
+class ModelForm:
     """One form of the model, ready to run."""
 
     name: str
     precision: Precision
-    logits: Callable[[Heard], Array]
+    logits: Callable[[ParityWindows], Array]
 
 
 def measure(
@@ -112,9 +112,9 @@ def measure(
     forms = [_network(net), *_graphs(bundle, engine, variants)]
     logits: list[list[Array]] = [[] for _ in forms]
     for turn, samples in enumerate(read_sounds(checks.clips)):
-        heard = _hear(bundle, engine, samples)
+        windows = _cut_windows(bundle, engine, samples)
         for index, form in enumerate(forms):
-            logits[index].append(form.logits(heard))
+            logits[index].append(form.logits(windows))
             share = (turn + (index + 1) / len(forms)) / (len(checks.clips) + 1)
             checks.progress(share)
     trained, *exported = [np.concatenate(parts) for parts in logits]
@@ -156,7 +156,7 @@ def table(parity: Parity) -> str:
     return "\n".join(lines)
 
 
-def _line(row: Row, width: int) -> str:
+def _line(row: ParityRow, width: int) -> str:
     measured = f"{row.difference:>10.1e}  {_percent(row.same_labels)}"
     return f"{row.name:{width}}  {measured}  {row.tolerance:>7g}  {'passed' if row.passed else 'REFUSED'}"
 
@@ -165,39 +165,39 @@ def _percent(share: float) -> str:
     return f"{100 * share:>8.1f} %"
 
 
-def _network(net: EmotionNet) -> Form:
-    def logits(heard: Heard) -> Array:
+def _network(net: EmotionNet) -> ModelForm:
+    def logits(windows: ParityWindows) -> Array:
         with torch.no_grad():
-            found: Array = net.eval()(torch.from_numpy(heard.frames)).numpy()
+            found: Array = net.eval()(torch.from_numpy(windows.frames)).numpy()
         return found
 
-    return Form("torch", "fp32", logits)
+    return ModelForm("torch", "fp32", logits)
 
 
-def _graphs(bundle: Bundle, engine: Engine, variants: Sequence[Variant]) -> Iterator[Form]:
+def _graphs(bundle: Bundle, engine: Engine, variants: Sequence[Variant]) -> Iterator[ModelForm]:
     head = bundle.head
-    yield Form("stream", "fp32", lambda heard: head.logits(engine.classify(heard.features)))
-    yield Form(WINDOW, "fp32", _window(onnx.load(bundle.graph(WINDOW))))
+    yield ModelForm("stream", "fp32", lambda windows: head.logits(engine.classify(windows.features)))
+    yield ModelForm(WINDOW, "fp32", _window(onnx.load(bundle.graph(WINDOW))))
     for variant in variants:
         name = engine_graph(variant.recurrence, variant.precision)
-        yield Form(name, variant.precision, _window(rounding(onnx.load(bundle.graph(name)))))
+        yield ModelForm(name, variant.precision, _window(rounding(onnx.load(bundle.graph(name)))))
 
 
-def _window(model: onnx.ModelProto) -> Callable[[Heard], Array]:
+def _window(model: onnx.ModelProto) -> Callable[[ParityWindows], Array]:
     """Open a window graph with ONNX Runtime."""
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
     )
 
-    def logits(heard: Heard) -> Array:
-        (found,) = session.run(["logits"], {"frames": heard.frames})
+    def logits(windows: ParityWindows) -> Array:
+        (found,) = session.run(["logits"], {"frames": windows.frames})
         result: Array = found
         return result
 
     return logits
 
 
-def _hear(bundle: Bundle, engine: Engine, samples: Array) -> Heard:
+def _cut_windows(bundle: Bundle, engine: Engine, samples: Array) -> ParityWindows:
     """Cut a sound into windows, both ways."""
     manifest = bundle.manifest
     front_end, graphs = manifest.front_end, manifest.graphs
@@ -206,11 +206,13 @@ def _hear(bundle: Bundle, engine: Engine, samples: Array) -> Heard:
     stream = FeatureStream(engine, front_end, manifest.levels, bundle.statistics)
     features = stream.feed(filtered(samples, front_end)).features
     starts = [index * STEP_FRAMES // graphs.frames_per_feature for index in range(len(frames))]
-    return Heard(frames, np.stack([features[start : start + graphs.window_features] for start in starts]))
+    return ParityWindows(
+        frames, np.stack([features[start : start + graphs.window_features] for start in starts])
+    )
 
 
-def _compare(form: Form, found: Array, trained: Array) -> Row:
-    return Row(
+def _compare(form: ModelForm, found: Array, trained: Array) -> ParityRow:
+    return ParityRow(
         name=form.name,
         precision=form.precision,
         difference=float(np.abs(found - trained).max()),

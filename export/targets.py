@@ -16,9 +16,9 @@ from export.graphs import Variant
 from export.lstm import Recurrence
 from export.onnx_builder import Precision
 from export.parity import Checks
-from export.source import Source
+from export.trained_model import TrainedModel
 
-Target = Literal["bundle", "tensorrt", "triton", "jetson"]
+ExportFormat = Literal["bundle", "tensorrt", "triton", "jetson"]
 
 VARIANTS: Final = tuple(
     Variant(recurrence, precision) for precision in get_args(Precision) for recurrence in get_args(Recurrence)
@@ -30,10 +30,10 @@ VARIANTS: Final = tuple(
 class ExportRequest:
     """What to write, and where."""
 
-    target: Target
+    format: ExportFormat
     out: Path
     name: str = ""
-    """Of the model; empty: the source's, or else that of `out`."""
+    """Of the model; empty: the model's, or else that of `out`."""
     replace: bool = False
     """Whether what is there already may go."""
     fp16: bool = True
@@ -42,13 +42,13 @@ class ExportRequest:
     @property
     def variants(self) -> tuple[Variant, ...]:
         """The window graphs for TensorRT."""
-        if self.target == "bundle":
+        if self.format == "bundle":
             return ()
         return tuple(item for item in VARIANTS if self.fp16 or item.precision == "fp32")
 
 
-def export_target(source: Source, wanted: ExportRequest, checks: Checks) -> Path:
-    """Write what is wanted, unless it would not do what the network does.
+def export_target(model: TrainedModel, request: ExportRequest, checks: Checks) -> Path:
+    """Write what is request, unless it would not do what the network does.
 
     Returns:
         What was written: a folder or an archive.
@@ -57,24 +57,24 @@ def export_target(source: Source, wanted: ExportRequest, checks: Checks) -> Path
         UsageError: something is in the way, or the network cannot be streamed.
         VerificationError: a graph differs from the network.
     """
-    name = wanted.name or source.name or wanted.out.name.removesuffix(".tar.gz")
-    named = replace(source, name=name)
-    if wanted.target in {"triton", "jetson"}:
-        return _made_from_a_bundle(named, wanted, checks)
-    put_bundle(named, wanted.out, replace=wanted.replace, variants=wanted.variants, checks=checks)
-    return wanted.out
+    name = request.name or model.name or request.out.name.removesuffix(".tar.gz")
+    named = replace(model, name=name)
+    if request.format in {"triton", "jetson"}:
+        return _made_from_a_bundle(named, request, checks)
+    put_bundle(named, request.out, replace=request.replace, variants=request.variants, checks=checks)
+    return request.out
 
 
-def _made_from_a_bundle(source: Source, wanted: ExportRequest, checks: Checks) -> Path:
+def _made_from_a_bundle(model: TrainedModel, request: ExportRequest, checks: Checks) -> Path:
     from export import jetson, triton
 
-    check = jetson.writable_archive if wanted.target == "jetson" else triton.require_writable_repository
-    check(wanted.out, replace=wanted.replace)  # before minutes of comparing
+    check = jetson.writable_archive if request.format == "jetson" else triton.require_writable_repository
+    check(request.out, replace=request.replace)  # before minutes of comparing
     with tempfile.TemporaryDirectory(prefix="mmtl.") as folder:
         staged = Path(folder) / "bundle"
-        stage_bundle(source, staged, wanted.variants, checks)
+        stage_bundle(model, staged, request.variants, checks)
         bundle = load_bundle(staged)
-        if wanted.target == "jetson":
-            return jetson.write_package(bundle, wanted.out, replace=wanted.replace)
-        triton.write_repository(bundle, wanted.out, replace=wanted.replace)
-        return wanted.out
+        if request.format == "jetson":
+            return jetson.write_package(bundle, request.out, replace=request.replace)
+        triton.write_repository(bundle, request.out, replace=request.replace)
+        return request.out

@@ -1,4 +1,4 @@
-"""Loudness, pitch, rate and the shape of the spectrum of one clip: what a person would compare by ear."""
+"""Loudness, pitch, speech rate and spectral shape of one clip."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NAMES: Final = ("loudness", "pitch", "rate")
 """The first three measures: dB of the loud frames, semitones from 100 Hz, syllable peaks a second."""
 
 ACTIVE_DB: Final = 25.0
-"""A frame counts as speech within so much of the loudest."""
+"""A frame counts as speech if its level is within this of the loudest frame's."""
 
 PITCH_HZ: Final = (60.0, 400.0)
 
 VOICED: Final = 0.6
-"""Least normalised autocorrelation of a voiced frame."""
+"""Smallest normalised autocorrelation of a voiced frame."""
 
 BAND_GROUPS: Final = 20
 """Groups of mel bands whose mean and deviation describe the spectrum."""
@@ -35,7 +35,7 @@ _PITCH_DFT: Final = 2048
 
 
 def measures(waveform: Array) -> Array:
-    """Measure a clip, without what the input filter removes.
+    """Measure a clip after the input filter.
 
     Args:
         waveform: (N,) float32 samples at 16 kHz.
@@ -63,9 +63,10 @@ def measures(waveform: Array) -> Array:
 
 
 def pitch_track(waveform: Array) -> tuple[NDArray[np.float64], float]:
-    """Find the pitch of the voiced frames by the autocorrelation, divided by the window's own.
+    """Find the pitch of voiced frames by normalised autocorrelation.
 
-    Boersma 1993. Where a half or a third of the best lag is nearly as good, it is the period.
+    Boersma 1993: the frame's autocorrelation is divided by that of the window. If a half or a third of the
+    best lag is nearly as good, it is taken as the period.
 
     Returns:
         (voiced frames,) semitones from 100 Hz, and the share of frames that are voiced.

@@ -1,6 +1,6 @@
-"""Training-time variety: level, microphone, noise, pitch and tempo, and masks.
+"""Augmentation: level, microphone, noise, warping of frequency and time, and masks.
 
-The first three act on power spectra (NumPy, one segment), the rest on normalised batches (torch).
+The first three act on the power spectra of one segment (NumPy), the others on normalised batches (torch).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from edge.features.normaliser import DECIBEL
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much of each. Chosen on validation speakers; 0 switches one off."""
+    """Strength of each kind, chosen on validation speakers; 0 switches a kind off."""
 
     speeds: tuple[float, ...] = (0.9, 1.1)
-    """Each clip is added at these speeds."""
+    """Each clip is added at these playback speeds."""
     level_db: float = 2.0
-    """Standard deviation of the error of the followed level."""
+    """Standard deviation of an error added to the tracked level."""
     settled: float = 0.5
-    """Share of segments heard as if the stream had long run: at the clip's own level."""
+    """Share of segments whose gain has settled at the clip's level, as in a long stream."""
     tilt_db: float = 1.5
     """Standard deviation of the slowest component of a random microphone response."""
     noise: float = 0.3
@@ -34,11 +34,11 @@ class Augmentation:
     warp: float = 0.08
     """Largest relative change of the frequency axis, and of the time axis."""
     masks: int = 1
-    """Bands and stretches masked, each up to `mask_size` bins or frames."""
+    """Number of masked bands and of masked stretches, each of up to `mask_size` bins or frames."""
     mask_size: int = 20
 
     def scaled(self, strength: float) -> Augmentation:
-        """Return the same kinds, each so much of itself; 0 leaves the segments as they are."""
+        """Return every strength times `strength`; 0 leaves the segments unchanged."""
         return replace(
             self,
             speeds=self.speeds if strength > 0 else (),
@@ -83,9 +83,9 @@ def with_noise(
 
 
 def warped(frames: Tensor, reach: float, generator: torch.Generator) -> Tensor:
-    """Stretch or squeeze frequency and time of each of (B, T, F) frames by up to `reach`.
+    """Stretch or compress frequency and time of each of (B, T, F) frames by up to `reach`.
 
-    A vocal tract of another length and another tempo. Time is warped about the segment's start, so
+    Simulates another vocal-tract length and another tempo. Time is warped about the segment's start, so that
     a segment keeps its length.
     """
     batch, time, bins = frames.shape
@@ -99,9 +99,9 @@ def warped(frames: Tensor, reach: float, generator: torch.Generator) -> Tensor:
 
 
 def masked(frames: Tensor, masks: int, mask_size: int, generator: torch.Generator) -> Tensor:
-    """Blank random bands and stretches of (B, T, F) normalised frames: SpecAugment, Park et al. 2019.
+    """Set random bands and stretches of (B, T, F) normalised frames to 0: SpecAugment, Park et al. 2019.
 
-    Drawn from a generator of its own: torch's is used by dropout, in another thread, at the same time.
+    Draws from its own generator: dropout uses torch's global one in another thread at the same time.
     """
     batch, time, bins = frames.shape
     for _ in range(masks):
@@ -112,7 +112,7 @@ def masked(frames: Tensor, masks: int, mask_size: int, generator: torch.Generato
 
 
 def _mask(batch: int, size: int, mask_size: int, generator: torch.Generator) -> Tensor:
-    """Draw one run of at most `mask_size` places, and a quarter of all, for each item: (B, size)."""
+    """Draw one mask for each item, at most `mask_size` and a quarter of `size` long: (B, size)."""
     share, place = torch.rand(2, batch, 1, generator=generator)
     length = share * min(mask_size, size // 4)
     start = place * (size - length)

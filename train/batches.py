@@ -1,4 +1,4 @@
-"""Which segments are seen together: a mixture for plain training, speakers for meta-learning."""
+"""Draw batches of segments: mixed over speakers for ERM and MTL, by speaker for MMTL."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How the batches of an epoch are put together."""
+    """How the batches of an epoch are drawn."""
 
     window: int
-    """Longest segment, frames."""
+    """Longest segment, in frames."""
     batch_size: int = 8
     """Segments in a mixed batch."""
     speakers: int = 4
@@ -45,45 +45,45 @@ class SamplingConfig:
 
 
 class Batches:
-    """Draws augmented batches of the training speakers' clips; a seed and an epoch determine them."""
+    """Draws augmented batches of the training speakers' clips; seed and epoch determine them."""
 
     def __init__(
         self,
         spectra: Sequence[Spectra],
         normalisation: Normalisation,
         augmentation: Augmentation,
-        draw: SamplingConfig,
+        sampling: SamplingConfig,
         seed: int,
     ) -> None:
         self._spectra = list(spectra)
         self._normalisation = normalisation
         self._augmentation = augmentation
-        self._draw = draw
+        self._sampling = sampling
         self._seed = seed
         self._settled = [_settled_level(item, normalisation) for item in self._spectra]
         self._clips = sum(item.speed == 1.0 for item in self._spectra)
         clips = [item.clip for item in self._spectra]
         self._emotion = torch.tensor([_emotion_class(clip.emotion) for clip in clips])
         self._ratings = torch.tensor(
-            [[_rating_class(getattr(clip, name)) for clip in clips] for name in draw.auxiliary]
+            [[_rating_class(getattr(clip, name)) for clip in clips] for name in sampling.auxiliary]
         )
         self._balanced = _balanced([clip.corpus for clip in clips], self._emotion)
         self._speakers = _groups([clip.speaker for clip in clips])
 
     @property
     def mixed_steps(self) -> int:
-        """Mixed batches in an epoch: each clip about once."""
-        return max(1, self._clips // self._draw.batch_size)
+        """Mixed batches in an epoch: about one draw of each clip."""
+        return max(1, self._clips // self._sampling.batch_size)
 
     @property
     def meta_steps(self) -> int:
         """Batches of speakers in an epoch: about as many segments as there are clips."""
-        return max(1, self._clips // (self._draw.speakers * self._draw.samples))
+        return max(1, self._clips // (self._sampling.speakers * self._sampling.samples))
 
     def mixed(self, epoch: int) -> Iterator[Samples]:
-        """Yield `mixed_steps` batches, emotions and (less so) corpora evened out."""
+        """Yield `mixed_steps` batches, balanced over emotions and partly over corpora."""
         rng = np.random.default_rng((self._seed, epoch))
-        size = self._draw.batch_size
+        size = self._sampling.batch_size
         picked = rng.choice(len(self._spectra), self.mixed_steps * size, p=self._balanced)
         batches = _alike(picked, np.array([item.frames for item in self._spectra]), size, rng)
         yield from _ahead(self._mixture(batch, rng) for batch in batches)
@@ -92,21 +92,21 @@ class Batches:
         """Yield `meta_steps` batches of m speakers, the tasks T_i of Cai et al. 2020, section 2.1."""
         rng = np.random.default_rng((self._seed, epoch))
         names = sorted(self._speakers)
-        m = min(self._draw.speakers, len(names))
+        m = min(self._sampling.speakers, len(names))
         yield from _ahead(
             [self._task(names[index], rng) for index in rng.choice(len(names), m, replace=False)]
             for _ in range(self.meta_steps)
         )
 
     def _mixture(self, indices: Indices, rng: np.random.Generator) -> Samples:
-        """Put together a batch whose classes were evened out by the drawing, so all weigh the same."""
+        """Build a batch with equal class weights: the draw has balanced the classes."""
         return self._samples(
             indices, torch.ones(len(EMOTIONS)), torch.ones(len(self._ratings), DIMENSION_CLASSES), rng
         )
 
     def _task(self, speaker: str, rng: np.random.Generator) -> Samples:
         own = self._speakers[speaker]
-        picked = rng.choice(own, min(self._draw.samples, len(own)), replace=False)
+        picked = rng.choice(own, min(self._sampling.samples, len(own)), replace=False)
         ratings = [class_weights(labels[own], DIMENSION_CLASSES) for labels in self._ratings]
         return self._samples(
             picked, class_weights(self._emotion[own], len(EMOTIONS)), torch.stack(ratings), rng
@@ -127,8 +127,8 @@ class Batches:
         )
 
     def _segment(self, index: int, rng: np.random.Generator) -> Array:
-        """Cut and vary one segment: (T, F) normalised, T at most the window."""
-        spectra, how, window = self._spectra[index], self._augmentation, self._draw.window
+        """Cut and augment one segment: (T, F) normalised, T at most the window."""
+        spectra, how, window = self._spectra[index], self._augmentation, self._sampling.window
         start = int(rng.integers(0, max(0, spectra.frames - window) + 1))
         settled = self._settled[index]
         power = microphone(spectra.power(0, start + window), how.tilt_db, rng)
@@ -155,7 +155,7 @@ class Batches:
 
 
 def padded(segments: Sequence[Array]) -> tuple[Tensor, Tensor]:
-    """Stack (T_i, F) segments as (B, T, F), zero past each one's end, with the (B,) lengths."""
+    """Stack (T_i, F) segments as (B, T, F), padded with zeros, and return the (B,) lengths too."""
     lengths = torch.tensor([len(segment) for segment in segments])
     frames = torch.zeros(len(segments), int(lengths.max()), segments[0].shape[1])
     for row, segment in zip(frames, segments, strict=True):
@@ -164,7 +164,7 @@ def padded(segments: Sequence[Array]) -> tuple[Tensor, Tensor]:
 
 
 def _settled_level(spectra: Spectra, normalisation: Normalisation) -> float:
-    """The level that a long stream of a clip like this one settles at, nats."""
+    """Return the level in nats at which a long stream of this clip settles."""
     levels = frame_levels(spectra.power())
     return float(levels[levels > levels.max() - normalisation.levels.gate_db * DECIBEL].mean())
 
@@ -178,7 +178,7 @@ def _rating_class(rating: float | None) -> int:
 
 
 def _balanced(corpora: list[str], emotion: Tensor) -> NDArray[np.float64]:
-    """Probability of each clip: emotions even within a corpus, corpora by the root of their size."""
+    """Probability of each clip: equal over emotions within a corpus, corpora by the root of their size."""
     cells = list(zip(corpora, emotion.tolist(), strict=True))
     share = np.array([corpora.count(corpus) ** 0.5 / cells.count((corpus, label)) for corpus, label in cells])
     known = share * (emotion.numpy() != UNKNOWN)
@@ -191,7 +191,7 @@ def _groups(names: list[str]) -> dict[str, Indices]:
 
 
 def _alike(picked: Indices, lengths: Indices, size: int, rng: np.random.Generator) -> list[Indices]:
-    """Group picks of like length into batches, in random order, so that little of a batch is padding."""
+    """Group draws of similar length into batches, in random order, so that batches have little padding."""
     stretch = 8 * size
     batches: list[Indices] = []
     for first in range(0, len(picked), stretch):
@@ -201,7 +201,7 @@ def _alike(picked: Indices, lengths: Indices, size: int, rng: np.random.Generato
 
 
 def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Prepare one batch in a thread while another is used."""
+    """Prepare the next batch in a thread while one is used."""
     with ThreadPoolExecutor(max_workers=1) as worker:
         coming = worker.submit(next, batches, None)
         while (batch := coming.result()) is not None:

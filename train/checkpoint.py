@@ -1,4 +1,4 @@
-"""A trained model as one safetensors file: weights, normalisation and, as metadata, how it came to be."""
+"""A trained model as one safetensors file: weights, normalisation and, as metadata, its training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHECKPOINT_VERSION = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that deciding needs, and the record of the training."""
+    """Everything that inference needs, and the record of the training."""
 
     net: EmotionNet
     front_end: FrontEnd
@@ -34,18 +34,18 @@ class Checkpoint:
     training: dict[str, Any]
     """Options, corpora, speakers, scores: plain JSON."""
     temperature: float | None = None
-    """Fitted on validation speakers; None: never fitted."""
+    """Fitted on validation speakers; None if not fitted."""
 
 
 @dataclass(frozen=True)
 class _Fitted:
-    """What was fitted after the training."""
+    """Values fitted after the training."""
 
     temperature: float | None = field(metadata=within(*TEMPERATURES))
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in one piece."""
+    """Write a checkpoint atomically."""
     statistics = checkpoint.normalisation.statistics
     tensors = {name: tensor.detach().cpu() for name, tensor in checkpoint.net.state_dict().items()}
     tensors["statistics.mean"] = torch.from_numpy(statistics.mean)
@@ -63,11 +63,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU, ready to evaluate.
+    """Read a checkpoint onto the CPU, in evaluation mode.
 
     Raises:
-        ModelError: the file is missing, damaged, of another version or another architecture, or a number
-            in it cannot be used.
+        ModelError: the file is missing, damaged, of another version or architecture, or holds an invalid
+            number.
     """
     described, tensors = _read(path)
     version = described.get("checkpoint_version")
@@ -99,7 +99,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
-        raise ModelError(f"there is no checkpoint {path}: name the best.safetensors of a run folder")
+        raise ModelError(f"there is no checkpoint {path}: give the best.safetensors of a run folder")
     try:
         with safe_open(path, "pt") as file:
             described = dict(json.loads((file.metadata() or {})["mmtl"]))
@@ -123,7 +123,7 @@ def _table(value: object) -> dict[str, Any]:
 
 
 def _require_usable(arch: Architecture, tensors: dict[str, Tensor]) -> None:
-    """Check sizes, types and numbers of the tensors, before memory is taken for what is described."""
+    """Check shape, type and values of the tensors before memory is allocated for the architecture."""
     with torch.device("meta"):
         expected = EmotionNet(arch).state_dict()
     for name, tensor in expected.items():
@@ -136,5 +136,5 @@ def _require_usable(arch: Architecture, tensors: dict[str, Tensor]) -> None:
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Safetensors stores plain row-major tensors only; channels_last ones are not."""
+    """Return row-major tensors, which safetensors requires; channels_last ones are not."""
     return {name: tensor.contiguous() for name, tensor in tensors.items()}

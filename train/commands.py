@@ -49,54 +49,73 @@ def train(
     algorithm: Annotated[
         Literal["erm", "mtl", "mmtl"],
         typer.Option(
-            help="erm: the paper's CNN-LSTM; mtl: with auxiliary heads; mmtl: meta multi-task learning."
+            help="erm: the paper's CNN-LSTM, plainly; mtl: with auxiliary heads; mmtl: the paper's algorithm."
         ),
     ] = "mmtl",
-    auxiliary: Annotated[str, typer.Option(help="Auxiliary tasks, of v,a,d.")] = "v,a,d",
-    epochs: Annotated[int, typer.Option(min=1)] = 30,
-    learning_rate: Annotated[float, typer.Option(min=1e-7, help="gamma, of the outer step.")] = 0.001,
-    inner_lr: Annotated[float, typer.Option(min=0.0, help="alpha, of equation 4.")] = 0.01,
-    transfer_lr: Annotated[float, typer.Option(min=0.0, help="beta, of equation 5.")] = 0.01,
-    inner_steps: Annotated[int, typer.Option(min=1, help="Steps of equation 4.")] = 1,
+    auxiliary: Annotated[
+        str, typer.Option(help="Auxiliary tasks: any of v (valence), a (arousal), d (dominance).")
+    ] = "v,a,d",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clips.")] = 30,
+    learning_rate: Annotated[
+        float, typer.Option(min=1e-7, help="Peak of gamma, the outer step size.")
+    ] = 0.001,
+    inner_lr: Annotated[float, typer.Option(min=0.0, help="alpha, step size of equation 4 (mmtl).")] = 0.01,
+    transfer_lr: Annotated[float, typer.Option(min=0.0, help="beta, step size of equation 5 (mmtl).")] = 0.01,
+    inner_steps: Annotated[int, typer.Option(min=1, help="Number of steps of equation 4 (mmtl).")] = 1,
     query: Annotated[
-        Literal["same", "disjoint"], typer.Option(help="Segments of the emotion loss.")
+        Literal["same", "disjoint"],
+        typer.Option(help="Segments of the emotion loss: the support's, or others (mmtl)."),
     ] = "same",
     heads: Annotated[
-        Literal["shared", "separate"], typer.Option(help="Outputs of the auxiliary tasks.")
+        Literal["shared", "separate"],
+        typer.Option(help="One output for all auxiliary tasks, or one each; mtl always has one each."),
     ] = "shared",
     double_softmax: Annotated[
-        bool, typer.Option(help="Softmax before cross entropy, as the released code.")
+        bool, typer.Option(help="Apply softmax before the cross entropy, as the paper's released code does.")
     ] = False,
-    label_smoothing: Annotated[float, typer.Option(min=0.0, max=0.9)] = 0.0,
+    label_smoothing: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of each label spread evenly over the classes.")
+    ] = 0.0,
     paper: Annotated[
-        bool, typer.Option(help="The paper's own layers; they cannot be streamed or exported.")
+        bool, typer.Option(help="Use the paper's layers, which cannot be streamed or exported.")
     ] = False,
-    start: Annotated[Path | None, typer.Option(help="Checkpoint to start from; its layers are kept.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Checkpoint to start from; sets the layers too.")] = None,
     averaging: Annotated[
-        float, typer.Option(min=0.0, max=0.9999, help="Decay a step of the weights' running average.")
+        float,
+        typer.Option(
+            min=0.0, max=0.9999, help="Decay per step of the running average of the weights; 0: none."
+        ),
     ] = 0.99,
-    freeze_norm: Annotated[bool, typer.Option(help="Keep the batch normalisation of the start.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Segments in a batch of erm and mtl.")] = 8,
-    speakers: Annotated[int, typer.Option(min=1, help="Speakers in a step of mmtl.")] = 4,
-    samples: Annotated[int, typer.Option(min=2, help="Segments of each of them.")] = 16,
-    augment: Annotated[float, typer.Option(min=0.0, max=1.0, help="Strength of augmentation.")] = 1.0,
-    split: Annotated[Path | None, typer.Option(help="JSON naming validation and test speakers.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Corpus of a manifest to leave out.")] = None,
-    scripted: Annotated[bool, typer.Option(help="IEMOCAP: take the scripted dialogues too.")] = False,
+    freeze_norm: Annotated[
+        bool, typer.Option(help="Keep the batch normalisation's statistics of --start.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Segments in a batch (erm, mtl).")] = 8,
+    speakers: Annotated[int, typer.Option(min=1, help="Speakers in a step (mmtl).")] = 4,
+    samples: Annotated[int, typer.Option(min=2, help="Segments of each speaker (mmtl).")] = 16,
+    augment: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Strength of the augmentation; 0: none.")
+    ] = 1.0,
+    split: Annotated[
+        Path | None, typer.Option(help="JSON file that names the validation and test speakers.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Corpus to leave out; may be repeated.")] = None,
+    scripted: Annotated[bool, typer.Option(help="IEMOCAP: use the scripted dialogues too.")] = False,
     excited_as_happy: Annotated[bool, typer.Option(help="IEMOCAP: count excited as happy.")] = False,
-    seed: Annotated[int, typer.Option()] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    device: Annotated[str | None, typer.Option(help="torch device; CUDA where present.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="torch device, such as cpu or cuda; CUDA if available.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Continue the run in the folder.")] = False,
 ) -> None:
-    """Train a model and score it on speakers it has not heard."""
+    """Train a model and score it on speakers that it was not trained on."""
     import torch
 
     from train.batches import SamplingConfig
     from train.console import ConsoleProgress
     from train.mmtl import Loss, MetaRates
     from train.model import Architecture
-    from train.run import Plan, run
+    from train.run import RunSetup, run
     from train.run_folder import RunFolder, write_json
     from train.training import Options
 
@@ -129,7 +148,7 @@ def train(
     require_distinct_files(
         {f"--out ({file.name})": file for file in folder.files}, [*_files_of(corpora, clips), start, split]
     )
-    plan = Plan(
+    setup = RunSetup(
         folder,
         _device(device),
         start=start,
@@ -138,7 +157,7 @@ def train(
     )
     progress = ConsoleProgress()
     checked = _check_labels(clips, progress)
-    scores = run(sides, arch, options, plan, progress)
+    scores = run(sides, arch, options, setup, progress)
     if checked:
         write_json(folder.label_check, checked.to_dict())
     typer.echo(
@@ -149,35 +168,42 @@ def train(
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", show_default=False)],
     corpora: Corpora,
-    heard: Annotated[bool, typer.Option(help="Score the speakers it was trained on too.")] = False,
+    heard: Annotated[bool, typer.Option(help="Score its training and validation speakers too.")] = False,
     speakers: Annotated[
         str | None,
-        typer.Option(metavar="NAME,NAME,...", help="Score these speakers only.", show_default=False),
+        typer.Option(metavar="NAME,NAME,...", help="Score only these speakers.", show_default=False),
     ] = None,
     shots: Annotated[
         str | None,
         typer.Option(
             metavar="0,1,2,...",
-            help="Calibrate each speaker on so many clips of each emotion, and score the others.",
+            help="Calibrate each speaker on this many clips of each emotion, and score the other clips.",
             show_default=False,
         ),
     ] = None,
-    draws: Annotated[int, typer.Option(help="Of the clips to calibrate on, with --shots.", min=1)] = 5,
+    draws: Annotated[
+        int, typer.Option(help="Random draws of the clips to calibrate on, with --shots.", min=1)
+    ] = 5,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the curve of --shots.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Plot UAR by number of shots, with --shots.", show_default=False
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--replace", help="Overwrite a picture that is there.")] = False,
-    record: Annotated[bool, typer.Option(help="Write the scores into the bundle and its card.")] = False,
+    overwrite: Annotated[bool, typer.Option("--replace", help="Overwrite an existing picture.")] = False,
+    record: Annotated[bool, typer.Option(help="Write the scores to the bundle's manifest and card.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Score a bundle on a corpus, speaker by speaker, with the runtime that is deployed."""
+    """Score a bundle on labelled recordings, by corpus and speaker, with the deployed runtime."""
     from edge.model.bundle import load_bundle
     from train.console import ConsoleProgress
 
     if heard and record:
-        raise UsageError("--record keeps scores of speakers the bundle was not trained on: leave out --heard")
+        raise UsageError(
+            "--record keeps only scores of speakers that the bundle was not trained on: leave out --heard"
+        )
     if picture and shots is None:
-        raise UsageError("--picture draws the curve of --shots: give both")
+        raise UsageError("--picture plots the scores of --shots: add --shots")
     counts = [] if shots is None else shot_counts(shots)
     if picture:
         require_free(picture, replace=overwrite)
@@ -199,19 +225,19 @@ def evaluate(
 
 
 def shot_counts(listed: str) -> list[int]:
-    """Read numbers of shots, such as "0,1,2".
+    """Parse numbers of shots, such as "0,1,2".
 
     Raises:
-        UsageError: they are not numbers from 0 up, each once.
+        UsageError: they are not distinct numbers >= 0.
     """
     counts = [int(item) if item.strip().isdecimal() else -1 for item in listed.split(",")]
     if min(counts) < 0 or len(set(counts)) != len(counts):
-        raise UsageError(f"--shots takes numbers from 0 up, each once, such as 0,1,2,3,5: not {listed!r}")
+        raise UsageError(f"--shots takes distinct numbers of 0 or more, such as 0,1,2,3,5, not {listed!r}")
     return counts
 
 
 def _unadapted(model: Bundle, clips: list[Clip], *, as_json: bool) -> dict[str, Any]:
-    """Score every clip as it is; show the scores and return them."""
+    """Score every clip without adaptation; show the scores and return them."""
     from train.console import ConsoleProgress, answer_table, score_table
     from train.evaluation import answers_by_threshold, described, recognise_clips, score_by_corpus
 
@@ -229,7 +255,7 @@ def _unadapted(model: Bundle, clips: list[Clip], *, as_json: bool) -> dict[str, 
 
 
 def _check_labels(clips: list[Clip], progress: ConsoleProgress) -> LabelCheck | None:
-    """Compare what the labels of each corpus sound like with the other corpora; warn of exchanged classes."""
+    """Compare the labels of each corpus with the other corpora by sound; warn of exchanged classes."""
     from train.label_check import check_labels
 
     checked = check_labels(clips, lambda chosen: progress(chosen, "checking labels", len(chosen)))
@@ -239,7 +265,7 @@ def _check_labels(clips: list[Clip], progress: ConsoleProgress) -> LabelCheck | 
 
 
 def _check_confusion(scores: dict[str, CorpusScores], progress: ConsoleProgress) -> None:
-    """Warn of a corpus in which the bundle itself takes two classes for each other."""
+    """Warn of a corpus in which the bundle confuses two classes with each other."""
     from train.label_check import WIDE_MARGIN, exchanged_pair
 
     for corpus, item in scores.items():
@@ -248,9 +274,9 @@ def _check_confusion(scores: dict[str, CorpusScores], progress: ConsoleProgress)
         if gain >= WIDE_MARGIN:
             first, second = EMOTIONS[a], EMOTIONS[b]
             progress.say(
-                f"warning: of {corpus} the bundle takes {table[a][b]:.0f} % of {first} for {second} and "
-                f"{table[b][a]:.0f} % of {second} for {first}: the two look exchanged, in these labels or in "
-                "those that the bundle learned from"
+                f"warning: in {corpus} the bundle recognises {table[a][b]:.0f} % of {first} as {second} and "
+                f"{table[b][a]:.0f} % of {second} as {first}: the two look exchanged, in these labels or in "
+                "the bundle's training labels"
             )
 
 
@@ -259,16 +285,16 @@ def _calibrated(
 ) -> dict[str, Any]:
     """Score every speaker before and after calibration; show the scores and return them."""
     from train.console import ConsoleProgress, shot_table
-    from train.few_shot import over_corpora, planned, shot_scores, sittings
+    from train.few_shot import calibration_trials, count_trials, over_corpora, shot_scores
     from train.plots import plot_shots
 
     progress = ConsoleProgress()
-    held = sittings(model, clips, shots, draws)
-    scores = shot_scores(progress(held, "calibrating", planned(clips, shots, draws)))
+    trials = calibration_trials(model, clips, shots, draws)
+    scores = shot_scores(progress(trials, "calibrating", count_trials(clips, shots, draws)))
     if not scores:
         raise UsageError(
-            f"no speaker here has more than {min(shots)} clips of each emotion, to fit on some and score the "
-            "others: give --shots fewer, or other recordings"
+            f"no speaker has more than {min(shots)} clips of each emotion, and some are needed to score: "
+            "give --shots a smaller number, or other recordings"
         )
     described = [asdict(item) for item in scores]
     if as_json:
@@ -281,7 +307,7 @@ def _calibrated(
 
 
 def _record(model: Bundle, protocol: str, measured: dict[str, Any]) -> None:
-    """Write what was measured into the bundle's manifest and card."""
+    """Write the scores to the bundle's manifest and card."""
     from edge.model.bundle import write_manifest
     from train.model_card import write_card
 
@@ -292,16 +318,16 @@ def _record(model: Bundle, protocol: str, measured: dict[str, Any]) -> None:
 
 
 def auxiliary_tasks(letters: str) -> tuple[Dimension, ...]:
-    """Read a choice of auxiliary tasks, such as "v,a".
+    """Parse auxiliary tasks, such as "v,a".
 
     Raises:
-        UsageError: a letter is none of v, a, d, or none is given.
+        UsageError: a letter is not v, a or d, is repeated, or there is none.
     """
     by_letter: dict[str, Dimension] = {name[0]: name for name in DIMENSIONS if name in get_args(Dimension)}
     chosen = [letter.strip().lower() for letter in letters.split(",")]
     unknown = [letter for letter in chosen if letter not in by_letter]
     if unknown or len(set(chosen)) != len(chosen):
-        raise UsageError(f"--auxiliary takes some of v,a,d, each once, not {letters!r}")
+        raise UsageError(f"--auxiliary takes one or more of v,a,d, each once, not {letters!r}")
     return tuple(by_letter[letter] for letter in chosen)
 
 
@@ -331,7 +357,9 @@ def _clips(
     exclude = [normalize("NFC", name) for name in exclude]
     found = {clip.corpus for clip in clips}
     if unknown := sorted(set(exclude) - found):
-        raise UsageError(f"--exclude {unknown[0]}: the corpora here are {', '.join(sorted(found))}")
+        raise UsageError(
+            f"--exclude names the unknown corpus {unknown[0]}: the corpora are {', '.join(sorted(found))}"
+        )
     return with_derived_ratings(four_emotions([clip for clip in clips if clip.corpus not in exclude]))
 
 
@@ -346,7 +374,9 @@ def _files_of(corpora: list[Path], clips: list[Clip]) -> list[Path]:
 def _of_speakers(clips: list[Clip], names: list[str]) -> list[Clip]:
     known = {clip.speaker for clip in clips}
     if unknown := sorted(set(names) - known):
-        raise UsageError(f"--speakers {unknown[0]}: the speakers here are {', '.join(sorted(known))}")
+        raise UsageError(
+            f"--speakers names the unknown speaker {unknown[0]}: the speakers are {', '.join(sorted(known))}"
+        )
     return [clip for clip in clips if clip.speaker in names]
 
 
@@ -355,7 +385,9 @@ def _unheard(clips: list[Clip], training: dict[str, Any]) -> list[Clip]:
     heard = {*speakers.get("train", []), *speakers.get("validation", [])}
     unheard = [clip for clip in clips if clip.speaker not in heard]
     if not unheard:
-        raise UsageError("the bundle was trained on all speakers given: name others, or add --heard")
+        raise UsageError(
+            "the bundle was trained on all of these speakers: give recordings of others, or add --heard"
+        )
     return unheard
 
 

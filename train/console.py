@@ -1,4 +1,4 @@
-"""How far long work is, on the terminal."""
+"""Progress bars and tables on the terminal."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from edge.output.progress import Tenths, bars
 from edge.output.terminal import plain_console
 from train.evaluation import CorpusScores
 from train.few_shot import ShotScores
-from train.metrics import Answers
+from train.metrics import SelectiveAccuracy
 
 Item = TypeVar("Item")
 
 
 class ConsoleProgress:
-    """Progress bars with the time left, on stderr where that is a terminal."""
+    """Progress bars with the time left, on stderr if it is a terminal."""
 
     def __init__(self) -> None:
         self._console = plain_console(stderr=True)
 
     def __call__(self, items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
-        """Pass the items on under a bar that disappears at the end."""
+        """Yield the items, showing a bar that disappears at the end."""
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -54,23 +54,23 @@ class ConsoleProgress:
         self._console.print(line)
 
 
-def answer_table(scores: dict[str, CorpusScores], together: Sequence[Answers]) -> Table:
-    """Lay out, by threshold of "unsure", the share of clips answered and the accuracy among them."""
+def answer_table(scores: dict[str, CorpusScores], together: Sequence[SelectiveAccuracy]) -> Table:
+    """Build a table of coverage and accuracy by threshold of "unsure"."""
     columns = [f"{item.threshold:g}" for item in together]
-    table = Table("unsure below", *columns, box=None, caption="% of clips answered / % of these right")
+    table = Table("unsure below", *columns, box=None, caption="% of clips answered / % of answers correct")
     for corpus, item in scores.items():
         table.add_row(corpus, *map(_answer, item.answers))
     table.add_row("together", *map(_answer, together))
     return table
 
 
-def _answer(item: Answers) -> str:
+def _answer(item: SelectiveAccuracy) -> str:
     right = "-" if item.accuracy is None else f"{item.accuracy:.0f}"
     return f"{item.coverage:.0f} / {right}"
 
 
 def score_table(scores: dict[str, CorpusScores]) -> Table:
-    """Lay out the scores of each corpus, and the mean over corpora."""
+    """Build a table of the scores of each corpus, and the mean over corpora."""
     columns = ("corpus", "speakers", "clips", "UAR", "95 % interval", "worst", "accuracy", "macro F1", "ECE")
     table = Table(*columns, box=None)
     for corpus, item in scores.items():
@@ -83,7 +83,7 @@ def score_table(scores: dict[str, CorpusScores]) -> Table:
 
 
 def shot_table(scores: Sequence[ShotScores]) -> Table:
-    """Lay out, by corpus and clips of each emotion, the UAR before and after calibration."""
+    """Build a table of the UAR before and after calibration, by corpus and number of shots."""
     columns = ("corpus", "shots", "speakers", "UAR", "gain", "worst speaker", "harmed", "adopted")
     table = Table(*columns, box=None, caption="UAR before and after, points, shares in percent")
     for item in scores:

@@ -1,4 +1,4 @@
-"""Labelled recordings: a manifest of any corpus, or an IEMOCAP release, to a list of clips."""
+"""Read labelled recordings, from a manifest or an IEMOCAP release, as a list of clips."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OTHER_EMOTIONS: Final = (
     "frustrated",
     "other",
 )
-"""Accepted in a corpus, and left out where only `edge.labels.EMOTIONS` are learned."""
+"""Accepted in a corpus; training and evaluation leave them out."""
 
 Ratings = tuple[float, float, float]
 """Valence, arousal and dominance, each in [1, 5]."""
@@ -41,7 +41,7 @@ Ratings = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled recording. An empty string, or None, is unknown."""
+    """One labelled recording. An empty string or None means unknown."""
 
     path: Path
     corpus: str
@@ -56,26 +56,26 @@ class Clip:
     arousal: float | None = None
     dominance: float | None = None
     derived: bool = False
-    """True: a rating comes from `edge.labels.derived_ratings`, not from people."""
+    """True if a rating comes from `edge.labels.derived_ratings`, not from annotators."""
 
     @property
     def ratings(self) -> Ratings | None:
-        """Valence, arousal and dominance, or None unless all three are known."""
+        """Valence, arousal and dominance; None if one is unknown."""
         if self.valence is None or self.arousal is None or self.dominance is None:
             return None
         return self.valence, self.arousal, self.dominance
 
 
 def read_corpus(path: Path, *, improvised_only: bool = True, excited_as_happy: bool = False) -> list[Clip]:
-    """Read a corpus, whichever of the known forms it has.
+    """Read a corpus in any of the known forms.
 
     Args:
         path: a manifest, a folder that holds manifest.csv, or an IEMOCAP release folder.
-        improvised_only: of IEMOCAP, leave out the scripted dialogs, as Cai et al. 2020.
-        excited_as_happy: of IEMOCAP, count "excited" as "happy".
+        improvised_only: leave out IEMOCAP's scripted dialogues, as Cai et al. 2020.
+        excited_as_happy: count IEMOCAP's "excited" as "happy".
 
     Raises:
-        UsageError: it is none of these, or its content cannot be used as it is.
+        UsageError: the path is none of these, or its content is invalid.
     """
     if path.is_file():
         return read_manifest(path)
@@ -87,24 +87,24 @@ def read_corpus(path: Path, *, improvised_only: bool = True, excited_as_happy: b
         _require_sound(clips, path, "copy the release's sentences/wav folders, or check the disk")
         return clips
     if not path.exists():
-        raise UsageError(f"there is no {path}: name a manifest .csv, or a folder with {MANIFEST_NAME}")
+        raise UsageError(f"there is no {path}: give a manifest .csv, or a folder with {MANIFEST_NAME}")
     raise UsageError(
-        f"{path} holds neither {MANIFEST_NAME} nor Session1/{iemocap.EVALUATION}: name a folder that does, "
+        f"{path} holds neither {MANIFEST_NAME} nor Session1/{iemocap.EVALUATION}: give a folder that does, "
         "or a manifest .csv"
     )
 
 
 def read_manifest(path: Path) -> list[Clip]:
-    """Read a manifest: a CSV file with a header, one recording a row; see `edge.file_formats.recordings`.
+    """Read a manifest: a CSV file with a header and one recording per row (`edge.file_formats.recordings`).
 
     The columns path, corpus, speaker and emotion are required; gender, language, intensity, text,
-    valence, arousal and dominance are read where present; others are ignored. Paths are relative
-    to the manifest's folder. An empty cell is unknown.
+    valence, arousal and dominance are optional; others are ignored. Paths are relative to the
+    manifest's folder. An empty cell means unknown.
 
     Raises:
-        UsageError: the manifest is missing, is not such a file, has no rows, or a row cannot be
-            used: an empty required cell, an unknown emotion, a rating outside [1, 5], a recording
-            named twice or missing.
+        UsageError: the manifest is missing, is not such a file or has no rows, or a row is invalid: an
+            empty required cell, an unknown emotion, a rating outside [1, 5], or a recording that is
+            repeated or missing.
     """
     clips: list[Clip] = []
     lines: dict[Path, int] = {}
@@ -118,16 +118,16 @@ def read_manifest(path: Path) -> list[Clip]:
         lines[clip.path] = line
         clips.append(clip)
     if not clips:
-        raise UsageError(f"{path} has no rows: list one recording a row below the header")
+        raise UsageError(f"{path} has no rows: list one recording per row below the header")
     _require_sound(clips, path, lines=lines)
     return clips
 
 
 def with_derived_ratings(clips: Iterable[Clip]) -> list[Clip]:
-    """Fill the ratings that people did not give with those derived from the emotion.
+    """Fill missing ratings with those derived from the emotion.
 
-    Ratings that people gave are kept. A clip with any rating filled is marked `derived`; one whose
-    emotion has no norms stays as it is.
+    Ratings by annotators are kept. A clip with a filled rating is marked `derived`; a clip whose emotion has
+    no norms is unchanged.
     """
     return [_derive(clip) if clip.ratings is None else clip for clip in clips]
 

@@ -1,4 +1,4 @@
-"""Episodes of cached features: a speaker, windows to learn from, and other clips as their baseline."""
+"""Episodes of cached features: windows of one speaker, and other clips of that speaker as the baseline."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class EpisodeDraw:
-    """How the episodes of a step are put together."""
+class EpisodeConfig:
+    """How the episodes of a step are drawn."""
 
     speakers: int = 8
     """m: speakers in a step."""
     samples: int = 32
-    """Windows of each, the emotions evenly."""
+    """Windows of each, drawn evenly over the emotions."""
     without: float = 0.35
-    """Share of episodes that have no baseline."""
+    """Share of episodes without a baseline."""
     neutral: float = 0.4
-    """Share of the others whose baseline is ordinary speech; the rest is any emotion, unlabelled."""
+    """Share of the other episodes whose baseline is neutral speech; the rest have any emotion, unlabelled."""
     most_clips: int = 10
     """Largest number of clips in a baseline."""
     corpus_power: float = 0.5
-    """A corpus is drawn in proportion to its speakers to this power: 1 by speakers, 0 all alike."""
+    """A corpus is drawn in proportion to (number of speakers) ** corpus_power: 0 draws all corpora
+    equally."""
 
 
 @dataclass(frozen=True)
-class _Voice:
+class _SpeakerWindows:
     """One speaker in one copy."""
 
     by_emotion: tuple[Indices, ...]
@@ -55,10 +56,10 @@ class Episodes:
         clips: Sequence[Clip],
         copies: Sequence[Features],
         statistics: EmbeddingStatistics,
-        draw: EpisodeDraw,
+        config: EpisodeConfig,
         seed: int,
     ) -> None:
-        self._draw = draw
+        self._config = config
         self._seed = seed
         self._emotion = np.array(
             [EMOTIONS.index(clip.emotion) if clip.emotion in EMOTIONS else UNKNOWN for clip in clips]
@@ -72,24 +73,25 @@ class Episodes:
         ]
         names = sorted({clip.speaker for clip in clips if clip.emotion in EMOTIONS})
         speakers = np.array([clip.speaker for clip in clips])
-        self._voices = [
-            [self._voice(numbers, speakers[numbers] == name) for numbers in self._clip] for name in names
+        self._speakers = [
+            [self._speaker_windows(numbers, speakers[numbers] == name) for numbers in self._clip]
+            for name in names
         ]
         corpora = [next(clip.corpus for clip in clips if clip.speaker == name) for name in names]
-        shares = np.array([corpora.count(corpus) ** (draw.corpus_power - 1.0) for corpus in corpora])
+        shares = np.array([corpora.count(corpus) ** (config.corpus_power - 1.0) for corpus in corpora])
         self._shares = shares / shares.sum()
 
     def steps(self, count: int) -> Iterator[list[Samples]]:
-        """Yield so many batches of m speakers, the tasks T_i of Cai et al. 2020, section 2.1."""
+        """Yield `count` batches of m speakers, the tasks T_i of Cai et al. 2020, section 2.1."""
         rng = np.random.default_rng(self._seed)
         for _ in range(count):
-            picked = rng.choice(len(self._voices), self._draw.speakers, p=self._shares)
+            picked = rng.choice(len(self._speakers), self._config.speakers, p=self._shares)
             yield [self._episode(int(number), rng) for number in picked]
 
-    def _voice(self, numbers: Indices, own: NDArray[np.bool_]) -> _Voice:
+    def _speaker_windows(self, numbers: Indices, own: NDArray[np.bool_]) -> _SpeakerWindows:
         emotion = self._emotion[numbers]
         windows = [np.flatnonzero(own & (emotion == label)) for label in range(len(EMOTIONS))]
-        return _Voice(
+        return _SpeakerWindows(
             by_emotion=tuple(some for some in windows if len(some)),
             clips=np.unique(numbers[own & (emotion != UNKNOWN)]),
             neutral=np.unique(numbers[windows[EMOTIONS.index("neutral")]]),
@@ -97,8 +99,8 @@ class Episodes:
 
     def _episode(self, number: int, rng: np.random.Generator) -> Samples:
         copy = int(rng.integers(len(self._values)))
-        voice = self._voices[number][copy]
-        emotions = rng.integers(len(voice.by_emotion), size=self._draw.samples)
+        voice = self._speakers[number][copy]
+        emotions = rng.integers(len(voice.by_emotion), size=self._config.samples)
         windows = np.array([rng.choice(voice.by_emotion[emotion]) for emotion in emotions])
         values, clips = self._values[copy][windows], self._clip[copy][windows]
         return Samples(
@@ -110,18 +112,18 @@ class Episodes:
             rating_weights=torch.ones(len(DIMENSIONS), DIMENSION_CLASSES),
         )
 
-    def _baseline(self, voice: _Voice, copy: int, rng: np.random.Generator) -> Array:
+    def _baseline(self, voice: _SpeakerWindows, copy: int, rng: np.random.Generator) -> Array:
         size = self._values[copy].shape[1]
-        if rng.random() < self._draw.without:
+        if rng.random() < self._config.without:
             return shrunken_baseline([], size)
-        ordinary = rng.random() < self._draw.neutral and len(voice.neutral) > 0
+        ordinary = rng.random() < self._config.neutral and len(voice.neutral) > 0
         pool = voice.neutral if ordinary else voice.clips
-        count = min(int(rng.integers(1, self._draw.most_clips + 1)), len(pool))
+        count = min(int(rng.integers(1, self._config.most_clips + 1)), len(pool))
         return shrunken_baseline(self._means[copy][rng.choice(pool, count, replace=False)], size)
 
 
 def clip_means(values: Array, clip: Indices, clips: int) -> Array:
-    """Average the (N, D) windows of each of so many clips: (clips, D), zero where a clip has none."""
+    """Average the (N, D) windows of each clip: (clips, D), zero for a clip without windows."""
     totals = np.zeros((clips, values.shape[1]), np.float32)
     np.add.at(totals, clip, values)
     counts = np.maximum(np.bincount(clip, minlength=clips), 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A bundle on a corpus: every clip a new stream through the deployed runtime, without adaptation."""
+"""Score a bundle on labelled clips with the deployed runtime, without adaptation."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle
 from edge.recognition.recognizer import Recognizer
 from train.corpora import Clip
-from train.metrics import Answers, answers, bootstrap_uar, score
+from train.metrics import SelectiveAccuracy, answers, bootstrap_uar, score
 
 THRESHOLDS: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Values of `DecisionRule.unsure_below` that are weighed."""
+"""Values of `DecisionRule.unsure_below` that are compared."""
 
 
 @dataclass(frozen=True)
 class CorpusScores:
-    """What a bundle is worth on the speakers of one corpus, in percent."""
+    """Scores of a bundle on the speakers of one corpus, in percent."""
 
     speakers: int
     clips: int
     uar: float
     low: float
-    """2.5th percentile of the UAR when speakers are drawn anew ..."""
+    """2.5th percentile of the UAR over bootstrap samples of speakers ..."""
     high: float
     """... and the 97.5th."""
     worst: float
@@ -40,15 +40,15 @@ class CorpusScores:
     confusion: tuple[tuple[int, ...], ...]
     """Counts; rows are the truth."""
     per_speaker: dict[str, float]
-    answers: tuple[Answers, ...]
-    """How many clips are answered, and how many of those rightly, by threshold of "unsure"."""
+    answers: tuple[SelectiveAccuracy, ...]
+    """Coverage and accuracy by threshold of "unsure"."""
 
 
 def recognise_clips(bundle: Bundle, clips: Iterable[Clip]) -> Array:
-    """Average the posteriors of all windows of each clip, as the recogniser gives them.
+    """Average the recogniser's posteriors over all windows of each clip.
 
-    The posteriors are those of the deployed head, temperature and all: the bundle's ECE and the
-    figures on "unsure" are of what a user sees.
+    They are the deployed head's posteriors, after temperature scaling, so that ECE and the figures on
+    "unsure" are those of the posteriors that a user sees.
 
     Returns:
         (clips, C) probabilities.
@@ -57,9 +57,9 @@ def recognise_clips(bundle: Bundle, clips: Iterable[Clip]) -> Array:
 
 
 def recognise_sounds(bundle: Bundle, sounds: Iterable[Array]) -> Array:
-    """Average the posteriors of all windows of each sound, (N,) samples at 16 kHz.
+    """Average the posteriors over all windows of each sound, (N,) samples at 16 kHz.
 
-    A clip too short for a single window is completed with silence.
+    A sound that is too short for one window is padded with silence.
 
     Returns:
         (sounds, C) probabilities.
@@ -85,14 +85,14 @@ def score_by_corpus(clips: Sequence[Clip], probs: Array) -> dict[str, CorpusScor
     }
 
 
-def answers_by_threshold(clips: Sequence[Clip], probs: Array) -> tuple[Answers, ...]:
-    """Say how many clips are answered, and how many of those rightly, in percent."""
+def answers_by_threshold(clips: Sequence[Clip], probs: Array) -> tuple[SelectiveAccuracy, ...]:
+    """Return coverage and accuracy at each of `THRESHOLDS`, in percent."""
     labels = [EMOTIONS.index(clip.emotion) for clip in clips]
     return tuple(_in_percent(answers(probs, labels, threshold)) for threshold in THRESHOLDS)
 
 
 def described(scores: dict[str, CorpusScores]) -> dict[str, Any]:
-    """Return scores as JSON can hold them."""
+    """Convert scores to plain JSON values."""
     return {corpus: asdict(item) for corpus, item in scores.items()}
 
 
@@ -117,7 +117,7 @@ def _score(clips: Sequence[Clip], probs: Array) -> CorpusScores:
     )
 
 
-def _in_percent(item: Answers) -> Answers:
+def _in_percent(item: SelectiveAccuracy) -> SelectiveAccuracy:
     accuracy = None if item.accuracy is None else 100 * item.accuracy
     return replace(item, coverage=100 * item.coverage, accuracy=accuracy)
 

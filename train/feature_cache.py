@@ -1,7 +1,7 @@
-"""What the frozen encoder makes of each clip, computed once and kept on disk.
+"""Cache of the frozen encoder's features on disk.
 
-A copy is every clip once in some conditions: as recorded, or through a channel drawn for its speaker.
-Each copy is one .npy file that is memory-mapped, and one .json file that says what it was made from.
+A copy holds every clip once: as recorded, or through a channel drawn for its speaker. Each copy is a
+memory-mapped .npy file and a .json file that states what it was computed from.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from train.segments import segment_starts
 from train.whisper_encoder import WhisperEncoder
 
 WINDOW_FRAMES: Final = 300
-"""Longest window, frames of 10 ms: 3 s."""
+"""Longest window, in frames of 10 ms: 3 s."""
 
 SHORTEST_FRAMES: Final = 100
-"""Shortest window of a training copy, where the clip is not shorter itself: 1 s."""
+"""Shortest window of a training copy, unless the clip is shorter: 1 s."""
 
 BATCH: Final = 16
 
 CACHE_VERSION: Final = 1
 
-Progress = Callable[[Sequence[Clip], str], Iterable[Clip]]
+ClipProgress = Callable[[Sequence[Clip], str], Iterable[Clip]]
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,25 @@ class Features:
     values: NDArray[np.float16]
     """(N, D), memory-mapped."""
     clip: NDArray[np.int64]
-    """(N,) number of the clip that each window is of."""
+    """(N,) index of each window's clip."""
     frames: NDArray[np.int64]
     """(N,) length of each window."""
 
 
 @dataclass(frozen=True)
 class Copy:
-    """One copy of the clips: number 0 is as recorded, evenly cut; in the others conditions and cuts vary."""
+    """One copy of the clips. Number 0: as recorded, evenly cut. Others: random conditions and cuts."""
 
     number: int
     seed: int = 0
 
     @property
     def name(self) -> str:
-        """File name without its ending."""
+        """File name without suffix."""
         return f"copy-{self.number}-{self.seed}"
 
     def waveform(self, clip: Clip, ambience: Ambience, config: ChannelConfig) -> Array:
-        """Read a clip through its speaker's channel, the same for all clips of the speaker in this copy."""
+        """Read a clip through its speaker's channel, one for all clips of the speaker in this copy."""
         waveform = read_clip(clip.path)
         if self.number == 0:
             return waveform
@@ -73,7 +73,7 @@ class Copy:
         return channel(waveform, self._generator(str(clip.path.name)))
 
     def windows(self, clip: Clip, frames: int) -> list[tuple[int, int]]:
-        """Choose the (start, length) of the clip's windows."""
+        """Return the (start, length) of the clip's windows, in frames."""
         if self.number == 0:
             return [(start, min(frames, WINDOW_FRAMES)) for start in segment_starts(frames, WINDOW_FRAMES)]
         rng = self._generator(f"window {clip.path.name}")
@@ -89,17 +89,17 @@ def cached_features(
     encoder: WhisperEncoder,
     copy: Copy,
     conditions: tuple[Ambience, ChannelConfig],
-    progress: Progress,
+    progress: ClipProgress,
 ) -> Features:
-    """Return the features of a copy, computed only where the folder does not hold them yet.
+    """Return the features of a copy, computing them only if the folder does not hold them.
 
     Args:
         folder: where the copies are kept.
-        clips: what to compute; the numbers in `Features.clip` count them.
+        clips: the clips that the indices in `Features.clip` refer to.
         encoder: frozen.
-        copy: which copy.
-        conditions: noises and rooms, and how often each is met.
-        progress: wraps the clips to show how far it is.
+        copy: the copy to compute.
+        conditions: noises and rooms, and how often each is used.
+        progress: wraps the clips to show the progress.
     """
     values, index = folder / f"{copy.name}.npy", folder / f"{copy.name}.json"
     described = _described(clips, encoder, copy, conditions[1])
@@ -119,7 +119,7 @@ def pooled(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
     Args:
         states: padded hidden states.
-        lengths: (B,) states that count.
+        lengths: (B,) number of valid states.
     """
     within = (torch.arange(states.shape[1])[None, :] < lengths[:, None]).unsqueeze(2)  # (B, S, 1)
     count = lengths[:, None].to(states.dtype)
@@ -131,7 +131,9 @@ def pooled(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 @torch.inference_mode()
 def encoded(windows: Sequence[Array], encoder: WhisperEncoder) -> Array:
     """Encode and pool normalised windows of any lengths: (N, 2 W) float32, in their order."""
-    order = sorted(range(len(windows)), key=lambda place: len(windows[place]))  # little of a batch is padding
+    order = sorted(
+        range(len(windows)), key=lambda place: len(windows[place])
+    )  # batches then have little padding
     values = np.zeros((len(windows), 2 * encoder.conv1.out_channels), np.float32)
     for first in range(0, len(order), BATCH):
         places = order[first : first + BATCH]
@@ -148,9 +150,9 @@ def _computed(
     encoder: WhisperEncoder,
     copy: Copy,
     conditions: tuple[Ambience, ChannelConfig],
-    progress: Progress,
+    progress: ClipProgress,
 ) -> Iterator[tuple[Array, int, int]]:
-    """Yield each window's features, the number of its clip and its length."""
+    """Yield each window's features, the index of its clip and its length."""
     waiting: list[tuple[int, Array]] = []
     for number, clip in enumerate(progress(clips, f"encoding {copy.name}")):
         log_mel = log_mel_spectrogram(copy.waveform(clip, *conditions))
@@ -163,7 +165,7 @@ def _computed(
 
 
 def _random_window(frames: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Take the whole clip half of the time where it fits, else a piece of 1 to 3 s, often from the start."""
+    """Draw a window: the longest possible half of the time, else 1 to 3 s, often from the start."""
     most = min(frames, WINDOW_FRAMES)
     whole = rng.random() < 0.5
     length = most if whole else int(rng.integers(min(most, SHORTEST_FRAMES), most + 1))
@@ -174,7 +176,7 @@ def _random_window(frames: int, rng: np.random.Generator) -> tuple[int, int]:
 def _described(
     clips: Sequence[Clip], encoder: WhisperEncoder, copy: Copy, config: ChannelConfig
 ) -> dict[str, Any]:
-    """Say what the features depend on, so that others are never taken for them."""
+    """Return what the features depend on, to recognise an outdated cache."""
     weights = hashlib.sha256()
     for name, tensor in sorted(encoder.state_dict().items()):
         weights.update(name.encode() + tensor.contiguous().numpy().tobytes())

@@ -1,6 +1,6 @@
-"""What calibration is worth: speakers fitted on a few of their clips, scored on their others.
+"""The gain of calibration: each speaker is fitted on a few clips and scored on the others.
 
-The sessions are those of `mmtl calibrate`: what it rejects stays the generic model.
+Each trial runs what `mmtl calibrate` runs: if it rejects the fit, the generic model is scored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from train.corpora import Clip
 from train.metrics import score
 
 HARM: Final = 2.0
-"""Points of UAR below which a speaker's loss does not count as harm."""
+"""Loss in points of UAR above which a speaker counts as harmed."""
 
 
 @dataclass(frozen=True)
@@ -36,27 +36,27 @@ class CalibrationTrial:
     corpus: str
     speaker: str
     shots: int
-    """Clips of each emotion that it was fitted on."""
+    """Clips of each emotion in the support."""
     by_sentence: bool
-    """Whether no sentence of the clips that are scored was among them."""
+    """Whether support and query share no sentence."""
     adopted: bool
     before: float
-    """UAR on the speaker's other clips in percent, generic ..."""
+    """UAR of the generic model on the query, in percent ..."""
     after: float
-    """... and with what the calibration kept."""
+    """... and of the model after calibration."""
 
 
 @dataclass(frozen=True)
 class ShotScores:
-    """The sittings of a corpus with one number of shots, in percent; first averaged over each speaker's."""
+    """Mean over the speakers of a corpus at one number of shots, in percent."""
 
     corpus: str
     shots: int
     speakers: int
     by_sentence: float
-    """Share of sittings that were held out by sentence."""
+    """Share of trials whose support and query share no sentence."""
     adopted: float
-    """Share of sittings."""
+    """Share of trials whose fit was adopted."""
     before: float
     """Mean UAR over speakers ..."""
     after: float
@@ -68,7 +68,7 @@ class ShotScores:
     harmed: float
     """Share of speakers who lose more than `HARM`."""
     least_gain: float
-    """Of all speakers."""
+    """Smallest gain of a speaker, in points of UAR."""
 
     @property
     def gain(self) -> float:
@@ -77,44 +77,44 @@ class ShotScores:
 
 
 @dataclass(frozen=True)
-class Division:
-    """A speaker's clips, by their number: some to fit on, the others to be scored on."""
+class ClipDivision:
+    """A speaker's clips by index: the support is fitted on, the query scored."""
 
     support: tuple[int, ...]
     query: tuple[int, ...]
     by_sentence: bool
 
 
-def sittings(
+def calibration_trials(
     bundle: Bundle, clips: Sequence[Clip], shots: Sequence[int], draws: int
 ) -> Iterator[CalibrationTrial]:
-    """Calibrate each speaker with each number of shots, on several draws of their clips.
+    """Calibrate each speaker at each number of shots, on several draws of the clips.
 
     Args:
-        bundle: the generic model, which must not have heard these speakers.
+        bundle: the generic model, not trained on these speakers.
         clips: of any number of speakers, in the four emotions.
-        shots: clips of each emotion to fit on; 0 is no calibration.
-        draws: of clips, for each speaker and number.
+        shots: clips of each emotion in the support; 0: no calibration.
+        draws: number of random supports for each speaker and number of shots.
     """
     engine = Engine(bundle, "cpu")
     for speaker in sorted({clip.speaker for clip in clips}):
-        voice = _Voice(bundle, engine, [clip for clip in clips if clip.speaker == speaker])
+        own = _SpeakerClips(bundle, engine, [clip for clip in clips if clip.speaker == speaker])
         for count in shots:
-            for division in divisions(voice.clips, count, draws if count else 1):
-                yield voice.sit(division, count)
+            for division in divisions(own.clips, count, draws if count else 1):
+                yield own.run_trial(division, count)
 
 
-def planned(clips: Sequence[Clip], shots: Sequence[int], draws: int) -> int:
-    """Count the sittings there will be at most: fewer where speakers have too few clips."""
+def count_trials(clips: Sequence[Clip], shots: Sequence[int], draws: int) -> int:
+    """Return the largest possible number of trials; speakers with too few clips have fewer."""
     return len({clip.speaker for clip in clips}) * sum(draws if count else 1 for count in shots)
 
 
-def divisions(clips: Sequence[Clip], shots: int, draws: int) -> Iterator[Division]:
-    """Divide a speaker's clips by chance, the same chance each time.
+def divisions(clips: Sequence[Clip], shots: int, draws: int) -> Iterator[ClipDivision]:
+    """Divide a speaker's clips at random into support and query; the seed is fixed.
 
-    By sentence where some of the sentences have so many clips of each emotion and the others have
-    clips of each too: as few sentences as do go to the support. Nothing where there are too few clips.
-    Without shots all clips are scored.
+    Support and query share no sentence if some sentences have `shots` clips of each emotion and the others
+    have clips of each emotion too; the support then takes as few sentences as possible. Yields nothing if
+    there are too few clips. With 0 shots all clips are in the query.
     """
     labels = np.array([EMOTIONS.index(clip.emotion) for clip in clips])
     if np.bincount(labels, minlength=len(EMOTIONS)).min() <= shots:
@@ -124,32 +124,36 @@ def divisions(clips: Sequence[Clip], shots: int, draws: int) -> Iterator[Divisio
         said = _sentences(clips, labels, shots, random) if shots else set()
         chosen: list[int] = []
         for emotion in range(len(EMOTIONS)):
-            free = [index for index in np.flatnonzero(labels == emotion).tolist() if _may(clips[index], said)]
+            free = [
+                index
+                for index in np.flatnonzero(labels == emotion).tolist()
+                if _is_allowed(clips[index], said)
+            ]
             chosen += random.choice(free, shots, replace=False).tolist()
         left = set(range(len(clips))) - set(chosen)
         query = sorted(index for index in left if not said or clips[index].text not in said)
-        yield Division(tuple(chosen), tuple(query), bool(said))
+        yield ClipDivision(tuple(chosen), tuple(query), bool(said))
 
 
-def shot_scores(held: Iterable[CalibrationTrial]) -> list[ShotScores]:
-    """Summarise sittings by corpus and number of shots."""
+def shot_scores(trials: Iterable[CalibrationTrial]) -> list[ShotScores]:
+    """Summarise trials by corpus and number of shots."""
     groups: dict[tuple[str, int], dict[str, list[CalibrationTrial]]] = {}
-    for sitting in held:
-        speakers = groups.setdefault((sitting.corpus, sitting.shots), {})
-        speakers.setdefault(sitting.speaker, []).append(sitting)
-    return [_summed_up(corpus, shots, groups[corpus, shots]) for corpus, shots in sorted(groups)]
+    for trial in trials:
+        speakers = groups.setdefault((trial.corpus, trial.shots), {})
+        speakers.setdefault(trial.speaker, []).append(trial)
+    return [_summarised(corpus, shots, groups[corpus, shots]) for corpus, shots in sorted(groups)]
 
 
 def over_corpora(scores: Sequence[ShotScores]) -> list[ShotScores]:
-    """Average the corpora for each number of shots; the worst is the worst of all."""
+    """Average over corpora for each number of shots; the worst is that of all corpora."""
     return [
         _averaged([item for item in scores if item.shots == count])
         for count in sorted({item.shots for item in scores})
     ]
 
 
-class _Voice:
-    """One speaker's clips, heard once."""
+class _SpeakerClips:
+    """One speaker's clips, and their embeddings under the generic model."""
 
     def __init__(self, bundle: Bundle, engine: Engine, clips: Sequence[Clip]) -> None:
         self.clips = clips
@@ -160,7 +164,7 @@ class _Voice:
         self._generic = InputNormalisation(bundle.manifest.levels, bundle.statistics)
         self._heard = self._listen(self._generic, range(len(clips)))
 
-    def sit(self, division: Division, shots: int) -> CalibrationTrial:
+    def run_trial(self, division: ClipDivision, shots: int) -> CalibrationTrial:
         """Calibrate on the support and score the query."""
         before = self._uar(division.query, self._bundle.head, self._generic)
         after, adopted = before, False
@@ -198,7 +202,7 @@ def _take(clip: Clip) -> Take:
 def _sentences(
     clips: Sequence[Clip], labels: NDArray[np.int64], shots: int, random: np.random.Generator
 ) -> set[str]:
-    """Draw the sentences of the support; none where holding out by sentence is not to be had."""
+    """Draw the sentences of the support; an empty set if the clips cannot be divided by sentence."""
     texts = np.array([clip.text for clip in clips])
     names = sorted(set(texts.tolist()))
     if not all(names):
@@ -212,21 +216,21 @@ def _sentences(
     return set()
 
 
-def _may(clip: Clip, said: set[str]) -> bool:
+def _is_allowed(clip: Clip, said: set[str]) -> bool:
     return not said or clip.text in said
 
 
-def _summed_up(corpus: str, shots: int, speakers: dict[str, list[CalibrationTrial]]) -> ShotScores:
-    every = [sitting for held in speakers.values() for sitting in held]
-    before = [float(np.mean([sitting.before for sitting in held])) for held in speakers.values()]
-    after = [float(np.mean([sitting.after for sitting in held])) for held in speakers.values()]
+def _summarised(corpus: str, shots: int, speakers: dict[str, list[CalibrationTrial]]) -> ShotScores:
+    every = [trial for trials in speakers.values() for trial in trials]
+    before = [float(np.mean([trial.before for trial in trials])) for trials in speakers.values()]
+    after = [float(np.mean([trial.after for trial in trials])) for trials in speakers.values()]
     gains = np.array(after) - np.array(before)
     return ShotScores(
         corpus=corpus,
         shots=shots,
         speakers=len(speakers),
-        by_sentence=100.0 * float(np.mean([sitting.by_sentence for sitting in every])),
-        adopted=100.0 * float(np.mean([sitting.adopted for sitting in every])),
+        by_sentence=100.0 * float(np.mean([trial.by_sentence for trial in every])),
+        adopted=100.0 * float(np.mean([trial.adopted for trial in every])),
         before=float(np.mean(before)),
         after=float(np.mean(after)),
         worst_before=min(before),

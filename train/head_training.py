@@ -1,4 +1,4 @@
-"""Training the head on cached features: supervised, multi-task, MMTL or Reptile, under one budget."""
+"""Train the head on cached features by ERM, MTL, MMTL or Reptile, with the same number of steps."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from train.mmtl import (
 from train.speaker_head import HeadArchitecture, SpeakerHead
 from train.training import scheduled
 
-Algorithm = Literal["erm", "mtl", "mmtl", "reptile"]
+HeadAlgorithm = Literal["erm", "mtl", "mmtl", "reptile"]
 
 WARM_UP: Final = 0.1
 """Share of the steps in which the learning rate rises."""
 
 AVERAGED: Final = 0.6
-"""Share of the steps after which the running average of the weights begins."""
+"""Share of the steps after which the running average of the weights starts."""
 
 
 RATES: Final = MetaRates(inner_lr=0.05, transfer_lr=0.05, query="disjoint", loss=Loss(label_smoothing=0.1))
@@ -37,17 +37,17 @@ RATES: Final = MetaRates(inner_lr=0.05, transfer_lr=0.05, query="disjoint", loss
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """How to train."""
+    """Options of the training."""
 
-    algorithm: Algorithm = "mtl"
+    algorithm: HeadAlgorithm = "mtl"
     steps: int = 500
     learning_rate: float = 0.003
-    """gamma, of the outer step with AdamW."""
+    """gamma at the peak of its schedule; AdamW takes the outer step."""
     weight_decay: float = 0.01
     auxiliary_weight: float = 0.3
-    """Of the auxiliary loss beside the emotion loss, in mtl."""
+    """Weight of the auxiliary loss in mtl; the emotion loss has weight 1."""
     averaging: float = 0.98
-    """Decay a step of the weights' running average."""
+    """Decay per step of the running average of the weights."""
     rates: MetaRates = RATES
     seed: int = 0
 
@@ -60,12 +60,12 @@ def train_head(episodes: Episodes, arch: HeadArchitecture, options: HeadOptions)
         head.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
     average = AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(options.averaging))  # type: ignore[no-untyped-call]
-    leave_gradient = _GRADIENTS[options.algorithm]
+    write_gradient = _GRADIENTS[options.algorithm]
     for step, speakers in enumerate(episodes.steps(options.steps)):
         for group in optimiser.param_groups:
             group["lr"] = options.learning_rate * scheduled(step / options.steps, WARM_UP)
         optimiser.zero_grad()
-        leave_gradient(head, speakers, options)
+        write_gradient(head, speakers, options)
         optimiser.step()
         if step >= AVERAGED * options.steps:
             average.update_parameters(head)
@@ -74,13 +74,13 @@ def train_head(episodes: Episodes, arch: HeadArchitecture, options: HeadOptions)
 
 
 def _supervised(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOptions) -> None:
-    """Leave the gradient of the emotion loss."""
+    """Write the gradient of the emotion loss to `.grad`."""
     losses = [emotion_loss(head(item.frames), item, options.rates.loss) for item in speakers]
     torch.autograd.backward(torch.stack(losses).mean())
 
 
 def _multi_task(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOptions) -> None:
-    """Leave the gradient of the emotion loss and, weighted, of the auxiliary loss."""
+    """Write the gradient of the emotion loss plus the weighted auxiliary loss to `.grad`."""
     losses = []
     for item in speakers:
         outputs = head.meta(item.frames)
@@ -91,7 +91,7 @@ def _multi_task(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOpt
 
 
 def _meta_multi_task(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOptions) -> None:
-    """Leave the gradient of equations 6 and 7, mean over the speakers."""
+    """Write the gradient of equations 6 and 7, averaged over the speakers, to `.grad`."""
     outer_gradient(head.meta, head.transfer, speakers, options.rates)
     for parameter in head.parameters():
         if parameter.grad is not None:
@@ -99,7 +99,7 @@ def _meta_multi_task(head: SpeakerHead, speakers: Sequence[Samples], options: He
 
 
 def _reptile(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOptions) -> None:
-    """Leave the mean of (theta - theta_i') / alpha, theta_i' after some steps on a speaker's emotions.
+    """Write the mean of (theta - theta_i') / alpha to `.grad`; theta_i' is theta after some inner steps.
 
     Nichol et al. 2018, equation 1 of Reptile.
     """
@@ -115,7 +115,7 @@ def _reptile(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOption
             value.grad = moved if value.grad is None else value.grad + moved
 
 
-_GRADIENTS: Final[dict[Algorithm, Callable[[SpeakerHead, Sequence[Samples], HeadOptions], None]]] = {
+_GRADIENTS: Final[dict[HeadAlgorithm, Callable[[SpeakerHead, Sequence[Samples], HeadOptions], None]]] = {
     "erm": _supervised,
     "mtl": _multi_task,
     "mmtl": _meta_multi_task,

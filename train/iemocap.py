@@ -1,6 +1,6 @@
-"""The folder format of IEMOCAP: its EmoEvaluation files and where the sound of each turn lies.
+"""Read an IEMOCAP release: the labels in its EmoEvaluation files, and the path of each turn's recording.
 
-IEMOCAP is Busso et al. 2008; the release is had from its authors.
+IEMOCAP: Busso et al. 2008; its authors give out the release.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edge.errors import UsageError
 from edge.labels import SCALE
 
 EVALUATION: Final = "dialog/EmoEvaluation"
-"""Where a session keeps its labels."""
+"""Folder of a session's labels."""
 
 EMOTION_CODES: Final = {
     "neu": "neutral",
@@ -30,10 +30,10 @@ EMOTION_CODES: Final = {
     "oth": "other",
     "xxx": "other",
 }
-"""The release's codes; "xxx" means that the annotators did not agree."""
+"""The release's codes; "xxx": the annotators did not agree."""
 
 RATING_SLACK: Final = 0.5
-"""How far outside the scale an average of annotators is still taken for the end of the scale."""
+"""Distance from the scale up to which an average rating is clipped to the scale."""
 
 _TURN: Final = re.compile(
     r"\[\d+\.\d+ - \d+\.\d+\]\s+"
@@ -48,11 +48,11 @@ _GENDERS: Final = {"F": "female", "M": "male"}
 
 @dataclass(frozen=True)
 class Turn:
-    """One rated turn of a dialog."""
+    """One rated turn of a dialogue."""
 
     path: Path
     speaker: str
-    """Session and who speaks, as Ses01_F."""
+    """Session and gender, as Ses01_F."""
     gender: str
     emotion: str
     valence: float
@@ -60,24 +60,23 @@ class Turn:
     arousal: float
     dominance: float
     improvised: bool
-    """False: the dialog follows a script."""
+    """False if the dialogue follows a script."""
 
 
 def is_release(root: Path) -> bool:
-    """Say whether a folder has the form of the release, whole or in part."""
+    """Return whether a folder has the form of the release, complete or not."""
     return bool(_evaluations(root))
 
 
 def read_turns(root: Path, *, improvised_only: bool = True, excited_as_happy: bool = False) -> list[Turn]:
     """Read the rated turns of all sessions, in the order of their names.
 
-    Differs: an average rating up to 0.5 outside [1, 5] counts as the end of the scale; one
-    further out is refused.
+    Differs: an average rating up to 0.5 outside [1, 5] is clipped to the scale; one further out is refused.
 
     Args:
-        root: the folder that holds Session1 to Session5, or some of them.
-        improvised_only: leave out the scripted dialogs, as Cai et al. 2020.
-        excited_as_happy: count "excited" as "happy", as much of the literature does.
+        root: the folder with Session1 to Session5, or some of them.
+        improvised_only: leave out the scripted dialogues, as Cai et al. 2020.
+        excited_as_happy: count "excited" as "happy", as is common in the literature.
 
     Raises:
         UsageError: a line cannot be read, an emotion is unknown, a rating is outside the scale,
@@ -91,19 +90,19 @@ def read_turns(root: Path, *, improvised_only: bool = True, excited_as_happy: bo
     improvised = [turn for turn in turns if turn.improvised]
     if not improvised:
         raise UsageError(
-            f"{root} has no improvised dialogs, only scripted ones: ask for the scripted ones too"
+            f"{root} has only scripted dialogues: copy the whole release, or train with --scripted"
         )
     return improvised
 
 
 def _evaluations(root: Path) -> list[Path]:
-    """List the label files. Subfolders hold single annotators' answers; "._" files are not text."""
+    """List the label files. Subfolders hold single annotators' labels; "._" files are not text."""
     paths = root.glob(f"Session[1-5]/{EVALUATION}/*.txt")
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def _read_evaluation(path: Path, excited_as_happy: bool) -> Iterator[Turn]:
-    # Annotators' comments hold stray bytes; the lines that matter are ASCII.
+    # Annotators' comments hold stray bytes; the label lines are ASCII.
     text = path.read_text(encoding="utf-8", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
         if line.startswith("["):

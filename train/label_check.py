@@ -1,8 +1,8 @@
-"""Do the labels of each corpus mean what they mean in the others? Finds classes that were exchanged.
+"""Find classes whose labels were exchanged in a corpus, by comparison with the other corpora.
 
-Every clip is measured relative to its speaker, so that channels and voices drop out. A linear
-discriminant fitted on all other corpora then classifies the corpus in question: where it takes most of
-one class for another and the other for the first, the two look exchanged.
+The measures of a clip are standardised by speaker, which removes channel and voice. A linear discriminant
+fitted on all other corpora classifies each corpus. Two classes look exchanged if it recognises most of each
+as the other.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 CLIPS_OF_CLASS: Final = 10
-"""Clips of each emotion of a speaker that are measured, at most ..."""
+"""Largest number of clips measured for each emotion of a speaker ..."""
 
 SPEAKERS: Final = 20
-"""... of so many speakers of a corpus."""
+"""... and of speakers of a corpus."""
 
 FEWEST_CLIPS: Final = 8
-"""Of a class in a corpus, below which nothing is claimed of it."""
+"""Smallest number of clips of a class in a corpus; smaller classes are not compared."""
 
 MARGIN: Final = 10.0
-"""Points by which the exchanged labels must fit better than the given ones. Among the five corpora of the
-shipped model, each of the 30 exchanges of two classes gains 17 or more, and no right pair more than -17."""
+"""Gain in points at which two classes count as exchanged. Among the five corpora of the shipped model, each
+of the 30 possible exchanges gains 17 or more, and no correct pair gains more than -17."""
 
 ENOUGH_OTHERS: Final = 3
-"""Corpora to compare with, below which acting styles weigh as much as labels: right ones gain up to 23 ..."""
+"""Number of corpora above which `MARGIN` holds. With fewer, acting styles differ as much as labels: correct
+pairs gain up to 23 ..."""
 
 WIDE_MARGIN: Final = 25.0
-"""... and this margin holds. It also holds for what a bundle confuses."""
+"""... and this margin holds. It holds for the confusion matrix of a bundle too."""
 
 SHRINKAGE: Final = 0.3
-"""Share of the discriminant's covariance that is replaced by a multiple of the identity."""
+"""Weight of a multiple of the identity in the discriminant's covariance."""
 
 
 @dataclass(frozen=True)
-class Profile:
+class AcousticProfile:
     """Mean loudness, pitch and rate of a class, in standard deviations from the speaker's mean."""
 
     loudness: float
@@ -66,21 +67,21 @@ class Exchange:
     first: str
     second: str
     first_as_second: float
-    """Percent of the clips labelled `first` that the other corpora's classifier takes for `second` ..."""
+    """Percent of the clips labelled `first` that the other corpora's classifier recognises as `second` ..."""
     second_as_first: float
     gain: float
-    """Points of recall, mean of the two classes, that exchanging the labels would gain."""
-    here: tuple[Profile, Profile]
-    elsewhere: tuple[Profile, Profile]
+    """Gain in the mean recall of the two classes from exchanging the labels, in points."""
+    here: tuple[AcousticProfile, AcousticProfile]
+    elsewhere: tuple[AcousticProfile, AcousticProfile]
     others: tuple[str, ...]
-    """The corpora it was compared with; where it is one only, that one may be the wrong one."""
+    """The corpora of the comparison; if there is only one, the exchange may be in that one."""
 
     def __str__(self) -> str:
         doubt = f" (or those of {self.others[0]})" if len(self.others) == 1 else ""
         return (
             f"the labels {self.first} and {self.second} of {self.corpus}{doubt} look exchanged: "
-            f"a classifier of the other corpora takes {self.first_as_second:.0f} % of its {self.first} for "
-            f"{self.second} and {self.second_as_first:.0f} % of its {self.second} for {self.first}. "
+            f"a classifier of the other corpora recognises {self.first_as_second:.0f} % of its {self.first} "
+            f"as {self.second} and {self.second_as_first:.0f} % of its {self.second} as {self.first}. "
             f"Relative to the speaker, in standard deviations: {self.first} {self.here[0]} "
             f"(elsewhere {self.elsewhere[0]}); {self.second} {self.here[1]} (elsewhere {self.elsewhere[1]}). "
             "Listen to some clips of both"
@@ -89,27 +90,27 @@ class Exchange:
 
 @dataclass(frozen=True)
 class LabelCheck:
-    """What the labels of each corpus sound like."""
+    """Acoustic profile and confusion of the labels of each corpus."""
 
-    profiles: dict[str, dict[str, Profile]]
+    profiles: dict[str, dict[str, AcousticProfile]]
     """By corpus and emotion."""
     confusion: dict[str, list[list[float]]]
-    """By corpus: percent of each class (row) that the other corpora's classifier takes for each class."""
+    """By corpus: percent of each class (row) that the other corpora's classifier recognises as each class."""
     exchanges: tuple[Exchange, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Convert to plain JSON values."""
         return asdict(self)
 
 
 def check_labels(
     clips: Sequence[Clip], progress: Callable[[Sequence[Clip]], Iterable[Clip]]
 ) -> LabelCheck | None:
-    """Compare each corpus with the others; None where fewer than two can be compared.
+    """Compare each corpus with the others; return None if fewer than two can be compared.
 
     Args:
         clips: in the four emotions, of any number of corpora.
-        progress: wraps the clips to show how far the measuring is.
+        progress: wraps the clips to show the progress.
     """
     chosen = _comparable(clips)
     if len({clip.corpus for clip in chosen}) < 2:
@@ -122,7 +123,7 @@ def compare_labels(clips: Sequence[Clip], values: ArrayLike) -> LabelCheck:
 
     Args:
         clips: of two corpora or more, in the four emotions.
-        values: (N, M) measures of each.
+        values: (N, M) measures of each clip.
     """
     emotion = np.array([EMOTIONS.index(clip.emotion) for clip in clips])
     speakers = np.array([clip.speaker for clip in clips])
@@ -131,15 +132,15 @@ def compare_labels(clips: Sequence[Clip], values: ArrayLike) -> LabelCheck:
 
 
 def exchanged_pair(confusion: ArrayLike) -> tuple[float, tuple[int, int]]:
-    """Find the pair of classes whose exchange would gain most.
+    """Find the pair of classes with the largest gain from exchanging their labels.
 
     Args:
-        confusion: (C, C), percent of each labelled class (row) that is taken for each class; a class that is
-            missing has a row of zeros.
+        confusion: (C, C), percent of each labelled class (row) that is recognised as each class; a missing
+            class has a row of zeros.
 
     Returns:
-        Points gained by exchanging the two, mean of their recalls, and the pair. A pair with a missing class
-        gains nothing.
+        The gain in points of the mean of the two recalls, and the pair. Pairs with a missing class are left
+        out.
     """
     table = np.asarray(confusion, np.float64)
     present = table.sum(axis=1) > 0
@@ -149,7 +150,7 @@ def exchanged_pair(confusion: ArrayLike) -> tuple[float, tuple[int, int]]:
 
 
 def _comparable(clips: Sequence[Clip]) -> list[Clip]:
-    """Take some clips of each emotion of some speakers, of those who show two emotions or more."""
+    """Select clips of each emotion from speakers with two or more emotions."""
     by_speaker: dict[tuple[str, str], list[Clip]] = {}
     for clip in clips:
         by_speaker.setdefault((clip.corpus, clip.speaker), []).append(clip)
@@ -167,13 +168,13 @@ def _comparable(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def _spread(items: list[Any], most: int) -> list[Any]:
-    """Take at most so many, evenly spread."""
+    """Select at most `most` items, evenly spread."""
     count = min(most, len(items))
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, count)] if count else []
 
 
 def _relative(values: Floats, emotion: Labels, speakers: NDArray[np.str_]) -> Floats:
-    """Standardise (N, M) measures by each speaker's mean and deviation, every emotion counting alike."""
+    """Standardise (N, M) measures by each speaker's mean and deviation, weighted equally over emotions."""
     relative = np.zeros_like(values)
     for speaker in set(speakers.tolist()):
         own = speakers == speaker
@@ -187,17 +188,17 @@ def _relative(values: Floats, emotion: Labels, speakers: NDArray[np.str_]) -> Fl
 
 
 def _filled(values: Floats) -> Floats:
-    """Put the mean of the known values in place of NaN, and 0 where a column has no other."""
+    """Replace NaN by the column's mean, or by 0 if the column has only NaN."""
     known = ~np.isnan(values)
     total = np.where(known, values, 0.0).sum(axis=0)
     return np.where(known, values, total / np.maximum(known.sum(axis=0), 1))
 
 
 def _compare(relative: Floats, emotion: Labels, corpora: NDArray[np.str_]) -> LabelCheck:
-    """Find the exchanged pairs, the clearest first.
+    """Find the exchanged pairs, the largest gain first.
 
-    Each is put right before the next is looked for: otherwise a corpus with exchanged labels makes those
-    that are compared with it look wrong.
+    Each pair is corrected before the search for the next: otherwise a corpus with exchanged labels makes the
+    corpora that are compared with it look wrong.
     """
     names = sorted(set(corpora.tolist()))
     margin = MARGIN if len(names) > ENOUGH_OTHERS else WIDE_MARGIN
@@ -235,15 +236,15 @@ def _compare(relative: Floats, emotion: Labels, corpora: NDArray[np.str_]) -> La
 
 
 def _left_out(relative: Floats, emotion: Labels, own: NDArray[np.bool_]) -> Floats:
-    """Classify a corpus by the others: (C, C) percent; rows of zeros where a class is too rare to tell."""
+    """Classify a corpus by the others: (C, C) percent; a class with too few clips has a row of zeros."""
     classes = range(len(EMOTIONS))
     here, elsewhere = (np.bincount(emotion[side], minlength=len(EMOTIONS)) for side in (own, ~own))
     known = np.flatnonzero((here >= FEWEST_CLIPS) & (elsewhere >= FEWEST_CLIPS))
     table = np.zeros((len(EMOTIONS), len(EMOTIONS)))
     if len(known) < 2:
         return table
-    taught = ~own & np.isin(emotion, known)
-    scores = _discriminant(relative[taught], emotion[taught], known)(relative[own])
+    training = ~own & np.isin(emotion, known)
+    scores = _discriminant(relative[training], emotion[training], known)(relative[own])
     predicted = known[scores.argmax(axis=1)]
     for label in known:
         table[label] = [100.0 * (predicted[emotion[own] == label] == answer).mean() for answer in classes]
@@ -251,10 +252,10 @@ def _left_out(relative: Floats, emotion: Labels, own: NDArray[np.bool_]) -> Floa
 
 
 def _discriminant(values: Floats, labels: Labels, classes: Labels) -> Callable[[Floats], Floats]:
-    """Fit a linear discriminant, the classes counting alike: Friedman 1989, with `SHRINKAGE`.
+    """Fit a linear discriminant with equal priors: Friedman 1989, with `SHRINKAGE`.
 
     Returns:
-        What maps (N, M) measures to (N, classes) scores.
+        A function that maps (N, M) measures to (N, classes) scores.
     """
     means = np.array([values[labels == label].mean(axis=0) for label in classes])
     scatter = [np.cov(values[labels == label].T, bias=True) for label in classes]
@@ -266,10 +267,12 @@ def _discriminant(values: Floats, labels: Labels, classes: Labels) -> Callable[[
     return lambda rows: rows @ weights + bias
 
 
-def _profiles(relative: Floats, emotion: Labels, own: NDArray[np.bool_]) -> dict[str, Profile]:
+def _profiles(relative: Floats, emotion: Labels, own: NDArray[np.bool_]) -> dict[str, AcousticProfile]:
     present = sorted(set(emotion[own].tolist()))
     return {
-        EMOTIONS[label]: Profile(*map(float, relative[own & (emotion == label), : len(NAMES)].mean(axis=0)))
+        EMOTIONS[label]: AcousticProfile(
+            *map(float, relative[own & (emotion == label), : len(NAMES)].mean(axis=0))
+        )
         for label in present
     }
 

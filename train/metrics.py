@@ -1,4 +1,4 @@
-"""How right the answers are. Every score is a fraction, not a percentage.
+"""Metrics of predictions. Every score is a fraction, not a percentage.
 
 Shapes by letter: N clips, C classes. Labels and predictions are class indices, in the order of
 `edge.labels.EMOTIONS` unless said otherwise.
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int = len(EMOTIONS)) -> Counts:
-    """Count the clips of each class by what was predicted for them.
+    """Count the clips by label and prediction.
 
     M[i, j] = number of clips with label i and prediction j
 
@@ -65,7 +65,7 @@ def uar(labels: ArrayLike, predictions: ArrayLike, classes: int = len(EMOTIONS))
 
 
 def accuracy(labels: ArrayLike, predictions: ArrayLike, classes: int = len(EMOTIONS)) -> float:
-    """Compute the share of clips that are right (the paper's WA, weighted accuracy).
+    """Compute the share of correct predictions (the paper's WA, weighted accuracy).
 
     accuracy = sum_i M[i, i] / N
 
@@ -110,8 +110,8 @@ def ece(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
 
     ECE = sum_b |B_b| / N * |accuracy(B_b) - mean confidence(B_b)|      Guo et al. 2017, eq. 3
 
-    Convention: B_b holds the clips with confidence in (b / bins, (b + 1) / bins]; of equally
-    probable classes the first is taken.
+    Convention: B_b holds the clips with confidence in (b / bins, (b + 1) / bins]; of equally probable classes
+    the first is the prediction.
 
     Args:
         probs: (N, C) probabilities.
@@ -137,19 +137,19 @@ def ece(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """How often there is an answer when "unsure" is one, and how often it is right."""
+class SelectiveAccuracy:
+    """Coverage and accuracy at one threshold of "unsure"."""
 
     threshold: float
-    """Below this probability of the most probable class the answer is "unsure"."""
+    """Smallest probability of the most probable class that counts as an answer; below it: "unsure"."""
     coverage: float
-    """Share of the clips with an answer, in [0, 1]."""
+    """Share of clips with an answer, in [0, 1]."""
     accuracy: float | None
-    """Share of those that are right, in [0, 1]; None where nothing is answered."""
+    """Share of answers that are correct, in [0, 1]; None without answers."""
 
 
-def answers(probs: ArrayLike, labels: ArrayLike, threshold: float) -> Answers:
-    """Weigh how much is answered against how much of it is right.
+def answers(probs: ArrayLike, labels: ArrayLike, threshold: float) -> SelectiveAccuracy:
+    """Compute coverage and accuracy at a threshold of "unsure" (selective classification).
 
     coverage = |{n: max_c p_nc >= threshold}| / N
     accuracy = |{n answered: argmax_c p_nc = label_n}| / |{n answered}|
@@ -167,7 +167,7 @@ def answers(probs: ArrayLike, labels: ArrayLike, threshold: float) -> Answers:
     _require_as_many(len(posteriors), len(truth))
     answered = posteriors.max(axis=1) >= threshold
     right = posteriors.argmax(axis=1) == truth
-    return Answers(
+    return SelectiveAccuracy(
         threshold=threshold,
         coverage=float(answered.mean()),
         accuracy=float(right[answered].mean()) if answered.any() else None,
@@ -179,8 +179,8 @@ def ccc(truth: ArrayLike, prediction: ArrayLike) -> float:
 
     CCC = 2 cov(t, p) / (var(t) + var(p) + (mean(t) - mean(p))^2)      Lin 1989
 
-    Convention: variances and covariance divide by N. Where both series are constant and equal, which
-    says nothing about agreement, it is 0.
+    Convention: variances and covariance divide by N. For two constant and equal series, which
+    say nothing about agreement, it is 0.
 
     Args:
         truth: (N,) finite numbers.
@@ -203,11 +203,11 @@ def ccc(truth: ArrayLike, prediction: ArrayLike) -> float:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What one set of answers is worth."""
+class ClassificationScores:
+    """Scores of one set of predictions."""
 
     uar: float
-    """In [0, 1], as all of these."""
+    """In [0, 1], as the other scores."""
     accuracy: float
     macro_f1: float
     ece: float
@@ -215,15 +215,15 @@ class Scores:
     """(C, C) counts: rows are the truth."""
     clips: int
     per_speaker: dict[str, float]
-    """UAR by speaker, sorted; classes the speaker has no clips of are left out of it."""
+    """UAR by speaker, sorted; over the classes of which the speaker has clips."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
+        """Convert to plain JSON values."""
         return {**asdict(self), "confusion": [list(row) for row in self.confusion]}
 
 
-def score(labels: ArrayLike, probs: ArrayLike, speakers: Sequence[str]) -> Scores:
-    """Score probabilities in every way.
+def score(labels: ArrayLike, probs: ArrayLike, speakers: Sequence[str]) -> ClassificationScores:
+    """Compute every score of a set of predictions.
 
     Args:
         labels: (N,) the truth, integers in [0, C).
@@ -238,7 +238,7 @@ def score(labels: ArrayLike, probs: ArrayLike, speakers: Sequence[str]) -> Score
     predictions = posteriors.argmax(axis=1)
     by_speaker = _confusion_by_speaker(labels, predictions, speakers, classes)
     total = np.sum(list(by_speaker.values()), axis=0)
-    return Scores(
+    return ClassificationScores(
         uar=float(_uar_of(total)),
         accuracy=_accuracy_of(total),
         macro_f1=_macro_f1_of(total),
@@ -260,16 +260,16 @@ def bootstrap_uar(
 ) -> tuple[float, float]:
     """Estimate the 95 % confidence interval of the UAR for other speakers.
 
-    Speakers, not clips, are drawn with replacement, as many as there are; the interval is the
-    2.5th to the 97.5th percentile of the UAR of all clips of those drawn.
+    Bootstrap over speakers, not clips: as many speakers as there are, drawn with replacement. The interval is
+    the 2.5th to the 97.5th percentile of the UAR over all clips of the drawn speakers.
 
-    Convention: one speaker says nothing about others, so the interval is then (0, 1).
+    Convention: for a single speaker the interval is (0, 1).
 
     Args:
         labels: (N,) the truth.
         predictions: (N,).
         speakers: (N,) names.
-        draws: how often to draw, > 0.
+        draws: bootstrap samples, > 0.
         seed: of the generator.
         classes: C.
 

@@ -7,8 +7,12 @@ The shape of one outer step, for the speakers T_i of a batch:
     theta   <- theta - gamma * sum_i grad L_Q at (theta_i', phi_i')           (6), first order
     phi     <- phi   - gamma * sum_i grad L_Q at (theta_i', phi_i')           (7), first order
 
-The auxiliary tasks share one learner, so their mean loss costs one forward and one backward pass. The
-forward pass at theta_i' serves (5), (6) and (7), as phi is only the last layer: two passes per speaker.
+Equation 4 is the paper's Multi-train Stage (`multi_train_step`), equation 5 its Knowledge Transfer Stage
+(`knowledge_transfer_step`); `speaker_gradient` and `outer_gradient` compute the sums of equations 6 and 7,
+and an optimiser takes the step of size gamma.
+
+The auxiliary tasks share one learner, so their mean loss takes one forward and one backward pass. The forward
+pass at theta_i' serves (5), (6) and (7), because phi is only the last layer: two passes for each speaker.
 """
 
 from __future__ import annotations
@@ -27,17 +31,17 @@ from edge.labels import DIMENSION_CLASSES
 Weights = dict[str, Tensor]
 
 UNKNOWN = -1
-"""Stands in a target for a label that nobody gave; it has no loss."""
+"""Label of a segment that was not labelled; it has no loss."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Segments of one speaker, or of several for the algorithms that do not ask who speaks."""
+    """Segments of one speaker, or of several in ERM and MTL."""
 
     frames: Tensor
     """(B, T, F) normalised frames, zero past each segment's end."""
     lengths: Tensor
-    """(B,) frames that count."""
+    """(B,) number of valid frames."""
     emotion: Tensor
     """(B,) class, or UNKNOWN."""
     ratings: Tensor
@@ -48,7 +52,7 @@ class Samples:
     """(k, 4) loss weight of each class of each dimension, for this speaker."""
 
     def part(self, items: slice | Tensor) -> Samples:
-        """Return some of the segments: a slice of them, or those with the (n,) numbers."""
+        """Return a subset of the segments, by slice or by (n,) indices."""
         return Samples(
             frames=self.frames[items],
             lengths=self.lengths[items],
@@ -66,7 +70,7 @@ class Loss:
     label_smoothing: float = 0.0
     """Share of each label spread evenly over the classes, in [0, 1)."""
     double_softmax: bool = False
-    """Apply softmax before cross entropy, as the released code does."""
+    """Apply softmax before the cross entropy, as the paper's released code does."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +82,15 @@ class MetaRates:
     transfer_lr: float = 0.01
     """beta, > 0."""
     inner_steps: int = 1
-    """Steps of equation 4."""
+    """Number of steps of equation 4."""
     query: Literal["same", "disjoint"] = "same"
-    """Whether the emotion loss is taken on the support's segments, as the paper, or on others."""
+    """Whether the emotion loss uses the support's segments, as in the paper, or others."""
     loss: Loss = Loss()
 
 
 @dataclass(frozen=True)
 class SpeakerRecord:
-    """What one speaker's pass found."""
+    """Losses of one speaker's pass."""
 
     auxiliary_loss: float
     """At theta, before equation 4."""
@@ -106,7 +110,7 @@ def class_weights(labels: Tensor, classes: int) -> Tensor:
         classes: C.
 
     Returns:
-        (C,) weights in [0, 1]; 0 for a class the speaker never shows.
+        (C,) weights in [0, 1]; 0 for a class without labels.
     """
     counts = torch.bincount(labels[labels != UNKNOWN], minlength=classes).float()
     weights = torch.where(counts > 0, 1.0 / counts.clamp(min=1.0), 0.0)
@@ -116,7 +120,7 @@ def class_weights(labels: Tensor, classes: int) -> Tensor:
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, loss: Loss) -> Tensor:
     """Average the cross entropy of (B, C) logits over the known labels, each weighted by its class.
 
-    Returns a zero that carries no gradient where no label is known.
+    Without a known label the loss is 0 and its gradient too.
     """
     known = labels != UNKNOWN
     if not known.any():
@@ -130,7 +134,7 @@ def auxiliary_loss(logits: Tensor, samples: Samples, loss: Loss) -> Tensor:
     """Average the k auxiliary losses: (1/k) sum_j L_S,j.
 
     Args:
-        logits: (B, 4), one output shared by the k dimensions, or (B, 4 * k or more), one each in front.
+        logits: (B, 4), shared by the k dimensions, or (B, >= 4 * k), whose first 4 * k are one each.
         samples: their labels.
         loss: the variant of cross entropy.
     """
@@ -149,7 +153,7 @@ def emotion_loss(logits: Tensor, samples: Samples, loss: Loss) -> Tensor:
 
 
 def inner_step(weights: Mapping[str, Tensor], gradient: Mapping[str, Tensor], rate: float) -> Weights:
-    """Take one gradient step, cut off from the start so that later gradients are first order.
+    """Take one gradient step and detach the result, so that later gradients are first order.
 
     w' = w - rate * gradient
 
@@ -188,7 +192,7 @@ def knowledge_transfer_step(
     Args:
         transfer: the transfer learner.
         phi: its weights.
-        auxiliary_logits: (B, auxiliary outputs) of the query at theta', which does not move.
+        auxiliary_logits: (B, auxiliary outputs) of the query at theta', detached.
         query: labels of the same segments.
         rates: beta, and the variant of cross entropy.
 
@@ -205,7 +209,7 @@ def speaker_gradient(
     """Compute one speaker's terms of the sums in equations 6 and 7.
 
     Returns:
-        The gradients for theta and for phi, by parameter name, and the losses on the way.
+        The gradients for theta and for phi, by parameter name, and the losses.
     """
     theta, phi = _parameters(meta), _parameters(transfer)
     theta_i, auxiliary = multi_train_step(meta, theta, support, rates)  # (4)
@@ -213,9 +217,9 @@ def speaker_gradient(
 
     phi_i, before = knowledge_transfer_step(
         transfer, phi, query_auxiliary_logits.detach(), query, rates
-    )  # (5): theta' does not move
+    )  # (5): theta' is fixed
 
-    # (6) and (7), at the same forward pass
+    # (6) and (7), from the same forward pass
     after = emotion_loss(functional_call(transfer, phi_i, (query_auxiliary_logits,)), query, rates.loss)
     gradient = _gradient(after, {**_prefixed("theta", theta_i), **_prefixed("phi", phi_i)})
     record = SpeakerRecord(auxiliary, before, after.item())
@@ -225,9 +229,10 @@ def speaker_gradient(
 def outer_gradient(
     meta: nn.Module, transfer: nn.Module, speakers: Sequence[Samples], rates: MetaRates
 ) -> list[SpeakerRecord]:
-    """Leave the sums of equations 6 and 7 in the `.grad` of both learners' parameters.
+    """Write the sums of equations 6 and 7 to the `.grad` of both learners' parameters.
 
-    The optimiser's step with them is gamma's; Cai et al. 2020 use Adam.
+    Returns:
+        The losses of each speaker, in order.
     """
     meta.zero_grad(set_to_none=True)
     transfer.zero_grad(set_to_none=True)
@@ -242,7 +247,7 @@ def outer_gradient(
 
 
 def support_and_query(samples: Samples, query: Literal["same", "disjoint"]) -> tuple[Samples, Samples]:
-    """Give the same segments twice (equations 1 and 3), or every other one to each side."""
+    """Return the same segments twice (equations 1 and 3), or every second one for each side."""
     if query == "same":
         return samples, samples
     return samples.part(slice(0, None, 2)), samples.part(slice(1, None, 2))

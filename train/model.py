@@ -1,4 +1,4 @@
-"""The network of Cai et al. 2020, Table 1: CNN, BiLSTM and fully connected layers, in one place.
+"""The network of Cai et al. 2020, Table 1: CNN, BiLSTM and fully connected layers.
 
 Axes: every kernel is time x frequency, as the paper's N x M. Shapes by letter: B batch, T frames of
 10 ms, F bins, S features of 80 ms, C classes.
@@ -17,45 +17,47 @@ from edge.bounds import within
 from edge.labels import DIMENSION_CLASSES, EMOTIONS
 
 POOL = 2
-"""Each max-pool halves time and frequency."""
+"""Stride of each max-pool, in time and frequency."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes and variants. The defaults are what ships; `paper()` is the paper's own."""
+    """Sizes and variants. The defaults are the shipped model's; `paper()` returns the paper's."""
 
     bins: int = field(default=200, metadata=within(8, 4_097))
     channels: tuple[int, int, int] = field(default=(16, 24, 32), metadata=within(1, 4_096))
     kernels: tuple[tuple[int, int], ...] = field(default=((12, 16), (8, 12), (5, 7)), metadata=within(1, 64))
     """(time, frequency) of each convolution."""
     time_padding: Literal["valid", "same"] = "valid"
-    """`valid`: a feature never depends on where a window starts, so it can be streamed."""
+    """Differs: the paper pads. `valid`: a feature does not depend on where the window starts, so it can be
+    streamed."""
     batch_norm: bool = True
-    """Differs: normalises after each convolution; folded into it on export."""
+    """Differs: the paper has none. After each convolution; folded into it on export."""
     projection: int | None = field(default=128, metadata=within(1, 2**16))
-    """Differs: reduces the 800 values of a feature before the LSTM; None for the paper's."""
+    """Differs: size to which the 800 values of a feature are reduced before the LSTM; None: the paper's
+    800."""
     hidden: int = field(default=128, metadata=within(1, 4_096))
     """LSTM units per direction."""
     pooling: Literal["last", "mean"] = "mean"
     """How the BiLSTM's outputs become one vector: the last state of each direction, or the mean."""
     fully_connected: int = field(default=64, metadata=within(1, 4_096))
     dimensions: int = field(default=3, metadata=within(1, 3))
-    """How many of valence, arousal and dominance are auxiliary tasks."""
+    """Number of auxiliary tasks among valence, arousal and dominance."""
     heads: Literal["shared", "separate"] = "shared"
-    """Whether the dimensions share one 4-way output, as the paper, or have one each."""
+    """Whether the dimensions share one 4-way output, as in the paper, or have one each."""
     emotions: Literal["transferred", "direct"] = "transferred"
     """Emotions by the transfer learner from the auxiliary logits, or (plain multi-task learning)
     from four more outputs of FC 2, which the transfer learner then only selects."""
     dropout: float = field(default=0.2, metadata=within(0.0, 0.99))
 
     def __post_init__(self) -> None:
-        """Refuse a combination in which one output would mean two things."""
+        """Refuse direct emotions with a shared head: one output would have two meanings."""
         if self.emotions == "direct" and self.heads == "shared":
-            raise ValueError("direct emotions need separate heads: the outputs are told apart by place")
+            raise ValueError("direct emotions need separate heads, not a shared one")
 
     @staticmethod
     def paper(bins: int = 200) -> Architecture:
-        """The published layers: padded convolutions, no normalisation, the last state, shared head."""
+        """Return Table 1's layers: padded convolutions, no normalisation, the last state, a shared head."""
         return Architecture(
             bins=bins, time_padding="same", batch_norm=False, projection=None, pooling="last", dropout=0.0
         )
@@ -68,11 +70,11 @@ class Architecture:
 
     @property
     def feature_bins(self) -> int:
-        """Frequency positions left after three pools."""
+        """Frequency positions after three pools."""
         return self.bins // POOL**3
 
     def features_in(self, frames: int) -> int:
-        """Count the features that so many frames yield."""
+        """Return the number of features of `frames` frames."""
         for time, _ in self.kernels:
             frames = frames // POOL if self.time_padding == "same" else (frames - time + 1) // POOL
         return max(0, frames)
@@ -125,7 +127,7 @@ class MetaLearner(nn.Module):
         return projected
 
     def embedding(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Summarise (B, S, P) features, of which the first `lengths` (B,) count, as (B, 2 * hidden)."""
+        """Summarise (B, S, P) features, of which the first `lengths` (B,) are valid, as (B, 2 * hidden)."""
         if lengths is None:
             lengths = torch.full((len(features),), features.shape[1])
         packed = nn.utils.rnn.pack_padded_sequence(
@@ -144,7 +146,7 @@ class MetaLearner(nn.Module):
         return logits
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map (B, T, F) to auxiliary logits; `lengths` counts each item's valid frames, all if None."""
+        """Map (B, T, F) to auxiliary logits; `lengths` (B,) are the valid frames, all if None."""
         valid = None
         if lengths is not None:
             valid = torch.tensor([self.arch.features_in(length) for length in lengths.tolist()])
@@ -152,7 +154,7 @@ class MetaLearner(nn.Module):
 
 
 class TransferLearner(nn.Module):
-    """phi: what the auxiliary tasks teach, mapped to the emotions (FC 3)."""
+    """phi: auxiliary logits to emotion logits (FC 3)."""
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
@@ -182,7 +184,7 @@ class EmotionNet(nn.Module):
 
 
 def _select_last(layer: nn.Linear) -> None:
-    """Make a layer pass on its last inputs unchanged, for good."""
+    """Fix a layer so that it passes on its last inputs unchanged."""
     with torch.no_grad():
         layer.weight.copy_(torch.eye(layer.in_features)[-layer.out_features :])
         layer.bias.zero_()

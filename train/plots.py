@@ -1,4 +1,4 @@
-"""Pictures of a training run, as PNG files."""
+"""Plots of training and calibration, as PNG files."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ DOTS_PER_INCH: Final = 150
 
 
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the loss and the validation UAR by epoch.
+    """Plot the loss and the validation UAR by epoch.
 
     Args:
         records: one for each epoch, with the keys `epoch`, `loss`, `auxiliary_loss` and
-            `validation_uar` (percent). A value that is missing or None is left out of its curve;
-            other keys are ignored.
-        path: the PNG file, written whole or not at all.
+            `validation_uar` (percent). Missing values and None are left out; other keys are ignored.
+        path: the PNG file, written atomically.
     """
     figure = blank_figure(7.2, 6.0, layout="constrained")
     loss_axes, uar_axes = figure.subplots(2, 1, sharex=True)
@@ -61,11 +60,11 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def plot_shots(scores: Sequence[ShotScores], path: Path) -> None:
-    """Draw the UAR after calibration by clips of each emotion, a curve for each corpus.
+    """Plot the UAR after calibration by number of shots, one curve for each corpus.
 
     Args:
         scores: of any corpora and numbers of shots.
-        path: the PNG file, written whole or not at all.
+        path: the PNG file, written atomically.
     """
     figure = blank_figure(7.2, 4.4, layout="constrained")
     axes = figure.subplots()
@@ -74,7 +73,7 @@ def plot_shots(scores: Sequence[ShotScores], path: Path) -> None:
     for corpus, marker in zip(corpora, itertools.cycle("osD^v"), strict=False):
         own = sorted((item.shots, item.after) for item in scores if item.corpus == corpus)
         axes.plot(*zip(*own, strict=True), marker=marker, label=corpus)
-    axes.set_title("What calibration is worth", loc="left", fontsize=13, fontweight="bold", color=INK)
+    axes.set_title("UAR after calibration", loc="left", fontsize=13, fontweight="bold", color=INK)
     axes.set_xlabel("labelled clips of each emotion", color=INK)
     axes.set_xticks(sorted({item.shots for item in scores}))
     axes.set_ylim(0.0, 100.0)
@@ -84,12 +83,12 @@ def plot_shots(scores: Sequence[ShotScores], path: Path) -> None:
 
 
 def plot_confusion(matrix: ArrayLike, path: Path, title: str, *, labels: Sequence[str] = EMOTIONS) -> None:
-    """Draw a confusion matrix: the share of each true class, in percent, above the count of clips.
+    """Plot a confusion matrix: the share of the true class in percent, above the number of clips.
 
     Args:
         matrix: (C, C) counts: rows are the truth.
-        path: the PNG file, written whole or not at all.
-        title: shown above.
+        path: the PNG file, written atomically.
+        title: above the matrix.
         labels: the C names.
 
     Raises:
@@ -136,7 +135,7 @@ def _style(axes: Axes, name: str) -> None:
 
 def _draw_curve(axes: Axes, points: Sequence[tuple[int, float]], colour: str, name: str = "") -> None:
     epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
-    # A long run's markers would hide its line.
+    # Markers would hide the line of a long run.
     marker = "o" if len(points) <= 40 else ""
     axes.plot(epochs, values, color=colour, linewidth=2, marker=marker, markersize=4, label=name)
 
@@ -169,7 +168,7 @@ def _mark_best(axes: Axes, epoch: int, uar: float) -> None:
 
 
 def _side(axes: Axes, epoch: int) -> Literal["left", "center", "right"]:
-    """Align a note so that it stays inside the picture."""
+    """Align a note so that it stays inside the plot."""
     first, last = axes.get_xlim()
     place = (epoch - first) / (last - first)
     if place < 0.2:

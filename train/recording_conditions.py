@@ -1,7 +1,7 @@
 """How a recording would sound elsewhere: another microphone, room, noise, telephone. Waveforms, NumPy only.
 
-A `Channel` holds what stays the same while one person speaks into one device, so that a baseline taken
-from some of the clips meets the same conditions in the others.
+A `RecordingChannel` holds what stays the same while one person speaks into one device, so that a baseline
+taken from some of the clips meets the same conditions in the others.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from edge.audio.ingest import read_clip
 from edge.errors import UsageError
 
 SCORING_KINDS: Final = frozenset({"Rain", "Rooster", "Chainsaw", "washing_machine"})
-"""Kinds of noise that no training hears, so that scores in noise are of noise it does not know."""
+"""Kinds of noise that are kept out of training, for scores in unknown noise."""
 
 SCORING_ROOMS: Final = frozenset({"kitchen-true-stereo", "omni-35-10", "spatialized8"})
-"""File names, without their ending, of impulse responses kept for scoring."""
+"""File names, without suffix, of impulse responses that are kept for scoring."""
 
 SPEECH_DB: Final = 25.0
-"""25 ms of sound are speech within so much of the loudest."""
+"""A frame of 25 ms counts as speech if its level is within this of the loudest frame's."""
 
 TELEPHONE_HZ: Final = (300.0, 3400.0)
 
 TELEPHONE_RATE: Final = 8000
-"""Hz, of the companded samples."""
+"""Sample rate of the telephone, Hz."""
 
 MU: Final = 255.0
-"""Of the mu-law companding."""
+"""Parameter of the mu-law companding."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Ambience:
 
     noises: tuple[Array, ...]
     rooms: tuple[Array, ...]
-    """Impulse responses, of unit energy, from the direct sound on."""
+    """Impulse responses of unit energy that start at the direct sound."""
 
 
 @dataclass(frozen=True)
 class ChannelConfig:
-    """How often each condition is met in training, and how strongly."""
+    """Probability and strength of each condition in training."""
 
     speed: float = 0.4
     """Share of channels played faster or slower by up to `speed_range`."""
@@ -66,8 +66,8 @@ class ChannelConfig:
 
 
 @dataclass(frozen=True)
-class Channel:
-    """One speaker's conditions; None, or a speed of 1, leaves the sound as it is."""
+class RecordingChannel:
+    """One speaker's conditions; None, or a speed of 1, leaves the sound unchanged."""
 
     speed: float = 1.0
     response_db: Array | None = None
@@ -78,7 +78,7 @@ class Channel:
     clipped_share: float = 0.0
 
     def __call__(self, waveform: Array, rng: np.random.Generator) -> Array:
-        """Return (N / speed,) samples as this channel would record them; `rng` picks the stretch of noise."""
+        """Return (N / speed,) samples as recorded through this channel; `rng` picks the stretch of noise."""
         if self.speed != 1.0:
             waveform = soxr.resample(waveform, SAMPLE_RATE * self.speed, SAMPLE_RATE)
         if self.response_db is not None:
@@ -94,10 +94,10 @@ class Channel:
         return np.asarray(waveform, np.float32)
 
 
-def draw_channel(config: ChannelConfig, ambience: Ambience, rng: np.random.Generator) -> Channel:
+def draw_channel(config: ChannelConfig, ambience: Ambience, rng: np.random.Generator) -> RecordingChannel:
     """Draw one speaker's conditions."""
     speed, tilt, room, noise, telephone, clipping = rng.random(6)
-    return Channel(
+    return RecordingChannel(
         speed=1.0 + rng.uniform(-1.0, 1.0) * config.speed_range if speed < config.speed else 1.0,
         response_db=_random_response(config.tilt_db, rng) if tilt < config.tilt else None,
         room=_draw_room(ambience.rooms, rng) if room < config.room else None,
@@ -113,14 +113,14 @@ def read_ambience(manifest: Path, *, scoring: bool) -> Ambience:
 
     Args:
         manifest: a CSV file, or the folder that holds it as manifest.csv.
-        scoring: take the kinds kept for scoring, or all others.
+        scoring: read the kinds that are kept for scoring, or all others.
 
     Raises:
-        UsageError: it is missing or has no such kinds.
+        UsageError: the manifest is missing or lists no such noise.
     """
     path = manifest / "manifest.csv" if manifest.is_dir() else manifest
     if not path.is_file():
-        raise UsageError(f"there is no list of noises {path}: name a CSV file with the columns path and kind")
+        raise UsageError(f"there is no list of noises {path}: give a CSV file with the columns path and kind")
     with path.open(encoding="utf-8", newline="") as file:
         rows = [(path.parent / row["path"], row["kind"]) for row in csv.DictReader(file)]
     rooms = [
@@ -176,7 +176,7 @@ def by_telephone(waveform: Array) -> Array:
 
 
 def clipped(waveform: Array, share: float) -> Array:
-    """Clip so that so large a share of the samples is at the limit."""
+    """Clip the samples so that a given share of them is at the limit."""
     limit = np.quantile(np.abs(waveform), 1.0 - share)
     flat: Array = np.clip(waveform, -limit, limit)
     return flat
@@ -227,7 +227,7 @@ def _draw_noise(noises: Sequence[Array], rng: np.random.Generator) -> Array:
 
 
 def _stretch(noise: Array, samples: int, rng: np.random.Generator) -> Array:
-    """Take so many samples from a random place, the noise repeated where it is too short."""
+    """Return `samples` samples of the noise from a random start, repeated if it is too short."""
     stretch: Array = np.resize(np.roll(noise, -int(rng.integers(len(noise)))), samples)
     return stretch
 

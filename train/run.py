@@ -1,4 +1,4 @@
-"""One training run from clips to scores: read, split, train, keep the best, test it."""
+"""One training run: read the clips, train, keep the best epoch, score it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge.features.frontend import FrontEnd
 from edge.labels import EMOTIONS
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.corpora import Clip
-from train.metrics import Scores, score
+from train.metrics import ClassificationScores, score
 from train.model import Architecture, EmotionNet
 from train.plots import plot_confusion
 from train.run_folder import RunFolder, described, git_revision, write_json
@@ -31,19 +31,19 @@ Item = TypeVar("Item")
 SIDES = ("train", "validation", "test")
 
 
-class Progress(Protocol):
-    """Shows how far long work is."""
+class ProgressReporter(Protocol):
+    """Shows the progress of long work."""
 
     def __call__(self, items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
-        """Pass the items on, showing how many of `total` went by."""
+        """Yield the items, showing how many of `total` are done."""
 
     def say(self, line: str) -> None:
-        """Show a line."""
+        """Show a line of text."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """The spectra of a split, ready for any run."""
+    """The spectra of each side of a split."""
 
     train: list[Spectra]
     validation: list[Spectra]
@@ -51,64 +51,68 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Where a run goes and what it starts from."""
+class RunSetup:
+    """Folder, device and starting point of a run."""
 
     folder: RunFolder
     device: torch.device
     start: Path | None = None
-    """A checkpoint whose network and normalisation are taken up."""
+    """Checkpoint whose network and normalisation the run starts from."""
     resume: bool = False
-    """Go on with the run in the folder."""
+    """Continue the run in the folder."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """Facts to keep with the model: command, corpora, licences."""
+    """Kept with the model: command, corpora, licences."""
 
 
-def run(split: Split, arch: Architecture, options: Options, plan: Plan, progress: Progress) -> Scores:
-    """Train, keep the epoch that is best on the validation speakers, and score it on the test speakers.
+def run(
+    split: Split, arch: Architecture, options: Options, setup: RunSetup, progress: ProgressReporter
+) -> ClassificationScores:
+    """Train, keep the best epoch by the validation speakers, and score it on the test speakers.
 
     Args:
         split: the clips of each side.
-        arch: the network; ignored where the run starts from a checkpoint.
-        options: how to train.
-        plan: where, and from what.
-        progress: shows how far it is.
+        arch: the network; ignored if the run starts from a checkpoint.
+        options: of the training.
+        setup: folder, device and starting point.
+        progress: shows the progress.
 
     Returns:
-        The scores on the test speakers, or on the validation speakers where there are no others.
+        The scores on the test speakers, or on the validation speakers if there are no test speakers.
 
     Raises:
-        UsageError: the folder holds another run, too few speakers are given, or the checkpoint to
-            start from does not fit the run.
+        UsageError: the folder holds another run, there are too few speakers, or the checkpoint to start from
+            does not match the run.
     """
-    beginning = load_checkpoint(plan.start) if plan.start else None
-    front_end = beginning.front_end if beginning else FrontEnd()
-    arch = beginning.net.arch if beginning else arch
+    start = load_checkpoint(setup.start) if setup.start else None
+    front_end = start.front_end if start else FrontEnd()
+    arch = start.net.arch if start else arch
     _require_fit(split, arch, options)
-    config = _config(split, arch, front_end, options, plan.provenance)
-    if beginning:
-        _require_unheard(split, beginning.training)
-        config = _continued(config, beginning.training)
-    plan.folder.require_usable(config, resume=plan.resume)
+    config = _config(split, arch, front_end, options, setup.provenance)
+    if start:
+        _require_unheard(split, start.training)
+        config = _continued(config, start.training)
+    setup.folder.require_usable(config, resume=setup.resume)
     torch.manual_seed(options.seed)
     data = _read_sides(split, front_end, frames_for_first(arch), options.augmentation.speeds, progress)
     if not data.train or not data.validation:
-        raise UsageError("training needs speakers to learn from and others to choose on: name more of them")
-    with plan.folder.locked():
-        plan.folder.require_usable(config, resume=plan.resume)  # reading takes minutes
-        config = plan.folder.begin(config)
-        normalisation = beginning.normalisation if beginning else fit_normalisation(data.train)
-        net = beginning.net if beginning else EmotionNet(arch)
-        training = Training(net, data.train, normalisation, options, plan.device)
-        model = Checkpoint(training.judged(), front_end, normalisation, config)
-        _epochs(training, model, data.validation, plan, progress)
-        return _judge(plan.folder, data, plan.device)
+        raise UsageError(
+            "training needs training speakers and validation speakers: add recordings or change --split"
+        )
+    with setup.folder.locked():
+        setup.folder.require_usable(config, resume=setup.resume)  # reading takes minutes
+        config = setup.folder.begin(config)
+        normalisation = start.normalisation if start else fit_normalisation(data.train)
+        net = start.net if start else EmotionNet(arch)
+        training = Training(net, data.train, normalisation, options, setup.device)
+        model = Checkpoint(training.evaluated_net(), front_end, normalisation, config)
+        _epochs(training, model, data.validation, setup, progress)
+        return _judge(setup.folder, data, setup.device)
 
 
 def _read_sides(
-    split: Split, front_end: FrontEnd, shortest: int, speeds: Sequence[float], progress: Progress
+    split: Split, front_end: FrontEnd, shortest: int, speeds: Sequence[float], progress: ProgressReporter
 ) -> Data:
-    """Read the clips of all three sides, those to learn from at other speeds too."""
+    """Read the clips of all three sides; those of the training side at further speeds too."""
 
     def read(side: str, *speeds: float) -> list[Spectra]:
         def shown(clips: Sequence[Clip], label: str) -> Iterable[Clip]:
@@ -120,7 +124,7 @@ def _read_sides(
 
 
 def frames_for_first(arch: Architecture) -> int:
-    """Count the frames that one feature takes: 49 for the default network."""
+    """Return the number of frames of the first feature: 49 for the default network."""
     frames = 1
     while arch.features_in(frames) < 1:
         frames += 1
@@ -131,27 +135,31 @@ def _epochs(
     training: Training,
     model: Checkpoint,
     validation: Sequence[Spectra],
-    plan: Plan,
-    progress: Progress,
+    setup: RunSetup,
+    progress: ProgressReporter,
 ) -> None:
-    folder = plan.folder
-    if plan.resume and folder.state.exists():
+    folder = setup.folder
+    if setup.resume and folder.state.exists():
         training.resume(folder.state)
-        progress.say(f"going on after epoch {training.epochs_done}")
+        progress.say(f"resuming after epoch {training.epochs_done}")
     records = folder.keep(training.epochs_done)
     best = max((record["validation_uar"] for record in records), default=-1.0)
     for epoch in range(training.epochs_done, training.options.epochs):
         label = f"epoch {epoch + 1}/{training.options.epochs}"
         losses = list(progress(training.epoch(), label, training.steps))
         logits = predict(
-            training.judged(), validation, model.normalisation, training.options.draw.window, training.device
+            training.evaluated_net(),
+            validation,
+            model.normalisation,
+            training.options.draw.window,
+            training.device,
         )
         record = _epoch_record(epoch, losses, validation, averaged(logits))
         if record.validation_uar > best:
             best = record.validation_uar
-            save_checkpoint(folder.best, replace(model, net=training.judged()))
+            save_checkpoint(folder.best, replace(model, net=training.evaluated_net()))
         folder.record(asdict(record))
-        training.save(folder.state)  # last: an epoch that it does not know is done again
+        training.save(folder.state)  # last: an epoch that is not in the state is run again
         progress.say(
             f"{label}  loss {record.loss:.3f}  validation UAR {record.validation_uar:.1f}  best {best:.1f}"
         )
@@ -171,7 +179,7 @@ def _epoch_record(
     )
 
 
-def by_corpora(spectra: Sequence[Spectra], probs: Array) -> dict[str, Scores]:
+def by_corpora(spectra: Sequence[Spectra], probs: Array) -> dict[str, ClassificationScores]:
     """Score the clips of each corpus."""
     return {
         corpus: scored([item for item in spectra if item.clip.corpus == corpus], probs[_of(spectra, corpus)])
@@ -179,13 +187,13 @@ def by_corpora(spectra: Sequence[Spectra], probs: Array) -> dict[str, Scores]:
     }
 
 
-def scored(spectra: Sequence[Spectra], probs: Array) -> Scores:
+def scored(spectra: Sequence[Spectra], probs: Array) -> ClassificationScores:
     """Score (N, C) probabilities of clips with known emotions."""
     labels = [EMOTIONS.index(item.clip.emotion) for item in spectra]
     return score(labels, probs, [item.clip.speaker for item in spectra])
 
 
-def _judge(folder: RunFolder, data: Data, device: torch.device) -> Scores:
+def _judge(folder: RunFolder, data: Data, device: torch.device) -> ClassificationScores:
     """Fit the temperature on the validation speakers, then score both sides once."""
     model = load_checkpoint(folder.best)
     window = model.training["options"]["draw"]["window"]
@@ -216,43 +224,43 @@ def _of(spectra: Sequence[Spectra], corpus: str) -> list[bool]:
 
 
 def _require_fit(split: Split, arch: Architecture, options: Options) -> None:
-    """Refuse what the algorithm cannot do with this network or these speakers."""
+    """Check that the algorithm works with this network and these speakers."""
     tasks = len(options.draw.auxiliary)
     if options.algorithm == "mmtl" and arch.emotions == "direct":
         raise UsageError(
-            "the checkpoint to start from has no transfer learner (it is of mtl), and mmtl trains one: "
-            "start from one of erm or mmtl"
+            "the checkpoint to start from was trained by mtl and has no transfer learner, which mmtl trains: "
+            "start from a checkpoint of erm or mmtl"
         )
     if options.algorithm != "erm" and arch.heads == "separate" and arch.dimensions != tasks:
         raise UsageError(
-            f"the checkpoint to start from has outputs for {arch.dimensions} auxiliary tasks, and "
-            f"--auxiliary names {tasks}: name as many, those it was trained with"
+            f"the checkpoint to start from has outputs for {arch.dimensions} auxiliary tasks, but "
+            f"--auxiliary names {tasks}: name the tasks it was trained with"
         )
     if options.algorithm == "mmtl" and options.rates.query == "disjoint":
         clips = Counter(clip.speaker for clip in split.train)
         single = sorted(speaker for speaker, count in clips.items() if count < 2)
         if single:
             raise UsageError(
-                f"speaker {single[0]} has one clip only, and --query disjoint takes two or more of each "
+                f"speaker {single[0]} has only one clip, but --query disjoint needs two or more of each "
                 "training speaker: add clips, leave the speaker out, or use --query same"
             )
 
 
 def _require_unheard(split: Split, before: dict[str, Any]) -> None:
-    """Refuse to choose on, or test, speakers that the checkpoint to start from has learned from."""
+    """Refuse validation or test speakers that the checkpoint to start from was trained or chosen on."""
     heard = before.get("speakers", {})
     learned = set(heard.get("train", []))
     chosen_on = learned | set(heard.get("validation", []))
     for side, known in (("validation", learned), ("test", chosen_on)):
         if shared := sorted(known & set(speakers_of(getattr(split, side)))):
             raise UsageError(
-                f"the checkpoint to start from was trained or chosen with speaker {shared[0]}, who is on the "
-                f"{side} side here: split the speakers as it did, or start from another"
+                f"the checkpoint to start from was trained or chosen with speaker {shared[0]}, who is a "
+                f"{side} speaker here: use its split, or start from another checkpoint"
             )
 
 
 def _continued(config: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """Add what a run owes to the one it starts from: its command, recordings and speakers."""
+    """Add the command, recordings and speakers of the run that this one starts from."""
     names = [corpus["name"] for corpus in config.get("corpora", [])]
     earlier = [corpus for corpus in before.get("corpora", []) if corpus["name"] not in names]
     sides, heard = config["speakers"], before.get("speakers", {})

@@ -1,4 +1,4 @@
-"""The folder of one training run: what was asked, what was found, and the models."""
+"""The folder of one training run: configuration, scores and models."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from edge.system.outputs import require_free
 from train.plots import plot_curves
 
 MAY_DIFFER = ("git_revision", "command")
-"""Of a configuration, when a run is gone on with: the command then has --resume."""
+"""Keys of the configuration that may differ when a run is resumed; the command then has --resume."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Names of the files, and how they are written: each in one piece, or line by line."""
+    """The files of a run, each written atomically."""
 
     path: Path
 
@@ -33,7 +33,7 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """What resuming needs."""
+        """The state for `--resume`."""
         return self.path / "state.safetensors"
 
     @property
@@ -43,7 +43,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One line of JSON an epoch."""
+        """One line of JSON for each epoch."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -53,48 +53,48 @@ class RunFolder:
 
     @property
     def label_check(self) -> Path:
-        """What the labels of each corpus sound like, compared with the others."""
+        """Result of `train.label_check`."""
         return self.path / "label_check.json"
 
     @property
     def curves(self) -> Path:
-        """Picture of the metrics by epoch."""
+        """Plot of the metrics by epoch."""
         return self.path / "curves.png"
 
     @property
     def confusion(self) -> Path:
-        """Picture of the confusion matrix on the test speakers."""
+        """Plot of the confusion matrix on the test speakers."""
         return self.path / "confusion.png"
 
     @property
     def files(self) -> list[Path]:
-        """All that a run writes."""
+        """All files that a run writes."""
         documents = [self.config, self.metrics, self.scores, self.label_check]
         return [*documents, self.best, self.state, self.curves, self.confusion]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder, and keep other runs out of it.
+        """Create the folder and lock it against other runs.
 
         Raises:
-            UsageError: a run is under way in it, or it cannot be written to.
+            UsageError: another run is using it, or it cannot be written to.
         """
         require_writable(self.path)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             if try_lock(descriptor) is False:
                 raise UsageError(
-                    f"a run is under way in {self.path}: wait for its end, or name another folder"
+                    f"another run is using {self.path}: wait until it ends, or name another folder"
                 )
             yield
         finally:
             os.close(descriptor)
 
     def require_usable(self, config: dict[str, Any], *, resume: bool) -> None:
-        """Check that the folder holds no run, or one of the same configuration to go on with.
+        """Check that the folder holds no run, or one of the same configuration to resume.
 
         Raises:
-            UsageError: it holds a run and `resume` is off, or another run, or files that are no run's; or it
+            UsageError: it holds a run and `resume` is off, another run, or files that are not a run's, or it
                 cannot be written to.
         """
         if not is_writable(self.path):
@@ -105,19 +105,19 @@ class RunFolder:
             return
         if not resume:
             raise UsageError(
-                f"{self.path} already holds a run: add --resume to go on with it, or name another"
+                f"{self.path} already holds a run: add --resume to continue it, or name another folder"
             )
         found = json.loads(self.config.read_text("utf-8"))
         asked = json.loads(json.dumps(config))
         differing = [key for key in asked if key not in MAY_DIFFER and found.get(key) != asked[key]]
         if differing:
             raise UsageError(
-                f"the run in {self.path} has another {', '.join(differing)}: resume with its own options, "
-                "or name another folder"
+                f"the run in {self.path} has a different {', '.join(differing)}: resume with the "
+                "options it was started with, or name another folder"
             )
 
     def begin(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Make the folder, and return its configuration: of a run gone on with, the first."""
+        """Write the configuration and return it; of a resumed run, return the first one."""
         if not self.config.exists():
             write_json(self.config, config)
         kept: dict[str, Any] = json.loads(self.config.read_text("utf-8"))
@@ -130,14 +130,14 @@ class RunFolder:
         return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
 
     def keep(self, epochs: int) -> list[dict[str, Any]]:
-        """Return the first so many records, and forget any after them: those epochs come again."""
+        """Return the first `epochs` records and delete later ones: those epochs are run again."""
         records = self.records()
         if len(records) > epochs:
             self._write(records[:epochs])
         return records[:epochs]
 
     def record(self, epoch: dict[str, Any]) -> None:
-        """Add an epoch and draw the curves again."""
+        """Append an epoch and update the plot."""
         records = [*self.records(), epoch]
         self._write(records)
         plot_curves(records, self.curves)
@@ -148,19 +148,19 @@ class RunFolder:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON in one piece."""
+    """Write JSON atomically."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def described(options: Any) -> dict[str, Any]:
-    """Turn a dataclass into plain JSON values."""
+    """Convert a dataclass to plain JSON values."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(options)))
     return plain
 
 
 def git_revision() -> str | None:
-    """Return the revision of the code, marked where it was changed since; None outside a checkout."""
+    """Return the git revision, with "+changes" if files differ from it; None outside a checkout."""
     here = Path(__file__).parent
     try:
         revision = _git(here, "rev-parse", "HEAD")
@@ -170,6 +170,6 @@ def git_revision() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "--no-optional-locks", *arguments]  # only asked: the checkout's index stays as it is
+    command = ["git", "--no-optional-locks", *arguments]  # read only: does not refresh the index
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()

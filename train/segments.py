@@ -1,4 +1,4 @@
-"""Clips as power spectra in memory, and the statistics of the training set."""
+"""Power spectra of clips in memory, and the normalisation fitted to the training set."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _TINY = np.float32(1e-12)
 
 @dataclass(frozen=True)
 class Spectra:
-    """One clip's power spectra, stored as float16 logarithms (0.8 % of power at worst)."""
+    """One clip's power spectra, stored as float16 logarithms (error at most 0.8 % of the power)."""
 
     clip: Clip
     logs: NDArray[np.float16]
     """(T, F)."""
     speed: float = 1.0
-    """How much faster, and so higher, than it was recorded."""
+    """Playback speed relative to the recording; the pitch rises with it."""
 
     @property
     def frames(self) -> int:
@@ -61,9 +61,9 @@ def read_spectra(
     Args:
         clips: what to read.
         front_end: the constants.
-        shortest: frames that the network needs at least; a shorter clip is completed with silence.
-        progress: wraps the clips to show how far the reading is.
-        speeds: other speeds to add each clip at: a tape played faster or slower.
+        shortest: frames that the network needs; a shorter clip is padded with silence.
+        progress: wraps the clips to show the progress.
+        speeds: further playback speeds at which each clip is added.
 
     Raises:
         SourceError: a clip cannot be read.
@@ -82,7 +82,7 @@ def read_spectra(
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What turns power into the network's input, fitted on the training speakers."""
+    """Gain control and bin statistics of the network's input, fitted to the training speakers."""
 
     levels: GainConfig
     statistics: BinStatistics
@@ -93,7 +93,7 @@ def fit_normalisation(training: Sequence[Spectra], **constants: float) -> Normal
 
     Args:
         training: spectra of training speakers only.
-        constants: fields of `GainConfig` that differ from its defaults.
+        constants: fields of `GainConfig` to override.
     """
     gate = GainConfig(**constants).gate_db * DECIBEL
     speech = [levels[levels > levels.max() - gate].mean() for levels in map(_levels, training)]
@@ -108,14 +108,14 @@ def fit_normalisation(training: Sequence[Spectra], **constants: float) -> Normal
 
 
 def normal_logs(spectra: Spectra, levels: GainConfig) -> Array:
-    """Return the (T, F) log power of a clip heard as a new stream, its level followed."""
+    """Return the (T, F) gain-controlled log power of a clip, which starts a new stream."""
     power = spectra.power()
     estimates, _ = track_gain(frame_levels(power), initial_state(levels), levels)
     return log_power(power, estimates, levels.eps)
 
 
 def normalised(spectra: Spectra, normalisation: Normalisation) -> Array:
-    """Return the (T, F) network input of a clip heard as a new stream."""
+    """Return the (T, F) network input of a clip, which starts a new stream."""
     statistics = normalisation.statistics
     frames: Array = (normal_logs(spectra, normalisation.levels) - statistics.mean) / statistics.std
     return frames
@@ -124,7 +124,7 @@ def normalised(spectra: Spectra, normalisation: Normalisation) -> Array:
 def segment_starts(frames: int, window: int) -> list[int]:
     """Cut a clip into the fewest segments of at most `window` frames, evenly spread.
 
-    Cai et al. 2020, section 3.1.1, ask for segments of equal length of at most 3 s.
+    Cai et al. 2020, section 3.1.1: segments of equal length, at most 3 s.
     """
     count = max(1, math.ceil(frames / window))
     return [round(start) for start in np.linspace(0, max(0, frames - window), count)]

@@ -30,7 +30,7 @@ from train.model import EmotionNet
 from train.segments import segment_starts
 
 SEGMENTS: Final = 16
-"""Most in a step of equation 4, as in training: it bounds the memory that a long session takes."""
+"""Largest number in a step of equation 4, as in training; it limits the memory of a long session."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Tuning:
     inner_lr: float = 0.001
     """alpha, > 0: the small rate of the paper's test stage."""
     inner_steps: int = 3
-    """Of equation 4."""
+    """Number of steps of equation 4."""
     transfer_lr: float = 0.1
     """beta, > 0."""
     transfer_steps: int = 100
-    """Of equation 5."""
+    """Number of steps of equation 5."""
     seed: int = 0
-    """Of the draws of segments, where there are more than a step takes."""
+    """Seed of the draws of segments, if there are more than `SEGMENTS`."""
 
 
 def speaker_samples(
@@ -56,8 +56,8 @@ def speaker_samples(
 
     Args:
         frames: (T, F) normalised frames of each take.
-        takes: their emotions and ratings; what was not rated is derived from the emotion.
-        graphs: tell how long a window is.
+        takes: their emotions and ratings; missing ratings are derived from the emotion.
+        graphs: define the length of a window.
         auxiliary: which dimensions are auxiliary tasks, in order.
     """
     window = graphs.frames_in(graphs.window_features)
@@ -85,17 +85,18 @@ def tune(net: EmotionNet, samples: Samples, tuning: Tuning) -> Iterator[float]:
     theta' = theta - alpha (1/k) sum_j grad_theta L_j(theta)      Cai et al. 2020, eq. 4
     phi'   = phi - beta grad_phi L(theta', phi)                   eq. 5, theta' fixed
 
-    Deterministic: no dropout, batch normalisation as it was learned, segments drawn by the seed. The
-    network is as it was until the last step.
+    Deterministic: no dropout, fixed batch normalisation, segments drawn by the seed. The network's
+        weights change
+    only after the last step of equation 4.
 
     Args:
-        net: the generic network; evaluated from here on.
+        net: the generic network; left in evaluation mode.
         samples: of the speaker.
-        tuning: how far.
+        tuning: step sizes and counts.
     """
     net.eval()
     rates = MetaRates(tuning.inner_lr, tuning.transfer_lr)
-    theta = _beside_norms(net.meta)
+    theta = _without_norms(net.meta)
     for support in _draws(samples, tuning):
         theta, loss = multi_train_step(net.meta, theta, support, rates)
         yield loss
@@ -108,10 +109,10 @@ def tune(net: EmotionNet, samples: Samples, tuning: Tuning) -> Iterator[float]:
 
 
 def answer(net: EmotionNet, frames: Array, manifest: Manifest, temperature: float) -> Array:
-    """Return the (C,) posterior of a take as the recogniser's: its windows' averaged.
+    """Return the (C,) posterior of a take as the recogniser computes it: averaged over windows.
 
     Args:
-        net: evaluated.
+        net: in evaluation mode.
         frames: (T, F) normalised frames.
         manifest: of the bundle: length of a window, and the grid of steps.
         temperature: of the bundle.
@@ -132,14 +133,14 @@ def _ratings(take: Take, auxiliary: Sequence[Dimension]) -> list[int]:
     return [classes[name] for name in auxiliary]
 
 
-def _beside_norms(meta: nn.Module) -> Weights:
-    """Return the parameters that move: all but those of batch normalisation."""
+def _without_norms(meta: nn.Module) -> Weights:
+    """Return the parameters that are tuned: all but those of batch normalisation."""
     norms = [name for name, module in meta.named_modules() if isinstance(module, nn.BatchNorm2d)]
     return {name: value for name, value in meta.named_parameters() if name.rpartition(".")[0] not in norms}
 
 
 def _draws(samples: Samples, tuning: Tuning) -> Iterator[Samples]:
-    """Draw segments for each step of equation 4; all, where there are no more than a step takes."""
+    """Draw at most `SEGMENTS` segments for each step of equation 4."""
     random = torch.Generator().manual_seed(tuning.seed)
     for _ in range(tuning.inner_steps):
         drawn = torch.randperm(len(samples.frames), generator=random)[:SEGMENTS]
@@ -147,7 +148,7 @@ def _draws(samples: Samples, tuning: Tuning) -> Iterator[Samples]:
 
 
 def _auxiliary_logits(meta: nn.Module, samples: Samples) -> Tensor:
-    """Compute (B, auxiliary outputs) without a gradient, some segments at a time."""
+    """Compute (B, auxiliary outputs) without a gradient, `SEGMENTS` at a time."""
     parts = zip(*(torch.split(item, SEGMENTS) for item in (samples.frames, samples.lengths)), strict=True)
     with torch.no_grad():
         return torch.cat([meta(frames, lengths) for frames, lengths in parts])

@@ -1,6 +1,6 @@
 """The layers on the frozen encoder: absolute and speaker-relative inputs, FC 64, V/A/D outputs, FC.
 
-They keep the roles of Cai et al. 2020: FC 1 and FC 2 are the meta learner (theta), FC 3 the transfer
+The roles are those of Cai et al. 2020: FC 1 and FC 2 are the meta learner (theta), FC 3 the transfer
 learner (phi). Shapes by letter: B batch, D embedding, C classes.
 """
 
@@ -18,7 +18,7 @@ from edge.arrays import Array
 from edge.labels import DIMENSION_CLASSES, EMOTIONS
 
 PRIOR_CLIPS: Final = 4.0
-"""Clips of speech that the training mean is worth as a first guess of a speaker's baseline."""
+"""Weight of the training mean in a speaker's baseline, in clips."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class HeadArchitecture:
     """D: mean and deviation of the encoder's hidden states."""
     fully_connected: int = 64
     dimensions: int = 3
-    """How many of valence, arousal and dominance are auxiliary tasks."""
+    """Number of auxiliary tasks among valence, arousal and dominance."""
     heads: Literal["shared", "separate"] = "separate"
-    """Whether the dimensions share one 4-way output, as the paper, or have one each."""
+    """Whether the dimensions share one 4-way output, as in the paper, or have one each."""
     dropout: float = 0.3
 
     @property
@@ -61,9 +61,9 @@ def fit_statistics(embeddings: Array) -> EmbeddingStatistics:
 
 
 def shrunken_baseline(clip_means: Sequence[Array] | Array, size: int) -> Array:
-    """Estimate a speaker's ordinary level from the mean of each of n clips, in standardised values.
+    """Estimate a speaker's baseline from n clips, shrunk towards the training mean.
 
-    b = (n * mean + k * 0) / (n + k), k = `PRIOR_CLIPS`; the training mean, where there is no clip, is 0
+    b = (n * mean + k * 0) / (n + k), k = `PRIOR_CLIPS`; the mean of standardised training values is 0
 
     Args:
         clip_means: (n, D) standardised embeddings, each the mean of one clip.
@@ -76,7 +76,7 @@ def shrunken_baseline(clip_means: Sequence[Array] | Array, size: int) -> Array:
 
 
 def head_inputs(standardised: Array, baseline: Array) -> Array:
-    """Put (..., D) standardised embeddings beside what they are relative to the baseline: (..., 2 D)."""
+    """Concatenate (..., D) standardised embeddings with their difference from the baseline: (..., 2 D)."""
     inputs: Array = np.concatenate([standardised, standardised - baseline], axis=-1)
     return inputs
 
@@ -91,7 +91,7 @@ class MetaHead(nn.Module):
         self.fc2 = nn.Linear(arch.fully_connected, arch.auxiliary_outputs)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map (B, 2 D) to auxiliary logits; `lengths` is there for `train.mmtl`, and has no effect."""
+        """Map (B, 2 D) to auxiliary logits; `lengths`, which `train.mmtl` passes, has no effect."""
         logits: Tensor = self.fc2(self.dropout(F.relu(self.fc1(inputs))))
         return logits
 

@@ -1,4 +1,4 @@
-"""Who is learned from, who the choices are made on, and who is tested: always by speaker."""
+"""Splits into training, validation and test side, always by speaker."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from edge.system.files import read_text
 from train.corpora import Clip
 
 HELD_OUT_SHARE: Final = 0.2
-"""Of a corpus's speakers, for the test and again for the validation."""
+"""Share of a corpus's speakers on the test side, and on the validation side."""
 
 FEWEST_SPEAKERS: Final = 3
-"""One to learn from, one to choose on, one to test."""
+"""One for each side."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Clips on three sides.
+    """Clips of the three sides.
 
     Raises:
         UsageError: a speaker is on two sides.
@@ -46,7 +46,7 @@ class Split:
 
 
 class SplitFile(TypedDict):
-    """The content of a split file: speakers by side, and corpora to leave out altogether."""
+    """Content of a split file: speakers by side, and corpora to leave out."""
 
     validation: list[str]
     test: list[str]
@@ -54,7 +54,7 @@ class SplitFile(TypedDict):
 
 
 def speakers_of(clips: Iterable[Clip]) -> list[str]:
-    """List the speakers, each once, sorted."""
+    """Return the distinct speakers, sorted."""
     return sorted({clip.speaker for clip in clips})
 
 
@@ -62,20 +62,20 @@ def split_by_speaker(clips: Sequence[Clip], *, validation: Collection[str], test
     """Put the named speakers on their sides and all others in training.
 
     Raises:
-        UsageError: a name is unknown or on two sides, there is only one speaker, or nobody is left
-            to learn from.
+        UsageError: a name is unknown or on two sides, there is only one speaker, or no training speaker
+            is left.
     """
     speakers = speakers_of(clips)
     _require_speakers(speakers, 2)
     unknown = sorted({*validation, *test} - set(speakers))
     if unknown:
-        raise UsageError(f"unknown speaker {', '.join(unknown)}: the clips are of {_listed(speakers)}")
+        raise UsageError(f"unknown speaker {', '.join(unknown)}: the speakers are {_listed(speakers)}")
     both = sorted(set(validation) & set(test))
     if both:
         raise UsageError(f"speaker {both[0]} is in both validation and test: put each speaker on one side")
     if len({*validation, *test}) == len(speakers):
         raise UsageError(
-            f"all {len(speakers)} speakers are held out: leave some out of validation and test to learn from"
+            f"all {len(speakers)} speakers are on the validation or test side: leave some for training"
         )
     return Split(
         train=tuple(clip for clip in clips if clip.speaker not in {*validation, *test}),
@@ -87,11 +87,11 @@ def split_by_speaker(clips: Sequence[Clip], *, validation: Collection[str], test
 def read_split(path: Path) -> SplitFile:
     """Read a split file: JSON, {"validation": [...], "test": [...], "exclude_corpora": [...]}.
 
-    `exclude_corpora` may be left out. Letters are composed (NFC), as in clips.
-    Names are not compared with any clips here.
+    `exclude_corpora` is optional. Names are composed (NFC), as in clips, and are not compared with any clips
+    here.
 
     Raises:
-        UsageError: the file is missing or is not of that form.
+        UsageError: the file is missing or has another form.
     """
     form = '{"validation": [speakers], "test": [speakers], "exclude_corpora": [corpora]}'
     try:
@@ -102,7 +102,7 @@ def read_split(path: Path) -> SplitFile:
         raise UsageError(f"cannot read {path} as JSON ({error}): write {form}") from error
     lists = {"exclude_corpora": [], **content} if isinstance(content, dict) else {}
     if set(lists) != set(SplitFile.__annotations__) or not all(map(_is_names, lists.values())):
-        raise UsageError(f"{path} is not a split: write {form}, and nothing else")
+        raise UsageError(f"{path} is not a split: expected only {form}")
     named = {side: [normalize("NFC", name) for name in names] for side, names in lists.items()}
     return SplitFile(
         validation=named["validation"], test=named["test"], exclude_corpora=named["exclude_corpora"]
@@ -110,15 +110,15 @@ def read_split(path: Path) -> SplitFile:
 
 
 def default_split(clips: Sequence[Clip]) -> Split:
-    """Split by a fixed rule, without chance, each corpus for itself.
+    """Split each corpus by a fixed rule.
 
-    The speakers of a corpus, sorted, are taken from the end, the genders in turn: the first fifth
-    of those taken is the test, the next the validation, each at least one speaker; the rest is
-    training. A corpus of fewer than three speakers is training only.
+    The speakers of a corpus, sorted, are taken from the end, alternating between genders: the first fifth is
+    the test side, the second the validation side, each at least one speaker; the others are training
+    speakers. A corpus of fewer than three speakers is for training only.
 
     Raises:
-        UsageError: there are fewer than three speakers, no corpus has three, or two corpora name a
-            speaker alike.
+        UsageError: there are fewer than three speakers, no corpus has three, or two corpora share a
+            speaker's name.
     """
     _require_speakers(speakers_of(clips), FEWEST_SPEAKERS)
     _refuse_shared_names(clips)
@@ -132,7 +132,7 @@ def default_split(clips: Sequence[Clip]) -> Split:
             validation += order[share : 2 * share]
     if not test:
         raise UsageError(
-            "no corpus has three speakers or more: name the validation and test speakers yourself"
+            "no corpus has three or more speakers: name the validation and test speakers with --split"
         )
     return split_by_speaker(clips, validation=validation, test=test)
 
@@ -140,8 +140,8 @@ def default_split(clips: Sequence[Clip]) -> Split:
 def leave_one_speaker_out(clips: Sequence[Clip]) -> Iterator[tuple[str, Split]]:
     """Yield each speaker, sorted, with the split that tests on that speaker alone.
 
-    The validation speaker is one of another gender where there is one, a different one each time
-    as far as they go round; all others are training.
+    The validation speaker has another gender where possible, and they take turns; all others are training
+    speakers.
 
     Raises:
         UsageError: there are fewer than three speakers.
@@ -158,7 +158,7 @@ def leave_one_speaker_out(clips: Sequence[Clip]) -> Iterator[tuple[str, Split]]:
 
 
 def _from_the_end(clips: Sequence[Clip]) -> list[str]:
-    """Order the speakers from the last to the first, the genders in turn while they last."""
+    """Order the speakers from last to first, alternating between genders."""
     genders = _genders(clips)
     backwards = sorted(genders, reverse=True)
     places = _places(backwards, genders)
@@ -166,7 +166,7 @@ def _from_the_end(clips: Sequence[Clip]) -> list[str]:
 
 
 def _places(speakers: Sequence[str], genders: dict[str, str]) -> dict[str, int]:
-    """Count, for each speaker, those of the same gender before."""
+    """Count the speakers of the same gender before each speaker."""
     seen: Counter[str] = Counter()
     places = {}
     for speaker in speakers:
@@ -181,13 +181,13 @@ def _genders(clips: Iterable[Clip]) -> dict[str, str]:
 
 def _require_speakers(speakers: Sequence[str], fewest: int) -> None:
     if not speakers:
-        raise UsageError("there are no clips to split: check the corpus and what is left out of it")
+        raise UsageError("there are no clips to split: check the corpora and --exclude")
     if len(speakers) < fewest:
         found = (
             f"one speaker only ({speakers[0]})" if len(speakers) == 1 else f"{len(speakers)} speakers only"
         )
         raise UsageError(
-            f"{found}, and a split by speaker needs at least {fewest}: add recordings of other speakers"
+            f"{found}, but a split by speaker needs at least {fewest}: add recordings of other speakers"
         )
 
 
@@ -198,7 +198,7 @@ def _refuse_shared_names(clips: Iterable[Clip]) -> None:
         if first != clip.corpus:
             raise UsageError(
                 f"speaker {clip.speaker} is in the corpora {first} and {clip.corpus}: rename one if they are "
-                "two people, or name the validation and test speakers yourself"
+                "two people, or name the validation and test speakers with --split"
             )
 
 

@@ -1,4 +1,4 @@
-"""Temperature scaling: probabilities that are as often right as they say (Guo et al. 2017)."""
+"""Temperature scaling, so that confidence matches accuracy (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def averaged(logits: Sequence[Array], temperature: float = 1.0) -> Array:
 def fit_temperature(logits: Sequence[Array], labels: ArrayLike) -> float:
     """Find the temperature whose averaged posteriors give the labels the highest likelihood.
 
-    Differs: deployed, the average is over windows a step apart and not over the segments of training;
-    `mmtl evaluate` measures the ECE of that one. On the validation speakers of the shipped model both
+    Differs: the deployed recogniser averages over overlapping windows, not over the segments of training;
+    `mmtl evaluate` measures the ECE of that average. On the validation speakers of the shipped model both
     averages have the same best temperature.
 
-    Searched over a fixed grid from 0.2 to 8, so the answer is the same everywhere.
+    The search is over a fixed grid from 0.2 to 8, so that the result is the same on every machine.
 
     Args:
         logits: of validation speakers' clips, for each (S, C).

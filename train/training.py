@@ -52,34 +52,35 @@ LARGEST_NORM: Final = 5.0
 
 @dataclass(frozen=True)
 class Options:
-    """What a run does. Every choice among them is made on validation speakers."""
+    """Options of a run. Choices between them are made on validation speakers."""
 
     algorithm: Algorithm = "mmtl"
     epochs: int = 30
     learning_rate: float = 0.001
-    """gamma: the largest step size of the optimiser's schedule, > 0."""
+    """gamma at the peak of its schedule, > 0."""
     weight_decay: float = 0.01
     warm_up: float = 0.1
-    """Share of the steps over which the rate rises."""
+    """Share of the steps in which gamma rises."""
     averaging: float = 0.99
-    """Weights are judged and kept as their running average with this decay a step; 0 for none."""
+    """Decay per step of the running average of the weights, which is scored and kept; 0: no average."""
     freeze_norm: bool = False
-    """Keep the batch normalisation's statistics as they are (of a run it starts from)."""
+    """Keep the batch normalisation's running statistics of the checkpoint that the run starts from."""
     seed: int = 0
     rates: MetaRates = field(default_factory=MetaRates)
     draw: SamplingConfig = field(default_factory=lambda: SamplingConfig(window=297))
+    """Named as in the configuration that run folders and bundles keep."""
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch found."""
+    """Losses and scores of one epoch."""
 
     epoch: int
     loss: float
     """Mean training loss of the emotions."""
     auxiliary_loss: float | None
-    """Mean training loss of the auxiliary tasks, where there are any."""
+    """Mean training loss of the auxiliary tasks; None without any."""
     validation_uar: float
     """Percent, averaged over corpora."""
     by_corpus: dict[str, float]
@@ -90,10 +91,10 @@ StepLosses = tuple[float, float | None]
 
 
 class Training:
-    """A network on its way.
+    """A network in training.
 
-    Remembers the network, its running average, the optimiser and the epochs done; `save` and `resume`
-    carry all of it across sessions exactly, as every epoch draws from its own seed.
+    Keeps the network, its running average, the optimiser and the number of epochs done. `save` and `resume`
+    restore all of it exactly, because every epoch has its own seed.
     """
 
     def __init__(
@@ -130,13 +131,13 @@ class Training:
         meta = self.options.algorithm == "mmtl"
         return self.batches.meta_steps if meta else self.batches.mixed_steps
 
-    def judged(self) -> EmotionNet:
-        """Return the network that is judged and kept: the running average."""
+    def evaluated_net(self) -> EmotionNet:
+        """Return the network that is scored and kept: the running average, unless `averaging` is 0."""
         module = cast(EmotionNet, self.average.module) if self.options.averaging > 0 else self.net
         return module.eval()
 
     def epoch(self) -> Iterator[StepLosses]:
-        """Do one epoch, yielding the losses of each step."""
+        """Run one epoch, yielding the losses of each step."""
         self.net.train()
         if self.options.freeze_norm:
             _freeze_norms(self.net)
@@ -152,7 +153,7 @@ class Training:
         self.epochs_done += 1
 
     def save(self, path: Path) -> None:
-        """Write everything that `resume` needs."""
+        """Write the state for `resume`."""
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
@@ -165,7 +166,7 @@ class Training:
             )
 
     def resume(self, path: Path) -> None:
-        """Take up what `save` wrote.
+        """Restore the state that `save` wrote.
 
         Raises:
             ModelError: the file is damaged.
@@ -214,11 +215,11 @@ class Training:
 
 
 def scheduled(done: float, warm_up: float) -> float:
-    """Return the share of the largest rate: a straight rise, then half a cosine down to 1 %.
+    """Return the learning rate relative to its peak: a linear rise, then half a cosine down to 1 %.
 
     Args:
-        done: share of the run that is over, in [0, 1).
-        warm_up: share of the run that rises.
+        done: share of the run that is done, in [0, 1).
+        warm_up: share of the run in which the rate rises.
     """
     if done < warm_up:
         return (done / warm_up) * 0.96 + 0.04
@@ -233,25 +234,26 @@ def predict(
     window: int,
     device: torch.device,
 ) -> list[Array]:
-    """Compute the emotion logits of each clip's segments, without adaptation; each clip is a new stream.
+    """Compute the emotion logits of each clip's segments, without adaptation. Each clip starts a new stream.
 
     Returns:
-        For each clip (S, C) logits of its S segments; `temperature.averaged` makes one answer of them,
-        as Cai et al. 2020, section 3.1.1.
+        For each clip (S, C) logits of its S segments; `temperature.averaged` averages their posteriors, as in
+        Cai et al. 2020, section 3.1.1.
     """
     cuts = [segment_starts(item.frames, window) for item in spectra]
     logits = [np.zeros((len(starts), len(EMOTIONS)), np.float32) for starts in cuts]
     places = [(clip, segment) for clip, starts in enumerate(cuts) for segment in range(len(starts))]
     places.sort(key=lambda place: min(spectra[place[0]].frames, window))
     for first in range(0, len(places), 64):
-        some = places[first : first + 64]
+        batch = places[first : first + 64]
         segments = [
-            normalised(spectra[clip], normalisation)[cuts[clip][segment] :][:window] for clip, segment in some
+            normalised(spectra[clip], normalisation)[cuts[clip][segment] :][:window]
+            for clip, segment in batch
         ]
         frames, lengths = padded(segments)
         with torch.no_grad(), _autocast(device):
             outputs = net(frames.to(device), lengths).float().cpu().numpy()
-        for (clip, segment), output in zip(some, outputs, strict=True):
+        for (clip, segment), output in zip(batch, outputs, strict=True):
             logits[clip][segment] = output
     return logits
 
@@ -263,7 +265,7 @@ def _read_state(path: Path, device: torch.device) -> tuple[dict[str, Tensor], in
             return tensors, int(file.metadata()["epochs_done"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{path} is damaged, so the run cannot go on: train again in another folder"
+            f"{path} is damaged, so the run cannot be resumed: train again in another folder"
         ) from error
 
 

@@ -61,7 +61,7 @@ class FeedForward(nn.Module):
         return output
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """One residual block."""
 
     def __init__(self, width: int) -> None:
@@ -84,17 +84,17 @@ class WhisperEncoder(nn.Module):
         self.conv1 = nn.Conv1d(MEL_BANDS, width, 3, padding=1)
         self.conv2 = nn.Conv1d(width, width, 3, stride=STRIDE, padding=1)
         self.positions = nn.Parameter(torch.zeros(POSITIONS, width), requires_grad=False)
-        self.block = nn.ModuleList(Block(width) for _ in range(blocks))
+        self.block = nn.ModuleList(EncoderBlock(width) for _ in range(blocks))
 
     @staticmethod
     def states_in(frames: Tensor) -> Tensor:
-        """Count the hidden states that so many frames yield."""
+        """Return the number of hidden states of `frames` frames."""
         return (frames + STRIDE - 1) // STRIDE
 
     def stem(self, log_mel: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map (B, T, M) to (B, S, W), the first positions added."""
+        """Map (B, T, M) to (B, S, W), with the first positions added."""
         maps = F.gelu(self.conv1(log_mel.transpose(1, 2)))  # (B, W, T)
-        if lengths is not None:  # conv2 finds zeros past the end, as past the end of the batch
+        if lengths is not None:  # conv2 then sees zeros past each item's end
             maps = maps * _within(lengths, maps.shape[2])[:, None, :]
         states = F.gelu(self.conv2(maps)).transpose(1, 2)  # (B, S, W)
         return states + self.positions[: states.shape[1]]
@@ -104,7 +104,7 @@ class WhisperEncoder(nn.Module):
 
         Args:
             log_mel: (B, T, M) normalised frames, zero past each item's end.
-            lengths: (B,) frames that count, all if None; states past the end are not to be used.
+            lengths: (B,) valid frames, all if None; states past the end are invalid.
         """
         states = [self.stem(log_mel, lengths)]
         mask = None
@@ -120,11 +120,11 @@ class WhisperEncoder(nn.Module):
 
 
 def load_whisper_encoder(path: Path, blocks: int) -> WhisperEncoder:
-    """Read the stem and the first blocks of a published encoder, ready to evaluate, in float32.
+    """Read the stem and the first blocks of a published encoder, in float32 and evaluation mode.
 
     Raises:
-        ModelError: the file is missing, damaged, another model's, has fewer blocks, or holds numbers
-            that are not finite.
+        ModelError: the file is missing, damaged or of another model, has fewer blocks, or holds numbers that
+            are not finite.
     """
     tensors = _read(path)
     width = int(tensors["conv1.weight"].shape[0]) if "conv1.weight" in tensors else 0
@@ -134,14 +134,14 @@ def load_whisper_encoder(path: Path, blocks: int) -> WhisperEncoder:
     if not 0 <= blocks <= present:
         raise ModelError(f"{path} holds {present} blocks, not {blocks}: ask for at most {present}")
     encoder = WhisperEncoder(width, blocks)
-    wanted = {name: value.shape for name, value in encoder.state_dict().items()}
-    for name, shape in wanted.items():
+    expected = {name: value.shape for name, value in encoder.state_dict().items()}
+    for name, shape in expected.items():
         if name not in tensors or tensors[name].shape != shape:
             found = tuple(tensors[name].shape) if name in tensors else "nothing"
             raise ModelError(f"{path}: {name} should be {tuple(shape)} and is {found}; {_REMEDY}")
         if not torch.isfinite(tensors[name]).all():
             raise ModelError(f"{path}: {name} holds numbers that are not finite; {_REMEDY}")
-    encoder.load_state_dict({name: tensors[name].float() for name in wanted})
+    encoder.load_state_dict({name: tensors[name].float() for name in expected})
     return encoder.eval()
 
 

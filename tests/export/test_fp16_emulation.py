@@ -26,11 +26,11 @@ def run(model: onnx.ModelProto, values: Array) -> Array:
 
 def sums() -> onnx.ModelProto:
     """Draw (x + 1) + 1 in FP16."""
-    draft = GraphBuilder("fp16")
-    one = draft.weight("one", np.array([1.0], np.float32))
-    once = draft.add("Add", [draft.narrowed("x", "narrow"), one], "once")
-    draft.widened(draft.add("Add", [once, one], "twice"), "y")
-    return draft.model("sums", {"x": ("N",)}, {"y": ("N",)})
+    builder = GraphBuilder("fp16")
+    one = builder.weight("one", np.array([1.0], np.float32))
+    once = builder.add("Add", [builder.to_precision("x", "narrow"), one], "once")
+    builder.to_float32(builder.add("Add", [once, one], "twice"), "y")
+    return builder.model("sums", {"x": ("N",)}, {"y": ("N",)})
 
 
 def test_each_value_is_rounded_where_it_arises() -> None:
@@ -86,7 +86,7 @@ def test_it_errs_as_arithmetic_does_that_really_is_fp16(recurrence: Recurrence) 
 
 
 def test_a_missing_cast_is_refused_when_the_graph_is_closed() -> None:
-    draft = GraphBuilder("fp16")
-    draft.add("Add", ["x", draft.weight("one", np.array([1.0], np.float32))], "y")
+    builder = GraphBuilder("fp16")
+    builder.add("Add", ["x", builder.weight("one", np.array([1.0], np.float32))], "y")
     with pytest.raises(onnx.shape_inference.InferenceError):
-        draft.model("mixed", {"x": ("N",)}, {"y": ("N",)})
+        builder.model("mixed", {"x": ("N",)}, {"y": ("N",)})

@@ -30,14 +30,14 @@ def lstm_of(values: int, units: int, seed: int = 0) -> nn.LSTM:
 
 
 def drawn(lstm: nn.LSTM, recurrence: Recurrence, steps: int, *, every: bool) -> onnx.ModelProto:
-    draft = GraphBuilder()
+    builder = GraphBuilder()
     if recurrence == "lstm":
-        found = lstm_operator(draft, "sequence", lstm, every=every)
+        found = lstm_operator(builder, "sequence", lstm, every=every)
     else:
-        found = unrolled_lstm(draft, "sequence", lstm, steps, every=every)
+        found = unrolled_lstm(builder, "sequence", lstm, steps, every=every)
     last: Shape = (2, "B", lstm.hidden_size)
     shape = (steps, *last) if every else last
-    return draft.model("recurrence", {"sequence": (steps, "B", lstm.input_size)}, {found: shape})
+    return builder.model("recurrence", {"sequence": (steps, "B", lstm.input_size)}, {found: shape})
 
 
 def run(model: onnx.ModelProto, sequence: Array) -> Array:

@@ -12,9 +12,9 @@ import torch
 from edge.errors import VerificationError
 from edge.model.bundle import load_bundle
 from export.bundling import export_bundle, put_bundle
-from export.parity import TOLERANCE, Checks, Parity, Row, measure, require, table
-from export.source import Source
+from export.parity import TOLERANCE, Checks, Parity, ParityRow, measure, require, table
 from export.targets import VARIANTS
+from export.trained_model import TrainedModel
 from tests.train.synthetic import SAMPLE_RATE, tiny_checkpoint, voice
 
 BOTH = ["stream", "window.onnx"]
@@ -25,15 +25,15 @@ WINDOWS = (4.5 * 100 - 3 - 297) // 24 + 1
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundles") / "tiny"
-    put_bundle(Source(tiny_checkpoint(), "tiny"), path, variants=VARIANTS)
+    put_bundle(TrainedModel(tiny_checkpoint(), "tiny"), path, variants=VARIANTS)
     return path
 
 
-def row(difference: float, name: str = "stream") -> Row:
-    return Row(name, "fp16" if "fp16" in name else "fp32", difference, same_labels=1.0)
+def row(difference: float, name: str = "stream") -> ParityRow:
+    return ParityRow(name, "fp16" if "fp16" in name else "fp32", difference, same_labels=1.0)
 
 
-def parity(*rows: Row) -> Parity:
+def parity(*rows: ParityRow) -> Parity:
     return Parity(rows, windows=3, clips=0)
 
 

@@ -158,13 +158,13 @@ def test_nothing_is_tuned_to_a_session_that_lacks_an_emotion(
 def test_no_take_is_judged_by_a_network_that_has_heard_it(
     generic: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    query_auxiliary_logits: list[set[Path]] = []
+    tuned_on: list[set[Path]] = []
     judged: list[set[Path]] = []
     by_frames: dict[int, Path] = {}
 
     def spied_samples(frames: Any, takes: Sequence[Take], graphs: Any, auxiliary: Any) -> Any:
         by_frames.update({id(item): take.path for item, take in zip(frames, takes, strict=True)})
-        query_auxiliary_logits.append({take.path for take in takes})
+        tuned_on.append({take.path for take in takes})
         judged.append(set())
         return speaker_samples(frames, takes, graphs, auxiliary)
 
@@ -177,8 +177,8 @@ def test_no_take_is_judged_by_a_network_that_has_heard_it(
     monkeypatch.setattr(speaker, "answer", spied_answer)
     takes, sounds = session()
     SpeakerBundle(generic, tmp_path / "anna", tuning=replace(STRONG, inner_steps=1)).fit("x", takes, sounds)
-    assert len(query_auxiliary_logits) >= 3
-    for heard, asked in zip(query_auxiliary_logits[:3], judged[:3], strict=True):
+    assert len(tuned_on) >= 3
+    for heard, asked in zip(tuned_on[:3], judged[:3], strict=True):
         assert (len(heard), len(asked & heard)) == (8, 0)
         assert asked
 

@@ -13,8 +13,8 @@ from edge.errors import BundleError, UsageError, VerificationError
 from edge.model.bundle import GOLDEN, REQUIRED, Bundle, load_bundle
 from export.graphs import Variant, window_graph
 from export.parity import Checks, Parity
-from export.source import Source, read_source
-from export.targets import VARIANTS, ExportRequest, Target, export_target
+from export.targets import VARIANTS, ExportFormat, ExportRequest, export_target
+from export.trained_model import TrainedModel, read_model
 from tests.train.synthetic import TINY, tiny_checkpoint
 from train.model import EmotionNet
 
@@ -27,13 +27,13 @@ ENGINES = {
 
 
 @pytest.fixture
-def source() -> Source:
-    return Source(tiny_checkpoint(), metrics={"none": {"command": "c", "corpora": {}}})
+def model() -> TrainedModel:
+    return TrainedModel(tiny_checkpoint(), metrics={"none": {"command": "c", "corpora": {}}})
 
 
 @pytest.fixture
-def for_tensorrt(source: Source, tmp_path: Path) -> Path:
-    return export_target(source, ExportRequest("tensorrt", tmp_path / "trt"), Checks())
+def for_tensorrt(model: TrainedModel, tmp_path: Path) -> Path:
+    return export_target(model, ExportRequest("tensorrt", tmp_path / "trt"), Checks())
 
 
 def files_of(folder: Path) -> set[str]:
@@ -48,8 +48,8 @@ def test_a_bundle_for_tensorrt_is_a_bundle_with_the_graphs_of_every_encoding(for
         onnx.checker.check_model(str(for_tensorrt / name), full_check=True)
 
 
-def test_without_fp16_it_has_the_others(source: Source, tmp_path: Path) -> None:
-    export_target(source, ExportRequest("tensorrt", tmp_path / "trt", fp16=False), Checks())
+def test_without_fp16_it_has_the_others(model: TrainedModel, tmp_path: Path) -> None:
+    export_target(model, ExportRequest("tensorrt", tmp_path / "trt", fp16=False), Checks())
     assert files_of(tmp_path / "trt") == {
         *REQUIRED,
         *(name for name in ENGINES if "fp32" in name),
@@ -59,9 +59,9 @@ def test_without_fp16_it_has_the_others(source: Source, tmp_path: Path) -> None:
 
 
 def test_a_profile_of_the_plain_bundle_fits_the_one_for_tensorrt(
-    source: Source, for_tensorrt: Path, tmp_path: Path
+    model: TrainedModel, for_tensorrt: Path, tmp_path: Path
 ) -> None:
-    export_target(source, ExportRequest("bundle", tmp_path / "plain"), Checks())
+    export_target(model, ExportRequest("bundle", tmp_path / "plain"), Checks())
     plain = load_bundle(tmp_path / "plain")
     assert set(plain.manifest.files) == set(REQUIRED)
     assert plain.fingerprint == load_bundle(for_tensorrt).fingerprint
@@ -82,23 +82,23 @@ def test_the_graphs_for_tensorrt_are_checked_as_the_others_are(for_tensorrt: Pat
 @pytest.mark.parametrize("first", ["bundle", "tensorrt"])
 @pytest.mark.parametrize("second", ["bundle", "tensorrt"])
 def test_a_bundle_exported_again_is_the_same_model(
-    source: Source, tmp_path: Path, first: Target, second: Target
+    model: TrainedModel, tmp_path: Path, first: ExportFormat, second: ExportFormat
 ) -> None:
-    export_target(source, ExportRequest(first, tmp_path / "first", name="anna"), Checks())
-    again = read_source(tmp_path / "first")
+    export_target(model, ExportRequest(first, tmp_path / "first", name="anna"), Checks())
+    again = read_model(tmp_path / "first")
     export_target(again, ExportRequest(second, tmp_path / "second"), Checks())
     bundles = [load_bundle(tmp_path / name) for name in ("first", "second")]
     assert bundles[0].fingerprint == bundles[1].fingerprint
     assert [bundle.manifest.name for bundle in bundles] == ["anna", "anna"]
-    assert bundles[0].manifest.metrics == bundles[1].manifest.metrics == source.metrics
+    assert bundles[0].manifest.metrics == bundles[1].manifest.metrics == model.metrics
     assert (tmp_path / "first" / "CARD.md").read_bytes() == (tmp_path / "second" / "CARD.md").read_bytes()
 
 
 def test_a_bundle_may_be_replaced_by_what_is_made_of_it(for_tensorrt: Path) -> None:
     with pytest.raises(UsageError, match="add --replace"):
-        export_target(read_source(for_tensorrt), ExportRequest("bundle", for_tensorrt), Checks())
+        export_target(read_model(for_tensorrt), ExportRequest("bundle", for_tensorrt), Checks())
     assert GOLDEN in files_of(for_tensorrt)
-    export_target(read_source(for_tensorrt), ExportRequest("bundle", for_tensorrt, replace=True), Checks())
+    export_target(read_model(for_tensorrt), ExportRequest("bundle", for_tensorrt, replace=True), Checks())
     assert files_of(for_tensorrt) == {*REQUIRED, "model.json"}
 
 
@@ -114,17 +114,17 @@ def test_a_bundle_may_be_replaced_by_what_is_made_of_it(for_tensorrt: Path) -> N
 def test_the_model_is_called_what_is_given_or_what_it_was_called_or_after_the_folder(
     tmp_path: Path, out: str, given: str, of_source: str, expected: str
 ) -> None:
-    source = Source(tiny_checkpoint(), of_source)
-    written = export_target(source, ExportRequest("bundle", tmp_path / out, name=given), Checks())
+    model = TrainedModel(tiny_checkpoint(), of_source)
+    written = export_target(model, ExportRequest("bundle", tmp_path / out, name=given), Checks())
     assert load_bundle(written).manifest.name == expected
 
 
 def tampered(layer: str, variant: Variant) -> Callable[..., onnx.ModelProto]:
     """Return what draws the window graphs, one of them with a changed bias."""
 
-    def draw(net: EmotionNet, wanted: Variant | None = None, frames: int | None = None) -> onnx.ModelProto:
-        model = window_graph(net) if wanted is None else window_graph(net, wanted, frames)
-        if wanted == variant:
+    def draw(net: EmotionNet, request: Variant | None = None, frames: int | None = None) -> onnx.ModelProto:
+        model = window_graph(net) if request is None else window_graph(net, request, frames)
+        if request == variant:
             (bias,) = (item for item in model.graph.initializer if item.name == layer)
             value = onnx.numpy_helper.to_array(bias)
             bias.CopyFrom(onnx.numpy_helper.from_array(value + value.dtype.type(0.5), layer))
@@ -135,36 +135,36 @@ def tampered(layer: str, variant: Variant) -> Callable[..., onnx.ModelProto]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_encoding_that_differs_is_refused_and_nothing_is_left_behind(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: Variant
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: Variant
 ) -> None:
     monkeypatch.setattr("export.bundling.window_graph", tampered("blocks.2.bias", variant))
     told: list[Parity] = []
     with pytest.raises(VerificationError, match=rf"window\.{variant.recurrence}\.{variant.precision}\.onnx"):
-        export_target(source, ExportRequest("tensorrt", tmp_path / "bad"), Checks(report=told.append))
+        export_target(model, ExportRequest("tensorrt", tmp_path / "bad"), Checks(report=told.append))
     assert list(tmp_path.iterdir()) == []
     assert [row.passed for row in told[0].rows].count(False) == 1
 
 
 def test_a_network_too_large_for_fp16_is_refused_and_written_without(tmp_path: Path) -> None:
-    source = Source(tiny_checkpoint())
+    model = TrainedModel(tiny_checkpoint())
     with torch.no_grad():
-        source.checkpoint.net.meta.get_submodule("blocks.0.conv").get_parameter("weight").mul_(1e6)
+        model.checkpoint.net.meta.get_submodule("blocks.0.conv").get_parameter("weight").mul_(1e6)
     with pytest.raises(VerificationError, match="add --no-fp16"):
-        export_target(source, ExportRequest("tensorrt", tmp_path / "large"), Checks())
-    export_target(source, ExportRequest("tensorrt", tmp_path / "large", fp16=False), Checks())
+        export_target(model, ExportRequest("tensorrt", tmp_path / "large"), Checks())
+    export_target(model, ExportRequest("tensorrt", tmp_path / "large", fp16=False), Checks())
     load_bundle(tmp_path / "large")
 
 
 Writer = tuple[str, str]
-WRITERS: dict[Target, Writer] = {
+WRITERS: dict[ExportFormat, Writer] = {
     "triton": ("export.triton", "write_repository"),
     "jetson": ("export.jetson", "write_package"),
 }
 
 
-@pytest.mark.parametrize("target", WRITERS)
+@pytest.mark.parametrize("export_format", WRITERS)
 def test_triton_and_jetson_get_a_whole_bundle_for_tensorrt(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export_format: ExportFormat
 ) -> None:
     asked: list[tuple[Any, ...]] = []
 
@@ -173,35 +173,37 @@ def test_triton_and_jetson_get_a_whole_bundle_for_tensorrt(
         asked.append((bundle.manifest.name, *rest, replace))
         return tmp_path / "written"
 
-    monkeypatch.setattr(".".join(WRITERS[target]), write)
+    monkeypatch.setattr(".".join(WRITERS[export_format]), write)
     out = tmp_path / "model.tar.gz"
-    written = export_target(source, ExportRequest(target, out, replace=True), Checks())
+    written = export_target(model, ExportRequest(export_format, out, replace=True), Checks())
     assert asked == [("model", out, True)]
-    assert written == (tmp_path / "written" if target == "jetson" else out)
+    assert written == (tmp_path / "written" if export_format == "jetson" else out)
 
 
-@pytest.mark.parametrize("target", ["bundle", "tensorrt", "triton", "jetson"])
-def test_the_papers_own_layers_are_refused_in_every_form(tmp_path: Path, target: Target) -> None:
+@pytest.mark.parametrize("export_format", ["bundle", "tensorrt", "triton", "jetson"])
+def test_the_papers_own_layers_are_refused_in_every_form(tmp_path: Path, export_format: ExportFormat) -> None:
     arch = replace(TINY, time_padding="same", batch_norm=False, pooling="last")
     with pytest.raises(UsageError, match="train without --paper"):
-        export_target(Source(tiny_checkpoint(arch)), ExportRequest(target, tmp_path / "paper"), Checks())
+        export_target(
+            TrainedModel(tiny_checkpoint(arch)), ExportRequest(export_format, tmp_path / "paper"), Checks()
+        )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_one_line(source: Source, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(model: TrainedModel, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write") as caught:
-        export_target(source, ExportRequest("bundle", tmp_path / "file" / "model"), Checks())
+        export_target(model, ExportRequest("bundle", tmp_path / "file" / "model"), Checks())
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("target", ["triton", "jetson"])
+@pytest.mark.parametrize("export_format", ["triton", "jetson"])
 def test_what_is_in_the_way_is_said_before_anything_is_compared(
-    source: Source, tmp_path: Path, target: Target
+    model: TrainedModel, tmp_path: Path, export_format: ExportFormat
 ) -> None:
     out = tmp_path / "there.tar.gz"
     out.write_bytes(b"in the way")
     told: list[Parity] = []
     with pytest.raises(UsageError, match=r"there\.tar\.gz (already|exists)"):
-        export_target(source, ExportRequest(target, out), Checks(report=told.append))
+        export_target(model, ExportRequest(export_format, out), Checks(report=told.append))
     assert told == []

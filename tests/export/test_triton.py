@@ -18,8 +18,8 @@ from edge.inference.engine import WindowEngine
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, load_bundle
 from export.parity import Checks
-from export.source import Source
 from export.targets import ExportRequest, export_target
+from export.trained_model import TrainedModel
 from export.triton import LARGEST_BATCH, ONNX_MODEL, PLAN_MODEL, config, write_repository
 from tests.tolerances import float32_tolerance, largest, network_terms
 from tests.train.synthetic import tiny_checkpoint
@@ -47,7 +47,9 @@ def schema() -> Any:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundle") / "tiny"
-    return load_bundle(export_target(Source(tiny_checkpoint()), ExportRequest("tensorrt", folder), Checks()))
+    return load_bundle(
+        export_target(TrainedModel(tiny_checkpoint()), ExportRequest("tensorrt", folder), Checks())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +282,6 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(bundle: Bundle, tmp
 
 def test_an_export_writes_it(tmp_path: Path) -> None:
     request = ExportRequest("triton", tmp_path / "out", name="anna")
-    out = export_target(Source(tiny_checkpoint()), request, Checks())
+    out = export_target(TrainedModel(tiny_checkpoint()), request, Checks())
     assert load_bundle(out / "bundle").manifest.name == "anna"
     assert 'Model "anna"' in (out / "models" / ONNX_MODEL / "config.pbtxt").read_text("utf-8")

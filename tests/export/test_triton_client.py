@@ -30,8 +30,8 @@ from edge.recognition.recognizer import Recognizer, Settings
 from export.parity import Checks
 from export.server_files import client
 from export.server_files.client import TritonWindow
-from export.source import Source
 from export.targets import ExportRequest, export_target
+from export.trained_model import TrainedModel
 from export.triton import LARGEST_BATCH, ONNX_MODEL
 from tests.tolerances import float32_tolerance, largest, network_terms
 from tests.train.synthetic import tiny_checkpoint
@@ -116,7 +116,7 @@ def stand_in(server: Server) -> ModuleType:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("triton") / "out"
-    return export_target(Source(tiny_checkpoint()), ExportRequest("triton", out), Checks())
+    return export_target(TrainedModel(tiny_checkpoint()), ExportRequest("triton", out), Checks())
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def test_the_model_of_another_bundle_is_refused(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = ExportRequest("bundle", tmp_path / "other")
-    other = export_target(Source(tiny_checkpoint(seed=1)), request, Checks())
+    other = export_target(TrainedModel(tiny_checkpoint(seed=1)), request, Checks())
     assert client.main(["demo", "--bundle", str(other)]) == 7
     told = capsys.readouterr().err
     assert "is not the model in" in told

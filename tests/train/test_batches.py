@@ -23,12 +23,12 @@ SPEAKERS = 5
 def batches_of(
     spectra: list[Spectra] | None = None,
     augmentation: Augmentation = NONE,
-    draw: SamplingConfig | None = None,
+    sampling: SamplingConfig | None = None,
     seed: int = 0,
 ) -> Batches:
     spectra = spectra or make_spectra(SPEAKERS, takes=4)
-    draw = draw or SamplingConfig(window=80, batch_size=6, speakers=3, samples=6)
-    return Batches(spectra, fit_normalisation(spectra), augmentation, draw, seed)
+    sampling = sampling or SamplingConfig(window=80, batch_size=6, speakers=3, samples=6)
+    return Batches(spectra, fit_normalisation(spectra), augmentation, sampling, seed)
 
 
 def same(first: list[Samples], second: list[Samples]) -> bool:
@@ -117,8 +117,8 @@ def test_labels_stay_with_their_segments() -> None:
 
 
 def test_only_the_auxiliary_tasks_asked_for_are_drawn() -> None:
-    draw = SamplingConfig(window=80, batch_size=6, auxiliary=("dominance", "valence"))
-    for batch in drawn(batches_of(draw=draw)):
+    sampling = SamplingConfig(window=80, batch_size=6, auxiliary=("dominance", "valence"))
+    for batch in drawn(batches_of(sampling=sampling)):
         assert torch.equal(batch.ratings, torch.stack([torch.full((6,), 2), batch.emotion]))
         assert batch.rating_weights.shape == (2, 4)
 
@@ -191,8 +191,8 @@ def test_an_epoch_has_the_steps_it_promises() -> None:
 
 
 def test_fewer_speakers_or_clips_than_asked_for_are_all_taken() -> None:
-    draw = SamplingConfig(window=80, speakers=9, samples=50)
-    (tasks,) = batches_of(make_spectra(2, takes=2), draw=draw).by_speaker(0)
+    sampling = SamplingConfig(window=80, speakers=9, samples=50)
+    (tasks,) = batches_of(make_spectra(2, takes=2), sampling=sampling).by_speaker(0)
     assert [len(samples.frames) for samples in tasks] == [8, 8]
 
 

@@ -19,7 +19,14 @@ from export.bundling import export_bundle
 from tests.train.synthetic import tiny_checkpoint, write_corpus
 from train import few_shot as shots
 from train.corpora import Clip, read_corpus
-from train.few_shot import CalibrationTrial, divisions, over_corpora, planned, shot_scores, sittings
+from train.few_shot import (
+    CalibrationTrial,
+    calibration_trials,
+    count_trials,
+    divisions,
+    over_corpora,
+    shot_scores,
+)
 
 
 def clips_of(texts: Sequence[str], each: int = 1, corpus: str = "made") -> list[Clip]:
@@ -67,7 +74,7 @@ def test_a_speaker_with_too_few_clips_is_left_out() -> None:
     assert not list(divisions(clips_of(["a", "b"]), 2, 3))
 
 
-def sitting(
+def trial(
     speaker: str, before: float, after: float, corpus: str = "made", count: int = 2
 ) -> CalibrationTrial:
     return CalibrationTrial(
@@ -76,8 +83,8 @@ def sitting(
 
 
 def test_speakers_count_alike_however_many_sittings_they_had() -> None:
-    held = [sitting("a", 40, 60), sitting("a", 60, 80), sitting("b", 80, 77), sitting("c", 50, 49)]
-    (found,) = shot_scores(held)
+    trials = [trial("a", 40, 60), trial("a", 60, 80), trial("b", 80, 77), trial("c", 50, 49)]
+    (found,) = shot_scores(trials)
     assert (found.speakers, found.before) == (3, 60.0)
     assert found.after == pytest.approx(196 / 3)
     assert found.gain == pytest.approx(16 / 3)
@@ -87,8 +94,8 @@ def test_speakers_count_alike_however_many_sittings_they_had() -> None:
 
 
 def test_corpora_count_alike_and_numbers_of_shots_are_kept_apart() -> None:
-    held = [sitting("a", 40, 50), sitting("b", 60, 90, "other"), sitting("a", 40, 41, count=1)]
-    few, more = over_corpora(shot_scores(held))
+    trials = [trial("a", 40, 50), trial("b", 60, 90, "other"), trial("a", 40, 41, count=1)]
+    few, more = over_corpora(shot_scores(trials))
     assert (few.shots, few.after, few.speakers) == (1, 41.0, 1)
     assert (more.shots, more.before, more.after, more.worst_after) == (2, 50.0, 70.0, 50.0)
 
@@ -111,9 +118,9 @@ def test_a_model_that_knows_nothing_is_taught_a_speaker(
     monkeypatch.setattr(
         "calibrate.fitting.adapter.L2_PENALTY", 1e-3
     )  # for the small embeddings of random weights
-    held = list(sittings(bundle, clips, [0, 1, 2], 1))
-    assert len(held) == planned(clips, [0, 1, 2], 1) == 6
-    by_shots = {item.shots: item for item in shot_scores(held)}
+    trials = list(calibration_trials(bundle, clips, [0, 1, 2], 1))
+    assert len(trials) == count_trials(clips, [0, 1, 2], 1) == 6
+    by_shots = {item.shots: item for item in shot_scores(trials)}
     assert by_shots[0].gain == by_shots[1].gain == 0.0
     assert by_shots[2].after > by_shots[2].before + 20.0
 
@@ -129,7 +136,7 @@ def test_what_is_rejected_scores_as_the_generic_model(
         return replace(fitted, judgement=replace(fitted.judgement, verdict="rejected"))
 
     monkeypatch.setattr(shots, "fit_and_judge", refuse)
-    held = list(sittings(bundle, clips, [2], 1))
-    assert [item.after for item in held] == [item.before for item in held]
-    assert not any(item.adopted for item in held)
+    trials = list(calibration_trials(bundle, clips, [2], 1))
+    assert [item.after for item in trials] == [item.before for item in trials]
+    assert not any(item.adopted for item in trials)
     assert [len(takes) for takes in heard] == [8, 8]

@@ -11,9 +11,9 @@ import torch
 from edge.labels import EMOTIONS
 from tests.tolerances import float32_tolerance
 from train.corpora import Clip, with_derived_ratings
-from train.episodes import EpisodeDraw, Episodes, clip_means
+from train.episodes import EpisodeConfig, Episodes, clip_means
 from train.feature_cache import Features
-from train.head_training import Algorithm, HeadOptions, train_head
+from train.head_training import HeadAlgorithm, HeadOptions, train_head
 from train.speaker_head import (
     PRIOR_CLIPS,
     HeadArchitecture,
@@ -52,10 +52,10 @@ def features(clips: list[Clip]) -> Features:
 
 
 def episodes(
-    clips: list[Clip], features: Features, draw: EpisodeDraw | None = None, seed: int = 0
+    clips: list[Clip], features: Features, config: EpisodeConfig | None = None, seed: int = 0
 ) -> Episodes:
     statistics = fit_statistics(np.asarray(features.values, np.float32))
-    return Episodes(clips, [features], statistics, draw or EpisodeDraw(speakers=4, samples=16), seed)
+    return Episodes(clips, [features], statistics, config or EpisodeConfig(speakers=4, samples=16), seed)
 
 
 def test_a_baseline_is_shrunk_to_the_training_mean_which_stands_for_none() -> None:
@@ -99,10 +99,10 @@ def test_an_episode_is_of_one_speaker_with_ratings_and_even_emotions(
 
 
 def test_the_share_without_a_baseline_is_as_asked(clips: list[Clip], features: Features) -> None:
-    draw = EpisodeDraw(speakers=4, samples=4, without=0.35)
+    config = EpisodeConfig(speakers=4, samples=4, without=0.35)
     relative = [
         bool((samples.frames[:, :SIZE] != samples.frames[:, SIZE:]).any())
-        for speakers in episodes(clips, features, draw).steps(100)
+        for speakers in episodes(clips, features, config).steps(100)
         for samples in speakers
     ]
     assert np.mean(relative) == pytest.approx(0.65, abs=0.06)
@@ -133,7 +133,7 @@ def recall(head: SpeakerHead, clips: list[Clip], features: Features, shots: int)
 
 @pytest.mark.parametrize("algorithm", ["erm", "mtl", "mmtl", "reptile"])
 def test_each_algorithm_learns_and_a_baseline_helps_where_speakers_differ(
-    clips: list[Clip], features: Features, algorithm: Algorithm
+    clips: list[Clip], features: Features, algorithm: HeadAlgorithm
 ) -> None:
     options = HeadOptions(algorithm, steps=120, learning_rate=0.01)
     head = train_head(episodes(clips, features), HeadArchitecture(SIZE, 16, dropout=0.0), options)

@@ -14,8 +14,8 @@ from edge.errors import UsageError
 from train.recording_conditions import (
     SCORING_KINDS,
     Ambience,
-    Channel,
     ChannelConfig,
+    RecordingChannel,
     by_telephone,
     clipped,
     draw_channel,
@@ -80,7 +80,7 @@ def test_a_flat_response_changes_nothing_and_a_falling_one_darkens() -> None:
 
 def test_a_channel_without_conditions_changes_nothing_and_a_full_one_everything() -> None:
     rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(Channel()(tone(300.0), rng), tone(300.0))
+    np.testing.assert_array_equal(RecordingChannel()(tone(300.0), rng), tone(300.0))
     full = ChannelConfig(speed=1.0, tilt=1.0, room=1.0, noise=1.0, telephone=1.0, clipping=1.0)
     ambience = Ambience((noise(RATE),), (noise(100),))
     for seed in range(20):

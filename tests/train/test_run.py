@@ -20,7 +20,7 @@ from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.corpora import Clip, read_corpus
 from train.mmtl import MetaRates
 from train.model import Architecture
-from train.run import Plan, frames_for_first, run
+from train.run import RunSetup, frames_for_first, run
 from train.run_folder import RunFolder, git_revision
 from train.splits import Split, split_by_speaker
 from train.training import Algorithm, Options, Training
@@ -62,8 +62,10 @@ def sides(clips: list[Clip]) -> Split:
     return split_by_speaker(clips, validation=["s2"], test=["s3"])
 
 
-def plan_for(folder: Path, *, resume: bool = False, start: Path | None = None, command: str = "mmtl") -> Plan:
-    return Plan(
+def plan_for(
+    folder: Path, *, resume: bool = False, start: Path | None = None, command: str = "mmtl"
+) -> RunSetup:
+    return RunSetup(
         RunFolder(folder),
         torch.device("cpu"),
         start=start,
@@ -86,8 +88,8 @@ def train(clips: list[Clip], tmp_path: Path) -> Callable[..., Path]:
         command: str = "mmtl",
     ) -> Path:
         folder = tmp_path / name
-        plan = plan_for(folder, resume=resume, start=start, command=command)
-        run(split or sides(clips), arch, options, plan, progress or Silent())
+        setup = plan_for(folder, resume=resume, start=start, command=command)
+        run(split or sides(clips), arch, options, setup, progress or Silent())
         return folder
 
     return do

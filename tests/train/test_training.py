@@ -169,10 +169,10 @@ def test_frozen_norms_keep_their_statistics_and_others_do_not() -> None:
 def test_what_is_judged_is_the_running_average_unless_switched_off() -> None:
     training = training_of(options_for("erm"))
     list(training.epoch())
-    assert training.judged() is training.average.module
-    assert not training.judged().training
+    assert training.evaluated_net() is training.average.module
+    assert not training.evaluated_net().training
     plain = training_of(options_for("erm", averaging=0.0))
-    assert plain.judged() is plain.net
+    assert plain.evaluated_net() is plain.net
 
 
 def test_the_rate_rises_straight_then_falls_as_half_a_cosine() -> None:

@@ -8,7 +8,7 @@ import torch
 from edge.errors import ModelError
 from edge.model.bundle import MANIFEST, WINDOW, load_bundle, write_manifest
 from export.bundling import export_bundle
-from export.source import read_source
+from export.trained_model import read_model
 from tests.train.synthetic import tiny_checkpoint
 from train.checkpoint import save_checkpoint
 
@@ -22,7 +22,7 @@ def bundle(tmp_path: Path) -> Path:
 
 def refused(path: Path, *said: str) -> None:
     with pytest.raises(ModelError) as caught:
-        read_source(path)
+        read_model(path)
     assert caught.value.exit_code == 4
     assert "\n" not in str(caught.value)
     for part in said:
@@ -31,19 +31,19 @@ def refused(path: Path, *said: str) -> None:
 
 def test_a_checkpoint_has_no_name_and_no_scores_yet(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "best.safetensors", tiny_checkpoint())
-    source = read_source(tmp_path / "best.safetensors")
-    assert (source.name, source.metrics) == ("", {})
-    assert source.checkpoint.temperature == tiny_checkpoint().temperature
+    model = read_model(tmp_path / "best.safetensors")
+    assert (model.name, model.metrics) == ("", {})
+    assert model.checkpoint.temperature == tiny_checkpoint().temperature
 
 
 def test_a_bundle_brings_its_weights_its_name_and_its_scores(bundle: Path) -> None:
     manifest = load_bundle(bundle).manifest
     manifest.metrics["none"] = {"command": "mmtl evaluate", "corpora": {}}
     write_manifest(bundle, manifest)
-    source = read_source(bundle)
-    assert (source.name, source.metrics) == ("tiny one", manifest.metrics)
+    model = read_model(bundle)
+    assert (model.name, model.metrics) == ("tiny one", manifest.metrics)
     for name, value in tiny_checkpoint().net.state_dict().items():
-        assert torch.equal(source.checkpoint.net.state_dict()[name], value)
+        assert torch.equal(model.checkpoint.net.state_dict()[name], value)
 
 
 @pytest.mark.parametrize("name", [WINDOW, "weights.safetensors"])

@@ -12,7 +12,7 @@ from train.checkpoint import Checkpoint, load_checkpoint
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainedModel:
     """A trained model, and what else is known of it."""
 
     checkpoint: Checkpoint
@@ -22,18 +22,18 @@ class Source:
     """Scores by protocol and corpus, as a bundle's manifest has them."""
 
 
-def read_source(path: Path) -> Source:
+def read_model(path: Path) -> TrainedModel:
     """Read a checkpoint's file or a bundle's folder.
 
     Raises:
         ModelError: it is neither, or it is damaged.
     """
     if not path.is_dir():
-        return Source(load_checkpoint(path))
+        return TrainedModel(load_checkpoint(path))
     if not is_bundle(path):
         raise ModelError(
             f"{path} is a folder without a model: name the best.safetensors of a run folder, "
             "or the folder of a bundle"
         )
     manifest = load_bundle(path).manifest
-    return Source(load_checkpoint(path / WEIGHTS), manifest.name, manifest.metrics)
+    return TrainedModel(load_checkpoint(path / WEIGHTS), manifest.name, manifest.metrics)
