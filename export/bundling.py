@@ -43,11 +43,11 @@ from train.run import frames_for_first
 
 
 def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, *, replace: bool = False) -> Parity:
-    """Write a bundle, unless it would not do what the network does.
+    """Write a bundle, if it agrees with the network.
 
     Args:
         checkpoint: the trained model.
-        folder: where the bundle shall be.
+        folder: destination of the bundle.
         name: what people call it.
         replace: whether a bundle that is there already may go.
 
@@ -73,7 +73,7 @@ def put_bundle(
 
     Args:
         model: the model and its name.
-        folder: where the bundle shall be.
+        folder: destination of the bundle.
         replace: whether a bundle that is there already may go.
         variants: the window graphs to build engines from.
         checks: what it is compared on, and who is told.
@@ -113,7 +113,7 @@ def _write(model: TrainedModel, folder: Path, variants: Sequence[Variant]) -> No
 
 
 def _write_engine_graphs(checkpoint: Checkpoint, folder: Path, variants: Sequence[Variant]) -> list[str]:
-    """Write the window graphs for TensorRT, and what engines are checked by; return their names."""
+    """Write the window graphs for TensorRT and the golden windows; return their names."""
     if not variants:
         return []
     frames = checkpoint.front_end.window_frames
@@ -125,7 +125,7 @@ def _write_engine_graphs(checkpoint: Checkpoint, folder: Path, variants: Sequenc
 
 
 def head_of(net: EmotionNet, temperature: float | None) -> Head:
-    """Take the layers after the embedding out of the network."""
+    """Return the layers after the embedding as a head."""
     layers = {"fc1": net.meta.fc1, "fc2": net.meta.fc2, "fc3": net.transfer.fc3}
     arrays = {
         f"{name}_{kind}": getattr(layer, kind).detach().cpu().numpy().copy()
@@ -161,7 +161,7 @@ def _manifest(model: TrainedModel) -> Manifest:
 
 
 def _weights_licence(licences: list[str]) -> str:
-    """The most restrictive of the recordings' licences holds for weights learned from them."""
+    """Return the most restrictive of the recordings' licences: it applies to weights learned from them."""
     if any("NC-SA" in licence for licence in licences):
         return "CC BY-NC-SA 4.0 (not for commercial use)"
     return "as the recordings it was trained on"
@@ -171,7 +171,7 @@ def require_writable_bundle(folder: Path, *, replace: bool) -> None:
     """Check that a bundle may be written to a folder.
 
     Args:
-        folder: where the bundle shall be.
+        folder: destination of the bundle.
         replace: whether a bundle that is there already may go.
 
     Raises:

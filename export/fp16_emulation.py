@@ -1,7 +1,7 @@
-"""What FP16 costs, measured where no FP16 arithmetic is to be had.
+"""Error of FP16 graphs, measured on a CPU without FP16 arithmetic.
 
 ONNX Runtime's CPU provider has no FP16 kernels for most operators: it computes them in FP32 and leaves
-out the rounding between them, so a graph run as it is shows only what rounded weights cost (and some
+out the rounding between them, so an unchanged graph shows only the error of rounded weights (and some
 FP16 graphs crash it). Here the rounding is written into the graph.
 """
 

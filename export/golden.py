@@ -1,4 +1,4 @@
-"""Golden windows: what the network makes of a few, for a device to check its engines by."""
+"""Golden windows: inputs with the network's outputs, by which a device checks its engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network as ONNX graphs, written node by node so that every name is ours and stays the same.
+"""The network as ONNX graphs, written node by node so that all names are fixed.
 
 Opset 17; initialisers carry the names of the torch parameters they come from. Batch normalisation is
 folded into the convolutions. Letters: B streams, T frames, F bins, S features, P values of a feature.
@@ -21,7 +21,7 @@ from train.model import POOL, Architecture, ConvBlock, EmotionNet, MetaLearner
 
 @dataclass(frozen=True)
 class Variant:
-    """How a window graph is encoded. All compute the same, as far as their precision allows."""
+    """Encoding of a window graph. All variants compute the same, within their precision."""
 
     recurrence: Recurrence = "lstm"
     precision: Precision = "fp32"
@@ -175,7 +175,7 @@ def _embed(builder: GraphBuilder, features: str, meta: MetaLearner, steps: int |
 
 
 def _steps(arch: Architecture, variant: Variant, frames: int | None) -> int | None:
-    """Return S, where the LSTM shall be unrolled."""
+    """Return S, the number of steps, if the LSTM is to be unrolled."""
     if variant.recurrence == "lstm":
         return None
     assert frames is not None, "an unrolled LSTM has a fixed number of steps"

@@ -1,6 +1,6 @@
 """The Jetson package: one archive with the program, a model, and the script that installs both.
 
-The same checkout and the same model give the same bytes: files are sorted, all of one time and one owner.
+The same checkout and model give the same bytes: files are sorted and have one time and one owner.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from edge.system.outputs import require_free
 
 SUFFIX: Final = ".tar.gz"
 TOP: Final = "mmtl-jetson"
-"""The one folder that the archive unpacks to."""
+"""Folder that the archive unpacks to."""
 SUMS: Final = "SHA256SUMS"
-"""Lists every other file; install.sh checks it before it does anything."""
+"""Checksums of every other file; install.sh checks them first."""
 CONSTRAINTS: Final = "constraints.txt"
-"""The versions that CI uses: the device installs the same."""
+"""Versions that CI uses and the device installs."""
 DEVICE_FILES: Final = Path(__file__).resolve().parent / "device_files"
-"""What the archive holds beside the program and the model: the installer, the service, advice."""
+"""Further files of the archive: installer, service, instructions."""
 WRITTEN_S: Final = 1_580_601_600
-"""The time of every file, in seconds since 1970: what hatchling gives the files of a wheel."""
+"""Time of every file, in seconds since 1970, as hatchling sets it in a wheel."""
 GUIDE: Final = "jetson.md"
-"""The page that an owner follows."""
+"""Instructions for the owner of a Jetson."""
 
 Files = dict[str, bytes]
 """Contents by path below `TOP`."""
@@ -43,7 +43,7 @@ def write_package(bundle: Bundle, out: Path, *, replace: bool = False) -> Path:
     """Write the archive that an owner of a Jetson copies, unpacks and installs.
 
     Args:
-        bundle: the model; what its manifest lists goes along, and not an engine built for this machine.
+        bundle: the model; the files of its manifest are packed, engines built for this machine are not.
         out: the archive; ".tar.gz" is added where it is missing.
         replace: whether an archive that is there already may go.
 
@@ -84,7 +84,7 @@ def checksums(files: Files) -> bytes:
 
 
 def packed(files: Files) -> bytes:
-    """Pack files so that the same contents are the same bytes. What begins with "#!" can be executed."""
+    """Pack files so that the same contents give the same bytes. Files that begin with "#!" are executable."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, data in sorted(files.items()):

@@ -1,4 +1,4 @@
-"""Is what was exported what was trained? Measured on every export, refused above the tolerance."""
+"""Compare an export with the trained network; an export above the tolerance is refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ logits by 0.003 at most, in 278 windows of speech; a GPU that also adds up in FP
 
 @dataclass(frozen=True)
 class ParityRow:
-    """How far one form of the model is from the network."""
+    """Difference between one form of the model and the network."""
 
     name: str
     precision: Precision
@@ -52,13 +52,13 @@ class ParityRow:
 
     @property
     def passed(self) -> bool:
-        """Whether it is near enough: NaN never is."""
+        """Whether the difference is within the tolerance; NaN never is."""
         return self.difference <= self.tolerance
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far each form is from the network, on the same windows."""
+    """Differences between each form and the network, on the same windows."""
 
     rows: tuple[ParityRow, ...]
     windows: int
@@ -68,14 +68,14 @@ class Parity:
 
 @dataclass(frozen=True)
 class Checks:
-    """What an export is compared on, and who is told."""
+    """Sounds that an export is compared on, and where its progress and result are reported."""
 
     clips: Sequence[Path] = ()
     """Recordings besides the sound that ships."""
     report: Callable[[Parity], None] = lambda parity: None
-    """Told what was measured, before it is judged."""
+    """Called with the measured differences, before they are judged."""
     progress: Callable[[float], None] = lambda share: None
-    """Told how much is done, in [0, 1]."""
+    """Called with the fraction done, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class ParityWindows:
     frames: Array
     """(B, T, F) whole windows."""
     features: Array
-    """(B, S, P) what the streaming encoder made of the same."""
+    """(B, S, P) features of the same windows from the streaming encoder."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def require(parity: Parity) -> None:
 
 
 def table(parity: Parity) -> str:
-    """Lay out what was measured for a person."""
+    """Format the differences as a table."""
     width = max(len(row.name) for row in parity.rows)
     sounds = "the demo clip and noise" + (f", and {parity.clips} recordings" if parity.clips else "")
     lines = [

@@ -32,7 +32,7 @@ from train.model import EmotionNet
 from train.speaker_finetune import Tuning, answer, speaker_samples, tune
 
 LICENCE = "the speaker's own"
-"""Of the takes: it is for the speaker to say."""
+"""Licence of the takes: the speaker decides."""
 
 
 class SpeakerBundle:
@@ -41,7 +41,7 @@ class SpeakerBundle:
     def __init__(
         self, bundle: Bundle, folder: Path, *, replace: bool = False, tuning: Tuning | None = None
     ) -> None:
-        """Check all that can go wrong before anybody speaks.
+        """Check everything that can be checked before recording starts.
 
         Args:
             bundle: the generic model.

@@ -1,6 +1,6 @@
 """The forms that an export takes: a bundle, one for TensorRT, a Triton repository, a Jetson package.
 
-Each starts as a bundle that was found to do what the network does; the last two are made from one.
+Each starts as a bundle that agrees with the network; the last two are made from one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ExportRequest:
     name: str = ""
     """Of the model; empty: the model's, or else that of `out`."""
     replace: bool = False
-    """Whether what is there already may go."""
+    """Whether existing files may be replaced."""
     fp16: bool = True
     """Whether FP16 graphs are among those for TensorRT."""
 
@@ -48,7 +48,7 @@ class ExportRequest:
 
 
 def export_target(model: TrainedModel, request: ExportRequest, checks: Checks) -> Path:
-    """Write what is request, unless it would not do what the network does.
+    """Write the requested form, if it agrees with the network.
 
     Returns:
         What was written: a folder or an archive.

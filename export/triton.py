@@ -24,20 +24,20 @@ from edge.system.outputs import require_free_folder
 ONNX_MODEL: Final = "mmtl_window_onnx"
 PLAN_MODEL: Final = "mmtl_window_plan"
 GRAPH: Final = engine_graph("lstm", "fp32")
-"""What is served, of the bundle: full windows only, and FP32 throughout."""
+"""Graph of the bundle that is served: full windows, FP32."""
 CONFIG: Final = "config.pbtxt"
 LABELS: Final = "emotions.txt"
 LARGEST_BATCH: Final = 32
-"""Windows that Triton puts together at most; a plan must be built for as many."""
+"""Largest batch of windows in Triton; a plan must be built for it."""
 LONGEST_DELAY_US: Final = 5_000
-"""Time that a window may wait for company: about 2 % of the step from one to the next.
+"""Time that a window may wait for others to be batched with: about 2 % of the step from one to the next.
 
 There is no queue policy beside it: with one, of either kind, Triton 2.49 let about one window in ten lie for
 half a second on an idle server. A window is worth nothing when the next one is there, but it is the client
 that gives up on it.
 """
 SERVER_FILES: Final = Path(__file__).resolve().parent / "server_files"
-"""What goes along as it is."""
+"""Files that are copied unchanged."""
 
 _TYPES: Final[dict[int, str]] = {onnx.TensorProto.FLOAT: "TYPE_FP32"}
 
@@ -131,7 +131,7 @@ def _labels(value: onnx.ValueInfoProto) -> str:
 
 
 def _warmup(size: int, inputs: Sequence[onnx.ValueInfoProto]) -> str:
-    """Describe a batch of silence that is computed before the model is called ready."""
+    """Describe the warm-up: a batch of silence, computed before the model is reported ready."""
     entries = " ".join(
         f'inputs {{ key: "{value.name}" value {{ {_type(value)} zero_data: true }} }}' for value in inputs
     )

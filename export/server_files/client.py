@@ -38,7 +38,7 @@ TIMEOUT_S: Final = 0.8
 class TritonWindow:
     """Runs full windows on a Triton server, as `edge.inference.engine.WindowEngine` does on the CPU.
 
-    Remembers nothing but the connection. A request that fails is sent once more; if the connection broke,
+    The only state is the connection. A request that fails is sent once more; if the connection broke,
     a load balancer leads that to another replica. For one thread.
     """
 
@@ -50,8 +50,8 @@ class TritonWindow:
             model: its name on the server.
 
         Raises:
-            UsageError: tritonclient is not installed, or the address is none.
-            EngineError: the server, or the model on it, is not to be had.
+            UsageError: tritonclient is not installed, or the address is invalid.
+            EngineError: the server, or the model on it, is not available.
         """
         if "://" in url:
             raise UsageError(f"{url} is no address, expected HOST:PORT: for example localhost:8000")
