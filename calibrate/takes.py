@@ -15,7 +15,7 @@ from edge.audio.ingest import read_clip
 from edge.errors import UsageError
 from edge.features.frontend import filtered, power_spectrogram
 from edge.features.normaliser import BinStatistics, GainConfig
-from edge.file_formats.recordings import (
+from edge.file_formats.manifest import (
     manifest_rows,
     missing_remedy,
     parse_emotion,
@@ -71,7 +71,7 @@ def read_takes(manifest: Path, channel: Channel = AUTO) -> list[Take]:
 
     The columns path and emotion are required; valence, arousal, dominance, text and speaker are
     optional; others are ignored. Paths are relative to the manifest's folder. The format is that of
-    `edge.file_formats.recordings`.
+    `edge.file_formats.manifest`.
 
     Args:
         manifest: path of the CSV file.

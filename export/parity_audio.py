@@ -14,7 +14,7 @@ from edge.audio.sources import demo_clip
 from edge.errors import UsageError
 from edge.features.frontend import FrontEnd
 from edge.features.normaliser import Normaliser
-from edge.file_formats.recordings import manifest_rows, recording_path
+from edge.file_formats.manifest import manifest_rows, recording_path
 from edge.inference.offline import full_windows, normalised_frames
 
 MANIFEST_NAME: Final = "manifest.csv"

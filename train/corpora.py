@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.errors import UsageError
-from edge.file_formats.recordings import (
+from edge.file_formats.manifest import (
     manifest_rows,
     missing_remedy,
     parse_emotion,
@@ -95,7 +95,7 @@ def read_corpus(path: Path, *, improvised_only: bool = True, excited_as_happy: b
 
 
 def read_manifest(path: Path) -> list[Clip]:
-    """Read a manifest: a CSV file with a header and one recording per row (`edge.file_formats.recordings`).
+    """Read a manifest: a CSV file with a header and one recording per row (`edge.file_formats.manifest`).
 
     The columns path, corpus, speaker and emotion are required; gender, language, intensity, text,
     valence, arousal and dominance are optional; others are ignored. Paths are relative to the

@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 
 from calibrate.fitting.adapter import fit_adapter
-from calibrate.fitting.dimensions import fit_dimensions, has_dimensions
 from calibrate.fitting.examples import Examples, cross_entropy, take_shares
 from calibrate.fitting.gradient_descent import Floats, Objective, descend
+from calibrate.fitting.mmtl_adaptation import fit_dimensions, has_dimensions
 from calibrate.takes import InputNormalisation, Take
 from edge.arrays import Array
 from edge.features.normaliser import (

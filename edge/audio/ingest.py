@@ -22,7 +22,7 @@ from edge.audio.downmix import AUTO, Channel, Downmix
 from edge.errors import SoundWarning, SourceError
 from edge.file_formats.containers import logical_streams
 from edge.file_formats.decoding import LEAST_LOSS_S, DecodedStream, load_soundfile, reason
-from edge.file_formats.sections import LogicalStream
+from edge.file_formats.section_reader import LogicalStream
 from edge.system.shell import quoted
 
 LOWEST_RATE: Final = 4_000

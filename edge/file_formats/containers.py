@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 
 from edge.file_formats.mpeg import mpeg_stream
 from edge.file_formats.ogg import ogg_stream
-from edge.file_formats.sections import (
+from edge.file_formats.section_reader import (
     FILE_BEGINNING,
     LONGEST_MARKER,
     LogicalStream,

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge.arrays import Array
 from edge.errors import SourceError
-from edge.file_formats.sections import LogicalStream
+from edge.file_formats.section_reader import LogicalStream
 from edge.system.standard_streams import native_stderr_silenced
 
 UNKNOWN_FRAMES: Final = 1 << 62

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO, Final
 
-from edge.file_formats.sections import (
+from edge.file_formats.section_reader import (
     FILE_BEGINNING,
     LONGEST_MARKER,
     LogicalStream,

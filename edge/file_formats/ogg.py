@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from edge.file_formats.sections import (
+from edge.file_formats.section_reader import (
     FILE_BEGINNING,
     SEARCHED_AT_ONCE,
     LogicalStream,

@@ -325,17 +325,17 @@ def test_a_file_cut_off_in_its_header_is_refused_or_holds_nothing_much(folder: P
 
 
 def test_a_disk_that_fails_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge.file_formats import sections
+    from edge.file_formats import section_reader
 
     reads = iter(range(1_000))
-    real = sections.SectionReader._read
+    real = section_reader.SectionReader._read
 
-    def failing(reader: sections.SectionReader, index: int, count: int) -> bytes:
+    def failing(reader: section_reader.SectionReader, index: int, count: int) -> bytes:
         if next(reads) > 20:
             raise OSError(5, "Input/output error")
         return real(reader, index, count)
 
-    monkeypatch.setattr(sections.SectionReader, "_read", failing)
+    monkeypatch.setattr(section_reader.SectionReader, "_read", failing)
     with pytest.raises(
         SourceError, match=r"after 0\.\d\d s \(Input/output error\), \d\.\d\d s cannot be read"
     ):

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibrate.fitting.dimensions import dimensions_gradient, fit_dimensions, has_dimensions
 from calibrate.fitting.examples import Examples
 from calibrate.fitting.gradient_descent import Floats
+from calibrate.fitting.mmtl_adaptation import dimensions_gradient, fit_dimensions, has_dimensions
 from edge.model.head import Head
 from tests.calibrate.fitting.toys import toy_examples, toy_head
 from tests.tolerances import float32_tolerance, largest
@@ -77,9 +77,9 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 
 def test_a_step_is_that_of_equations_4_and_5(monkeypatch: pytest.MonkeyPatch) -> None:
     """With steps large enough to be seen in single precision, and a different rate for each."""
-    monkeypatch.setattr("calibrate.fitting.dimensions.TUNING_STEPS", 1)
-    monkeypatch.setattr("calibrate.fitting.dimensions.INNER_LR", 0.5)
-    monkeypatch.setattr("calibrate.fitting.dimensions.TRANSFER_LR", 0.25)
+    monkeypatch.setattr("calibrate.fitting.mmtl_adaptation.TUNING_STEPS", 1)
+    monkeypatch.setattr("calibrate.fitting.mmtl_adaptation.INNER_LR", 0.5)
+    monkeypatch.setattr("calibrate.fitting.mmtl_adaptation.TRANSFER_LR", 0.25)
     generic, data = toy_head(), toy_examples()
     fitted = fit_dimensions(generic, data)
 

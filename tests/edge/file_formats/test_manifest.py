@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import UsageError
-from edge.file_formats.recordings import (
+from edge.file_formats.manifest import (
     manifest_rows,
     missing_remedy,
     parse_emotion,
