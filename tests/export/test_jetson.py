@@ -262,7 +262,7 @@ def bundle_copy(tmp_path: Path) -> Bundle:
 @pytest.mark.usefixtures("quick")
 def test_a_package_that_is_there_is_kept_unless_asked(bundle: Bundle, tmp_path: Path) -> None:
     archive = write(tmp_path / "package.tar.gz", "precious")
-    with pytest.raises(UsageError, match="add --replace"):
+    with pytest.raises(UsageError, match="give --replace"):
         write_package(bundle, tmp_path / "package")
     assert archive.read_text() == "precious"
     assert write_package(bundle, tmp_path / "package", replace=True) == archive
