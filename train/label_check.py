@@ -95,7 +95,7 @@ class LabelCheck:
     profiles: dict[str, dict[str, AcousticProfile]]
     """By corpus and emotion."""
     confusion: dict[str, list[list[float]]]
-    """By corpus: percent of each class (row) that the other corpora's classifier recognises as each class."""
+    """By corpus: percent of each class (row) that the others' classifier recognises as each class."""
     exchanges: tuple[Exchange, ...]
 
     def to_dict(self) -> dict[str, Any]:

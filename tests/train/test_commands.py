@@ -84,7 +84,7 @@ def test_auxiliary_tasks_are_named_by_letters(letters: str, tasks: tuple[str, ..
 
 @pytest.mark.parametrize("letters", ["", "x", "v,v", "vad", "v,", "valence"])
 def test_other_names_of_auxiliary_tasks_are_refused(letters: str) -> None:
-    with pytest.raises(UsageError, match="takes some of v,a,d, each once"):
+    with pytest.raises(UsageError, match="takes one or more of v,a,d, each once"):
         auxiliary_tasks(letters)
 
 
@@ -133,7 +133,7 @@ def test_a_run_is_gone_on_with_by_adding_resume_to_its_command(
     before = (run / "best.safetensors").read_bytes()
     arguments = ("train", corpus, "--out", run, *SMALL)
     assert "already holds a run" in refusal(capsys, *arguments)
-    assert "another options" in refusal(capsys, *arguments, "--seed", 3, "--resume")
+    assert "different options" in refusal(capsys, *arguments, "--seed", 3, "--resume")
     assert mmtl(*arguments, "--resume") == 0
     assert (run / "best.safetensors").read_bytes() == before
 
@@ -162,8 +162,8 @@ def test_a_device_that_cannot_be_used_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--auxiliary", "v,x"), "takes some of v,a,d"),
-        (("--exclude", "other"), "the corpora here are synthetic"),
+        (("--auxiliary", "v,x"), "takes one or more of v,a,d"),
+        (("--exclude", "other"), "the corpora are synthetic"),
         (("--split", "none.json"), "there is no split file"),
     ],
 )
@@ -268,13 +268,13 @@ def test_a_curve_that_cannot_be_drawn_is_refused_before_anything_is_done(
 def test_other_numbers_of_shots_are_refused(
     corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str], shots: str
 ) -> None:
-    assert "--shots takes numbers" in refusal(capsys, "evaluate", bundle, corpus, "--shots", shots)
+    assert "--shots takes distinct numbers" in refusal(capsys, "evaluate", bundle, corpus, "--shots", shots)
 
 
 def test_speakers_are_chosen_by_name(corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert mmtl("evaluate", bundle, corpus, "--heard", "--speakers", "s0,s2", "--json") == 0
     assert list(json.loads(capsys.readouterr().out)["synthetic"]["per_speaker"]) == ["s0", "s2"]
-    assert "--speakers s9: the speakers here are s0" in refusal(
+    assert "--speakers names the unknown speaker s9: the speakers are s0" in refusal(
         capsys, "evaluate", bundle, corpus, "--speakers", "s9"
     )
 
@@ -282,7 +282,7 @@ def test_speakers_are_chosen_by_name(corpus: Path, bundle: Path, capsys: pytest.
 def test_a_picture_of_no_curve_is_refused(
     corpus: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "give both" in refusal(capsys, "evaluate", bundle, corpus, "--picture", tmp_path / "a.png")
+    assert "add --shots" in refusal(capsys, "evaluate", bundle, corpus, "--picture", tmp_path / "a.png")
 
 
 def test_scores_of_speakers_it_was_trained_on_are_not_kept(

@@ -178,7 +178,9 @@ def test_missing_sound_is_refused_with_the_first_and_how_many(release: Path) -> 
 
 def test_a_release_of_scripted_dialogs_only_is_refused_with_the_remedy(tmp_path: Path) -> None:
     add_dialog(tmp_path, "Ses01F_script01_1", ("F000", "neu", "3.0000, 3.0000, 3.0000"))
-    with pytest.raises(UsageError, match="only scripted ones: ask for the scripted ones too"):
+    with pytest.raises(
+        UsageError, match="has only scripted dialogues: copy the whole release, or train with --scripted"
+    ):
         read_corpus(tmp_path)
 
 

@@ -124,7 +124,7 @@ def test_the_warning_names_corpus_classes_and_figures(clips: list[Clip], values:
     (exchange,) = checked(exchanged(clips, "red", "sad", "angry"), values).exchanges
     text = str(exchange)
     assert "sad and angry of red look exchanged" in text
-    assert "100 % of its sad for angry" in text
+    assert "100 % of its sad as angry" in text
     assert exchange.here[0].loudness > 0.5 > -0.5 > exchange.elsewhere[0].loudness
     assert f"loudness {exchange.here[0].loudness:+.1f}" in text
 
@@ -202,7 +202,7 @@ def test_a_bundle_that_takes_two_classes_for_each_other_is_reported(
     probs = np.where(exchange[:, None], own[:, [0, 1, 3, 2]], own)
     _check_confusion(score_by_corpus(red, probs), ConsoleProgress())
     said = " ".join(capsys.readouterr().err.split())
-    assert ("of red the bundle takes 80 % of sad for angry and 80 % of angry for sad" in said) is warned
+    assert ("in red the bundle recognises 80 % of sad as angry and 80 % of angry as sad" in said) is warned
 
 
 @pytest.mark.data

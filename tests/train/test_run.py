@@ -137,7 +137,7 @@ def test_a_run_without_test_speakers_is_scored_on_the_validation_speakers(
 def test_a_run_without_validation_speakers_is_refused_and_leaves_no_folder(
     train: Callable[..., Path], clips: list[Clip], tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="others to choose on"):
+    with pytest.raises(UsageError, match="training speakers and validation speakers"):
         train(split=split_by_speaker(clips, validation=[], test=["s3"]))
     assert not (tmp_path / "run").exists()
 
@@ -191,7 +191,7 @@ def test_two_runs_do_not_write_to_one_folder(train: Callable[..., Path]) -> None
     before = records_of(folder)
     with (
         RunFolder(folder).locked(),
-        pytest.raises(UsageError, match=r"a run is under way in .*run: wait for it"),
+        pytest.raises(UsageError, match=r"another run is using .*run: wait until it"),
     ):
         train(resume=True)
     assert records_of(folder) == before
@@ -207,7 +207,7 @@ def test_going_on_with_another_configuration_is_refused(
     train: Callable[..., Path], change: dict[str, object]
 ) -> None:
     train()
-    with pytest.raises(UsageError, match=f"another {'options' if 'options' in change else 'architecture'}"):
+    with pytest.raises(UsageError, match=f"different {'options' if 'options' in change else 'architecture'}"):
         train(resume=True, **change)
 
 
@@ -221,7 +221,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(train: Callable[..., Path], 
         train("parts", options=options, arch=arch, progress=Silent("epoch 2"))
     silent = Silent()
     parts = train("parts", options=options, arch=arch, resume=True, progress=silent, command="mmtl --resume")
-    assert silent.lines[0] == "going on after epoch 1"
+    assert silent.lines[0] == "resuming after epoch 1"
     assert identical(state_of(whole), state_of(parts))
     assert records_of(whole) == records_of(parts)
     assert (whole / "best.safetensors").read_bytes() == (parts / "best.safetensors").read_bytes()
@@ -326,7 +326,7 @@ def test_mmtl_cannot_start_from_a_network_without_a_transfer_learner(
     train: Callable[..., Path], tmp_path: Path
 ) -> None:
     start = started(tmp_path, replace(TINY, heads="separate", emotions="direct"))
-    with pytest.raises(UsageError, match="start from one of erm or mmtl"):
+    with pytest.raises(UsageError, match="start from a checkpoint of erm or mmtl"):
         train(start=start, options=replace(OPTIONS, algorithm="mmtl"))
 
 
@@ -341,7 +341,7 @@ def test_a_disjoint_query_takes_two_clips_of_each_speaker(
 ) -> None:
     few = [clip for clip in clips if clip.speaker != "s0" or clip.emotion == "sad"]
     options = replace(OPTIONS, algorithm="mmtl", rates=MetaRates(query="disjoint"))
-    with pytest.raises(UsageError, match="speaker s0 has one clip only"):
+    with pytest.raises(UsageError, match="speaker s0 has only one clip"):
         train(split=sides(few), options=options)
     train(split=sides(few), options=replace(options, rates=MetaRates(query="same")))
 
