@@ -162,7 +162,7 @@ class _SpeakerClips:
         sounds = [read_clip(clip.path) for clip in clips]
         self._sounds = [np.pad(sound, (0, max(0, shortest - len(sound)))) for sound in sounds]
         self._generic = InputNormalisation(bundle.manifest.levels, bundle.statistics)
-        self._heard = self._listen(self._generic, range(len(clips)))
+        self._embeddings = self._embed(self._generic, range(len(clips)))
 
     def run_trial(self, division: ClipDivision, shots: int) -> CalibrationTrial:
         """Calibrate on the support and score the query."""
@@ -181,14 +181,14 @@ class _SpeakerClips:
         )
 
     def _uar(self, query: Sequence[int], head: Head, normalisation: InputNormalisation) -> float:
-        heard = [self._heard[index] for index in query]
+        embeddings = [self._embeddings[index] for index in query]
         if normalisation != self._generic:
-            heard = self._listen(normalisation, query)
-        probs = np.array([head.probs(windows).mean(axis=0) for windows in heard])
+            embeddings = self._embed(normalisation, query)
+        probs = np.array([head.probs(windows).mean(axis=0) for windows in embeddings])
         labels = [EMOTIONS.index(self.clips[index].emotion) for index in query]
         return 100.0 * score(labels, probs, ["speaker"] * len(labels)).uar
 
-    def _listen(self, normalisation: InputNormalisation, indices: Iterable[int]) -> list[Array]:
+    def _embed(self, normalisation: InputNormalisation, indices: Iterable[int]) -> list[Array]:
         sounds = [self._sounds[index] for index in indices]
         return extract_embeddings(self._engine, self._bundle.manifest.front_end, normalisation, sounds)
 

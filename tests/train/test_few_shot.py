@@ -82,7 +82,7 @@ def trial(
     )
 
 
-def test_speakers_count_alike_however_many_sittings_they_had() -> None:
+def test_speakers_count_alike_however_many_trials_they_had() -> None:
     trials = [trial("a", 40, 60), trial("a", 60, 80), trial("b", 80, 77), trial("c", 50, 49)]
     (found,) = shot_scores(trials)
     assert (found.speakers, found.before) == (3, 60.0)
