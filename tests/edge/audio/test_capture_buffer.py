@@ -154,7 +154,7 @@ def test_a_driver_that_ended_has_its_last_sound_heard_first() -> None:
 
 
 class Untouchable:
-    """A clock's value that may be stored, and fails whoever compares it or computes with it."""
+    """A clock value that may be stored; comparing it or computing with it raises."""
 
     def _fail(self, *_: object) -> bool:
         raise AssertionError("the callback has to store the clocks only")
