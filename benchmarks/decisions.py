@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.events import Event, Speech, Window
 from edge.labels import UNSURE
 from edge.model.bundle import Bundle, default_bundle, load_bundle

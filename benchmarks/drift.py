@@ -25,7 +25,7 @@ from calibrate.fitting.model_selection import fit_and_judge
 from calibrate.fitting.session_reference import session_reference
 from calibrate.takes import Take
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.events import Drift
 from edge.inference.engine import Engine
 from edge.labels import EMOTIONS

@@ -22,7 +22,7 @@ import numpy as np
 from calibrate.fitting.model_selection import fit_and_judge
 from calibrate.takes import Take
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.inference.engine import Engine
 from edge.labels import EMOTIONS

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.arrays import SAMPLE_RATE
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 
 CLIENTS = 6

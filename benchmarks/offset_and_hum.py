@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.features.frontend import FrontEnd, filtered
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, default_bundle, load_bundle

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 
 COMMAND = (sys.executable, "-c", "from edge.cli.main import main; main()")

@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.file_formats.sample_format import (
     ACTIVE_RMS,
     DECIDED_AFTER,

@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.diagnostics.machine import resident_mb
 from edge.model.bundle import default_bundle, load_bundle

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.diagnostics.machine import resident_mb
 from edge.inference.engine import Engine

@@ -30,7 +30,7 @@ import webrtcvad
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.features.silero_vad import PIECE, SileroVad
 from edge.features.vad import SpeechDetector, VadConfig
 from train.corpora import Clip, read_corpus

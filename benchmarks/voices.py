@@ -30,7 +30,7 @@ from calibrate.fitting.speaker_consistency import (
     outlier_scores,
     voice_features,
 )
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.labels import EMOTIONS
 from edge.model.bundle import default_bundle, load_bundle
 from train.corpora import Clip, four_emotions, read_corpus

@@ -11,7 +11,7 @@ from typing import Final
 
 from edge.arrays import Array
 from edge.audio.downmix import AUTO, Channel
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.errors import UsageError
 from edge.features.frontend import filtered, power_spectrogram
 from edge.features.normaliser import BinStatistics, GainConfig

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.errors import UsageError
 from edge.features.frontend import FrontEnd

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.events import Window
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.features.log_mel import log_mel_spectrogram, normalised_window
 from edge.system.files import atomic_write
 from train.corpora import Clip

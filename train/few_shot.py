@@ -16,7 +16,7 @@ from calibrate.fitting.embeddings import extract_embeddings
 from calibrate.fitting.model_selection import fit_and_judge
 from calibrate.takes import FEWEST_TAKES, InputNormalisation, Take
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.inference.engine import Engine
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.labels import EMOTIONS
 from train.acoustics import NAMES, measures
 from train.corpora import Clip

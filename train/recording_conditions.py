@@ -16,7 +16,7 @@ import numpy as np
 import soxr
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.errors import UsageError
 
 SCORING_KINDS: Final = frozenset({"Rain", "Rooster", "Chainsaw", "washing_machine"})

@@ -12,7 +12,7 @@ import torchaudio
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.features.frontend import FrontEnd, filtered, power_spectrogram
 from edge.features.normaliser import (
     DECIBEL,

@@ -13,8 +13,8 @@ from edge.audio.capture_buffer import CaptureBuffer, CapturedBlock, elapsed_s
 from edge.audio.dead_input import report_dead_input
 from edge.audio.devices import find_same_input, load_portaudio, rescan_devices, select_input
 from edge.audio.downmix import AUTO, Channel, Downmix, require_channel
-from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE, AudioConverter
 from edge.audio.portaudio_thread import CLOSE_TIMEOUT_S, call, submit
+from edge.audio.resampler import HIGHEST_RATE, LOWEST_RATE, AudioConverter
 from edge.errors import DeviceError
 from edge.system.standard_streams import native_stderr_silenced
 

@@ -15,9 +15,10 @@ from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.block import NO_SAMPLES, Block, InputWarning, Source
 from edge.audio.dead_input import report_dead_input
 from edge.audio.downmix import AUTO, Channel, Downmix, require_channel, require_channels
-from edge.audio.ingest import BLOCK_S, HIGHEST_RATE, LOWEST_RATE, AudioConverter, SoundFile
 from edge.audio.microphone import Microphone
 from edge.audio.pcm_decoder import PcmDecoder
+from edge.audio.resampler import HIGHEST_RATE, LOWEST_RATE, AudioConverter
+from edge.audio.sound_file import BLOCK_S, SoundFile
 from edge.errors import SourceError, UsageError
 from edge.file_formats.signatures import READABLE
 
@@ -90,7 +91,7 @@ class FileSource:
         self.live = paced
 
     def __enter__(self) -> FileSource:
-        """Open the file; see `edge.audio.ingest.SoundFile` for what is refused.
+        """Open the file; see `edge.audio.sound_file.SoundFile` for what is refused.
 
         Raises:
             UsageError: it does not have the channel.

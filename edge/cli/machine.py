@@ -23,7 +23,7 @@ def verify(
 ) -> None:
     """Check that streaming a file in random blocks gives the same results as offline inference."""
     from edge.audio.downmix import parse_channel
-    from edge.audio.ingest import read_clip
+    from edge.audio.sound_file import read_clip
     from edge.audio.sources import demo_clip
     from edge.diagnostics.verification import verify as compare
     from edge.errors import VerificationError

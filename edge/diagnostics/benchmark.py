@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.diagnostics.machine import Machine, resident_mb, this_machine
 from edge.events import Window

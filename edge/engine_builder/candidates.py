@@ -141,7 +141,7 @@ def largest_difference(found: Sequence[Array], expected: Sequence[Array]) -> flo
 
 def _demo_windows(bundle: Bundle) -> Array:
     """Cut the demo clip into (B, T, F) normalised windows, one every 0.5 s."""
-    from edge.audio.ingest import read_clip
+    from edge.audio.sound_file import read_clip
     from edge.audio.sources import demo_clip
     from edge.features.normaliser import Normaliser
 

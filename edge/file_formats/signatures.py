@@ -34,7 +34,7 @@ class Signature:
     name: str
     """The format's usual name."""
     kind: str
-    """`READABLE` (as a file, by `edge.audio.ingest.SoundFile`), `MEDIA`, `OTHER` or `NETWORK`."""
+    """`READABLE` (as a file, by `edge.audio.sound_file.SoundFile`), `MEDIA`, `OTHER` or `NETWORK`."""
 
 
 _PATTERNS: Final[tuple[tuple[str, str, bytes], ...]] = (

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from edge.arrays import Array
 from edge.audio.downmix import AUTO, Channel
+from edge.audio.waveform_adapter import WaveformAdapter, clean_samples
 from edge.events import EngineChange, Event, Overrun, StreamWarning, Window
 from edge.features.vad import SpeechDetector, VadConfig
 from edge.inference.encoder_stream import FeatureStream
@@ -33,7 +34,6 @@ from edge.recognition.decision import DecisionRule
 from edge.recognition.drift import LEAST_SPEECH, DriftWatch, WindowObserver, observe, spoken_level
 from edge.recognition.stage_times import StageTimes
 from edge.recognition.utterance import UtteranceTracker, by_emotion
-from edge.recognition.waveform_adapter import WaveformAdapter, clean_samples
 from edge.recognition.window_buffer import WindowBuffer
 from edge.recognition.window_classifier import ClassifiedWindow, WindowClassifier
 

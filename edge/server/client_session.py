@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from edge.arrays import SAMPLE_RATE
 from edge.audio.downmix import MOST_CHANNELS
-from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE
+from edge.audio.resampler import HIGHEST_RATE, LOWEST_RATE
 from edge.errors import MmtlError, SourceError, UsageError
 from edge.events import Error, Event, to_json
 from edge.server.access import Access

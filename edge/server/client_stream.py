@@ -12,8 +12,8 @@ from edge.arrays import SAMPLE_RATE
 from edge.audio.block import NO_SAMPLES, Block, InputWarning
 from edge.audio.dead_input import DeadInput
 from edge.audio.downmix import Downmix
-from edge.audio.ingest import AudioConverter
 from edge.audio.pcm_decoder import PcmDecoder
+from edge.audio.resampler import AudioConverter
 from edge.errors import ProfileError
 from edge.events import EngineChange, Event, to_json
 from edge.output.anonymous import anonymous, anonymous_session

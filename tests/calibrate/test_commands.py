@@ -19,7 +19,7 @@ from calibrate.session.session_lock import session_lock
 from calibrate.takes import Take
 from edge.arrays import Array
 from edge.audio.downmix import Channel
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.cli.main import main
 from edge.errors import ProfileError
 from edge.inference.engine import Engine

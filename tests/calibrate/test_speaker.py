@@ -17,7 +17,7 @@ from calibrate.fitting.model_selection import Judgement
 from calibrate.fitting.scores import HeldOutPredictions
 from calibrate.speaker import Calibration
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.errors import ProfileError, UsageError
 from edge.model.bundle import default_bundle, load_bundle
 from edge.model.profile import load_profile, profile_path, read_profile

@@ -13,7 +13,7 @@ import pytest
 
 from edge.arrays import Array
 from edge.audio import portaudio_thread
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.model.bundle import Bundle, default_bundle, load_bundle
 from edge.model.head import Head

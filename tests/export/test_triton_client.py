@@ -22,7 +22,7 @@ import onnxruntime
 import pytest
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.events import EngineChange, Event, Window
 from edge.model.bundle import load_bundle

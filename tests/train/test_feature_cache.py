@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.features.log_mel import log_mel_spectrogram, normalised_window
 from tests.train.synthetic import write_corpus
 from train.corpora import Clip, read_corpus

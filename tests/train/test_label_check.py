@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.labels import EMOTIONS
 from tests.train.synthetic import SAMPLE_RATE
 from train.acoustics import measures

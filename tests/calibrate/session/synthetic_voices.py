@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 
 

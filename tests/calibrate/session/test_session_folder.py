@@ -13,7 +13,7 @@ import pytest
 from calibrate.session.session import Session
 from calibrate.session.session_folder import SessionFolder, copy_takes, require_no_recordings
 from calibrate.takes import Ratings, read_takes
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.errors import ProfileError, UsageError
 from tests.calibrate.session.synthetic_voices import speech
 

@@ -15,7 +15,7 @@ from edge.audio.downmix import (
     parse_channel,
     require_channels,
 )
-from edge.audio.ingest import AudioConverter
+from edge.audio.resampler import AudioConverter
 from edge.errors import UsageError
 from tests.tolerances import float32_tolerance, largest
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.block import Block, Source
-from edge.audio.ingest import BLOCK_S, read_clip
 from edge.audio.microphone import Microphone
+from edge.audio.sound_file import BLOCK_S, read_clip
 from edge.audio.sources import DemoSource, FileSource, StdinSource, open_source
 from edge.errors import SourceError, UsageError
 

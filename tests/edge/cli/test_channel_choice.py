@@ -15,7 +15,7 @@ import soundfile
 
 from edge.arrays import Array
 from edge.audio.downmix import Channel
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.errors import SoundWarning, UsageError
 from edge.events import Event, StreamWarning, Window

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.cli import commands
 from edge.cli import main as cli

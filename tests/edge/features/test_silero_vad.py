@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.errors import ModelError
 from edge.features import silero_vad as voice

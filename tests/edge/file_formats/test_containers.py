@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.audio.ingest import BLOCK_S, SoundFile, read_clip
+from edge.audio.sound_file import BLOCK_S, SoundFile, read_clip
 from edge.errors import SoundWarning, SourceError
 
 FRAMES = 16_001

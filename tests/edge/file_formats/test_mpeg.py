@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from edge.arrays import Array
-from edge.audio.ingest import BLOCK_S, SoundFile, read_clip
+from edge.audio.sound_file import BLOCK_S, SoundFile, read_clip
 from edge.errors import SourceError
 from edge.file_formats.mpeg import FrameHeader, frame_header
 
@@ -202,7 +202,7 @@ def test_a_decoder_s_remarks_stay_off_stderr(folder: Path) -> None:
     path = folder / "clip.mp3"
     path.write_bytes(bytes(damaged))
     script = (
-        "import sys\nfrom edge.audio.ingest import read_clip\n"
+        "import sys\nfrom edge.audio.sound_file import read_clip\n"
         "read_clip(sys.argv[1])\nprint('mine', file=sys.stderr)"
     )
     done = subprocess.run(

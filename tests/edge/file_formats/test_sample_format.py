@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.file_formats.sample_format import DECIDED_AFTER, NOISE, PAIRS, WINDOW_BYTES, SampleFormatCheck
 

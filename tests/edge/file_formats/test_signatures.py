@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.file_formats.signatures import LONGEST_BEGINNING, MEDIA, NETWORK, OTHER, READABLE, find_signature
 

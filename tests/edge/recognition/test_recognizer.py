@@ -11,7 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.audio.ingest import AudioConverter
+from edge.audio.resampler import AudioConverter
 from edge.errors import ProfileError, UsageError
 from edge.events import Event, Overrun, Speech, Utterance, Window
 from edge.features.frontend import filtered, power_spectrogram

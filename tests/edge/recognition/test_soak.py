@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.audio.ingest import read_clip
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.events import Overrun, Utterance, Window
 from edge.model.bundle import Bundle

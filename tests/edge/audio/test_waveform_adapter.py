@@ -5,9 +5,9 @@ import pytest
 
 from edge.arrays import Array
 from edge.audio.downmix import AUTO
-from edge.audio.ingest import AudioConverter
+from edge.audio.resampler import AudioConverter
+from edge.audio.waveform_adapter import WaveformAdapter, clean_samples
 from edge.errors import UsageError
-from edge.recognition.waveform_adapter import WaveformAdapter, clean_samples
 
 
 def noise(samples: int) -> Array:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge.arrays import Array
 from edge.audio.block import InputWarning
 from edge.audio.downmix import MOST_CHANNELS, Channel, Downmix
-from edge.audio.ingest import HIGHEST_RATE, LOWEST_RATE, AudioConverter
+from edge.audio.resampler import HIGHEST_RATE, LOWEST_RATE, AudioConverter
 from edge.errors import UsageError
 
 
