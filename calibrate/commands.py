@@ -227,7 +227,7 @@ def _network_tuner(
     bundle: Path | None, out: Path | None, *, full: bool, replace: bool
 ) -> NetworkTuner | None:
     if full != (out is not None):
-        raise UsageError("--full and --out FOLDER go together: give both, or neither")
+        raise UsageError("--full and --out FOLDER go together", remedy="give both, or neither")
     if out is None:
         return None
     from calibrate.fitting.full_finetune import load_network_tuner
@@ -266,7 +266,7 @@ def _refuse_with_manifest(options: Mapping[str, object]) -> None:
     """Refuse the options of a guided session: with --from they would have no effect."""
     given = [option for option, value in options.items() if value]
     if given:
-        raise UsageError(f"{', '.join(given)} and --from do not go together: leave one of them out")
+        raise UsageError(f"{', '.join(given)} and --from do not go together", remedy="leave one of them out")
 
 
 def _load(bundle: Path | None) -> Bundle:

@@ -118,7 +118,7 @@ def require_new_profile(name: str, path: Path, *, replace: bool) -> None:
     """
     if os.path.lexists(path) and not replace:
         raise UsageError(
-            f"there is a profile {name} already: give --replace to overwrite it, or another name"
+            f"there is a profile {name} already", remedy="give --replace to overwrite it, or another name"
         )
 
 

@@ -89,14 +89,15 @@ def read_takes(manifest: Path, channel: Channel = AUTO) -> list[Take]:
         take = replace(_from_row(row, manifest.parent, where), channel=channel)
         if take.path in lines:
             raise UsageError(
-                f"{where}: {row['path']} is on line {lines[take.path]} already: remove one of the rows"
+                f"{where}: {row['path']} is on line {lines[take.path]} already",
+                remedy="remove one of the rows",
             )
         lines[take.path] = line
         speakers.setdefault(row.get("speaker", ""), line)
         takes.append(take)
     _require_one_speaker(speakers, manifest)
     if not takes:
-        raise UsageError(f"{manifest} has no rows: list one take a row below the header")
+        raise UsageError(f"{manifest} has no rows", remedy="list one take a row below the header")
     require_enough(takes, str(manifest))
     return takes
 
@@ -126,17 +127,19 @@ def require_enough(takes: Sequence[Take], source: str = "the session") -> None:
     counts = Counter(take.emotion for take in takes)
     missing = [name for index, name in enumerate(EMOTIONS) if not counts[index]]
     if not counts:
-        raise UsageError(f"{source} has no takes: add {FEWEST_TAKES} or more of {', '.join(missing)}")
+        raise UsageError(
+            f"{source} has no takes", remedy=f"add {FEWEST_TAKES} or more of {', '.join(missing)}"
+        )
     if len(counts) == 1:
         raise UsageError(
-            f"{source} has only {EMOTIONS[takes[0].emotion]} takes, and a fit needs several emotions: "
-            f"add takes of {', '.join(missing)}"
+            f"{source} has only {EMOTIONS[takes[0].emotion]} takes, and a fit needs several emotions",
+            remedy=f"add takes of {', '.join(missing)}",
         )
     few = [EMOTIONS[emotion] for emotion in sorted(counts) if counts[emotion] < FEWEST_TAKES]
     if few:
         raise UsageError(
-            f"{source} has a single take of {' and of '.join(few)}: add another, so that one can be held out "
-            "and judged by the other"
+            f"{source} has a single take of {' and of '.join(few)}",
+            remedy="add another, so that one can be held out and judged by the other",
         )
 
 
@@ -158,7 +161,7 @@ def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
 def _from_row(row: dict[str, str], folder: Path, where: str) -> Take:
     emotion, path = parse_emotion(row, EMOTIONS, where), recording_path(row, folder)
     if not is_file(path):
-        raise UsageError(f"{where}: no sound file {path}: {missing_remedy(path)}")
+        raise UsageError(f"{where}: no sound file {path}", remedy=missing_remedy(path))
     valence, arousal, dominance = (parse_rating(row, name, where) for name in DIMENSIONS)
     return Take(path, EMOTIONS.index(emotion), row.get("text", ""), (valence, arousal, dominance))
 
@@ -169,8 +172,8 @@ def _require_one_speaker(speakers: dict[str, int], path: Path) -> None:
     if len(named) > 1:
         (first, _), (second, line) = named[:2]
         raise UsageError(
-            f"{path}, line {line}: the speaker is {second}, but {first} on earlier lines: a profile is for "
-            "one person, so write a manifest for each"
+            f"{path}, line {line}: the speaker is {second}, but {first} on earlier lines",
+            remedy="a profile is for one person, so write a manifest for each",
         )
 
 
@@ -181,19 +184,20 @@ def _check_sound(take: Take, sound: Array, bundle: Bundle) -> None:
     if len(sound) < least:
         raise UsageError(
             f"{take.path} lasts {duration_s:.2f} s, but a take needs at least "
-            f"{least / front_end.sample_rate:.2f} s: record it again, or remove its row"
+            f"{least / front_end.sample_rate:.2f} s",
+            remedy="record it again, or remove its row",
         )
     if duration_s > LONGEST_TAKE_S:
         more = "more than " if duration_s > READ_S - 1.0 else ""
         raise UsageError(
-            f"{take.path} lasts {more}{duration_s:.0f} s, but a take may last {LONGEST_TAKE_S:.0f} s: "
-            "cut it into takes of one or two sentences"
+            f"{take.path} lasts {more}{duration_s:.0f} s, but a take may last {LONGEST_TAKE_S:.0f} s",
+            remedy="cut it into takes of one or two sentences",
         )
     power = power_spectrogram(filtered(sound, front_end), front_end)
     if power.mean(axis=1).max() / front_end.full_scale_power < 10.0 ** (FAINTEST_DBFS / 10.0):
         raise UsageError(
-            f"{take.path} is silent (never above {FAINTEST_DBFS:.0f} dBFS): record it again, "
-            "or remove its row"
+            f"{take.path} is silent (never above {FAINTEST_DBFS:.0f} dBFS)",
+            remedy="record it again, or remove its row",
         )
 
 
@@ -206,5 +210,6 @@ def _require_different(takes: Sequence[Take], sounds: Sequence[Array]) -> None:
             continue
         labels = " and ".join(dict.fromkeys((EMOTIONS[same.emotion], EMOTIONS[take.emotion])))
         raise UsageError(
-            f"{same.path} and {take.path} are the same recording, labelled {labels}: remove one of the rows"
+            f"{same.path} and {take.path} are the same recording, labelled {labels}",
+            remedy="remove one of the rows",
         )

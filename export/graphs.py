@@ -89,8 +89,8 @@ def streamable(net: EmotionNet) -> MetaLearner:
     """
     if net.arch.time_padding != "valid":
         raise UsageError(
-            "the paper's own layers pad every window in time, so they cannot be streamed: "
-            "train without --paper to export"
+            "the paper's own layers pad every window in time, so they cannot be streamed",
+            remedy="train without --paper to export",
         )
     return net.meta
 

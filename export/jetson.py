@@ -104,8 +104,9 @@ def checkout() -> Path:
     folder = Path(__file__).resolve().parents[1]
     if not all((folder / name).is_file() for name in ("pyproject.toml", CONSTRAINTS)):
         raise UsageError(
-            f"the Jetson package holds mmtl's own wheel, which cannot be built from the installed copy in "
-            f"{folder}: export from a checkout (pip install -e '.[export]' in it)"
+            "the Jetson package holds mmtl's own wheel, which cannot be built from the installed copy in "
+            f"{folder}",
+            remedy="export from a checkout (pip install -e '.[export]' in it)",
         )
     return folder
 
@@ -118,14 +119,16 @@ def build_wheel(source: Path) -> tuple[str, bytes]:
         MmtlError: the build failed.
     """
     if importlib.util.find_spec("hatchling") is None:
-        raise UsageError("building the wheel needs hatchling: pip install 'mmtl[export]'")
+        raise UsageError("building the wheel needs hatchling", remedy="pip install 'mmtl[export]'")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
         built = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
         wheels = list(Path(folder).glob("*.whl"))
         if built.returncode or len(wheels) != 1:
             last = (built.stderr.strip() or "no reason given").splitlines()[-1]
-            raise MmtlError(f"the wheel of {source} could not be built ({last}): repair the checkout")
+            raise MmtlError(
+                f"the wheel of {source} could not be built ({last})", remedy="repair the checkout"
+            )
         return wheels[0].name, wheels[0].read_bytes()
 
 

@@ -136,8 +136,9 @@ def require(parity: Parity) -> None:
     if all(row.precision == "fp16" for row in refused):
         remedy = "add --no-fp16 to leave the FP16 graphs out"
     raise VerificationError(
-        f"the exported graphs differ from the trained network by {row.difference:.2g} in logits "
-        f"({row.name}), more than {row.tolerance:g}: nothing was written; {remedy}"
+        f"nothing was written: the exported graphs differ from the trained network by "
+        f"{row.difference:.2g} in logits ({row.name}), more than {row.tolerance:g}",
+        remedy=remedy,
     )
 
 

@@ -38,11 +38,13 @@ def find_clips(path: Path) -> list[Path]:
         UsageError: there is no such path, or nothing in it.
     """
     if not path.exists():
-        raise UsageError(f"there is no {path}: name a folder of sound files, or a manifest .csv")
+        raise UsageError(f"there is no {path}", remedy="name a folder of sound files, or a manifest .csv")
     manifest = path / MANIFEST_NAME if path.is_dir() else path
     found = _listed(manifest) if manifest.exists() or not path.is_dir() else _recordings(path)
     if not found:
-        raise UsageError(f"{path} names no recordings: name a folder of sound files, or a manifest .csv")
+        raise UsageError(
+            f"{path} names no recordings", remedy="name a folder of sound files, or a manifest .csv"
+        )
     picked = np.linspace(0, len(found) - 1, min(len(found), MOST_CLIPS)).round().astype(int)
     return [found[index] for index in picked]
 

@@ -159,14 +159,14 @@ class SpeakerBundle:
 
 def _require_another(folder: Path, bundle: Bundle) -> None:
     if folder.resolve() == bundle.folder.resolve():
-        raise UsageError(f"{folder} holds the generic model, which others use: name another folder")
+        raise UsageError(f"{folder} holds the generic model, which others use", remedy="name another folder")
 
 
 def _require_transfer_learner(checkpoint: Checkpoint, bundle: Bundle) -> None:
     if checkpoint.net.arch.emotions == "direct":
         raise UsageError(
-            f"the network of {bundle.folder} was trained by mtl and has no transfer learner to tune: "
-            "leave --full out, or name a bundle of erm or mmtl"
+            f"the network of {bundle.folder} was trained by mtl and has no transfer learner to tune",
+            remedy="leave --full out, or name a bundle of erm or mmtl",
         )
 
 

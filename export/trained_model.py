@@ -32,8 +32,8 @@ def read_model(path: Path) -> TrainedModel:
         return TrainedModel(load_checkpoint(path))
     if not is_bundle(path):
         raise ModelError(
-            f"{path} is a folder without a model: name the best.safetensors of a run folder, "
-            "or the folder of a bundle"
+            f"{path} is a folder without a model",
+            remedy="name the best.safetensors of a run folder, or the folder of a bundle",
         )
     manifest = load_bundle(path).manifest
     return TrainedModel(load_checkpoint(path / WEIGHTS), manifest.name, manifest.metrics)

@@ -73,8 +73,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     version = described.get("checkpoint_version")
     if version != CHECKPOINT_VERSION or type(version) is not int:
         raise ModelError(
-            f"{path} is a checkpoint of version {shown(version)}, this program reads "
-            f"version {CHECKPOINT_VERSION}: train again or use the program that wrote it"
+            f"{path} is a checkpoint of version {shown(version)}, this program reads version "
+            f"{CHECKPOINT_VERSION}",
+            remedy="train again or use the program that wrote it",
         )
     try:
         statistics = BinStatistics.from_tensors(
@@ -87,7 +88,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         levels, training = build(GainConfig, described["levels"]), _table(described["training"])
         temperature = build(_Fitted, {"temperature": described["temperature"]}).temperature
     except (ModelError, TypeError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{path} does not describe a model of this program: {one_line(error)}") from error
+        raise ModelError(
+            f"{path} does not describe a model of this program ({one_line(error)})",
+            remedy="train again, or use the program that wrote it",
+        ) from error
     return Checkpoint(
         net=net.eval(),
         front_end=front_end,
@@ -99,13 +103,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
-        raise ModelError(f"there is no checkpoint {path}: give the best.safetensors of a run folder")
+        raise ModelError(f"there is no checkpoint {path}", remedy="give the best.safetensors of a run folder")
     try:
         with safe_open(path, "pt") as file:
             described = dict(json.loads((file.metadata() or {})["mmtl"]))
             return described, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not a checkpoint of mmtl, or is damaged: {one_line(error)}") from error
+        raise ModelError(
+            f"{path} is not a checkpoint of mmtl, or is damaged ({one_line(error)})",
+            remedy="give the best.safetensors of a run folder, or copy it again",
+        ) from error
 
 
 def _architecture(described: dict[str, Any]) -> Architecture:

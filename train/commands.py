@@ -200,10 +200,11 @@ def evaluate(
 
     if heard and record:
         raise UsageError(
-            "--record keeps only scores of speakers that the bundle was not trained on: leave out --heard"
+            "--record keeps only scores of speakers that the bundle was not trained on",
+            remedy="leave out --heard",
         )
     if picture and shots is None:
-        raise UsageError("--picture plots the scores of --shots: add --shots")
+        raise UsageError("--picture plots the scores of --shots", remedy="add --shots")
     counts = [] if shots is None else shot_counts(shots)
     if picture:
         require_free(picture, replace=overwrite)
@@ -232,7 +233,9 @@ def shot_counts(listed: str) -> list[int]:
     """
     counts = [int(item) if item.strip().isdecimal() else -1 for item in listed.split(",")]
     if min(counts) < 0 or len(set(counts)) != len(counts):
-        raise UsageError(f"--shots takes distinct numbers of 0 or more, such as 0,1,2,3,5, not {listed!r}")
+        raise UsageError(
+            f"--shots {listed!r} is invalid", remedy="give distinct numbers of 0 or more, such as 0,1,2,3,5"
+        )
     return counts
 
 
@@ -293,8 +296,8 @@ def _calibrated(
     scores = shot_scores(progress(trials, "calibrating", count_trials(clips, shots, draws)))
     if not scores:
         raise UsageError(
-            f"no speaker has more than {min(shots)} clips of each emotion, and some are needed to score: "
-            "give --shots a smaller number, or other recordings"
+            f"no speaker has more than {min(shots)} clips of each emotion, and some are needed to score",
+            remedy="give --shots a smaller number, or other recordings",
         )
     described = [asdict(item) for item in scores]
     if as_json:
@@ -327,7 +330,7 @@ def auxiliary_tasks(letters: str) -> tuple[Dimension, ...]:
     chosen = [letter.strip().lower() for letter in letters.split(",")]
     unknown = [letter for letter in chosen if letter not in by_letter]
     if unknown or len(set(chosen)) != len(chosen):
-        raise UsageError(f"--auxiliary takes one or more of v,a,d, each once, not {letters!r}")
+        raise UsageError(f"--auxiliary {letters!r} is invalid", remedy="give one or more of v,a,d, each once")
     return tuple(by_letter[letter] for letter in chosen)
 
 
@@ -339,7 +342,7 @@ def _device(name: str | None) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
-            f"torch cannot use the device {name!r} ({str(error).splitlines()[0]}): name cpu or cuda"
+            f"torch cannot use the device {name!r} ({str(error).splitlines()[0]})", remedy="name cpu or cuda"
         ) from error
     return device
 
@@ -358,7 +361,8 @@ def _clips(
     found = {clip.corpus for clip in clips}
     if unknown := sorted(set(exclude) - found):
         raise UsageError(
-            f"--exclude names the unknown corpus {unknown[0]}: the corpora are {', '.join(sorted(found))}"
+            f"--exclude names the unknown corpus {unknown[0]}",
+            remedy=f"choose from {', '.join(sorted(found))}",
         )
     return with_derived_ratings(four_emotions([clip for clip in clips if clip.corpus not in exclude]))
 
@@ -375,7 +379,8 @@ def _of_speakers(clips: list[Clip], names: list[str]) -> list[Clip]:
     known = {clip.speaker for clip in clips}
     if unknown := sorted(set(names) - known):
         raise UsageError(
-            f"--speakers names the unknown speaker {unknown[0]}: the speakers are {', '.join(sorted(known))}"
+            f"--speakers names the unknown speaker {unknown[0]}",
+            remedy=f"choose from {', '.join(sorted(known))}",
         )
     return [clip for clip in clips if clip.speaker in names]
 
@@ -386,7 +391,8 @@ def _unheard(clips: list[Clip], training: dict[str, Any]) -> list[Clip]:
     unheard = [clip for clip in clips if clip.speaker not in heard]
     if not unheard:
         raise UsageError(
-            "the bundle was trained on all of these speakers: give recordings of others, or add --heard"
+            "the bundle was trained on all of these speakers",
+            remedy="give recordings of others, or add --heard",
         )
     return unheard
 

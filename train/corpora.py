@@ -87,10 +87,12 @@ def read_corpus(path: Path, *, improvised_only: bool = True, excited_as_happy: b
         _require_sound(clips, path, "copy the release's sentences/wav folders, or check the disk")
         return clips
     if not path.exists():
-        raise UsageError(f"there is no {path}: give a manifest .csv, or a folder with {MANIFEST_NAME}")
+        raise UsageError(
+            f"there is no {path}", remedy=f"give a manifest .csv, or a folder with {MANIFEST_NAME}"
+        )
     raise UsageError(
-        f"{path} holds neither {MANIFEST_NAME} nor Session1/{iemocap.EVALUATION}: give a folder that does, "
-        "or a manifest .csv"
+        f"{path} holds neither {MANIFEST_NAME} nor Session1/{iemocap.EVALUATION}",
+        remedy="give a folder that does, or a manifest .csv",
     )
 
 
@@ -113,12 +115,13 @@ def read_manifest(path: Path) -> list[Clip]:
         clip = _from_row(row, path.parent, where)
         if clip.path in lines:
             raise UsageError(
-                f"{where}: {row['path']} is on line {lines[clip.path]} already: remove one of the rows"
+                f"{where}: {row['path']} is on line {lines[clip.path]} already",
+                remedy="remove one of the rows",
             )
         lines[clip.path] = line
         clips.append(clip)
     if not clips:
-        raise UsageError(f"{path} has no rows: list one recording per row below the header")
+        raise UsageError(f"{path} has no rows", remedy="list one recording per row below the header")
     _require_sound(clips, path, lines=lines)
     return clips
 
@@ -187,6 +190,6 @@ def _require_sound(
     if missing:
         where = f"{path}, line {lines[missing[0]]}" if lines else f"{path}"
         raise UsageError(
-            f"{where}: no sound file {missing[0]} ({len(missing)} of {len(clips)} are missing): "
-            f"{remedy or missing_remedy(missing[0])}"
+            f"{where}: no sound file {missing[0]} ({len(missing)} of {len(clips)} are missing)",
+            remedy=remedy or missing_remedy(missing[0]),
         )

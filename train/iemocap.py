@@ -84,13 +84,15 @@ def read_turns(root: Path, *, improvised_only: bool = True, excited_as_happy: bo
     """
     turns = [turn for path in _evaluations(root) for turn in _read_evaluation(path, excited_as_happy)]
     if not turns:
-        raise UsageError(f"{root} has no rated turns in Session1/{EVALUATION}/*.txt: copy the release again")
+        raise UsageError(
+            f"{root} has no rated turns in Session1/{EVALUATION}/*.txt", remedy="copy the release again"
+        )
     if not improvised_only:
         return turns
     improvised = [turn for turn in turns if turn.improvised]
     if not improvised:
         raise UsageError(
-            f"{root} has only scripted dialogues: copy the whole release, or train with --scripted"
+            f"{root} has only scripted dialogues", remedy="copy the whole release, or train with --scripted"
         )
     return improvised
 
@@ -113,8 +115,8 @@ def _read_turn(line: str, path: Path, where: str, excited_as_happy: bool) -> Tur
     match = _TURN.match(line)
     if match is None:
         raise UsageError(
-            f"{where}: cannot read {line.strip()!r}: expected [start - end] turn emotion [V, A, D]; "
-            "copy the file from the release again"
+            f"{where}: cannot read {line.strip()!r}, expected [start - end] turn emotion [V, A, D]",
+            remedy="copy the file from the release again",
         )
     session_folder = path.parents[2]
     return Turn(
@@ -132,7 +134,9 @@ def _read_turn(line: str, path: Path, where: str, excited_as_happy: bool) -> Tur
 def _emotion(code: str, where: str, excited_as_happy: bool) -> str:
     emotion = EMOTION_CODES.get(code)
     if emotion is None:
-        raise UsageError(f"{where}: unknown emotion {code!r}: use one of {', '.join(EMOTION_CODES)}")
+        raise UsageError(
+            f"{where}: unknown emotion {code!r}", remedy=f"use one of {', '.join(EMOTION_CODES)}"
+        )
     return "happy" if emotion == "excited" and excited_as_happy else emotion
 
 
@@ -144,6 +148,6 @@ def _rating(cell: str, name: str, where: str) -> float:
         rating = float("nan")
     if not low - RATING_SLACK <= rating <= high + RATING_SLACK:
         raise UsageError(
-            f"{where}: {name} is {cell}: expected {low:g} to {high:g}; copy the release's file again"
+            f"{where}: {name} is {cell}, expected {low:g} to {high:g}", remedy="copy the release's file again"
         )
     return min(max(rating, low), high)

@@ -120,7 +120,9 @@ def read_ambience(manifest: Path, *, scoring: bool) -> Ambience:
     """
     path = manifest / "manifest.csv" if manifest.is_dir() else manifest
     if not path.is_file():
-        raise UsageError(f"there is no list of noises {path}: give a CSV file with the columns path and kind")
+        raise UsageError(
+            f"there is no list of noises {path}", remedy="give a CSV file with the columns path and kind"
+        )
     with path.open(encoding="utf-8", newline="") as file:
         rows = [(path.parent / row["path"], row["kind"]) for row in csv.DictReader(file)]
     rooms = [
@@ -134,7 +136,9 @@ def read_ambience(manifest: Path, *, scoring: bool) -> Ambience:
         if not kind.startswith("impulse response") and _of(kind, SCORING_KINDS, scoring)
     ]
     if not noises:
-        raise UsageError(f"{path} has no noise to {'score' if scoring else 'train'} with: add other kinds")
+        raise UsageError(
+            f"{path} has no noise to {'score' if scoring else 'train'} with", remedy="add other kinds"
+        )
     return Ambience(tuple(noises), tuple(rooms))
 
 

@@ -96,7 +96,8 @@ def run(
     data = _read_sides(split, front_end, frames_for_first(arch), options.augmentation.speeds, progress)
     if not data.train or not data.validation:
         raise UsageError(
-            "training needs training speakers and validation speakers: add recordings or change --split"
+            "training needs training speakers and validation speakers",
+            remedy="add recordings or change --split",
         )
     with setup.folder.locked():
         setup.folder.require_usable(config, resume=setup.resume)  # reading takes minutes
@@ -228,13 +229,14 @@ def _require_fit(split: Split, arch: Architecture, options: Options) -> None:
     tasks = len(options.draw.auxiliary)
     if options.algorithm == "mmtl" and arch.emotions == "direct":
         raise UsageError(
-            "the checkpoint to start from was trained by mtl and has no transfer learner, which mmtl trains: "
-            "start from a checkpoint of erm or mmtl"
+            "the checkpoint to start from was trained by mtl and has no transfer learner, which mmtl trains",
+            remedy="start from a checkpoint of erm or mmtl",
         )
     if options.algorithm != "erm" and arch.heads == "separate" and arch.dimensions != tasks:
         raise UsageError(
             f"the checkpoint to start from has outputs for {arch.dimensions} auxiliary tasks, but "
-            f"--auxiliary names {tasks}: name the tasks it was trained with"
+            f"--auxiliary names {tasks}",
+            remedy="name the tasks it was trained with",
         )
     if options.algorithm == "mmtl" and options.rates.query == "disjoint":
         clips = Counter(clip.speaker for clip in split.train)
@@ -242,7 +244,8 @@ def _require_fit(split: Split, arch: Architecture, options: Options) -> None:
         if single:
             raise UsageError(
                 f"speaker {single[0]} has only one clip, but --query disjoint needs two or more of each "
-                "training speaker: add clips, leave the speaker out, or use --query same"
+                "training speaker",
+                remedy="add clips, leave the speaker out, or use --query same",
             )
 
 
@@ -255,7 +258,8 @@ def _require_unheard(split: Split, before: dict[str, Any]) -> None:
         if shared := sorted(known & set(speakers_of(getattr(split, side)))):
             raise UsageError(
                 f"the checkpoint to start from was trained or chosen with speaker {shared[0]}, who is a "
-                f"{side} speaker here: use its split, or start from another checkpoint"
+                f"{side} speaker here",
+                remedy="use its split, or start from another checkpoint",
             )
 
 

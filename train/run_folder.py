@@ -84,7 +84,7 @@ class RunFolder:
         try:
             if try_lock(descriptor) is False:
                 raise UsageError(
-                    f"another run is using {self.path}: wait until it ends, or name another folder"
+                    f"another run is using {self.path}", remedy="wait until it ends, or name another folder"
                 )
             yield
         finally:
@@ -98,22 +98,23 @@ class RunFolder:
                 cannot be written to.
         """
         if not is_writable(self.path):
-            raise UsageError(f"cannot write to {self.path}: name a folder you may write to")
+            raise UsageError(f"cannot write to {self.path}", remedy="name a folder you may write to")
         if not self.config.exists():
             for file in self.files:
                 require_free(file, replace=False)
             return
         if not resume:
             raise UsageError(
-                f"{self.path} already holds a run: add --resume to continue it, or name another folder"
+                f"{self.path} already holds a run",
+                remedy="add --resume to continue it, or name another folder",
             )
         found = json.loads(self.config.read_text("utf-8"))
         asked = json.loads(json.dumps(config))
         differing = [key for key in asked if key not in MAY_DIFFER and found.get(key) != asked[key]]
         if differing:
             raise UsageError(
-                f"the run in {self.path} has a different {', '.join(differing)}: resume with the "
-                "options it was started with, or name another folder"
+                f"the run in {self.path} has a different {', '.join(differing)}",
+                remedy="resume with the options it was started with, or name another folder",
             )
 
     def begin(self, config: dict[str, Any]) -> dict[str, Any]:

@@ -40,8 +40,8 @@ class Split:
             shared = sorted(set(speakers) & set(others))
             if shared:
                 raise UsageError(
-                    f"speaker {shared[0]} is on two sides of the split, {first} and {second}: "
-                    "put each speaker on one side"
+                    f"speaker {shared[0]} is on two sides of the split, {first} and {second}",
+                    remedy="put each speaker on one side",
                 )
 
 
@@ -69,13 +69,16 @@ def split_by_speaker(clips: Sequence[Clip], *, validation: Collection[str], test
     _require_speakers(speakers, 2)
     unknown = sorted({*validation, *test} - set(speakers))
     if unknown:
-        raise UsageError(f"unknown speaker {', '.join(unknown)}: the speakers are {_listed(speakers)}")
+        raise UsageError(f"unknown speaker {', '.join(unknown)}", remedy=f"choose from {_listed(speakers)}")
     both = sorted(set(validation) & set(test))
     if both:
-        raise UsageError(f"speaker {both[0]} is in both validation and test: put each speaker on one side")
+        raise UsageError(
+            f"speaker {both[0]} is in both validation and test", remedy="put each speaker on one side"
+        )
     if len({*validation, *test}) == len(speakers):
         raise UsageError(
-            f"all {len(speakers)} speakers are on the validation or test side: leave some for training"
+            f"all {len(speakers)} speakers are on the validation or test side",
+            remedy="leave some for training",
         )
     return Split(
         train=tuple(clip for clip in clips if clip.speaker not in {*validation, *test}),
@@ -97,12 +100,12 @@ def read_split(path: Path) -> SplitFile:
     try:
         content = json.loads(read_text(path))
     except FileNotFoundError as error:
-        raise UsageError(f"there is no split file {path}: write {form}") from error
+        raise UsageError(f"there is no split file {path}", remedy=f"write {form}") from error
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path} as JSON ({error}): write {form}") from error
+        raise UsageError(f"cannot read {path} as JSON ({error})", remedy=f"write {form}") from error
     lists = {"exclude_corpora": [], **content} if isinstance(content, dict) else {}
     if set(lists) != set(SplitFile.__annotations__) or not all(map(_is_names, lists.values())):
-        raise UsageError(f"{path} is not a split: expected only {form}")
+        raise UsageError(f"{path} is not a split", remedy=f"write {form} and nothing else")
     named = {side: [normalize("NFC", name) for name in names] for side, names in lists.items()}
     return SplitFile(
         validation=named["validation"], test=named["test"], exclude_corpora=named["exclude_corpora"]
@@ -132,7 +135,8 @@ def default_split(clips: Sequence[Clip]) -> Split:
             validation += order[share : 2 * share]
     if not test:
         raise UsageError(
-            "no corpus has three or more speakers: name the validation and test speakers with --split"
+            "no corpus has three or more speakers",
+            remedy="name the validation and test speakers with --split",
         )
     return split_by_speaker(clips, validation=validation, test=test)
 
@@ -181,13 +185,14 @@ def _genders(clips: Iterable[Clip]) -> dict[str, str]:
 
 def _require_speakers(speakers: Sequence[str], fewest: int) -> None:
     if not speakers:
-        raise UsageError("there are no clips to split: check the corpora and --exclude")
+        raise UsageError("there are no clips to split", remedy="check the corpora and --exclude")
     if len(speakers) < fewest:
         found = (
             f"one speaker only ({speakers[0]})" if len(speakers) == 1 else f"{len(speakers)} speakers only"
         )
         raise UsageError(
-            f"{found}, but a split by speaker needs at least {fewest}: add recordings of other speakers"
+            f"{found}, but a split by speaker needs at least {fewest}",
+            remedy="add recordings of other speakers",
         )
 
 
@@ -197,8 +202,10 @@ def _refuse_shared_names(clips: Iterable[Clip]) -> None:
         first = corpora.setdefault(clip.speaker, clip.corpus)
         if first != clip.corpus:
             raise UsageError(
-                f"speaker {clip.speaker} is in the corpora {first} and {clip.corpus}: rename one if they are "
-                "two people, or name the validation and test speakers with --split"
+                f"speaker {clip.speaker} is in the corpora {first} and {clip.corpus}",
+                remedy=(
+                    "rename one if they are two people, or name the validation and test speakers with --split"
+                ),
             )
 
 

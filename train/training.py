@@ -265,7 +265,7 @@ def _read_state(path: Path, device: torch.device) -> tuple[dict[str, Tensor], in
             return tensors, int(file.metadata()["epochs_done"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{path} is damaged, so the run cannot be resumed: train again in another folder"
+            f"{path} is damaged, so the run cannot be resumed", remedy="train again in another folder"
         ) from error
 
 

@@ -129,18 +129,20 @@ def load_whisper_encoder(path: Path, blocks: int) -> WhisperEncoder:
     tensors = _read(path)
     width = int(tensors["conv1.weight"].shape[0]) if "conv1.weight" in tensors else 0
     if width == 0 or width % HEAD_SIZE:
-        raise ModelError(f"{path} is not a Whisper encoder: no conv1.weight of a known width; {_REMEDY}")
+        raise ModelError(
+            f"{path} is not a Whisper encoder (it has no conv1.weight of a known width)", remedy=_REMEDY
+        )
     present = len({name.split(".")[1] for name in tensors if name.startswith("block.")})
     if not 0 <= blocks <= present:
-        raise ModelError(f"{path} holds {present} blocks, not {blocks}: ask for at most {present}")
+        raise ModelError(f"{path} holds {present} blocks, not {blocks}", remedy=f"ask for at most {present}")
     encoder = WhisperEncoder(width, blocks)
     expected = {name: value.shape for name, value in encoder.state_dict().items()}
     for name, shape in expected.items():
         if name not in tensors or tensors[name].shape != shape:
             found = tuple(tensors[name].shape) if name in tensors else "nothing"
-            raise ModelError(f"{path}: {name} should be {tuple(shape)} and is {found}; {_REMEDY}")
+            raise ModelError(f"{path}: {name} should be {tuple(shape)} and is {found}", remedy=_REMEDY)
         if not torch.isfinite(tensors[name]).all():
-            raise ModelError(f"{path}: {name} holds numbers that are not finite; {_REMEDY}")
+            raise ModelError(f"{path}: {name} holds numbers that are not finite", remedy=_REMEDY)
     encoder.load_state_dict({name: tensors[name].float() for name in expected})
     return encoder.eval()
 
@@ -150,11 +152,13 @@ _REMEDY: Final = "give the file of a Whisper encoder, complete and unchanged"
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ModelError(f"there is no pretrained encoder {path}: give the path of its .safetensors file")
+        raise ModelError(
+            f"there is no pretrained encoder {path}", remedy="give the path of its .safetensors file"
+        )
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged or not a safetensors file ({error}); {_REMEDY}") from error
+        raise ModelError(f"{path} is damaged or not a safetensors file ({error})", remedy=_REMEDY) from error
 
 
 def _within(lengths: Tensor, size: int) -> Tensor:

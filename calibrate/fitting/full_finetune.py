@@ -66,13 +66,13 @@ def load_network_tuner(bundle: Bundle, folder: Path, *, replace: bool) -> Networ
     """
     entry = next(iter(entry_points(group=GROUP, name="speaker")), None)
     if entry is None:
-        raise UsageError("--full needs an installed mmtl with torch: pip install 'mmtl[export]'")
+        raise UsageError("--full needs an installed mmtl with torch", remedy="pip install 'mmtl[export]'")
     try:
         make: NetworkTunerFactory = entry.load()
     except ModuleNotFoundError as error:
         if error.name not in NEEDED:
             raise
-        raise UsageError(f"--full needs {error.name}: pip install 'mmtl[export]'") from error
+        raise UsageError(f"--full needs {error.name}", remedy="pip install 'mmtl[export]'") from error
     return make(bundle, folder, replace=replace)
 
 

@@ -54,10 +54,10 @@ def require_picture(path: Path, *, overwrite: bool) -> None:
     blank_figure(1.0, 1.0)
     if path.suffix.lower() != ".png":
         raise UsageError(
-            f"the picture is a PNG file, but its name is {path}: give a name that ends with .png"
+            f"the picture is a PNG file, but its name is {path}", remedy="give a name that ends with .png"
         )
     if path.is_dir():
-        raise UsageError(f"{path} is a folder: give the name of a file")
+        raise UsageError(f"{path} is a folder", remedy="give the name of a file")
     require_free(path, replace=overwrite)
     require_writable(path.parent)
 

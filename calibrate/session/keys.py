@@ -100,7 +100,7 @@ def _termios() -> Any:
         import termios
     except ImportError as error:
         raise UsageError(
-            "the guided session needs a POSIX terminal: record the takes yourself and give "
-            "--from MANIFEST.csv"
+            "the guided session needs a POSIX terminal",
+            remedy="record the takes yourself and give --from MANIFEST.csv",
         ) from error
     return termios

@@ -36,7 +36,8 @@ def sentences(language: str) -> tuple[str, ...]:
     """
     if language not in languages():
         raise UsageError(
-            f"there are no sentences in {language!r}: choose --language from {', '.join(languages())}"
+            f"there are no sentences in {language!r}",
+            remedy=f"choose --language from {', '.join(languages())}",
         )
     return tuple((_folder() / f"{language}.txt").read_text(encoding="utf-8").splitlines())
 

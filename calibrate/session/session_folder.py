@@ -58,8 +58,8 @@ class SessionFolder:
             return self._parsed(json.loads(self._record.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise UsageError(
-                f"the unfinished session in {self.path} is damaged or was written by another version: "
-                "give --replace to discard it and start again"
+                f"the unfinished session in {self.path} is damaged or was written by another version",
+                remedy="give --replace to discard it and start again",
             ) from error
 
     def save(self, session: Session) -> None:
@@ -121,7 +121,8 @@ class SessionFolder:
             return
         except OSError as error:
             raise UsageError(
-                f"cannot delete the recordings in {self.path}: {error.strerror or error}; delete that folder"
+                f"cannot delete the recordings in {self.path} ({error.strerror or error})",
+                remedy="delete that folder",
             ) from error
 
     @property
@@ -136,7 +137,7 @@ class SessionFolder:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(
-                f"cannot write {self.path}: {error.strerror}; name another folder in XDG_DATA_HOME"
+                f"cannot write {self.path} ({error.strerror})", remedy="name another folder in XDG_DATA_HOME"
             ) from error
 
     def _parsed(self, described: dict[str, Any]) -> Session:
@@ -159,7 +160,8 @@ def require_no_recordings(folder: Path) -> None:
     ours = re.compile(rf"{re.escape(MANIFEST)}|[0-9]{{2}}-({'|'.join(EMOTIONS)})\.wav")
     if folder.is_dir() and any(ours.fullmatch(item.name) for item in folder.iterdir()):
         raise UsageError(
-            f"{folder} holds recordings already: name an empty folder, or one that does not exist yet"
+            f"{folder} holds recordings already",
+            remedy="name an empty folder, or one that does not exist yet",
         )
     require_writable(folder, mode=0o700)
 

@@ -43,7 +43,8 @@ def _locked(path: Path, name: str) -> int:
         if try_lock(descriptor) is False:
             os.close(descriptor)
             raise UsageError(
-                f"a session of {name} is already running, perhaps in another window: continue or end it there"
+                f"a session of {name} is already running, perhaps in another window",
+                remedy="continue or end it there",
             )
         if is_same_file(path, descriptor):
             return descriptor
@@ -56,5 +57,5 @@ def _opened(path: Path) -> int:
         return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         raise UsageError(
-            f"cannot write to {path.parent}: {error.strerror}; name another folder in XDG_DATA_HOME"
+            f"cannot write to {path.parent} ({error.strerror})", remedy="name another folder in XDG_DATA_HOME"
         ) from error

@@ -51,10 +51,14 @@ def require_terminal() -> None:
         UsageError: standard input or error is not a terminal, or the terminal cannot be redrawn.
     """
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"the guided session needs a terminal, but input or output is redirected: {INSTEAD}")
+        raise UsageError(
+            "the guided session needs a terminal, but input or output is redirected", remedy=INSTEAD
+        )
     if not can_redraw(plain_console(stderr=True)):
         term = os.environ.get("TERM") or "not set"
-        raise UsageError(f"this terminal cannot be redrawn (TERM is {term}): use another one, or {INSTEAD}")
+        raise UsageError(
+            f"this terminal cannot be redrawn (TERM is {term})", remedy=f"use another one, or {INSTEAD}"
+        )
 
 
 def require_microphone(spec: str) -> None:
@@ -64,7 +68,9 @@ def require_microphone(spec: str) -> None:
         UsageError: it is a file, a pipe or the demo.
     """
     if spec != "mic" and not spec.startswith("mic:"):
-        raise UsageError(f"--device {spec} is not a microphone: write mic, mic:INDEX or mic:NAME; {INSTEAD}")
+        raise UsageError(
+            f"--device {spec} is not a microphone", remedy=f"write mic, mic:INDEX or mic:NAME; {INSTEAD}"
+        )
     open_source(spec)
 
 

@@ -128,7 +128,7 @@ class GuidedSession:
             yield
         except (OSError, UsageError) as error:
             raise UsageError(
-                f"the recordings cannot be copied ({error}): they are still in {self._folder.path}"
+                f"the recordings cannot be copied ({error})", remedy=f"they are still in {self._folder.path}"
             ) from error
 
     def _wants_to_listen(self) -> bool:
@@ -185,20 +185,22 @@ def _new_session(options: SessionOptions, folder: SessionFolder) -> Session:
     if folder.exists() and not options.replace:
         done = len(folder.load().done)
         raise UsageError(
-            f"there is an unfinished session of {options.name} with {done} takes: give --resume to continue "
-            "it, or --replace to discard it and start again"
+            f"there is an unfinished session of {options.name} with {done} takes",
+            remedy="give --resume to continue it, or --replace to discard it and start again",
         )
     return Session(options.name, language, options.takes or DEFAULT_TAKES)
 
 
 def _resumed_session(options: SessionOptions, folder: SessionFolder) -> Session:
     if not folder.exists():
-        raise UsageError(f"there is no unfinished session of {options.name}: leave --resume out to begin one")
+        raise UsageError(
+            f"there is no unfinished session of {options.name}", remedy="leave --resume out to begin one"
+        )
     session = folder.load()
     if options.language not in (None, session.language):
         raise UsageError(
-            f"the unfinished session is in {session.language}, not {options.language}: leave --language out, "
-            "or give --replace instead of --resume to start again"
+            f"the unfinished session is in {session.language}, not {options.language}",
+            remedy="leave --language out, or give --replace instead of --resume to start again",
         )
     return replace(session, takes=options.takes or session.takes)
 

@@ -50,7 +50,7 @@ def parse_channel(text: str) -> Channel:
         return text
     if text.isascii() and text.isdigit() and len(text) < 4:
         return int(text)
-    raise UsageError(f"{text!r} is no channel: give a number from 0, mix or auto")
+    raise UsageError(f"{text!r} is no channel", remedy="give a number from 0, mix or auto")
 
 
 def require_channel(channel: Channel, channels: int) -> None:
@@ -62,7 +62,7 @@ def require_channel(channel: Channel, channels: int) -> None:
     if isinstance(channel, int) and not 0 <= channel < channels:
         there = "channel 0 only" if channels == 1 else f"channels 0 to {channels - 1}"
         raise UsageError(
-            f"channel {channel} was asked for, the sound has {there}: give one of these, mix or auto"
+            f"channel {channel} was asked for, the sound has {there}", remedy="give one of these, mix or auto"
         )
 
 

@@ -90,10 +90,10 @@ class PcmDecoder:
             return
         self._beginning += data[: LONGEST_BEGINNING - len(self._beginning)]
         if signature := find_signature(self._beginning):
-            raise SourceError(self._refusal(signature))
+            raise self._refusal(signature)
         if len(self._beginning) == LONGEST_BEGINNING:
             self._beginning = None
 
-    def _refusal(self, signature: Signature) -> str:
+    def _refusal(self, signature: Signature) -> SourceError:
         arrived = f"{signature.kind} arrived{self._origin} ({signature.name})"
-        return f"{arrived}, expected {self._expected}: {self._remedies[signature.kind]}"
+        return SourceError(f"{arrived}, expected {self._expected}", remedy=self._remedies[signature.kind])

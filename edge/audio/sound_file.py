@@ -90,7 +90,9 @@ class SoundFile:
         """
         if self._damage:
             lost = f"{self._lost_s:.2f} s" if self._lost_s >= LEAST_LOSS_S else "the rest"
-            raise SourceError(f"{self.path} {self._damage}, {lost} cannot be read: copy or convert it again")
+            raise SourceError(
+                f"{self.path} {self._damage}, {lost} cannot be read", remedy="copy or convert it again"
+            )
 
     def _next(self) -> DecodedStream | None:
         try:
@@ -112,15 +114,16 @@ class SoundFile:
             return DecodedStream(stream, self.path)
         # soundfile raises TypeError for the names of headerless formats, such as x.raw.
         except (soundfile.SoundFileError, TypeError) as error:
-            message = f"{self.path} cannot be read as sound ({reason(error)}): {_convert(self.path)}"
-            raise SourceError(message) from error
+            raise SourceError(
+                f"{self.path} cannot be read as sound ({reason(error)})", remedy=_convert(self.path)
+            ) from error
 
     def _check(self, stream: DecodedStream) -> None:
         if stream.is_empty:
-            raise SourceError(f"{self.path} holds no samples: record it again, or name another file")
+            raise SourceError(f"{self.path} holds no samples", remedy="record it again, or name another file")
         if not LOWEST_RATE <= stream.rate <= HIGHEST_RATE:
             expected = f"expected {LOWEST_RATE} to {HIGHEST_RATE} Hz"
-            raise SourceError(f"{self.path} is at {stream.rate} Hz, {expected}: {_convert(self.path)}")
+            raise SourceError(f"{self.path} is at {stream.rate} Hz, {expected}", remedy=_convert(self.path))
 
 
 def read_clip(path: str | Path, channel: Channel = AUTO, *, longest_s: float = math.inf) -> Array:
@@ -170,19 +173,21 @@ def _readable(path: Path) -> BinaryIO:
         SourceError: the file is missing, empty, not regular, or cannot be opened.
     """
     if path.is_dir():
-        raise SourceError(f"{path} is a folder: name one sound file in it")
+        raise SourceError(f"{path} is a folder", remedy="name one sound file in it")
     if not path.exists():
-        raise SourceError(f"{path} does not exist: name a sound file, or mic, demo, or - for a pipe")
+        raise SourceError(f"{path} does not exist", remedy="name a sound file, or mic, demo, or - for a pipe")
     if not path.is_file():
-        raise SourceError(f"{path} is not a regular file: pipe raw s16le sound to - instead")
+        raise SourceError(f"{path} is not a regular file", remedy="pipe raw s16le sound to - instead")
     try:
         file = path.open("rb")
         empty = not file.read(1)
     except OSError as error:
-        raise SourceError(f"{path} cannot be opened ({error.strerror}): check its permissions") from error
+        raise SourceError(
+            f"{path} cannot be opened ({error.strerror})", remedy="check its permissions"
+        ) from error
     if empty:
         file.close()
-        raise SourceError(f"{path} is empty (0 bytes): record or copy it again")
+        raise SourceError(f"{path} is empty (0 bytes)", remedy="record or copy it again")
     return file
 
 

@@ -45,7 +45,9 @@ def open_source(
         UsageError: the spec names no source, or the rate or number of channels is out of range.
     """
     if not spec:
-        raise UsageError("the name of the source is empty: name a sound file, or mic, demo, or - for a pipe")
+        raise UsageError(
+            "the name of the source is empty", remedy="name a sound file, or mic, demo, or - for a pipe"
+        )
     if spec == "-":
         return StdinSource(rate, channels=channels, channel=channel)
     if spec == "demo":
@@ -58,7 +60,9 @@ def open_source(
 def _microphone(spec: str, channel: Channel) -> Source:
     _, colon, device = spec.partition(":")
     if colon and not device.strip():
-        raise UsageError("mic: names no device: write mic, mic:INDEX or mic:NAME (mmtl devices lists them)")
+        raise UsageError(
+            "mic: names no device", remedy="write mic, mic:INDEX or mic:NAME (mmtl devices lists them)"
+        )
     return Microphone(device.strip() or None, channel=channel)
 
 
@@ -155,7 +159,7 @@ class DemoSource(FileSource):
         """
         self._path = demo_clip()
         if not self._path.is_file():
-            raise SourceError("the demo clip is missing from this installation: install mmtl again")
+            raise SourceError("the demo clip is missing from this installation", remedy="install mmtl again")
         super().__enter__()
         return self
 
@@ -192,8 +196,8 @@ class StdinSource:
         require_channel(channel, channels)
         if not LOWEST_RATE <= rate <= HIGHEST_RATE:
             raise UsageError(
-                f"a rate of {rate} Hz was given, expected {LOWEST_RATE} to {HIGHEST_RATE}: "
-                "give the rate the sound was recorded at, for example --rate 16000"
+                f"a rate of {rate} Hz was given, expected {LOWEST_RATE} to {HIGHEST_RATE}",
+                remedy="give the rate the sound was recorded at, for example --rate 16000",
             )
         self._rate = rate
         self._channels = channels
@@ -231,7 +235,7 @@ class StdinSource:
                 warning = decoder.take_warning() or converter.take_warning()
                 yield from _block(samples, converter.arrived_s, warning)
         if not heard:
-            raise SourceError(f"standard input ended before any sound came: {_recording(self._rate)}")
+            raise SourceError("standard input ended before any sound came", remedy=_recording(self._rate))
         yield from _block(converter.flush(), converter.arrived_s)
 
     def _read(self) -> bytes:
@@ -240,15 +244,15 @@ class StdinSource:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise SourceError(
-                f"standard input cannot be read ({reason}): {_recording(self._rate)}"
+                f"standard input cannot be read ({reason})", remedy=_recording(self._rate)
             ) from error
 
 
 def _piped_stdin(rate: int) -> BinaryIO:
     if sys.stdin is None or sys.stdin.closed:
-        raise SourceError(f"standard input is closed: {_recording(rate)}")
+        raise SourceError("standard input is closed", remedy=_recording(rate))
     if sys.stdin.isatty():
-        raise SourceError(f"standard input is a terminal, not a pipe: {_recording(rate)}")
+        raise SourceError("standard input is a terminal, not a pipe", remedy=_recording(rate))
     return sys.stdin.buffer
 
 

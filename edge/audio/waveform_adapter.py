@@ -54,8 +54,8 @@ class WaveformAdapter:
             self._converter = AudioConverter(sample_rate, Downmix(sample_rate, self._channel))
         if self._converter.rate != sample_rate:
             raise UsageError(
-                f"the stream began at {self._converter.rate:g} Hz and goes on at {sample_rate:g} Hz: "
-                "flush and reset before another rate"
+                f"the stream began at {self._converter.rate:g} Hz and goes on at {sample_rate:g} Hz",
+                remedy="flush and reset before another rate",
             )
         return self._converter.feed(_as_floats(waveform))
 
@@ -81,8 +81,8 @@ def clean_samples(samples: Array) -> Array:
         return given  # as the sources deliver it
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.floating):
         raise UsageError(
-            f"samples of shape {given.shape} and type {given.dtype} arrived, expected (N,) floats in "
-            "[-1, 1]: average the channels, and divide 16-bit integers by 32768"
+            f"samples of shape {given.shape} and type {given.dtype} arrived, expected (N,) floats in [-1, 1]",
+            remedy="average the channels, and divide 16-bit integers by 32768",
         )
     clean: Array = np.clip(np.nan_to_num(given, posinf=0.0, neginf=0.0), -1.0, 1.0).astype(np.float32)
     return clean
@@ -103,8 +103,9 @@ def _as_floats(waveform: NDArray[Any]) -> Array:
     known = given.dtype.kind == "f" or (given.dtype.kind == "i" and given.dtype.itemsize <= 4)
     if given.ndim not in (1, 2) or not known or not 1 <= channels <= MOST_CHANNELS:
         raise UsageError(
-            f"a waveform of shape {given.shape} and type {given.dtype} arrived, expected (N,) or "
-            "(N, channels) floats in [-1, 1] or signed integers of 8 to 32 bits: transpose or convert it"
+            f"a waveform of shape {given.shape} and type {given.dtype} arrived, expected (N,) or (N, "
+            "channels) floats in [-1, 1] or signed integers of 8 to 32 bits",
+            remedy="transpose or convert it",
         )
     scale = 2.0 ** (8 * given.dtype.itemsize - 1) if given.dtype.kind == "i" else 1.0
     scaled: Array = (given / np.float32(scale)).astype(np.float32, copy=False)

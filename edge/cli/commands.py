@@ -103,7 +103,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     except _Misuse as error:
         if not str(error):  # no arguments: the help is on the screen
             return UsageError.exit_code
-        raise UsageError(_described_misuse(error)) from error
+        raise _usage_error(error) from error
     return 0
 
 
@@ -111,9 +111,9 @@ _Misuse: type[Exception] = typer.BadParameter.__mro__[1]
 """What typer raises for an invalid command line; its versions keep the class in different places."""
 
 
-def _described_misuse(error: Any) -> str:
+def _usage_error(error: Any) -> UsageError:
     command = error.ctx.command_path if error.ctx else "mmtl"
-    return f"{error.format_message().rstrip('.')}: see {command} --help"
+    return UsageError(error.format_message().rstrip("."), remedy=f"see {command} --help")
 
 
 def _describe_default_bundle() -> None:

@@ -288,11 +288,12 @@ class _Targets:
     def __post_init__(self) -> None:
         if self.mqtt_ca and not self.mqtt:
             raise UsageError(
-                "--mqtt-ca was given without --mqtt: add --mqtt HOST[:PORT]/TOPIC, or leave it out"
+                "--mqtt-ca was given without --mqtt", remedy="add --mqtt HOST[:PORT]/TOPIC, or leave it out"
             )
         if self.mqtt_names and (self.anonymous or not self.mqtt):
             raise UsageError(
-                "--mqtt-names needs --mqtt and excludes --anonymous: add --mqtt, or leave one of them out"
+                "--mqtt-names needs --mqtt and excludes --anonymous",
+                remedy="add --mqtt, or leave one of them out",
             )
 
     def files(self) -> dict[str, str | None]:

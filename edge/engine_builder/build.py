@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from edge.errors import EngineError, MmtlError
 from edge.gpu.errors import engine_error, error_log
-from edge.gpu.plan import write_whole
+from edge.system.files import atomic_write
 from edge.system.futures import interruptible_result
 
 ProgressCallback = Callable[[float], None]
@@ -209,8 +209,11 @@ class _Build:
         """Write the timings; a failure to write them is ignored."""
         timings = None if cache is None else cache.serialize()
         if timings is not None:
-            with contextlib.suppress(MmtlError):
-                write_whole(self._build_config.timing_cache, bytes(timings))
+            with (
+                contextlib.suppress(MmtlError, OSError),
+                atomic_write(self._build_config.timing_cache) as partial,
+            ):
+                partial.write_bytes(bytes(timings))
 
     def _failure(self, *messages: object) -> EngineError:
         return engine_error(self._trt, [*messages, *self._log.errors])

@@ -72,7 +72,7 @@ def candidates(bundle: Bundle, precision: str) -> list[GraphCandidate]:
         UsageError: the precision is unknown, or no graph has it.
     """
     if precision not in {"auto", *PRECISIONS}:
-        raise UsageError(f"unknown precision {precision!r}: choose auto, {' or '.join(PRECISIONS)}")
+        raise UsageError(f"unknown precision {precision!r}", remedy=f"choose auto, {' or '.join(PRECISIONS)}")
     every = [
         GraphCandidate(engine_graph(recurrence, kind), recurrence, kind)
         for kind in PRECISIONS
@@ -84,8 +84,8 @@ def candidates(bundle: Bundle, precision: str) -> list[GraphCandidate]:
     fitting = [item for item in found if precision in {"auto", item.precision}]
     if not fitting:
         raise UsageError(
-            f"the bundle {bundle.folder} has no {precision} graph: export it with --format tensorrt, or "
-            "choose another --precision"
+            f"the bundle {bundle.folder} has no {precision} graph",
+            remedy="export it with --format tensorrt, or choose another --precision",
         )
     return fitting
 
@@ -104,8 +104,8 @@ def reference_of(bundle: Bundle) -> ReferenceWindows:
     found = WindowEngine(bundle)(golden.frames)
     if not largest_difference(found, (golden.embedding, golden.logits)) <= TOLERANCE["fp32"]:
         raise VerificationError(
-            f"ONNX Runtime's outputs differ from those in {bundle.folder / GOLDEN}: export the model again, "
-            "or report this with the output of mmtl doctor"
+            f"ONNX Runtime's outputs differ from those in {bundle.folder / GOLDEN}",
+            remedy="export the model again, or report this with the output of mmtl doctor",
         )
     return ReferenceWindows(golden.frames, *found, golden.tolerance)
 
@@ -122,11 +122,13 @@ def _golden(bundle: Bundle, path: Path) -> ReferenceWindows:
         described = json.loads(metadata["mmtl"])["tolerance"]
         tolerance = asdict(build(Tolerance, {precision: described[precision] for precision in PRECISIONS}))
     except (*UNREADABLE, KeyError, TypeError) as error:
-        raise BundleError(f"{path} is damaged ({one_line(error)}): export the model again") from error
+        raise BundleError(
+            f"{path} is damaged ({one_line(error)})", remedy="export the model again"
+        ) from error
     windows = len(frames)
     shapes = ((windows, front_end.window_frames, front_end.bins), (windows, graphs.embedding_size))
     if (frames.shape, embedding.shape) != shapes or len(logits) != windows:
-        raise BundleError(f"{path} does not hold windows of this model: export the model again")
+        raise BundleError(f"{path} does not hold windows of this model", remedy="export the model again")
     return ReferenceWindows(frames, embedding, logits, tolerance)
 
 

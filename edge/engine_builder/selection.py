@@ -176,8 +176,8 @@ def fastest(results: Sequence[CandidateResult]) -> CandidateResult:
     if not agreeing:
         found = ", ".join(f"{result.candidate} by {result.difference:.2g}" for result in results)
         raise VerificationError(
-            f"every engine differs too much from ONNX Runtime ({found}): nothing was written; use --provider "
-            "cpu, and report this with the output of mmtl doctor"
+            f"nothing was written: every engine differs too much from ONNX Runtime ({found})",
+            remedy="use --provider cpu, and report this with the output of mmtl doctor",
         )
     return min(agreeing, key=lambda result: result.milliseconds)
 
@@ -299,10 +299,10 @@ def _require_room(folder: Path) -> None:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise UsageError(
-            f"cannot write {folder}: {error.strerror}: name a folder you may write to with --out"
+            f"cannot write {folder} ({error.strerror})", remedy="name a folder you may write to with --out"
         ) from error
     if free < _ROOM_BYTES:
         raise EngineError(
-            f"{folder} has {free >> 20} MB free, an engine needs {_ROOM_BYTES >> 20} MB: free some space, or "
-            "name another folder with --out"
+            f"{folder} has {free >> 20} MB free, an engine needs {_ROOM_BYTES >> 20} MB",
+            remedy="free some space, or name another folder with --out",
         )

@@ -111,8 +111,10 @@ def load_soundfile() -> Any:
     try:
         import soundfile
     except (OSError, ImportError) as error:
-        remedy = "apt install libsndfile1, then pip install --force-reinstall soundfile"
-        raise SourceError(f"sound files need libsndfile ({reason(error)}): {remedy}") from error
+        raise SourceError(
+            f"sound files need libsndfile ({reason(error)})",
+            remedy="apt install libsndfile1, then pip install --force-reinstall soundfile",
+        ) from error
     return soundfile
 
 

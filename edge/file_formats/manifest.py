@@ -61,7 +61,7 @@ def manifest_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, di
                 _check_columns(columns, f"{path}, line {read}", required)
     except csv.Error as error:
         raise UsageError(
-            f"{path}, line {read + 1}: not a CSV row ({error}): check its double quotes"
+            f"{path}, line {read + 1}: not a CSV row ({error})", remedy="check its double quotes"
         ) from error
     if not columns:
         _check_columns(columns, f"{path}, line 1", required)
@@ -83,7 +83,8 @@ def parse_rating(row: Mapping[str, str], name: str, where: str) -> float | None:
         rating = float("nan")
     if not low <= rating <= high:
         raise UsageError(
-            f"{where}: {name} is {cell!r}: give a number from {low:g} to {high:g}, or leave it empty"
+            f"{where}: {name} is {cell!r}",
+            remedy=f"give a number from {low:g} to {high:g}, or leave it empty",
         )
     return rating
 
@@ -96,7 +97,9 @@ def parse_emotion(row: Mapping[str, str], known: Collection[str], where: str) ->
     """
     emotion = row["emotion"].lower()
     if emotion not in known:
-        raise UsageError(f"{where}: unknown emotion {row['emotion']!r}: use one of {', '.join(known)}")
+        raise UsageError(
+            f"{where}: unknown emotion {row['emotion']!r}", remedy=f"use one of {', '.join(known)}"
+        )
     return emotion
 
 
@@ -125,10 +128,12 @@ def _text(path: Path, required: Sequence[str]) -> str:
         text = read_text(path)
     except FileNotFoundError as error:
         raise UsageError(
-            f"there is no manifest {path}: write one with the columns {', '.join(required)}"
+            f"there is no manifest {path}", remedy=f"write one with the columns {', '.join(required)}"
         ) from error
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}: name a manifest .csv file") from error
+        raise UsageError(
+            f"cannot read {path} ({error.strerror})", remedy="name a manifest .csv file"
+        ) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise _no_utf8(path, line) from error
@@ -139,8 +144,8 @@ def _text(path: Path, required: Sequence[str]) -> str:
 
 def _no_utf8(path: Path, line: int) -> UsageError:
     return UsageError(
-        f"{path}, line {line}: not UTF-8 text: save the manifest as CSV in UTF-8 (a spreadsheet's "
-        '"CSV UTF-8")'
+        f"{path}, line {line}: not UTF-8 text",
+        remedy='save the manifest as CSV in UTF-8 (a spreadsheet\'s "CSV UTF-8")',
     )
 
 
@@ -159,7 +164,8 @@ def _separator(text: str, required: Sequence[str]) -> str:
 def _row(columns: Sequence[str], cells: list[str], required: Sequence[str], where: str) -> dict[str, str]:
     if any(cells[len(columns) :]):
         raise UsageError(
-            f"{where}: more cells than the header has columns: put texts that hold a comma in double quotes"
+            f"{where}: more cells than the header has columns",
+            remedy="put texts that hold a comma in double quotes",
         )
     cells = cells[: len(columns)] + [""] * (len(columns) - len(cells))
     row = {
@@ -168,7 +174,7 @@ def _row(columns: Sequence[str], cells: list[str], required: Sequence[str], wher
     }
     empty = [name for name in required if not row[name]]
     if empty:
-        raise UsageError(f"{where}: no {' and no '.join(empty)}: fill the cell or remove the row")
+        raise UsageError(f"{where}: no {' and no '.join(empty)}", remedy="fill the cell or remove the row")
     return row
 
 
@@ -177,9 +183,11 @@ def _check_columns(columns: Sequence[str], where: str, required: Sequence[str]) 
     if missing:
         found = ", ".join(filter(None, columns)) or "nothing"
         raise UsageError(
-            f"{where}: no column {' or '.join(missing)}; the header has {found}: "
-            f"name the columns {', '.join(required)}, separated by commas"
+            f"{where}: no column {' or '.join(missing)}; the header has {found}",
+            remedy=f"name the columns {', '.join(required)}, separated by commas",
         )
     twice = [name for name, count in Counter(columns).items() if name and count > 1]
     if twice:
-        raise UsageError(f"{where}: more than one column {' and '.join(twice)}: keep the one that counts")
+        raise UsageError(
+            f"{where}: more than one column {' and '.join(twice)}", remedy="keep the one that counts"
+        )

@@ -160,8 +160,7 @@ def write_plan(path: Path, data: bytes, fingerprint: Fingerprint, report: dict[s
     """Write a plan and its fingerprint, each atomically; neither counts without the other.
 
     Raises:
-        EngineError: the disk is full.
-        UsageError: the folder cannot be written.
+        UsageError: the folder cannot be written, or the disk is full.
     """
     described = {
         "schema_version": PLAN_SCHEMA,
@@ -170,26 +169,11 @@ def write_plan(path: Path, data: bytes, fingerprint: Fingerprint, report: dict[s
         "fingerprint": asdict(fingerprint),
         "report": report,
     }
-    write_whole(path, data)
-    write_whole(_record(path), (json.dumps(described, indent=2) + "\n").encode())
-    return Plan(path, data, fingerprint, report)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file of the engine's folder atomically.
-
-    Raises:
-        EngineError: the disk is full.
-        UsageError: the folder cannot be written.
-    """
     with atomic_write(path) as partial:
-        try:
-            partial.write_bytes(data)
-        except OSError as error:
-            raise EngineError(
-                f"cannot write {path}: {error.strerror}",
-                remedy=f"free {max(1, len(data) >> 20)} MB or more there, or name another folder with --out",
-            ) from error
+        partial.write_bytes(data)
+    with atomic_write(_record(path)) as partial:
+        partial.write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+    return Plan(path, data, fingerprint, report)
 
 
 def fingerprint_of_graph(bundle: Bundle, graph: str) -> str:

@@ -132,7 +132,10 @@ def profile_path(name: str) -> Path:
     if os.path.lexists(path):
         return path
     if not is_portable(name):
-        raise ProfileError(f"{name!r} cannot name a profile: other systems cannot have such a file")
+        raise ProfileError(
+            f"{name!r} cannot name a profile, since other systems refuse such a file name",
+            remedy="choose another",
+        )
     with contextlib.suppress(ProfileError):  # some systems decompose the characters of a file's name
         return next((item for item in kept_profiles() if name_of(item) == name), path)
     return path

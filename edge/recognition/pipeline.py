@@ -95,8 +95,10 @@ def listen(source: Source, recognizer: Recognizer, sinks: Sequence[Sink], *, str
             _emit(sinks, [*events, summary])
     if strict and session.statistics.dropped:
         raise RealTimeError(
-            f"{_amount(session.statistics.lost_s)} sound from {source.name} was lost, expected none: use a "
-            "longer --step-ms, stop other programs, or see that the microphone stays plugged in"
+            f"{_amount(session.statistics.lost_s)} sound from {source.name} was lost, expected none",
+            remedy=(
+                "use a longer --step-ms, stop other programs, or see that the microphone stays plugged in"
+            ),
         )
     return summary
 

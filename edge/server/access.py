@@ -110,8 +110,11 @@ def require_protected(addresses: Iterable[Address], access: Access, *, insecure:
     exposed = [address for address in addresses if not address.loopback]
     if exposed and access.token is None and not insecure:
         raise UsageError(
-            f"{exposed[0]} can be reached from other machines: require a token with --token-file FILE "
-            f"(create one: {MAKE_TOKEN}), or allow all clients with --insecure"
+            f"{exposed[0]} can be reached from other machines",
+            remedy=(
+                f"require a token with --token-file FILE (create one: {MAKE_TOKEN}), or allow all "
+                "clients with --insecure"
+            ),
         )
 
 
@@ -135,10 +138,12 @@ def read_token(path: Path) -> bytes:
             token = file.read(LARGEST_TOKEN_FILE + 1).strip()
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"cannot read the token file {path} ({_reason(error)}): create one with {MAKE_TOKEN}"
+            f"cannot read the token file {path} ({_reason(error)})", remedy=f"create one with {MAKE_TOKEN}"
         ) from error
     if not token or len(token) > LARGEST_TOKEN_FILE or len(token.split()) != 1:
-        raise UsageError(f"{path} does not hold a token, expected one word: create one with {MAKE_TOKEN}")
+        raise UsageError(
+            f"{path} does not hold a token, expected one word", remedy=f"create one with {MAKE_TOKEN}"
+        )
     return token
 
 
@@ -151,7 +156,7 @@ def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | 
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise UsageError("--tls-cert and --tls-key need each other: give both, or neither")
+        raise UsageError("--tls-cert and --tls-key need each other", remedy="give both, or neither")
     for path in (certificate, key):
         _require_readable(path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -159,8 +164,8 @@ def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | 
         context.load_cert_chain(certificate, key, password="")
     except (ssl.SSLError, ValueError) as error:
         raise UsageError(
-            f"{certificate} and {key} cannot be used for TLS ({_reason(error)}): give a certificate chain "
-            "and its own key, both PEM, the key without a password"
+            f"{certificate} and {key} cannot be used for TLS ({_reason(error)})",
+            remedy="give a certificate chain and its own key, both PEM, the key without a password",
         ) from error
     return context
 
@@ -184,7 +189,9 @@ def _require_readable(path: Path) -> None:
     try:
         path.open("rb").close()
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path} ({_reason(error)}): name a file in PEM format") from error
+        raise UsageError(
+            f"cannot read {path} ({_reason(error)})", remedy="name a file in PEM format"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

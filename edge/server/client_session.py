@@ -165,7 +165,8 @@ class ClientSession:
         while isinstance(message, str) and (order := _read_json(message)) and HEADER_KEYS.issuperset(order):
             if repeated := order.keys() & self._header.keys():
                 raise UsageError(
-                    f"{message[:80]!r} arrived: {', '.join(repeated)} was sent before: send each key once"
+                    f"{message[:80]!r} arrived, but {', '.join(repeated)} was sent before",
+                    remedy="send each key once",
                 )
             self._header |= order
             message = await self._next()
@@ -173,7 +174,9 @@ class ClientSession:
 
     def _profile(self, name: object) -> Profile:
         if self._service.find is None:
-            raise UsageError("clients of this server cannot name a profile: leave it out of the header")
+            raise UsageError(
+                "clients of this server cannot name a profile", remedy="leave it out of the header"
+            )
         if not isinstance(name, str):
             raise UsageError(f"a profile of {str(name)[:80]} arrived, expected its name in quotes")
         return self._service.find(name)
@@ -194,8 +197,8 @@ class ClientSession:
         finally:
             self._allowance.spend(time.perf_counter() - began_s)
         raise SourceError(
-            f"no sound came for {self._service.limits.idle_s:g} s, or less than half of real time: "
-            "send silence, or connect again"
+            f"no sound came for {self._service.limits.idle_s:g} s, or less than half of real time",
+            remedy="send silence, or connect again",
         )
 
     async def _message(self, within_s: float) -> bytes | str | None:

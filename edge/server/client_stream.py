@@ -155,7 +155,8 @@ def kept_for_clients(bundle: Bundle) -> Callable[[str], Profile]:
             return load_profile(profile_path(name), bundle)
         except ProfileError as error:
             raise ProfileError(
-                f"no profile {name[:80]!r} is available here: name another, or ask the operator of the server"
+                f"no profile {name[:80]!r} is available here",
+                remedy="name another, or ask the operator of the server",
             ) from error
 
     return find

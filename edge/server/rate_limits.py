@@ -147,8 +147,11 @@ def require_descriptors(connections: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise UsageError(
-            f"{connections} clients need {needed} open files, but this process may have {hard}: lower "
-            f"--clients, or raise the limit (ulimit -n {needed}; in a systemd unit LimitNOFILE={needed})"
+            f"{connections} clients need {needed} open files, but this process may have {hard}",
+            remedy=(
+                f"lower --clients, or raise the limit (ulimit -n {needed}; in a systemd unit "
+                f"LimitNOFILE={needed})"
+            ),
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 

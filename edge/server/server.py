@@ -232,4 +232,6 @@ async def _open(open_port: Callable[[Address], Awaitable[Listener]], address: Ad
         return await open_port(address)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise UsageError(f"cannot listen on {address} ({reason}): choose another address or port") from error
+        raise UsageError(
+            f"cannot listen on {address} ({reason})", remedy="choose another address or port"
+        ) from error

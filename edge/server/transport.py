@@ -127,9 +127,9 @@ class TcpChannel:
         try:
             rest = await self._reader.readuntil(b"\n")
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            raise UsageError(f"the first line is not complete: {HEADER}") from error
+            raise UsageError(f"the first line is not complete, expected {HEADER}") from error
         if len(rest) > LONGEST_HEADER:
-            raise UsageError(f"the first line has {len(rest)} bytes: {HEADER}")
+            raise UsageError(f"the first line has {len(rest)} bytes, expected {HEADER}")
         return (start + rest).decode("utf-8", "replace")
 
     async def _start(self) -> bytes:

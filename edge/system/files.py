@@ -47,7 +47,7 @@ def atomic_write(path: Path, mode: int = 0o644) -> Iterator[Path]:
         UsageError: the folder cannot be written or has no room, or the path is a folder, a device or a pipe.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):  # root would put a file in its place
-        raise UsageError(f"cannot write {path}: it is a device or a pipe; name a file")
+        raise UsageError(f"cannot write {path}, which is a device or a pipe", remedy="name a file")
     with _workspace(path) as folder:
         partial = folder / path.name
         try:
@@ -157,7 +157,7 @@ def require_writable(folder: Path, mode: int = 0o777) -> None:
             return
     except OSError as error:
         raise UsageError(
-            f"cannot write to {folder}: {error.strerror}; choose a folder you may write to"
+            f"cannot write to {folder} ({error.strerror})", remedy="choose a folder you may write to"
         ) from error
 
 
@@ -241,5 +241,6 @@ def _put_in_place(partial: Path, path: Path) -> None:
 def _write_error(path: Path, error: OSError) -> UsageError:
     """Return the error for a path that cannot be written."""
     return UsageError(
-        f"cannot write {path}: {error.strerror or error}; make room, or choose a folder you may write to"
+        f"cannot write {path} ({error.strerror or error})",
+        remedy="make room, or choose a folder you may write to",
     )

@@ -40,13 +40,15 @@ def require_distinct_files(
     folders: dict[Path, str] = {}
     for option, output in outputs.items():
         if output == "":
-            raise UsageError(f"{option} names nothing: name a file, or - for stdout")
+            raise UsageError(f"{option} names nothing", remedy="name a file, or - for stdout")
         key = None if output is None else _identity(output, dash=1)
         if key is None:
             continue
         if key in options:
             first = options[key]
-            raise UsageError(f"{first} and {option} both name {outputs[first]}: give each its own file")
+            raise UsageError(
+                f"{first} and {option} both name {outputs[first]}", remedy="give each its own file"
+            )
         options[key] = option
         if _is_folder(output):
             folders[_resolved(output)] = option
@@ -56,7 +58,7 @@ def require_distinct_files(
         if key in options or above:
             option = options.get(key) or above[0]
             raise UsageError(
-                f"{option} would overwrite {path}, which is an input: name another file or folder"
+                f"{option} would overwrite {path}, which is an input", remedy="name another file or folder"
             )
 
 
@@ -68,9 +70,9 @@ def require_free(path: Path, *, replace: bool) -> None:
             another `mmtl` is writing to the file.
     """
     if os.path.lexists(path) and not replace and not _is_empty(path):
-        raise UsageError(f"there is {path} already: give --replace to overwrite it, or another name")
+        raise UsageError(f"there is {path} already", remedy="give --replace to overwrite it, or another name")
     if _is_in_use(path):
-        raise UsageError(_in_use(path))
+        raise _in_use(path)
 
 
 def require_free_folder(folder: Path, kind: str, *, ours: Callable[[Path], bool], replace: bool) -> None:
@@ -88,9 +90,9 @@ def require_free_folder(folder: Path, kind: str, *, ours: Callable[[Path], bool]
     if not folder.exists():
         return
     if not ours(folder):
-        raise UsageError(f"{folder} exists and is not {kind}: name another folder")
+        raise UsageError(f"{folder} exists and is not {kind}", remedy="name another folder")
     if not replace:
-        raise UsageError(f"{folder} already holds {kind}: add --replace, or name another folder")
+        raise UsageError(f"{folder} already holds {kind}", remedy="add --replace, or name another folder")
 
 
 def write_atomically(path: Path, text: str, *, replace: bool) -> None:
@@ -127,7 +129,7 @@ def existing_policy(*, replace: bool, append: bool) -> Existing:
         UsageError: both are given.
     """
     if replace and append:
-        raise UsageError("--replace and --append do not go together: leave one of them out")
+        raise UsageError("--replace and --append do not go together", remedy="leave one of them out")
     return "replace" if replace else "append" if append else "refuse"
 
 
@@ -157,7 +159,7 @@ class OutputFile:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(
-                f"cannot write events to {path} ({reason}): name a file in a folder you may write to"
+                f"cannot write events to {path} ({reason})", remedy="name a file in a folder you may write to"
             ) from error
         self.stream: TextIO = os.fdopen(descriptor, "w", encoding="utf-8", newline="\n")
         self._old = _descriptor(path) is None and stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -179,19 +181,19 @@ class OutputFile:
     def _claim(self, path: str) -> None:
         """Lock the file; refuse it if it is in use or content would be lost."""
         descriptor = self.stream.fileno()
-        refusal = ""
+        refusal = None
         if try_lock(descriptor) is False:
             refusal = _in_use(path)
         elif os.fstat(descriptor).st_size and self._existing == "refuse":
-            refusal = (
-                f"there is {path} already, and it is not empty: give --replace to overwrite it, --append to "
-                "add to it, or another name"
+            refusal = UsageError(
+                f"there is {path} already, and it is not empty",
+                remedy="give --replace to overwrite it, --append to add to it, or another name",
             )
         elif os.fstat(descriptor).st_size and self._existing == "append":
             self._read_ends(path)
         if refusal:
             self.stream.close()
-            raise UsageError(refusal)
+            raise refusal
 
     def _read_ends(self, path: str) -> None:
         with Path(path).open("rb") as file:
@@ -206,7 +208,9 @@ def _write_through(path: Path, text: str) -> None:
         with output.stream:
             output.stream.write(text)
     except OSError as error:
-        raise MmtlError(f"cannot write to {path} ({error.strerror or error}): write elsewhere") from error
+        raise MmtlError(
+            f"cannot write to {path} ({error.strerror or error})", remedy="write elsewhere"
+        ) from error
 
 
 def _open(path: str) -> int:
@@ -272,8 +276,8 @@ def _descriptor(path: str | Path) -> int | None:
     return _STANDARD[found["name"]] if found["name"] else int(found["number"])
 
 
-def _in_use(path: str | Path) -> str:
-    return f"another program writes to {path}: end that one first, or name another file"
+def _in_use(path: str | Path) -> UsageError:
+    return UsageError(f"another program writes to {path}", remedy="end that one first, or name another file")
 
 
 def _is_in_use(path: Path) -> bool:

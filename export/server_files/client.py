@@ -54,7 +54,7 @@ class TritonWindow:
             EngineError: the server, or the model on it, is not available.
         """
         if "://" in url:
-            raise UsageError(f"{url} is no address, expected HOST:PORT: for example localhost:8000")
+            raise UsageError(f"{url} is no address, expected HOST:PORT", remedy="for example localhost:8000")
         self.where = f"{model} at {url}"
         self._model = model
         self._http = _tritonclient()
@@ -87,8 +87,8 @@ class TritonWindow:
         difference = largest_difference(found, (wanted.embedding[:1], wanted.logits[:1]))
         if not difference <= max(wanted.tolerance.values()):
             raise VerificationError(
-                f"{self.where} is not the model in {bundle.folder} (they differ by {difference:.2g}): "
-                "use the bundle that was exported with the server's models"
+                f"{self.where} is not the model in {bundle.folder} (they differ by {difference:.2g})",
+                remedy="use the bundle that was exported with the server's models",
             )
 
     def close(self) -> None:
@@ -101,7 +101,10 @@ class TritonWindow:
         answer = self._client.infer(self._model, [windows])
         embedding, logits = answer.as_numpy("embedding"), answer.as_numpy("logits")
         if embedding is None or logits is None:
-            raise EngineError("its answer has no embedding or no logits")
+            raise EngineError(
+                f"{self.where} does not serve an embedding and logits",
+                remedy="serve the models that mmtl export wrote",
+            )
         return embedding, logits
 
     def _tried(self, ask: Callable[..., Any], *question: Any) -> Any:
@@ -113,7 +116,8 @@ class TritonWindow:
         except Exception as error:  # tritonclient passes on whatever its transport raises
             reason = " ".join(str(error).split()) or type(error).__name__
             raise EngineError(
-                f"{self.where} does not serve ({reason}): is Triton there, and the model loaded?"
+                f"{self.where} does not serve ({reason})",
+                remedy="see that Triton runs there and has loaded the model",
             ) from error
 
 
@@ -167,7 +171,9 @@ def _tritonclient() -> Any:
     try:
         import tritonclient.http
     except (ModuleNotFoundError, RuntimeError) as error:  # it turns one into the other
-        raise UsageError("talking to Triton needs its client: pip install 'tritonclient[http]'") from error
+        raise UsageError(
+            "talking to Triton needs its client", remedy="pip install 'tritonclient[http]'"
+        ) from error
     return tritonclient.http
 
 

@@ -105,7 +105,8 @@ def test_a_large_difference_of_any_form_is_refused_as_is_one_that_is_no_number(
     with pytest.raises(VerificationError, match=r"differ from the trained network .*window\.onnx") as caught:
         require(parity(*rows))
     assert "\n" not in str(caught.value)
-    assert "nothing was written; report this" in str(caught.value)
+    assert str(caught.value).startswith("nothing was written")
+    assert ": report this" in str(caught.value)
     assert caught.value.exit_code == 7
 
 

@@ -267,7 +267,7 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("export.triton._copy_bundle", full)
-    with pytest.raises(UsageError, match="No space left on device; make room"):
+    with pytest.raises(UsageError, match=r"\(No space left on device\): make room"):
         write_repository(bundle, out, replace=True)
     assert files_of(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

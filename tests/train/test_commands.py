@@ -84,7 +84,7 @@ def test_auxiliary_tasks_are_named_by_letters(letters: str, tasks: tuple[str, ..
 
 @pytest.mark.parametrize("letters", ["", "x", "v,v", "vad", "v,", "valence"])
 def test_other_names_of_auxiliary_tasks_are_refused(letters: str) -> None:
-    with pytest.raises(UsageError, match="takes one or more of v,a,d, each once"):
+    with pytest.raises(UsageError, match=r"--auxiliary .* is invalid: give one or more of v,a,d, each once"):
         auxiliary_tasks(letters)
 
 
@@ -163,7 +163,7 @@ def test_a_device_that_cannot_be_used_is_refused(
     ("arguments", "message"),
     [
         (("--auxiliary", "v,x"), "takes one or more of v,a,d"),
-        (("--exclude", "other"), "the corpora are synthetic"),
+        (("--exclude", "other"), "choose from synthetic"),
         (("--split", "none.json"), "there is no split file"),
     ],
 )
@@ -268,13 +268,15 @@ def test_a_curve_that_cannot_be_drawn_is_refused_before_anything_is_done(
 def test_other_numbers_of_shots_are_refused(
     corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str], shots: str
 ) -> None:
-    assert "--shots takes distinct numbers" in refusal(capsys, "evaluate", bundle, corpus, "--shots", shots)
+    assert "is invalid: give distinct numbers" in refusal(
+        capsys, "evaluate", bundle, corpus, "--shots", shots
+    )
 
 
 def test_speakers_are_chosen_by_name(corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert mmtl("evaluate", bundle, corpus, "--heard", "--speakers", "s0,s2", "--json") == 0
     assert list(json.loads(capsys.readouterr().out)["synthetic"]["per_speaker"]) == ["s0", "s2"]
-    assert "--speakers names the unknown speaker s9: the speakers are s0" in refusal(
+    assert "--speakers names the unknown speaker s9: choose from s0" in refusal(
         capsys, "evaluate", bundle, corpus, "--speakers", "s9"
     )
 

@@ -145,7 +145,7 @@ def test_an_average_just_outside_the_scale_counts_as_its_end(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("turn", "reason"),
     [
-        (("F000", "ang", "3.0000, 5.6000, 3.0000"), "line 3: arousal is 5.6000: expected 1 to 5"),
+        (("F000", "ang", "3.0000, 5.6000, 3.0000"), "line 3: arousal is 5.6000, expected 1 to 5"),
         (("F000", "ang", "0.0000, 3.0000, 3.0000"), "line 3: valence is 0.0000"),
         (("F000", "ang", "3.0000, 3.0000, 3.0.0"), r"line 3: dominance is 3\.0\.0"),
         (("F000", "joy", "3.0000, 3.0000, 3.0000"), "line 3: unknown emotion 'joy': use one of neu, hap"),

@@ -141,7 +141,7 @@ def test_a_picture_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(UsageError, match=r"anna.png: No space left on device; make room"):
+    with pytest.raises(UsageError, match=r"anna.png \(No space left on device\): make room"):
         draw_judgement("anna", HELPED, BY_SENTENCE, path)
     assert path.read_bytes() == b"the old one"
     assert list(tmp_path.iterdir()) == [path]

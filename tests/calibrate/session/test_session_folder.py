@@ -86,7 +86,7 @@ def test_recordings_that_cannot_be_deleted_are_reported(monkeypatch: pytest.Monk
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("calibrate.session.session_folder.shutil.rmtree", refuse)
-    with pytest.raises(UsageError, match=r"cannot delete the recordings in .*anna: Permission denied"):
+    with pytest.raises(UsageError, match=r"cannot delete the recordings in .*anna \(Permission denied\)"):
         folder.remove()
 
 
@@ -100,9 +100,9 @@ def test_a_full_disk_is_said_and_costs_no_take_that_is_done(monkeypatch: pytest.
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_bytes", fill)
-        with pytest.raises(UsageError, match=r"02-sad.wav: No space left on device; make room"):
+        with pytest.raises(UsageError, match=r"02-sad.wav \(No space left on device\): make room"):
             folder.keep(session, session.prompts[2], speech(), RATINGS)
-        with pytest.raises(UsageError, match=r"session.json: No space left on device; make room"):
+        with pytest.raises(UsageError, match=r"session.json \(No space left on device\): make room"):
             folder.save(session)
     assert SessionFolder("anna").load() == session
     assert len(list(folder.path.iterdir())) == 3

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.errors import EngineError, UsageError
+from edge.errors import UsageError
 from edge.gpu.plan import (
     Fingerprint,
     Plan,
@@ -241,25 +243,26 @@ def test_a_build_interrupted_between_its_two_files_is_noticed(
 ) -> None:
     path = built(bundle, tmp_path).path
 
-    def stop_at_the_second(file: Path, data: bytes) -> None:
+    @contextlib.contextmanager
+    def stop_at_the_second(file: Path) -> Iterator[Path]:
         if file != path:
             raise KeyboardInterrupt
-        file.write_bytes(data)
+        yield file
 
-    monkeypatch.setattr("edge.gpu.plan.write_whole", stop_at_the_second)
+    monkeypatch.setattr("edge.gpu.plan.atomic_write", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         write_plan(path, DATA[::-1], fingerprint(bundle), {})
     assert "its SHA-256 differs: rebuilding" in why(bundle, tmp_path)
 
 
-def test_a_full_disk_is_one_line_that_says_how_much_is_needed(
+def test_a_full_disk_is_one_line_that_names_the_file(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(EngineError, match=r"No space left on device: free 1 MB or more there, or .*--out"):
+    with pytest.raises(UsageError, match=r"cannot write .*\.plan \(No space left on device\): make room"):
         built(bundle, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -122,7 +122,7 @@ def test_a_disk_without_room_is_said_and_leaves_the_old_file(tmp_path: Path) -> 
     path.write_text("old")
     full = OSError(errno.ENOSPC, "No space left on device")
     with (
-        pytest.raises(UsageError, match=r"events\.csv: No space left on device; make room"),
+        pytest.raises(UsageError, match=r"events\.csv \(No space left on device\): make room"),
         atomic_write(path),
     ):
         raise full
