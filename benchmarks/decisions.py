@@ -26,7 +26,8 @@ from edge.events import Event, Speech, Window
 from edge.labels import UNSURE
 from edge.model.bundle import Bundle, default_bundle, load_bundle
 from edge.recognition.decision import Decision, DecisionRule
-from edge.recognition.recognizer import Recognizer, Settings
+from edge.recognition.recognizer import Recognizer
+from edge.recognition.settings import Settings
 from train.corpora import Clip, four_emotions, read_corpus
 
 DATA: Final = Path(os.environ.get("MMTL_DATA", "../shared/data"))

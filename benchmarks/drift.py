@@ -27,12 +27,13 @@ from calibrate.takes import Take
 from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.events import Drift
-from edge.inference.engine import Engine
+from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, default_bundle, load_bundle
 from edge.model.profile import Profile
 from edge.recognition.drift import DriftWatch
-from edge.recognition.recognizer import Recognizer, Settings
+from edge.recognition.recognizer import Recognizer
+from edge.recognition.settings import Settings
 from train.corpora import Clip, four_emotions, read_corpus
 
 RATE: Final = 16_000
@@ -111,7 +112,7 @@ def measure(
     assert profile.reference, "a session of this length has one"
     spectrum = profile.head.input_size - bundle.manifest.graphs.embedding_size
     record = Record(profile.reference, Settings().step_ms / 1000.0, spectrum=spectrum)
-    recognizer = Recognizer(bundle, profile=profile, engine=Engine(bundle, "cpu"), observer=record)
+    recognizer = Recognizer(bundle, profile=profile, engine=open_engine(bundle, "cpu"), observer=record)
     for kind, sound in sounds:
         recognizer.reset()
         events = [event for event in recognizer.feed(sound) if isinstance(event, Drift)]
@@ -121,7 +122,7 @@ def measure(
 
 def calibrated(bundle: Bundle, speaker: str, session: Sequence[Clip]) -> Profile:
     """Fit a profile to a session and take its reference, as mmtl calibrate does."""
-    engine = Engine(bundle, "cpu")
+    engine = open_engine(bundle, "cpu")
     takes = [Take(clip.path, EMOTIONS.index(clip.emotion), clip.text) for clip in session]
     sounds = [read_clip(clip.path) for clip in session]
     fitted = fit_and_judge(bundle, engine, takes, sounds)

@@ -24,7 +24,7 @@ from calibrate.takes import Take
 from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
-from edge.inference.engine import Engine
+from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS
 from edge.model.bundle import default_bundle, load_bundle
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     bundle = load_bundle(default_bundle())
-    engine = Engine(bundle, "cpu")
+    engine = open_engine(bundle, "cpu")
     sounds = [piece(index, options.seconds) for index in range(options.takes)]
     print(f"{platform.machine()}, Python {platform.python_version()}")
     print(f"{options.takes} takes of {options.seconds:g} s")

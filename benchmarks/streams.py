@@ -22,9 +22,10 @@ from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.diagnostics.machine import resident_mb
-from edge.inference.engine import Engine
+from edge.inference.provider import open_engine
 from edge.model.bundle import Bundle, default_bundle, load_bundle
-from edge.recognition.recognizer import Recognizer, Settings
+from edge.recognition.recognizer import Recognizer
+from edge.recognition.settings import Settings
 
 STEP = 1_280
 """Samples of 80 ms."""
@@ -46,7 +47,7 @@ def main() -> None:
 
 def recognizers(bundle: Bundle, streams: int, seconds: float, step_ms: int) -> None:
     """Feed many recognisers in turn and print what a stream takes of a core."""
-    engine, before = Engine(bundle, "cpu"), resident_mb()
+    engine, before = open_engine(bundle, "cpu"), resident_mb()
     settings = Settings(step_ms=step_ms)
     listening = [Recognizer(bundle, settings=settings, engine=engine) for _ in range(streams)]
     sounds = different_sounds(streams, round(seconds * 16_000))
@@ -67,7 +68,7 @@ def recognizers(bundle: Bundle, streams: int, seconds: float, step_ms: int) -> N
 
 def batches(bundle: Bundle, streams: int) -> None:
     """Print what the graphs cost a stream and step, alone and stacked."""
-    engine, graphs = Engine(bundle, "cpu"), bundle.manifest.graphs
+    engine, graphs = open_engine(bundle, "cpu"), bundle.manifest.graphs
     generator = np.random.default_rng(0)
     print("graphs alone, ms a stream and step of 80 ms, by the number of streams stacked")
     for batch in sorted({1, 2, 4, 8, 16, streams}):

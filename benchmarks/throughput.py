@@ -97,7 +97,7 @@ def tensorrt_runner(bundle: Bundle) -> Runs:
 def windows_per_s(runs: Runs, bundle: Bundle, batch: int, seconds: float) -> float:
     """Run batches for so long."""
     front_end = bundle.manifest.front_end
-    shape = (batch, front_end.window_frames, front_end.bins)
+    shape = (batch, front_end.window_frames, front_end.frame_size)
     frames = np.random.default_rng(0).standard_normal(shape, np.float32)
     for _ in range(3):
         runs(frames)

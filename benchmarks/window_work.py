@@ -21,7 +21,7 @@ import onnx
 from onnx import numpy_helper, shape_inference
 
 from edge.model.bundle import WINDOW, default_bundle, load_bundle
-from edge.recognition.recognizer import Settings
+from edge.recognition.settings import Settings
 
 FLOAT_BYTES = 4
 Shape = tuple[int, ...]
@@ -67,7 +67,7 @@ def main() -> None:
     bundle = load_bundle(options.bundle)
     front_end = bundle.manifest.front_end
     graphs = [
-        sized(bundle.graph(WINDOW), (batch, front_end.window_frames, front_end.bins))
+        sized(bundle.graph(WINDOW), (batch, front_end.window_frames, front_end.frame_size))
         for batch in (1, options.batch)
     ]
     one, many = map(work_of, graphs)

@@ -24,7 +24,7 @@ from edge.model.profile import ADOPTED, Profile, load_profile, profile_path, sav
 from edge.model.profile_names import profile_name
 
 if TYPE_CHECKING:
-    from edge.inference.engine import Engine
+    from edge.inference.engine import EngineLike
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,12 @@ def require_new_profile(name: str, path: Path, *, replace: bool) -> None:
 
 
 def _fit_profile(name: str, bundle: Bundle, takes: Sequence[Take], sounds: Sequence[Array]) -> Calibration:
-    from edge.inference.engine import Engine
+    from edge.inference.provider import open_engine
 
     front_end = bundle.manifest.front_end
     outliers = find_outliers(sounds, front_end)
     start_s = time.perf_counter()
-    engine = Engine(bundle, "cpu")
+    engine = open_engine(bundle, "cpu")
     fitted = fit_and_judge(bundle, engine, takes, sounds)
     report = {
         **_describe_takes(takes, outliers),
@@ -161,7 +161,7 @@ def _describe_takes(takes: Sequence[Take], outliers: Sequence[int]) -> dict[str,
     }
 
 
-def _with_reference(profile: Profile, bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> Profile:
+def _with_reference(profile: Profile, bundle: Bundle, engine: EngineLike, sounds: Sequence[Array]) -> Profile:
     """Add the statistics of the session that drift is measured against."""
     reference = session_reference(bundle, profile, sounds, engine=engine)
     return dataclasses.replace(profile, reference=reference)

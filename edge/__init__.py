@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from edge.labels import EMOTIONS, UNSURE
     from edge.model.bundle import Bundle, load_bundle
     from edge.model.profile import Profile, load_profile
-    from edge.recognition.recognizer import Recognizer, Settings
+    from edge.recognition.recognizer import Recognizer
+    from edge.recognition.settings import Settings
 
 __all__ = [
     "EMOTIONS",
@@ -52,7 +53,7 @@ _HOMES = {
     "MmtlError": "errors",
     "Profile": "model.profile",
     "Recognizer": "recognition.recognizer",
-    "Settings": "recognition.recognizer",
+    "Settings": "recognition.settings",
     "demo_clip": "audio.sources",
     "load_bundle": "model.bundle",
     "load_profile": "model.profile",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from edge.features.normaliser import Normaliser
+from edge.features.network_input import network_input
 from edge.system.files import atomic_write
 from export.parity import TOLERANCE
 from export.parity_audio import filling, shipped_sound, windows_of
@@ -27,7 +27,7 @@ def write_golden(checkpoint: Checkpoint, path: Path) -> None:
     """
     normalisation, net = checkpoint.normalisation, checkpoint.net.eval()
     samples = filling(shipped_sound(), checkpoint.front_end)
-    normaliser = Normaliser(normalisation.levels, normalisation.statistics)
+    normaliser = network_input(checkpoint.front_end, normalisation.levels, normalisation.statistics)
     windows = windows_of(samples, checkpoint.front_end, normaliser)
     frames = windows[np.linspace(0, len(windows) - 1, COUNT).round().astype(int)]
     with torch.no_grad():

@@ -15,9 +15,10 @@ import torch
 from edge.arrays import Array
 from edge.errors import VerificationError
 from edge.features.frontend import filtered
-from edge.features.normaliser import Normaliser
+from edge.features.network_input import network_input
 from edge.inference.encoder_stream import FeatureStream
-from edge.inference.engine import Engine
+from edge.inference.engine import EngineLike
+from edge.inference.provider import open_engine
 from edge.model.bundle import WINDOW, Bundle, engine_graph
 from edge.onnx_session import session_options
 from export.fp16_emulation import rounding
@@ -108,7 +109,7 @@ def measure(
         variants: the window graphs it has for TensorRT.
         checks: the sounds, and who is told how far it is.
     """
-    engine = Engine(bundle, "cpu")
+    engine = open_engine(bundle, "cpu")
     forms = [_network(net), *_graphs(bundle, engine, variants)]
     logits: list[list[Array]] = [[] for _ in forms]
     for turn, samples in enumerate(read_sounds(checks.clips)):
@@ -175,7 +176,7 @@ def _network(net: EmotionNet) -> ModelForm:
     return ModelForm("torch", "fp32", logits)
 
 
-def _graphs(bundle: Bundle, engine: Engine, variants: Sequence[Variant]) -> Iterator[ModelForm]:
+def _graphs(bundle: Bundle, engine: EngineLike, variants: Sequence[Variant]) -> Iterator[ModelForm]:
     head = bundle.head
     yield ModelForm("stream", "fp32", lambda windows: head.logits(engine.classify(windows.features)))
     yield ModelForm(WINDOW, "fp32", _window(onnx.load(bundle.graph(WINDOW))))
@@ -198,12 +199,12 @@ def _window(model: onnx.ModelProto) -> Callable[[ParityWindows], Array]:
     return logits
 
 
-def _cut_windows(bundle: Bundle, engine: Engine, samples: Array) -> ParityWindows:
+def _cut_windows(bundle: Bundle, engine: EngineLike, samples: Array) -> ParityWindows:
     """Cut a sound into windows, both ways."""
     manifest = bundle.manifest
     front_end, graphs = manifest.front_end, manifest.graphs
     samples = filling(samples, front_end)
-    frames = windows_of(samples, front_end, Normaliser(manifest.levels, bundle.statistics))
+    frames = windows_of(samples, front_end, network_input(front_end, manifest.levels, bundle.statistics))
     stream = FeatureStream(engine, front_end, manifest.levels, bundle.statistics)
     features = stream.feed(filtered(samples, front_end)).features
     starts = [index * STEP_FRAMES // graphs.frames_per_feature for index in range(len(frames))]

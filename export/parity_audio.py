@@ -13,7 +13,7 @@ from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.errors import UsageError
 from edge.features.frontend import FrontEnd
-from edge.features.normaliser import Normaliser
+from edge.features.network_input import NetworkInput
 from edge.file_formats.manifest import manifest_rows, recording_path
 from edge.inference.offline import full_windows, normalised_frames
 
@@ -71,7 +71,7 @@ def filling(samples: Array, front_end: FrontEnd) -> Array:
     return np.resize(samples, max(len(samples), front_end.samples_in(front_end.window_frames)))
 
 
-def windows_of(samples: Array, front_end: FrontEnd, normaliser: Normaliser) -> Array:
+def windows_of(samples: Array, front_end: FrontEnd, normaliser: NetworkInput) -> Array:
     """Return the network's input for each window of a sound that fills one or more: (B, T, F)."""
     return full_windows(normalised_frames(samples, front_end, normaliser), front_end, STEP_FRAMES)
 

@@ -19,7 +19,7 @@ from calibrate.fitting.scores import HeldOutPredictions
 from calibrate.takes import Take, count_ratings, count_takes
 from edge.arrays import Array
 from edge.errors import UsageError
-from edge.features.normaliser import Normaliser
+from edge.features.network_input import network_input
 from edge.inference.offline import normalised_frames
 from edge.labels import DIMENSIONS, EMOTIONS
 from edge.model.bundle import WEIGHTS, Bundle
@@ -90,7 +90,7 @@ class SpeakerBundle:
     def _normalised(self, sounds: Sequence[Array]) -> list[Array]:
         """Return the (T, F) frames of each take, heard as a new stream by the generic model."""
         manifest, front_end = self._bundle.manifest, self._bundle.manifest.front_end
-        normaliser = Normaliser(manifest.levels, self._bundle.statistics)
+        normaliser = network_input(front_end, manifest.levels, self._bundle.statistics)
         return [normalised_frames(sound, front_end, normaliser) for sound in sounds]
 
     def _judged(self, takes: Sequence[Take], frames: Sequence[Array], folds: Folds) -> Judgement:

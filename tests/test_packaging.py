@@ -90,7 +90,7 @@ def test_each_command_that_loads_on_demand_exists(entry: metadata.EntryPoint) ->
     [
         "edge/demo.flac",
         "edge/events.schema.json",
-        *(f"edge/bundles/default/{name}" for name in BUNDLE_FILES),
+        *(f"edge/bundles/small/{name}" for name in BUNDLE_FILES),
         *(
             f"calibrate/session/languages/{language}.txt"
             for language in ("da", "de", "en", "es", "fr", "ko", "pl")
@@ -118,7 +118,7 @@ def test_the_wheel_brings_nothing_else(wheel: dict[str, int]) -> None:
         ("edge/test_cli.py", 100),
         ("edge/recordings/take.flac", 100),
         ("train/take.WAV", 100),
-        ("edge/bundles/default/window.onnx", LARGEST_FILE + 1),
+        ("edge/bundles/small/window.onnx", LARGEST_FILE + 1),
         ("Makefile", 100),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.model.bundle import default_bundle, read_manifest
+from edge.model.bundle import read_manifest, shipped_bundle
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -17,7 +17,7 @@ ACCURACY = (ROOT / "docs" / "accuracy.md").read_text("utf-8")
 PAGES = [README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
 COMMANDS = sorted({name for page in PAGES for name in re.findall(r"^\| `mmtl ([a-z-]+)", page, re.MULTILINE)})
 PYTHON = [code for page in PAGES for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
-MEASURED = read_manifest(default_bundle()).metrics
+MEASURED = read_manifest(shipped_bundle("small")).metrics
 
 
 def scores_in(text: str) -> dict[str, str]:

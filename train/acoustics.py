@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import SAMPLE_RATE, Array
-from edge.features.frontend import FrontEnd, filtered
-from edge.features.log_mel import HOP_LENGTH, MEL_BANDS, log_mel_spectrogram
+from edge.features.frontend import MEL_BANDS, FrontEnd, filtered
+from edge.features.log_mel import LOG_MEL, log_mel_spectrogram
 
 NAMES: Final = ("loudness", "pitch", "rate")
 """The first three measures: dB of the loud frames, semitones from 100 Hz, syllable peaks a second."""
@@ -48,7 +48,7 @@ def measures(waveform: Array) -> Array:
     log_mel = log_mel_spectrogram(np.pad(waveform, (0, max(0, _PITCH_FRAME - len(waveform)))))
     level = 10.0 * np.log10((10.0**log_mel).mean(axis=1))  # (T,) dB
     active = level > level.max() - ACTIVE_DB
-    span_s = (np.ptp(np.flatnonzero(active)) + 1) * HOP_LENGTH / SAMPLE_RATE
+    span_s = (np.ptp(np.flatnonzero(active)) + 1) * LOG_MEL.hop_length / SAMPLE_RATE
     speech = 10.0 * log_mel[active]
     spectrum = speech - speech.mean(axis=1, keepdims=True)
     pitch, voiced = pitch_track(waveform)

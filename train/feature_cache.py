@@ -20,22 +20,23 @@ from numpy.typing import NDArray
 
 from edge.arrays import Array
 from edge.audio.sound_file import read_clip
-from edge.features.log_mel import log_mel_spectrogram, normalised_window
+from edge.features.frontend import filtered, power_spectrogram
+from edge.features.log_mel import LOG_MEL, log_mel
 from edge.system.files import atomic_write
 from train.corpora import Clip
+from train.pretrained_net import PretrainedNet
 from train.recording_conditions import Ambience, ChannelConfig, draw_channel
 from train.segments import segment_starts
-from train.whisper_encoder import WhisperEncoder
 
-WINDOW_FRAMES: Final = 300
-"""Longest window, in frames of 10 ms: 3 s."""
+WINDOW_FRAMES: Final = LOG_MEL.window_frames
+"""Longest window, in frames of 10 ms: 2.96 s."""
 
 SHORTEST_FRAMES: Final = 100
 """Shortest window of a training copy, unless the clip is shorter: 1 s."""
 
 BATCH: Final = 16
 
-CACHE_VERSION: Final = 1
+CACHE_VERSION: Final = 2
 
 ClipProgress = Callable[[Sequence[Clip], str], Iterable[Clip]]
 
@@ -86,7 +87,7 @@ class Copy:
 def cached_features(
     folder: Path,
     clips: Sequence[Clip],
-    encoder: WhisperEncoder,
+    net: PretrainedNet,
     copy: Copy,
     conditions: tuple[Ambience, ChannelConfig],
     progress: ClipProgress,
@@ -96,15 +97,15 @@ def cached_features(
     Args:
         folder: where the copies are kept.
         clips: the clips that the indices in `Features.clip` refer to.
-        encoder: frozen.
+        net: its encoder is frozen.
         copy: the copy to compute.
         conditions: noises and rooms, and how often each is used.
         progress: wraps the clips to show the progress.
     """
     values, index = folder / f"{copy.name}.npy", folder / f"{copy.name}.json"
-    described = _described(clips, encoder, copy, conditions[1])
+    described = _described(clips, net, copy, conditions[1])
     if not index.is_file() or json.loads(index.read_text("utf-8"))["made_from"] != described:
-        computed = list(_computed(clips, encoder, copy, conditions, progress))
+        computed = list(_computed(clips, net, copy, conditions, progress))
         with atomic_write(values) as partial, partial.open("wb") as file:
             np.save(file, np.array([item for item, _, _ in computed], np.float16))
         numbers = {"clip": [clip for _, clip, _ in computed], "frames": [frames for _, _, frames in computed]}
@@ -114,40 +115,32 @@ def cached_features(
     return Features(np.load(values, mmap_mode="r"), np.array(kept["clip"]), np.array(kept["frames"]))
 
 
-def pooled(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Summarise (B, S, W) hidden states by their mean and standard deviation over time: (B, 2 W).
-
-    Args:
-        states: padded hidden states.
-        lengths: (B,) number of valid states.
-    """
-    within = (torch.arange(states.shape[1])[None, :] < lengths[:, None]).unsqueeze(2)  # (B, S, 1)
-    count = lengths[:, None].to(states.dtype)
-    mean = (states * within).sum(dim=1) / count  # (B, W)
-    variance = (((states - mean.unsqueeze(1)) * within) ** 2).sum(dim=1) / count
-    return torch.cat([mean, variance.sqrt()], dim=1)
+def network_frames(waveform: Array) -> Array:
+    """Compute the (T, 80) log mel frames that the recogniser computes of (N,) samples; T is at least 1."""
+    heard = np.pad(waveform, (0, max(0, LOG_MEL.win_length - len(waveform))))
+    return log_mel(power_spectrogram(filtered(heard, LOG_MEL), LOG_MEL))
 
 
 @torch.inference_mode()
-def encoded(windows: Sequence[Array], encoder: WhisperEncoder) -> Array:
-    """Encode and pool normalised windows of any lengths: (N, 2 W) float32, in their order."""
+def encoded(windows: Sequence[Array], net: PretrainedNet) -> Array:
+    """Encode and pool (T, 80) log mel windows of any lengths: (N, D) float32, in their order."""
     order = sorted(
         range(len(windows)), key=lambda place: len(windows[place])
     )  # batches then have little padding
-    values = np.zeros((len(windows), 2 * encoder.conv1.out_channels), np.float32)
+    values = np.zeros((len(windows), net.arch.embedding_size), np.float32)
     for first in range(0, len(order), BATCH):
         places = order[first : first + BATCH]
         lengths = torch.tensor([len(windows[place]) for place in places])
         frames = torch.zeros(len(places), int(lengths.max()), windows[0].shape[1])
         for row, place in zip(frames, places, strict=True):
             row[: len(windows[place])] = torch.from_numpy(windows[place])
-        values[places] = pooled(encoder(frames, lengths), encoder.states_in(lengths)).numpy()
+        values[places] = net.pooled(frames, lengths).numpy()
     return values
 
 
 def _computed(
     clips: Sequence[Clip],
-    encoder: WhisperEncoder,
+    net: PretrainedNet,
     copy: Copy,
     conditions: tuple[Ambience, ChannelConfig],
     progress: ClipProgress,
@@ -155,11 +148,11 @@ def _computed(
     """Yield each window's features, the index of its clip and its length."""
     waiting: list[tuple[int, Array]] = []
     for number, clip in enumerate(progress(clips, f"encoding {copy.name}")):
-        log_mel = log_mel_spectrogram(copy.waveform(clip, *conditions))
-        for start, length in copy.windows(clip, len(log_mel)):
-            waiting.append((number, normalised_window(log_mel[start : start + length])))
+        frames = network_frames(copy.waveform(clip, *conditions))
+        for start, length in copy.windows(clip, len(frames)):
+            waiting.append((number, frames[start : start + length]))
         if len(waiting) >= 32 * BATCH or number == len(clips) - 1:
-            values = encoded([window for _, window in waiting], encoder)
+            values = encoded([window for _, window in waiting], net)
             yield from ((row, item[0], len(item[1])) for row, item in zip(values, waiting, strict=True))
             waiting = []
 
@@ -174,11 +167,11 @@ def _random_window(frames: int, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _described(
-    clips: Sequence[Clip], encoder: WhisperEncoder, copy: Copy, config: ChannelConfig
+    clips: Sequence[Clip], net: PretrainedNet, copy: Copy, config: ChannelConfig
 ) -> dict[str, Any]:
     """Return what the features depend on, to recognise an outdated cache."""
     weights = hashlib.sha256()
-    for name, tensor in sorted(encoder.state_dict().items()):
+    for name, tensor in sorted(net.encoder.state_dict().items()):
         weights.update(name.encode() + tensor.contiguous().numpy().tobytes())
     recordings = hashlib.sha256("\n".join(str(clip.path) for clip in clips).encode())
     return {

@@ -17,7 +17,8 @@ from calibrate.fitting.model_selection import fit_and_judge
 from calibrate.takes import FEWEST_TAKES, InputNormalisation, Take
 from edge.arrays import Array
 from edge.audio.sound_file import read_clip
-from edge.inference.engine import Engine
+from edge.inference.engine import EngineLike
+from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle
 from edge.model.head import Head
@@ -96,7 +97,7 @@ def calibration_trials(
         shots: clips of each emotion in the support; 0: no calibration.
         draws: number of random supports for each speaker and number of shots.
     """
-    engine = Engine(bundle, "cpu")
+    engine = open_engine(bundle, "cpu")
     for speaker in sorted({clip.speaker for clip in clips}):
         own = _SpeakerClips(bundle, engine, [clip for clip in clips if clip.speaker == speaker])
         for count in shots:
@@ -155,7 +156,7 @@ def over_corpora(scores: Sequence[ShotScores]) -> list[ShotScores]:
 class _SpeakerClips:
     """One speaker's clips, and their embeddings under the generic model."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, clips: Sequence[Clip]) -> None:
+    def __init__(self, bundle: Bundle, engine: EngineLike, clips: Sequence[Clip]) -> None:
         self.clips = clips
         self._bundle, self._engine = bundle, engine
         shortest = bundle.manifest.front_end.samples_in(bundle.manifest.graphs.frames_for_first)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from edge.errors import ModelError
-from edge.features.log_mel import MEL_BANDS
+from edge.features.frontend import MEL_BANDS
 
 HEAD_SIZE: Final = 64
 """Width of an attention head, the same in all of Whisper's sizes."""

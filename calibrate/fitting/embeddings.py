@@ -15,7 +15,7 @@ from edge.features.normaliser import DECIBEL
 from edge.inference.encoder_stream import EncodedBlock, FeatureStream
 from edge.inference.window_grid import step_in_features, window_ends
 from edge.model.bundle import Graphs
-from edge.recognition.recognizer import Settings
+from edge.recognition.settings import Settings
 
 if TYPE_CHECKING:
     from edge.inference.engine import EngineLike

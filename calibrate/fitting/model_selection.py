@@ -24,7 +24,7 @@ from edge.model.head import Head
 from edge.model.profile import ADOPTED, REJECTED
 
 if TYPE_CHECKING:
-    from edge.inference.engine import Engine
+    from edge.inference.engine import EngineLike
 
 LEAST_IMPROVEMENT: Final = 0.02
 """Nats of held-out log loss; a smaller improvement does not justify a profile."""
@@ -93,7 +93,9 @@ class Fitted:
         }
 
 
-def fit_and_judge(bundle: Bundle, engine: Engine, takes: Sequence[Take], sounds: Sequence[Array]) -> Fitted:
+def fit_and_judge(
+    bundle: Bundle, engine: EngineLike, takes: Sequence[Take], sounds: Sequence[Array]
+) -> Fitted:
     """Fit all candidates that a session supports; choose and judge by its held-out takes.
 
     Deterministic.
@@ -127,7 +129,7 @@ def fit_and_judge(bundle: Bundle, engine: Engine, takes: Sequence[Take], sounds:
     return Fitted(head, inputs.normalisation, judgement, folds)
 
 
-def generic_inputs(bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> HeadInputs:
+def generic_inputs(bundle: Bundle, engine: EngineLike, sounds: Sequence[Array]) -> HeadInputs:
     """Extract the inputs under the bundle's normalisation."""
     normalisation = InputNormalisation(bundle.manifest.levels, bundle.statistics)
     extracted = extract_embeddings(engine, bundle.manifest.front_end, normalisation, sounds)
@@ -135,7 +137,7 @@ def generic_inputs(bundle: Bundle, engine: Engine, sounds: Sequence[Array]) -> H
 
 
 def own_statistics_inputs(
-    bundle: Bundle, engine: Engine, takes: Sequence[Take], sounds: Sequence[Array], folds: Folds
+    bundle: Bundle, engine: EngineLike, takes: Sequence[Take], sounds: Sequence[Array], folds: Folds
 ) -> HeadInputs:
     """Extract the inputs under the speaker's statistics; for scoring, without the take's own fold."""
     front_end = bundle.manifest.front_end

@@ -195,7 +195,7 @@ def serve(
     from edge.model.bundle import default_bundle, load_bundle
     from edge.model.profile import find_profile, load_profile
     from edge.output.sinks import say
-    from edge.recognition.recognizer import Settings
+    from edge.recognition.settings import Settings
     from edge.server.access import caution, load_access, parse_address, require_protected
     from edge.server.client_session import Service
     from edge.server.client_stream import kept_for_clients, shared_engines
@@ -256,7 +256,8 @@ def convert(
 
 def _recognizer(bundle: Path | None, profile: str | None, provider: str, step_ms: int) -> Recognizer:
     from edge.model.profile import find_profile
-    from edge.recognition.recognizer import Recognizer, Settings
+    from edge.recognition.recognizer import Recognizer
+    from edge.recognition.settings import Settings
 
     return Recognizer.load(
         bundle,

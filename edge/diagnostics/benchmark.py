@@ -23,14 +23,15 @@ from edge.diagnostics.machine import Machine, resident_mb, this_machine
 from edge.events import Window
 from edge.features.frontend import FrontEnd
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
-from edge.features.normaliser import Normaliser
+from edge.features.network_input import network_input
 from edge.features.vad import SpeechDetector, VadConfig
 from edge.inference.engine import WindowEngine
 from edge.inference.offline import full_windows, normalised_frames
 from edge.inference.window_grid import feature_ms
 from edge.model.bundle import Bundle
 from edge.model.profile import ADOPTED, Profile, Reference
-from edge.recognition.recognizer import Recognizer, Settings
+from edge.recognition.recognizer import Recognizer
+from edge.recognition.settings import Settings
 from edge.recognition.stage_times import STAGES
 
 WARM_UP_S: Final = 1.0
@@ -301,7 +302,7 @@ def whole_window(bundle: Bundle) -> Callable[[Array], object]:
     samples = front_end.samples_in(front_end.window_frames)
 
     def compute(sound: Array) -> object:
-        normaliser = Normaliser(manifest.levels, bundle.statistics)
+        normaliser = network_input(front_end, manifest.levels, bundle.statistics)
         frames = normalised_frames(sound[:samples], front_end, normaliser)
         return bundle.head.probs(engine(full_windows(frames, front_end, step_frames=1))[0])
 

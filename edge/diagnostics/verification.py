@@ -11,12 +11,17 @@ import numpy as np
 from edge.arrays import Array
 from edge.errors import UsageError
 from edge.events import Event, Window
-from edge.features.normaliser import Normaliser
+from edge.features.frontend import filtered
+from edge.features.network_input import network_input
+from edge.features.vad import SpeechDetector
 from edge.inference.engine import WindowEngine
 from edge.inference.offline import normalised_frames
-from edge.inference.window_grid import window_ends
+from edge.inference.window_grid import step_in_features, window_ends
 from edge.model.bundle import Bundle
-from edge.recognition.recognizer import Recognizer, Settings
+from edge.model.head import Head
+from edge.recognition.recognizer import Recognizer
+from edge.recognition.settings import Settings
+from edge.recognition.window_buffer import is_speech
 
 TOLERANCE: Final = 1e-4
 """Largest difference of a probability that passes."""
@@ -91,7 +96,7 @@ def verify(
     cut = int(generator.integers(len(samples) // 2, len(samples)))
     recognizer.reset()
     early = _probs_by_end(recognizer, _feed_all(recognizer, samples, _random_blocks(cut, generator)))
-    expected = _offline(bundle, samples, sorted({*due, *first}), progress)
+    expected = _offline(bundle, samples, sorted({*due, *first}), step_ms, progress)
     at, largest = _worst(first, expected)
     return VerificationReport(
         windows=len(expected),
@@ -144,19 +149,54 @@ def _probs_by_end(recognizer: Recognizer, events: Iterable[Event]) -> ProbsByEnd
 
 
 def _offline(
-    bundle: Bundle, samples: Array, ends: list[int], progress: Callable[[float], None]
+    bundle: Bundle, samples: Array, ends: list[int], step_ms: int, progress: Callable[[float], None]
 ) -> ProbsByEnd:
     """Run the whole-window graph on the frames of each window: offline inference."""
     front_end, graphs = bundle.manifest.front_end, bundle.manifest.graphs
     length = graphs.frames_in(graphs.window_features)
-    frames = normalised_frames(samples, front_end, Normaliser(bundle.manifest.levels, bundle.statistics))
-    graph, probs = WindowEngine(bundle), {}
+    frames = normalised_frames(
+        samples, front_end, network_input(front_end, bundle.manifest.levels, bundle.statistics)
+    )
+    graph, embeddings = WindowEngine(bundle), {}
     for done, end in enumerate(ends, start=1):
         last = front_end.frames_in(end)
-        window = frames[None, max(0, last - length) : last]
-        probs[end] = bundle.head.probs(graph(window)[0])[0]
+        embeddings[end] = graph(frames[None, max(0, last - length) : last])[0][0]
         progress(done / len(ends))
-    return probs
+    heads = _heads(bundle, samples, embeddings, step_ms)
+    return {end: heads[end].probs(embedding[None])[0] for end, embedding in embeddings.items()}
+
+
+def _heads(bundle: Bundle, samples: Array, embeddings: dict[int, Array], step_ms: int) -> dict[int, Head]:
+    """Return the head of each window: the bundle's, for the mean of the speech that ended before the window.
+
+    Computed from the definition in `edge.recognition.speaker_baseline`, window by window, without its state.
+    """
+    head, front_end, graphs = bundle.head, bundle.manifest.front_end, bundle.manifest.graphs
+    if head.baseline_weight is None:
+        return dict.fromkeys(embeddings, head)
+    flags = SpeechDetector(Settings().gate, front_end).feed(filtered(samples, front_end))
+    step, window = step_in_features(step_ms, graphs, front_end), graphs.window_features
+    needed_s, heads = Settings().speech_needed_s, {}
+    earlier: list[tuple[int, Array]] = []
+    for end, embedding in sorted(embeddings.items()):
+        last = graphs.features_in(front_end.frames_in(end))
+        before = [item for other, item in earlier if other <= last - window]
+        heads[end] = head.for_baseline(_baseline(before, step / window, bundle))
+        spoken = is_speech(flags[slice(*graphs.frames_of(last))], front_end, needed_s)
+        if spoken and last >= window and (last - window) % step == 0:
+            earlier.append((last, embedding))
+    return heads
+
+
+def _baseline(embeddings: list[Array], share: float, bundle: Bundle) -> Array:
+    """Average the embeddings of earlier windows with the weights that they have after the last of them."""
+    config, weights = bundle.manifest.baseline, np.zeros(0)
+    for _ in embeddings:
+        kept = min(1.0, max(0.0, config.memory_windows - share) / max(weights.sum(), share))
+        weights = np.append(weights * kept, share)
+    mean = np.reshape(embeddings, (len(weights), bundle.head.input_size)).T @ weights
+    baseline: Array = (mean / (weights.sum() + config.prior_windows)).astype(np.float32)
+    return baseline
 
 
 def _worst(streamed: ProbsByEnd, expected: ProbsByEnd) -> tuple[int, float]:

@@ -126,7 +126,7 @@ def _golden(bundle: Bundle, path: Path) -> ReferenceWindows:
             f"{path} is damaged ({one_line(error)})", remedy="export the model again"
         ) from error
     windows = len(frames)
-    shapes = ((windows, front_end.window_frames, front_end.bins), (windows, graphs.embedding_size))
+    shapes = ((windows, front_end.window_frames, front_end.frame_size), (windows, graphs.embedding_size))
     if (frames.shape, embedding.shape) != shapes or len(logits) != windows:
         raise BundleError(f"{path} does not hold windows of this model", remedy="export the model again")
     return ReferenceWindows(frames, embedding, logits, tolerance)
@@ -145,9 +145,9 @@ def _demo_windows(bundle: Bundle) -> Array:
     """Cut the demo clip into (B, T, F) normalised windows, one every 0.5 s."""
     from edge.audio.sound_file import read_clip
     from edge.audio.sources import demo_clip
-    from edge.features.normaliser import Normaliser
+    from edge.features.network_input import network_input
 
     front_end = bundle.manifest.front_end
-    normaliser = Normaliser(bundle.manifest.levels, bundle.statistics)
+    normaliser = network_input(front_end, bundle.manifest.levels, bundle.statistics)
     frames = normalised_frames(read_clip(demo_clip()), front_end, normaliser)
     return full_windows(frames, front_end, step_frames=500 // front_end.hop_length_ms)

@@ -254,7 +254,7 @@ class _CandidateBenchmark:
         return BuildConfig(
             graph=self._bundle.graph(candidate.graph),
             frames=self._bundle.manifest.front_end.window_frames,
-            bins=self._bundle.manifest.front_end.bins,
+            bins=self._bundle.manifest.front_end.frame_size,
             batch=self._requirements.batch,
             workspace_bytes=min(_WORKSPACE_BYTES, gpu.memory_bytes // 4),
             timing_cache=self._folder / f"timing-{target.tensorrt}-sm{target.compute_capability}.cache",

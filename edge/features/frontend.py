@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from edge.arrays import SAMPLE_RATE, Array
 from edge.bounds import within
 from edge.features.input_filter import InputFilter
 from edge.stream_buffer import StreamBuffer
+
+Spectrum = Literal["linear", "log_mel"]
+
+MEL_BANDS: Final = 80
+"""Values of a frame of the log mel spectrogram."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,13 @@ class FrontEnd:
     """Cut-off of the input filter's high-pass; 0 for none."""
     hum_notch_q: float = field(default=5.0, metadata=within(0.0, 1_000.0))
     """Quality factor of the input filter's notches at 50 and 60 Hz; 0 for none."""
+    spectrum: Spectrum = "linear"
+    """What the network reads: the bins under an automatic gain (`normaliser`), or mel bands (`log_mel`)."""
+
+    @property
+    def frame_size(self) -> int:
+        """Values of a frame of the network's input."""
+        return MEL_BANDS if self.spectrum == "log_mel" else self.bins
 
     @property
     def win_length(self) -> int:
@@ -65,17 +78,17 @@ class FrontEnd:
 
         Parseval: sum_k |X_k|^2 = n_fft sum_n (w_n x_n)^2, half of it in the bins kept.
         """
-        energy = float((_hamming(self.win_length) ** 2).sum())
+        energy = float((_analysis_window(self) ** 2).sum())
         return self.n_fft * energy / (2.0 * self.bins)
 
-    def deciding(self) -> dict[str, float]:
+    def deciding(self) -> dict[str, Any]:
         """Return the constants by name, as a bundle's fingerprint has them.
 
-        The input filter's default constants are left out: a bundle that does not record any is used with
+        Newer constants at their defaults are left out: a bundle that does not record any is used with
         them, and its fingerprint, which profiles name, stays what it was.
         """
         named, usual = asdict(self), FrontEnd()
-        for name in ("high_pass_hz", "hum_notch_q"):
+        for name in ("high_pass_hz", "hum_notch_q", "spectrum"):
             if named[name] == getattr(usual, name):
                 del named[name]
         return named
@@ -111,7 +124,7 @@ def power_spectrogram(waveform: Array, front_end: FrontEnd) -> Array:
     frames = front_end.frames_in(len(waveform))
     if frames == 0:
         return np.zeros((0, front_end.bins), np.float32)
-    windowed = _overlapping(waveform, frames, front_end) * _hamming(front_end.win_length)
+    windowed = _overlapping(waveform, frames, front_end) * _analysis_window(front_end)
     spectrum = np.fft.rfft(_fold(windowed, front_end.n_fft), n=front_end.n_fft)[:, : front_end.bins]
     return (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
 
@@ -154,11 +167,16 @@ def _overlapping(waveform: Array, frames: int, front_end: FrontEnd) -> Array:
     )
 
 
+def _analysis_window(front_end: FrontEnd) -> Array:
+    """Return the (win_length,) window of a frame: Hamming's, or Hann's before mel bands, as in Whisper."""
+    return _raised_cosine(front_end.win_length, 0.5 if front_end.spectrum == "log_mel" else 0.54)
+
+
 @functools.cache
-def _hamming(length: int) -> Array:
-    """Return the periodic Hamming window, as torch and scipy (sym=False) do."""
+def _raised_cosine(length: int, offset: float) -> Array:
+    """Return a periodic window a - (1 - a) cos(phase), as torch and scipy (sym=False) do."""
     phase = 2.0 * np.pi * np.arange(length) / length
-    window: Array = (0.54 - 0.46 * np.cos(phase)).astype(np.float32)
+    window: Array = (offset - (1.0 - offset) * np.cos(phase)).astype(np.float32)
     window.setflags(write=False)
     return window
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd, PowerStream
-from edge.features.normaliser import BinStatistics, GainConfig, Normaliser, frame_levels
+from edge.features.network_input import network_input
+from edge.features.normaliser import BinStatistics, GainConfig, frame_levels
 from edge.inference.engine import EngineLike
 from edge.stream_buffer import StreamBuffer
 
@@ -53,7 +54,7 @@ class FeatureStream:
         self._engine = engine
         self._clock = clock
         self._power = PowerStream(front_end)
-        self._normaliser = Normaliser(levels, statistics)
+        self._normaliser = network_input(front_end, levels, statistics)
         self.reset()
 
     def reset(self) -> None:

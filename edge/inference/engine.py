@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from edge.arrays import Array
+from edge.bounds import one_line
 from edge.errors import BundleError, EngineError, UsageError
 from edge.model.bundle import CLASSIFIER, ENCODER, WINDOW, Bundle, Graphs
 from edge.onnx_session import session_options
@@ -58,7 +59,7 @@ class EngineLike(Protocol):
 
 
 class Engine:
-    """Runs a bundle's graphs. Has no state: that of a stream is an argument and a result."""
+    """Runs the graphs of an incremental bundle. The state of a stream is an argument and a result."""
 
     def __init__(self, bundle: Bundle, provider: str = "auto", threads: int = 1) -> None:
         """Load the graphs.
@@ -74,12 +75,12 @@ class Engine:
             BundleError: a graph cannot be loaded or is not what the manifest says.
         """
         self.graphs = bundle.manifest.graphs
-        self.bins = bundle.manifest.front_end.bins
+        self.bins = bundle.manifest.front_end.frame_size
         maps = [f"state_{index}" for index in range(len(self.graphs.state_shapes))]
         self._encoder_inputs = ("frames", *maps)
         self._encoder_outputs = ("features", *(f"new_{name}" for name in maps))
         self.provider = choose_provider(provider)
-        self.reason = ASKED_FOR if provider != "auto" else _offered(self.provider)
+        self.reason = ASKED_FOR if provider != "auto" else offered(self.provider)
         self._bundle, self._threads = bundle, threads
         try:
             self._open()
@@ -116,7 +117,7 @@ class Engine:
         """Compare the inputs and outputs, except batch and time, with the manifest."""
         features, states = self.graphs.feature_size, self.graphs.state_shapes
         maps = {f"state_{index}": shape for index, shape in enumerate(states)}
-        expected = {
+        expected: dict[str, tuple[_Sizes, _Sizes]] = {
             ENCODER: (
                 {"frames": (self.bins,), **maps},
                 {"features": (features,), **{f"new_{name}": shape for name, shape in maps.items()}},
@@ -124,13 +125,7 @@ class Engine:
             CLASSIFIER: ({"features": (features,)}, {"embedding": (self.graphs.embedding_size,)}),
         }
         for name, session in self._sessions.items():
-            found = (_fixed_sizes(session.get_inputs()), _fixed_sizes(session.get_outputs()))
-            if found != expected[name]:
-                raise BundleError(
-                    f"{bundle.graph(name)} has the inputs and outputs {found}, the manifest says "
-                    f"{expected[name]}",
-                    remedy="export the model again",
-                )
+            _require_sizes(bundle, name, session, expected[name])
 
     def initial_state(self, streams: int = 1) -> EncoderState:
         """Return the state of new streams."""
@@ -159,23 +154,65 @@ class Engine:
 
 
 class WindowEngine:
-    """The whole-window graph, which the streaming graphs are verified against."""
+    """The whole-window graph on ONNX Runtime, which the streaming graphs are verified against."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
-        self._session = _session(bundle, WINDOW, "cpu", threads)
+    def __init__(self, bundle: Bundle, threads: int = 1, provider: str = "cpu") -> None:
+        """Load the graph.
+
+        Args:
+            bundle: a checked bundle.
+            threads: for one operator, >= 1.
+            provider: one of `PROVIDERS` that is available.
+
+        Raises:
+            EngineError: the provider cannot be used.
+            BundleError: the graph cannot be loaded, or is not what the manifest says.
+        """
+        self._session = _session(bundle, WINDOW, provider, threads)
+        graphs, outputs = bundle.manifest.graphs, len(bundle.head.fc3_bias)
+        expected: tuple[_Sizes, _Sizes] = (
+            {"frames": (bundle.manifest.front_end.frame_size,)},
+            {"embedding": (graphs.embedding_size,), "logits": (outputs,)},
+        )
+        _require_sizes(bundle, WINDOW, self._session, expected)
 
     def __call__(self, frames: Array) -> tuple[Array, Array]:
-        """Map (B, T, F) normalised frames to (B, D) embeddings and (B, C) generic logits."""
-        embedding, logits = self._session.run(None, {"frames": frames})
+        """Map (B, T, F) frames of the network's input to (B, D) embeddings and (B, C) generic logits.
+
+        Raises:
+            EngineError: the provider has failed.
+        """
+        try:
+            embedding, logits = self._session.run(["embedding", "logits"], {"frames": frames})
+        except Exception as error:  # ONNX Runtime's errors have no other base
+            raise EngineError(
+                f"ONNX Runtime failed ({one_line(error)})", remedy="use --provider cpu"
+            ) from error
         return embedding, logits
 
 
-def _fixed_sizes(items: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+_Sizes = dict[str, tuple[int, ...]]
+"""Of inputs or outputs by name."""
+
+
+def _require_sizes(
+    bundle: Bundle, name: str, session: onnxruntime.InferenceSession, expected: tuple[_Sizes, _Sizes]
+) -> None:
+    found = (_fixed_sizes(session.get_inputs()), _fixed_sizes(session.get_outputs()))
+    if found != expected:
+        raise BundleError(
+            f"{bundle.graph(name)} has the inputs and outputs {found}, the manifest says {expected}",
+            remedy="export the model again",
+        )
+
+
+def _fixed_sizes(items: Sequence[Any]) -> _Sizes:
     """Return the fixed sizes of a graph's inputs or outputs, by name: those of batch and time vary."""
     return {item.name: tuple(size for size in item.shape if isinstance(size, int)) for item in items}
 
 
-def _offered(provider: str) -> str:
+def offered(provider: str) -> str:
+    """Say why "auto" is resolved to a provider."""
     return f"ONNX Runtime here has {'no CUDA' if provider == 'cpu' else 'CUDA'}"
 
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd, filtered, power_spectrogram
-from edge.features.normaliser import Normaliser
+from edge.features.network_input import NetworkInput
 
 PIECE_FRAMES: Final = 6_000
 """Frames whose spectra are computed together: a minute, so that long recordings fit into memory."""
 
 
-def normalised_frames(samples: Array, front_end: FrontEnd, normaliser: Normaliser) -> Array:
+def normalised_frames(samples: Array, front_end: FrontEnd, normaliser: NetworkInput) -> Array:
     """Compute the network's input for a whole recording, as for a new stream.
 
     Args:
@@ -32,7 +32,7 @@ def normalised_frames(samples: Array, front_end: FrontEnd, normaliser: Normalise
         normaliser(power_spectrogram(sound[first * hop :][: front_end.samples_in(PIECE_FRAMES)], front_end))
         for first in range(0, total, PIECE_FRAMES)
     ]
-    return np.concatenate([np.zeros((0, front_end.bins), np.float32), *pieces])
+    return np.concatenate([np.zeros((0, front_end.frame_size), np.float32), *pieces])
 
 
 def full_windows(frames: Array, front_end: FrontEnd, step_frames: int) -> Array:

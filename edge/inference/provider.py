@@ -10,7 +10,14 @@ from edge.gpu.errors import tensorrt_module
 from edge.gpu.plan import PlanRequirements, PlanTarget, StalePlanError, find_plan, open_plan
 from edge.gpu.probe import Gpu, probe
 from edge.gpu.session import TensorrtSession
-from edge.inference.engine import ASKED_FOR, Engine, EngineLike
+from edge.inference.engine import (
+    ASKED_FOR,
+    Engine,
+    EngineLike,
+    WindowEngine,
+    choose_provider,
+    offered,
+)
 from edge.inference.window_engine import WindowwiseEngine
 from edge.model.bundle import Bundle
 
@@ -35,22 +42,39 @@ def open_engine(bundle: Bundle, provider: str = "auto") -> EngineLike:
         raise UsageError(f"unknown provider {provider!r}", remedy=f"choose {', '.join(others)} or {last}")
     if provider == "auto":
         return _fastest(bundle)
-    return _on_tensorrt(bundle, probe()[0]) if provider == "tensorrt" else Engine(bundle, provider)
+    return _on_tensorrt(bundle, probe()[0]) if provider == "tensorrt" else _on_onnx_runtime(bundle, provider)
 
 
 def _fastest(bundle: Bundle) -> EngineLike:
     try:
         gpu = probe()[0]
     except EngineError as error:
-        engine = Engine(bundle, "cpu")
+        engine = _on_onnx_runtime(bundle, "cpu")
         engine.reason = error.problem
         return engine
     try:
         return _on_tensorrt(bundle, gpu, f"an engine was built for {gpu.name}")
     except EngineError as error:
-        engine = Engine(bundle)
+        engine = _on_onnx_runtime(bundle, "auto")
         engine.reason = f"{error.problem}; {engine.reason}"
         return engine
+
+
+def _on_onnx_runtime(bundle: Bundle, provider: str) -> EngineLike:
+    """Load the graphs with ONNX Runtime; "auto" falls back to the CPU where CUDA cannot be used."""
+    if bundle.manifest.graphs.execution == "incremental":
+        return Engine(bundle, provider)
+    chosen = choose_provider(provider)
+    reason = ASKED_FOR if provider != "auto" else offered(chosen)
+    if chosen != "cpu":
+        try:
+            window = WindowEngine(bundle, provider=chosen)
+            return WindowwiseEngine(bundle, window, provider=chosen, reason=reason)
+        except EngineError as error:
+            if provider != "auto":
+                raise
+            reason = error.problem
+    return WindowwiseEngine(bundle, provider="cpu", reason=reason)
 
 
 def _on_tensorrt(bundle: Bundle, gpu: Gpu, reason: str = ASKED_FOR) -> WindowwiseEngine:

@@ -1,6 +1,6 @@
-"""A whole-window graph instead of the streaming graphs, as TensorRT needs it.
+"""A whole-window graph instead of streaming graphs: for bundles that run by windows, and on TensorRT.
 
-    frames -> "features": the 49 frames that a feature covers -> a window's frames -> whole-window graph
+    frames -> "features": the frames that a feature covers -> a window's frames -> whole-window graph
 
 The recogniser, its windows and their times are the same; only the content of a feature differs.
 """
@@ -24,8 +24,8 @@ WindowGraph = Callable[[Array], tuple[Array, Array]]
 class WindowwiseEngine:
     """Runs a whole-window graph as if it streamed. Several threads may use it at once.
 
-    A TensorRT plan takes full windows only. A shorter one, at the end of a short utterance or of the
-    stream, runs through the same graph on the CPU. After a failure of the given graph, all windows run
+    A graph on another device is given full windows only. A shorter one, at the end of a short utterance or
+    of the stream, runs through the same graph on the CPU. After a failure of the given graph, all windows run
     on the CPU, the failed one included: none is lost.
 
     Remembers whether the given graph has failed; the state of a stream is an argument and a result.
@@ -34,7 +34,7 @@ class WindowwiseEngine:
     def __init__(
         self,
         bundle: Bundle,
-        window: WindowGraph,
+        window: WindowGraph | None = None,
         *,
         provider: str,
         reason: str = ASKED_FOR,
@@ -44,24 +44,25 @@ class WindowwiseEngine:
 
         Args:
             bundle: a checked bundle.
-            window: runs any number of full windows; an EngineError means that it cannot continue.
+            window: runs any number of full windows; an EngineError means that it cannot continue. None: the
+                CPU runs all windows.
             provider: that `window` runs on.
             reason: why it was chosen.
             close: releases the resources of `window`.
         """
-        graphs, self.bins = bundle.manifest.graphs, bundle.manifest.front_end.bins
+        graphs, self.bins = bundle.manifest.graphs, bundle.manifest.front_end.frame_size
         self.graphs = replace(graphs, feature_size=graphs.frames_for_first * self.bins)
         self.frames = graphs.frames_in(graphs.window_features)
-        """T of a full window: 297."""
+        """T of a full window."""
         self.provider = provider
         self.reason = reason
         self.close = close
-        self.window = window
         self._on_cpu = WindowEngine(bundle)
-        self._lost = False
+        self.window = window or self._on_cpu
+        self._lost = window is None
 
     def initial_state(self, streams: int = 1) -> EncoderState:
-        """Return the state of new streams: one map of zero frames."""
+        """Return the state of new streams: the zero frames before the first feature."""
         kept = self.graphs.frames_for_first - self.graphs.frames_per_feature
         return EncoderState((np.zeros((streams, kept, self.bins), np.float32),))
 
@@ -70,7 +71,7 @@ class WindowwiseEngine:
 
         Args:
             frames: (B, T, F) normalised, T a multiple of `graphs.frames_per_feature`.
-            state: the (B, 41, F) frames before them.
+            state: the frames before them that a feature covers too, (B, K, F).
 
         Returns:
             (B, T / frames_per_feature, frames_for_first * F) features, and the new state.

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from safetensors.numpy import save_file
 
@@ -23,13 +23,16 @@ from edge.bounds import (
 )
 from edge.errors import BundleError, ModelError
 from edge.features.frontend import FrontEnd
+from edge.features.log_mel import has_mel_bands
 from edge.features.normaliser import BinStatistics, GainConfig
 from edge.labels import EMOTIONS
 from edge.model.head import Head
 from edge.model.onnx_file import require_self_contained
 from edge.system.files import atomic_write, is_file, read_text
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""Written; version 1, which is read too, has no `execution`, `spectrum` and `baseline`."""
+READABLE_VERSIONS: Final = (1, SCHEMA_VERSION)
 MANIFEST: Final = "model.json"
 HEAD: Final = "head.safetensors"
 ENCODER: Final = "encoder.onnx"
@@ -37,7 +40,14 @@ CLASSIFIER: Final = "classifier.onnx"
 WINDOW: Final = "window.onnx"
 WEIGHTS: Final = "weights.safetensors"
 CARD: Final = "CARD.md"
-REQUIRED: Final = (HEAD, ENCODER, CLASSIFIER, WINDOW, WEIGHTS, CARD)
+Execution = Literal["incremental", "window"]
+GRAPHS: Final[dict[Execution, tuple[str, ...]]] = {
+    "incremental": (ENCODER, CLASSIFIER, WINDOW),
+    "window": (WINDOW,),
+}
+"""The graphs of a bundle: features computed once each as the sound arrives, or whole windows only."""
+SHIPPED: Final = {"default": "small", "small": "small"}
+"""Folders of the models that ship with the program, by name."""
 LARGEST_MANIFEST: Final = 2**24
 """Bytes."""
 READ_AT_ONCE: Final = 2**20
@@ -64,6 +74,13 @@ class Graphs:
     """Frames that a feature covers."""
     window_features: int = field(metadata=within(1, 3_000))
     """Features of a full window."""
+    execution: Execution = "incremental"
+    """How the network runs. If by windows, a feature is the frames that it covers."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the graphs' files."""
+        return GRAPHS[self.execution]
 
     def frames_of(self, end: int) -> tuple[int, int]:
         """Return the first frame, and the one after the last, of the window that ends before a feature."""
@@ -80,6 +97,16 @@ class Graphs:
 
 
 @dataclass(frozen=True)
+class BaselineConfig:
+    """How the speaker's baseline is estimated while listening, in windows of speech that do not overlap."""
+
+    prior_windows: float = field(default=4.0, metadata=within(0.1, 1e4))
+    """Weight of the training speakers' mean, 0: the same in training."""
+    memory_windows: float = field(default=20.0, metadata=within(1.0, 1e4))
+    """Largest weight of what was heard before: 60 s of speech with windows of 3 s. Older speech fades."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The contents of model.json."""
 
@@ -91,12 +118,19 @@ class Manifest:
     temperature_fitted: bool
     licence: str
     """Of the weights."""
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    """Only for a head that reads the baseline."""
     training: dict[str, Any] = field(default_factory=dict)
     """Algorithm, command, corpora with their licences, speakers, git revision."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores by protocol and corpus."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of every other file, by its path from the folder: the required ones, then any more."""
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the files that the bundle cannot do without."""
+        return required_files(self.graphs.execution)
 
 
 @dataclass(frozen=True)
@@ -111,13 +145,21 @@ class Bundle:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that affects answers: graphs, head and constants; not card or scores."""
-        constants = [self.manifest.front_end.deciding(), asdict(self.manifest.levels)]
-        deciding = [self.manifest.files[name] for name in (ENCODER, CLASSIFIER, WINDOW, HEAD)]
+        manifest = self.manifest
+        constants = [manifest.front_end.deciding(), asdict(manifest.levels)]
+        if self.head.baseline_weight is not None:
+            constants.append(asdict(manifest.baseline))
+        deciding = [manifest.files[name] for name in (*manifest.graphs.files, HEAD)]
         return hashlib.sha256(json.dumps([*deciding, *constants]).encode()).hexdigest()
 
     def graph(self, name: str) -> Path:
         """Return the path of one of the graphs."""
         return self.folder / name
+
+
+def required_files(execution: Execution) -> tuple[str, ...]:
+    """Return the names of the files that a bundle cannot do without, besides the manifest."""
+    return (HEAD, *GRAPHS[execution], WEIGHTS, CARD)
 
 
 def engine_graph(recurrence: str, precision: str) -> str:
@@ -137,7 +179,18 @@ def is_bundle(folder: Path) -> bool:
 
 def default_bundle() -> Path:
     """Return the folder of the model that ships with the program."""
-    return Path(str(resources.files("edge"))) / "bundles" / "default"
+    return shipped_bundle("default")
+
+
+def shipped_bundle(name: str) -> Path:
+    """Return the folder of one of the `SHIPPED` models."""
+    return Path(str(resources.files("edge"))) / "bundles" / SHIPPED[name]
+
+
+def find_bundle(name_or_path: str | Path) -> Path:
+    """Return the folder of a bundle, given by its path or as one of `SHIPPED`; a folder comes first."""
+    path = Path(name_or_path)
+    return shipped_bundle(path.name) if str(path) in SHIPPED and not is_bundle(path) else path
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -156,6 +209,7 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder / HEAD} is damaged ({error})", remedy="export the model again") from error
     bundle = Bundle(folder, manifest, head, statistics)
     _check_emotions(bundle)
+    _require_known_spectrum(bundle)
     _check_sizes(bundle)
     return bundle
 
@@ -177,9 +231,9 @@ def read_manifest(folder: Path) -> Manifest:
         version = described.pop("schema_version")
     except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path} is damaged", remedy="copy it again or export the model again") from error
-    if version != SCHEMA_VERSION or type(version) is not int:
+    if version not in READABLE_VERSIONS or type(version) is not int:
         raise BundleError(
-            f"{path} has schema version {shown(version)}, this program reads {SCHEMA_VERSION}",
+            f"{path} has schema version {shown(version)}, this program reads 1 to {SCHEMA_VERSION}",
             remedy="update mmtl, or export the model again",
         )
     try:
@@ -192,7 +246,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write model.json, as the last file, for the required files and others that the manifest lists."""
-    names = dict.fromkeys((*REQUIRED, *manifest.files))
+    names = dict.fromkeys((*manifest.required, *manifest.files))
     described = asdict(manifest) | {"files": {name: _sha256(folder / name) for name in names}}
     text = json.dumps({"schema_version": SCHEMA_VERSION, **described}, indent=2, ensure_ascii=False)
     with atomic_write(folder / MANIFEST) as partial:
@@ -218,6 +272,7 @@ def _manifest(described: dict[str, Any]) -> Manifest:
             "front_end": build(FrontEnd, described["front_end"]),
             "levels": build(GainConfig, described["levels"]),
             "graphs": build(Graphs, graphs),
+            "baseline": build(BaselineConfig, described.get("baseline", {})),
         }
     )
     for name, kind in _KINDS.items():
@@ -247,7 +302,7 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
         raise BundleError(
             f"the bundle {folder} lists {shown(outside[0])}, which is not in it", remedy="export it again"
         )
-    names = dict.fromkeys((*REQUIRED, *manifest.files))
+    names = dict.fromkeys((*manifest.required, *manifest.files))
     missing = [name for name in names if name not in manifest.files or not is_file(folder / name)]
     if missing:
         raise BundleError(
@@ -294,10 +349,11 @@ def _check_sizes(bundle: Bundle) -> None:
     sizes = {
         "sample rate": (front_end.sample_rate, FrontEnd.sample_rate),
         "number of bins": (front_end.bins, min(front_end.bins, front_end.n_fft // 2 + 1)),
+        "number of values of a feature": (graphs.feature_size, _feature_size(bundle)),
         "number of features in a window": (graphs.window_features, window),
         "embedding": (bundle.head.input_size, graphs.embedding_size),
         "number of outputs": (len(bundle.head.fc3_bias), len(EMOTIONS)),
-        "number of bin statistics": (len(bundle.statistics.mean), front_end.bins),
+        "number of bin statistics": (len(bundle.statistics.mean), front_end.frame_size),
     }
     for what, (found, wanted) in sizes.items():
         if found != wanted:
@@ -305,6 +361,26 @@ def _check_sizes(bundle: Bundle) -> None:
                 f"the {what} of the bundle {bundle.folder} is {found}, expected {wanted}",
                 remedy="export it again",
             )
+
+
+def _feature_size(bundle: Bundle) -> int:
+    """Return the expected P: a feature of a network that runs by windows is the frames that it covers."""
+    front_end, graphs = bundle.manifest.front_end, bundle.manifest.graphs
+    return (
+        graphs.feature_size
+        if graphs.execution == "incremental"
+        else graphs.frames_for_first * front_end.frame_size
+    )
+
+
+def _require_known_spectrum(bundle: Bundle) -> None:
+    """Refuse mel bands of other frames than those that `edge.features.log_mel` computes."""
+    front_end = bundle.manifest.front_end
+    if front_end.spectrum == "log_mel" and not has_mel_bands(front_end):
+        raise BundleError(
+            f"the bundle {bundle.folder} has mel bands of other frames than this program computes",
+            remedy="use the program that wrote it",
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -1,11 +1,12 @@
 """The last layers, in NumPy: embedding to emotion probabilities. A speaker's profile replaces them.
 
-A bundle's head reads the embedding only; a speaker's may read the long-term spectrum too.
+A bundle's head reads the embedding, and the speaker's baseline if it has weights for one; a speaker's has
+the baseline in its biases, and may read the long-term spectrum too.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Final
 
@@ -35,6 +36,17 @@ class Head:
     fc3_bias: Array
     temperature: float = 1.0
     """Divides the logits before the softmax; > 0."""
+    baseline_weight: Array | None = None
+    """(H, D) weights of FC 1 for the speaker's baseline b, the shrunken mean of the speaker's embeddings;
+    None for a head that reads none. FC 1 is trained on e and e - b: its weights for e are the sum of both
+    parts, those for b the negated second part."""
+
+    def for_baseline(self, baseline: Array) -> Head:
+        """Return the head of a speaker: FC 1's bias holds the (D,) baseline, and none is read any more."""
+        if self.baseline_weight is None:
+            return self
+        bias = self.fc1_bias + self.baseline_weight @ baseline
+        return replace(self, fc1_bias=bias, baseline_weight=None)
 
     @property
     def input_size(self) -> int:
@@ -63,8 +75,8 @@ class Head:
     def tensors(self) -> dict[str, Array]:
         """Return the arrays by name, as they are stored."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        temperature = np.array([self.temperature], np.float32)
-        return {f"head.{name}": value for name, value in (arrays | {"temperature": temperature}).items()}
+        arrays["temperature"] = np.array([self.temperature], np.float32)
+        return {f"head.{name}": value for name, value in arrays.items() if value is not None}
 
     @staticmethod
     def from_tensors(tensors: dict[str, Array]) -> Head:
@@ -82,7 +94,10 @@ class Head:
         temperature = tensor(tensors, "head.temperature", 1, *TEMPERATURES)
         if temperature.size != 1:
             raise ModelError(f"the head has {temperature.size} temperatures, expected one")
-        head = Head(**layers, temperature=temperature.item())
+        baseline = None
+        if "head.baseline_weight" in tensors:
+            baseline = tensor(tensors, "head.baseline_weight", 2, -MOST_WEIGHT, MOST_WEIGHT)
+        head = Head(**layers, temperature=temperature.item(), baseline_weight=baseline)
         head._check()
         return head
 
@@ -96,6 +111,8 @@ class Head:
             raise ModelError("the head's weights and biases do not fit together")
         if any(below.shape[0] != above.shape[1] for (below, _), (above, _) in pairwise(layers)):
             raise ModelError("the head's layers do not fit together")
+        if self.baseline_weight is not None and self.baseline_weight.shape != self.fc1_weight.shape:
+            raise ModelError("the head's weights for the baseline do not fit its first layer")
 
 
 def softmax(logits: Array) -> Array:

@@ -96,6 +96,22 @@ class WindowBuffer:
         """Return the (T,) frame levels of a window; 0 dB is full scale."""
         return self._dbfs[slice(*self._graphs.frames_of(end))]
 
+    def is_speech(self, end: int, needed_s: float) -> bool:
+        """Return whether a window has enough speech for an emotion, as `is_speech` says."""
+        return is_speech(self.speech(end), self._front_end, needed_s)
+
     def speech(self, end: int) -> NDArray[np.bool_]:
         """Return the (T,) speech flags of a window's frames."""
         return self._speech[slice(*self._graphs.frames_of(end))]
+
+
+def is_speech(flags: NDArray[np.bool_], front_end: FrontEnd, needed_s: float) -> bool:
+    """Return whether a window has enough speech for an emotion.
+
+    Args:
+        flags: (T,) of its frames.
+        front_end: of the bundle.
+        needed_s: speech that a full window needs; a shorter one needs a third of its length.
+    """
+    needed = min(needed_s * 1000.0 / front_end.hop_length_ms, len(flags) / 3.0)
+    return bool(np.count_nonzero(flags) >= needed)

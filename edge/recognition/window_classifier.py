@@ -1,4 +1,4 @@
-"""Windows of features to posteriors: the bundle's classifier, then the head of the bundle or of a speaker."""
+"""Windows of features to posteriors: the bundle's network, then the head of the bundle or of a speaker."""
 
 from __future__ import annotations
 
@@ -9,33 +9,60 @@ import numpy as np
 
 from edge.arrays import Array
 from edge.inference.engine import EngineLike
+from edge.model.bundle import BaselineConfig
 from edge.model.head import Head
+from edge.recognition.speaker_baseline import SpeakerBaseline
 from edge.recognition.window_buffer import WindowBuffer
 
 
 @dataclass(frozen=True)
-class ClassifiedWindow:
-    """A window between the classifier and its event."""
+class EmbeddedWindow:
+    """A window between the network and the head."""
 
     end: int
     """Number of the feature after its last."""
     inputs: Array
     """(X,) what the head reads: the embedding, and the long-term spectrum for some profiles."""
-    probs: Array
-    """(C,)."""
 
 
 class WindowClassifier:
-    """Classifies windows that are complete. Remembers nothing."""
+    """Classifies the windows of a stream.
 
-    def __init__(self, engine: EngineLike, head: Head) -> None:
+    Remembers the speaker's baseline, if the head reads one; `reset` forgets it.
+    """
+
+    def __init__(
+        self, engine: EngineLike, head: Head, baseline: BaselineConfig, *, step_features: int
+    ) -> None:
+        """Prepare a stream.
+
+        Args:
+            engine: runs the network.
+            head: of the bundle or of a speaker.
+            baseline: how it is estimated, for a head that reads it.
+            step_features: features from one window to the next.
+        """
         self._engine = engine
         self._head = head
-        self.spectrum_size = head.input_size - engine.graphs.embedding_size
+        graphs = engine.graphs
+        self.spectrum_size = head.input_size - graphs.embedding_size
         """Values of the long-term spectrum that the head reads behind the embedding; 0 for none."""
+        self._baseline = None
+        if head.baseline_weight is not None:
+            self._baseline = SpeakerBaseline(
+                graphs.embedding_size,
+                baseline,
+                step_features=step_features,
+                window_features=graphs.window_features,
+            )
 
-    def classify(self, recent: WindowBuffer, ends: Sequence[int]) -> list[ClassifiedWindow]:
-        """Classify windows of one length together.
+    def reset(self) -> None:
+        """Forget the stream."""
+        if self._baseline:
+            self._baseline.reset()
+
+    def embed(self, recent: WindowBuffer, ends: Sequence[int]) -> list[EmbeddedWindow]:
+        """Run the network on complete windows of one length together.
 
         Args:
             recent: holds them.
@@ -46,5 +73,19 @@ class WindowClassifier:
         inputs = self._engine.classify(recent.features(ends))
         if self.spectrum_size:
             inputs = np.concatenate([inputs, recent.spectra(ends)], axis=1)
-        probs = self._head.probs(inputs)
-        return [ClassifiedWindow(*window) for window in zip(ends, inputs, probs, strict=True)]
+        return [EmbeddedWindow(*window) for window in zip(ends, inputs, strict=True)]
+
+    def probs(self, window: EmbeddedWindow, *, speech: bool) -> Array:
+        """Return the (C,) posterior of a window; windows come in the order of their ends.
+
+        Args:
+            window: complete.
+            speech: whether it is mostly speech; full windows of speech enter the baseline of later ones.
+        """
+        head = self._head
+        if self._baseline:
+            head = head.for_baseline(self._baseline.before(window.end))
+            if speech and window.end >= self._engine.graphs.window_features:
+                self._baseline.add(window.end, window.inputs)
+        posterior: Array = head.probs(window.inputs[None])[0]
+        return posterior

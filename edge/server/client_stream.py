@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from edge.arrays import Array
     from edge.model.bundle import Bundle
     from edge.model.profile import Profile
-    from edge.recognition.recognizer import Recognizer, Settings
+    from edge.recognition.recognizer import Recognizer
+    from edge.recognition.settings import Settings
 
 
 class ClientStream:

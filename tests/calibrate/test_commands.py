@@ -23,7 +23,7 @@ from edge.audio.sound_file import read_clip
 from edge.cli.main import main
 from edge.errors import ProfileError
 from edge.inference.engine import Engine
-from edge.model.bundle import default_bundle, load_bundle
+from edge.model.bundle import load_bundle, shipped_bundle
 from edge.model.profile import load_profile, profile_path, read_profile, save_profile
 from edge.recognition.drift import DriftWatch
 from edge.recognition.recognizer import Recognizer
@@ -32,7 +32,8 @@ from tests.calibrate.session.synthetic_voices import speech
 from tests.tolerances import float32_tolerance, largest, network_terms
 
 pytestmark = pytest.mark.skipif(
-    not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
+    not (shipped_bundle("small") / "model.json").is_file(),
+    reason="the default bundle is not in this checkout",
 )
 
 Run = Callable[..., tuple[int, str, str]]
@@ -78,7 +79,7 @@ def misleading(tmp_path: Path) -> Path:
 def test_a_session_that_helps_becomes_a_profile_that_can_be_applied(run: Run, telling: Path) -> None:
     code, out, _ = run("anna", "--from", telling)
     assert code == 0, out
-    profile = load_profile(profile_path("anna"), load_bundle(default_bundle()))
+    profile = load_profile(profile_path("anna"), load_bundle(shipped_bundle("small")))
     assert (profile.name, profile.verdict) == ("anna", "adopted")
     assert "before" in out
     assert "Held out by take" in out
@@ -98,7 +99,7 @@ def test_a_session_with_wrong_labels_becomes_a_profile_that_is_never_applied(
     assert "The generic model stays in use" in out
     assert read_profile(profile_path("anna")).verdict == "rejected"
     with pytest.raises(ProfileError, match="was rejected"):
-        load_profile(profile_path("anna"), load_bundle(default_bundle()))
+        load_profile(profile_path("anna"), load_bundle(shipped_bundle("small")))
 
 
 def test_a_profile_is_readable_by_its_owner_only_and_holds_no_sound(run: Run, telling: Path) -> None:
@@ -158,7 +159,7 @@ def test_a_rejected_profile_replaces_one_that_cannot_be_applied(
     _, out, _ = run("anna", "--from", misleading, "--replace")
     assert "The rejected profile anna can be inspected" in out
     kept = read_profile(profile_path("anna"))
-    assert (kept.verdict, kept.bundle) == ("rejected", load_bundle(default_bundle()).fingerprint)
+    assert (kept.verdict, kept.bundle) == ("rejected", load_bundle(shipped_bundle("small")).fingerprint)
 
 
 def test_a_take_that_sounds_like_another_person_s_is_named_before_the_judgement(
@@ -205,7 +206,7 @@ def spoken(tmp_path: Path) -> Path:
 
 def test_an_adopted_profile_has_a_drift_reference(run: Run, spoken: Path) -> None:
     run("anna", "--from", spoken)
-    bundle = load_bundle(default_bundle())
+    bundle = load_bundle(shipped_bundle("small"))
     profile = load_profile(profile_path("anna"), bundle)
     sounds = [read_clip(spoken.parent / f"{index}.wav") for index in range(12)]
     expected = session_reference(bundle, profile, sounds, engine=Engine(bundle, "cpu"))
@@ -255,7 +256,7 @@ def test_a_picture_is_drawn_over_nothing_that_is_read_or_written(
     pytest.importorskip("matplotlib")
     assert run("anna", "--from", telling)[0] == 0
     picture = tmp_path / "picture.png"
-    model, takes = default_bundle() / "model.json", telling.parent / "0.wav"
+    model, takes = shipped_bundle("small") / "model.json", telling.parent / "0.wav"
     for read in (telling, takes, profile_path("anna"), model):
         picture.symlink_to(read)
         before = read.read_bytes()

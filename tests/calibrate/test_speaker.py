@@ -19,13 +19,14 @@ from calibrate.speaker import Calibration
 from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.errors import ProfileError, UsageError
-from edge.model.bundle import default_bundle, load_bundle
+from edge.model.bundle import load_bundle, shipped_bundle
 from edge.model.profile import load_profile, profile_path, read_profile
 from edge.recognition.recognizer import Recognizer
 from tests.calibrate.labelled_takes import TWELVE, much_the_same, session, voice
 
 pytestmark = pytest.mark.skipif(
-    not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
+    not (shipped_bundle("small") / "model.json").is_file(),
+    reason="the default bundle is not in this checkout",
 )
 
 
@@ -57,7 +58,7 @@ def test_it_returns_a_profile_that_a_recognizer_applies(adopted: Calibration, ho
 
 
 def test_takes_may_be_given_in_place_of_their_manifest(adopted: Calibration, manifest: Path) -> None:
-    again = calibrate_speaker("anna", read_takes(manifest), load_bundle(default_bundle()))
+    again = calibrate_speaker("anna", read_takes(manifest), load_bundle(shipped_bundle("small")))
     assert again.profile.report | {"fit_s": 0} == adopted.profile.report | {"fit_s": 0}
 
 
@@ -77,7 +78,7 @@ def test_the_example_of_the_docstring_writes_a_profile(
     monkeypatch.chdir(manifest.parent)
     exec(example(calibrate_speaker), {})  # noqa: S102
     assert capsys.readouterr().out.startswith("adopted it lowers the log loss")
-    assert load_profile(profile_path("anna"), load_bundle(default_bundle())).name == "anna"
+    assert load_profile(profile_path("anna"), load_bundle(shipped_bundle("small"))).name == "anna"
 
 
 def test_the_example_of_the_package_is_that_of_the_function() -> None:

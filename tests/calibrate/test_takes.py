@@ -14,10 +14,11 @@ from calibrate.takes import Take, count_takes, read_sounds, read_takes
 from edge.arrays import Array
 from edge.errors import SourceError, UsageError
 from edge.labels import EMOTIONS
-from edge.model.bundle import default_bundle, load_bundle
+from edge.model.bundle import load_bundle, shipped_bundle
 
 needs_bundle = pytest.mark.skipif(
-    not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
+    not (shipped_bundle("small") / "model.json").is_file(),
+    reason="the default bundle is not in this checkout",
 )
 
 
@@ -125,7 +126,7 @@ def test_a_take_that_cannot_be_used_is_named(
     path = tmp_path / "take.wav"
     soundfile.write(path, samples, 16_000, "FLOAT")
     with pytest.raises(error, match=f"take.wav.*{said}"):
-        read_sounds([Take(path, 0)], load_bundle(default_bundle()))
+        read_sounds([Take(path, 0)], load_bundle(shipped_bundle("small")))
 
 
 @needs_bundle
@@ -139,7 +140,7 @@ def test_a_recording_of_hours_is_refused_without_reading_it(tmp_path: Path) -> N
     tracemalloc.start()
     try:
         with pytest.raises(UsageError, match="lasts more than 120 s, but a take may last 60 s"):
-            read_sounds([Take(path, 0)], load_bundle(default_bundle()))
+            read_sounds([Take(path, 0)], load_bundle(shipped_bundle("small")))
         assert tracemalloc.get_traced_memory()[1] < 100e6
     finally:
         tracemalloc.stop()
@@ -150,7 +151,7 @@ def test_a_file_that_is_not_sound_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "letter.wav"
     path.write_text("Dear Anna,")
     with pytest.raises(SourceError, match="cannot be read as sound"):
-        read_sounds([Take(path, 0)], load_bundle(default_bundle()))
+        read_sounds([Take(path, 0)], load_bundle(shipped_bundle("small")))
 
 
 @needs_bundle
@@ -160,4 +161,4 @@ def test_a_recording_that_occurs_twice_is_refused(tmp_path: Path, second: int, s
         soundfile.write(tmp_path / name, noise(1.0), 16_000)
     takes = [Take(tmp_path / "a.wav", 0), Take(tmp_path / "copy.wav", second)]
     with pytest.raises(UsageError, match=f"a.wav and .*copy.wav are the same recording, {said}: remove"):
-        read_sounds(takes, load_bundle(default_bundle()))
+        read_sounds(takes, load_bundle(shipped_bundle("small")))

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from edge.arrays import Array
 from edge.audio import portaudio_thread
 from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
-from edge.model.bundle import Bundle, default_bundle, load_bundle
+from edge.model.bundle import Bundle, load_bundle, shipped_bundle
 from edge.model.head import Head
 from edge.model.profile import Profile
 from edge.recognition.recognizer import Recognizer
@@ -43,11 +44,11 @@ def random_head(seed: int = 0, size: int = EMBEDDING) -> Head:
 @pytest.fixture(scope="session")
 def bundle() -> Bundle:
     """The shipped graphs under a head of our own: what they were trained for does not matter."""
-    loaded = load_bundle(default_bundle())
+    loaded = load_bundle(shipped_bundle("small"))
     return replace(loaded, head=random_head(size=loaded.manifest.graphs.embedding_size))
 
 
-def with_front_end(bundle: Bundle, **constants: int) -> Bundle:
+def with_front_end(bundle: Bundle, **constants: Any) -> Bundle:
     """The bundle with other constants of the front end, and as many features in a window as they give."""
     manifest = bundle.manifest
     front_end = replace(manifest.front_end, **constants)
@@ -59,7 +60,7 @@ def with_front_end(bundle: Bundle, **constants: int) -> Bundle:
 @pytest.fixture
 def bundle_folder(tmp_path: Path) -> Path:
     """A copy of the shipped bundle, to be spoiled."""
-    return Path(shutil.copytree(default_bundle(), tmp_path / "bundle"))
+    return Path(shutil.copytree(shipped_bundle("small"), tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="session")

@@ -26,11 +26,11 @@ from packaging.requirements import Requirement
 from edge.errors import MmtlError, UsageError
 from edge.model.bundle import (
     MANIFEST,
-    REQUIRED,
     Bundle,
-    default_bundle,
     engine_graph,
     load_bundle,
+    required_files,
+    shipped_bundle,
     write_manifest,
 )
 from export import jetson
@@ -154,7 +154,7 @@ def unpacked(archive: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return load_bundle(default_bundle())
+    return load_bundle(shipped_bundle("small"))
 
 
 def no_wheel(source: Path) -> tuple[str, bytes]:
@@ -250,13 +250,13 @@ def test_the_model_goes_along_whole_with_the_graphs_for_engines(
     bundle = load_bundle(bundle_copy.folder)
     folder = unpacked(write_package(bundle, tmp_path / "package"), tmp_path) / "bundle"
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert files == {MANIFEST, *REQUIRED, graph}
+    assert files == {MANIFEST, *required_files("incremental"), graph}
     assert load_bundle(folder).fingerprint == bundle.fingerprint
 
 
 @pytest.fixture
 def bundle_copy(tmp_path: Path) -> Bundle:
-    return load_bundle(Path(shutil.copytree(default_bundle(), tmp_path / "model")))
+    return load_bundle(Path(shutil.copytree(shipped_bundle("small"), tmp_path / "model")))
 
 
 @pytest.mark.usefixtures("quick")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edge.errors import BundleError, UsageError, VerificationError
-from edge.model.bundle import GOLDEN, REQUIRED, Bundle, load_bundle
+from edge.model.bundle import GOLDEN, Bundle, load_bundle, required_files
 from export.graphs import Variant, window_graph
 from export.parity import Checks, Parity
 from export.targets import VARIANTS, ExportFormat, ExportRequest, export_target
@@ -42,7 +42,7 @@ def files_of(folder: Path) -> set[str]:
 
 def test_a_bundle_for_tensorrt_is_a_bundle_with_the_graphs_of_every_encoding(for_tensorrt: Path) -> None:
     manifest = load_bundle(for_tensorrt).manifest
-    assert set(manifest.files) == {*REQUIRED, *ENGINES, GOLDEN}
+    assert set(manifest.files) == {*required_files("incremental"), *ENGINES, GOLDEN}
     assert files_of(for_tensorrt) == {*manifest.files, "model.json"}
     for name in ENGINES:
         onnx.checker.check_model(str(for_tensorrt / name), full_check=True)
@@ -51,7 +51,7 @@ def test_a_bundle_for_tensorrt_is_a_bundle_with_the_graphs_of_every_encoding(for
 def test_without_fp16_it_has_the_others(model: TrainedModel, tmp_path: Path) -> None:
     export_target(model, ExportRequest("tensorrt", tmp_path / "trt", fp16=False), Checks())
     assert files_of(tmp_path / "trt") == {
-        *REQUIRED,
+        *required_files("incremental"),
         *(name for name in ENGINES if "fp32" in name),
         GOLDEN,
         "model.json",
@@ -63,7 +63,7 @@ def test_a_profile_of_the_plain_bundle_fits_the_one_for_tensorrt(
 ) -> None:
     export_target(model, ExportRequest("bundle", tmp_path / "plain"), Checks())
     plain = load_bundle(tmp_path / "plain")
-    assert set(plain.manifest.files) == set(REQUIRED)
+    assert set(plain.manifest.files) == set(required_files("incremental"))
     assert plain.fingerprint == load_bundle(for_tensorrt).fingerprint
 
 
@@ -99,7 +99,7 @@ def test_a_bundle_may_be_replaced_by_what_is_made_of_it(for_tensorrt: Path) -> N
         export_target(read_model(for_tensorrt), ExportRequest("bundle", for_tensorrt), Checks())
     assert GOLDEN in files_of(for_tensorrt)
     export_target(read_model(for_tensorrt), ExportRequest("bundle", for_tensorrt, replace=True), Checks())
-    assert files_of(for_tensorrt) == {*REQUIRED, "model.json"}
+    assert files_of(for_tensorrt) == {*required_files("incremental"), "model.json"}
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.events import EngineChange, Event, Window
 from edge.model.bundle import load_bundle
-from edge.recognition.recognizer import Recognizer, Settings
+from edge.recognition.recognizer import Recognizer
+from edge.recognition.settings import Settings
 from export.parity import Checks
 from export.server_files import client
 from export.server_files.client import TritonWindow

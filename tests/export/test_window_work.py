@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.window_work import Work, sized, work_of
-from edge.model.bundle import WEIGHTS, WINDOW, default_bundle
+from edge.model.bundle import WEIGHTS, WINDOW, shipped_bundle
 from train.checkpoint import load_checkpoint
 
 SCALE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text("utf-8")
@@ -18,11 +18,11 @@ SCALE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text("utf-8")
 
 @pytest.fixture(scope="module")
 def window() -> Work:
-    return work_of(sized(default_bundle() / WINDOW, (1, 297, 200)))
+    return work_of(sized(shipped_bundle("small") / WINDOW, (1, 297, 200)))
 
 
 def test_convolutions_and_products_are_counted_as_torch_counts_them(window: Work) -> None:
-    net = load_checkpoint(default_bundle() / WEIGHTS).net.eval()
+    net = load_checkpoint(shipped_bundle("small") / WEIGHTS).net.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net.meta.features(torch.zeros(1, 297, 200))
     counted = window.multiply_adds["Conv"] + window.multiply_adds["MatMul"]
@@ -35,7 +35,7 @@ def test_the_lstm_is_counted_by_its_gates(window: Work) -> None:
 
 
 def test_a_batch_is_so_many_windows_with_one_set_of_weights(window: Work) -> None:
-    batch = work_of(sized(default_bundle() / WINDOW, (5, 297, 200)))
+    batch = work_of(sized(shipped_bundle("small") / WINDOW, (5, 297, 200)))
     assert batch.weights == window.weights
     for name in ("operations", "arriving", "leaving", "between", "held"):
         assert getattr(batch, name) == 5 * getattr(window, name)

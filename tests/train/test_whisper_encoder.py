@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from edge.errors import ModelError
-from edge.features.log_mel import MEL_BANDS
+from edge.features.frontend import MEL_BANDS
 from tests.tolerances import float32_tolerance, largest
 from tests.train.synthetic import terms_of
 from train.whisper_encoder import HEAD_SIZE, WhisperEncoder, load_whisper_encoder

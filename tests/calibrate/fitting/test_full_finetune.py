@@ -15,7 +15,7 @@ from calibrate.fitting.full_finetune import judge_tuned, load_network_tuner, net
 from calibrate.fitting.model_selection import Judgement, judge
 from calibrate.fitting.scores import HeldOutPredictions
 from edge.errors import UsageError
-from edge.model.bundle import default_bundle, load_bundle
+from edge.model.bundle import load_bundle, shipped_bundle
 from edge.model.profile import ADOPTED, REJECTED
 
 TRUTH = np.array([0, 1, 2, 3] * 2)
@@ -78,7 +78,8 @@ def test_the_profile_is_preferred_where_it_does_better(of_profile: float, *, pre
 
 
 needs_bundle = pytest.mark.skipif(
-    not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
+    not (shipped_bundle("small") / "model.json").is_file(),
+    reason="the default bundle is not in this checkout",
 )
 
 
@@ -91,11 +92,11 @@ def entries(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
 def test_a_copy_that_was_not_installed_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     entries(monkeypatch)
     with pytest.raises(UsageError, match=r"pip install 'mmtl\[export\]'"):
-        load_network_tuner(load_bundle(default_bundle()), Path("anna"), replace=False)
+        load_network_tuner(load_bundle(shipped_bundle("small")), Path("anna"), replace=False)
 
 
 @needs_bundle
 def test_only_what_the_extra_brings_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     entries(monkeypatch, "a_module_that_nobody_has:SpeakerBundle")
     with pytest.raises(ModuleNotFoundError, match="a_module_that_nobody_has"):
-        load_network_tuner(load_bundle(default_bundle()), Path("anna"), replace=False)
+        load_network_tuner(load_bundle(shipped_bundle("small")), Path("anna"), replace=False)

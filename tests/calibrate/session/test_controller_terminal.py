@@ -15,13 +15,14 @@ import pytest
 
 from calibrate.session.sentences import sentences
 from edge.labels import EMOTIONS
-from edge.model.bundle import default_bundle
+from edge.model.bundle import shipped_bundle
 from edge.model.profile import Profile, read_profile
 from tests.calibrate.session.pseudo_terminal import CHILD, HIDE, LEAVE, SHELL, SHOW, Terminal
 from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
 
 pytestmark = pytest.mark.skipif(
-    not (default_bundle() / "model.json").is_file(), reason="the default bundle is not in this checkout"
+    not (shipped_bundle("small") / "model.json").is_file(),
+    reason="the default bundle is not in this checkout",
 )
 
 MANNERS = {

@@ -20,7 +20,8 @@ from edge.audio.sources import demo_clip
 from edge.errors import SoundWarning, UsageError
 from edge.events import Event, StreamWarning, Window
 from edge.model.bundle import Bundle
-from edge.recognition.recognizer import Recognizer, Settings
+from edge.recognition.recognizer import Recognizer
+from edge.recognition.settings import Settings
 from edge.server.client_session import Service
 from edge.server.client_stream import shared_engines
 from tests.edge.server.clients import END, FAST, Events, messages, open_server, said_to, websocket

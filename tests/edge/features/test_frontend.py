@@ -136,7 +136,7 @@ def test_silence_has_no_power() -> None:
 
 
 def test_the_window_shared_by_all_streams_cannot_be_changed() -> None:
-    from edge.features.frontend import _hamming
+    from edge.features.frontend import _analysis_window
 
     with pytest.raises(ValueError, match="read-only"):
-        _hamming(640)[0] = 1.0
+        _analysis_window(DEFAULT)[0] = 1.0

@@ -1,32 +1,24 @@
-"""The log mel spectrogram equals Whisper's, whole and as a stream."""
+"""The log mel spectrogram equals Whisper's, and a stream's frames are those of the whole."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge.arrays import Array
-from edge.features.log_mel import (
-    DYNAMIC_RANGE,
-    HOP_LENGTH,
-    MAXIMUM,
-    MEL_BANDS,
-    N_FFT,
-    LogMelStream,
-    log_mel_spectrogram,
-    mel_filters,
-    normalised_window,
-)
+from edge.features.frontend import MEL_BANDS, FrontEnd, PowerStream, power_spectrogram
+from edge.features.log_mel import LOG_MEL, has_mel_bands, log_mel, log_mel_spectrogram, mel_filters
+from edge.features.network_input import network_input
+from edge.features.normaliser import BinStatistics, GainConfig
 from tests.tolerances import float32_tolerance
 
 PRETRAINED = Path(os.environ.get("MMTL_PRETRAINED", "../shared/pretrained"))
 
-ROUNDING = 2.0 * float32_tolerance(N_FFT, 1.0)
+ROUNDING = 2.0 * float32_tolerance(LOG_MEL.n_fft, 1.0)
 """Of the logarithm of a band of noise: its relative error, where |X|^2 errs twice as far as X."""
 
 
@@ -34,46 +26,16 @@ def noise(samples: int, seed: int = 0) -> Array:
     return 0.1 * np.random.default_rng(seed).standard_normal(samples).astype(np.float32)
 
 
-def in_blocks(samples: Array, sizes: list[int]) -> Array:
-    stream, start, frames = LogMelStream(), 0, []
-    for size in sizes:
-        frames.append(stream.feed(samples[start : start + size]))
-        start += size
-    return np.concatenate([*frames, stream.feed(samples[start:]), stream.flush()])
-
-
-@given(st.integers(0, 3000), st.lists(st.integers(0, 700), max_size=12))
-def test_a_stream_gives_the_frames_of_the_whole_for_any_blocks(samples: int, sizes: list[int]) -> None:
-    whole = noise(samples)
-    np.testing.assert_allclose(in_blocks(whole, sizes), log_mel_spectrogram(whole), rtol=0, atol=ROUNDING)
-
-
 @pytest.mark.parametrize("size", [1, 157, 160, 400])
 def test_a_stream_gives_the_frames_of_the_whole_for_blocks_of_one_size(size: int) -> None:
     whole = noise(2000)
-    np.testing.assert_allclose(
-        in_blocks(whole, [size] * (len(whole) // size)),
-        log_mel_spectrogram(whole),
-        rtol=0,
-        atol=ROUNDING,
-    )
-
-
-def test_a_frame_depends_on_no_sample_after_its_end() -> None:
-    stream, other = LogMelStream(), LogMelStream()
-    first = stream.feed(noise(1600))
-    assert len(first) == (1600 - N_FFT // 2) // HOP_LENGTH + 1
-    again = other.feed(np.append(noise(1600), noise(800, 1)))[: len(first)]
-    np.testing.assert_allclose(first, again, rtol=0, atol=ROUNDING)
-
-
-def test_reset_and_flush_forget_the_stream() -> None:
-    stream = LogMelStream()
-    stream.feed(noise(1234, 1))
-    stream.reset()
-    np.testing.assert_array_equal(stream.feed(noise(1000)), LogMelStream().feed(noise(1000)))
-    stream.flush()
-    np.testing.assert_array_equal(stream.feed(noise(1000)), LogMelStream().feed(noise(1000)))
+    spectra = PowerStream(LOG_MEL)
+    unit = BinStatistics(np.zeros(MEL_BANDS, np.float32), np.ones(MEL_BANDS, np.float32))
+    frames = network_input(LOG_MEL, GainConfig(), unit)
+    blocks = [frames(spectra.feed(whole[start : start + size])) for start in range(0, len(whole), size)]
+    expected = log_mel(power_spectrogram(whole, LOG_MEL))
+    assert expected.shape == (LOG_MEL.frames_in(2000), LOG_MEL.frame_size)
+    np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=0, atol=ROUNDING)
 
 
 def test_there_is_one_frame_for_each_whole_hop() -> None:
@@ -88,18 +50,17 @@ def test_a_tone_is_in_the_band_around_its_pitch() -> None:
         assert mel_filters()[round(hz / 40), loudest] > 0
 
 
-def test_a_window_does_not_depend_on_the_gain() -> None:
-    quiet = normalised_window(log_mel_spectrogram(noise(16_000)))
-    loud = normalised_window(log_mel_spectrogram(7.0 * noise(16_000)))
-    np.testing.assert_allclose(quiet, loud, rtol=0, atol=ROUNDING)
-    assert quiet.max() == pytest.approx((MAXIMUM + 4) / 4)
+def test_a_frame_of_a_stream_is_whispers_of_the_same_samples() -> None:
+    whole = noise(2000)
+    streamed = log_mel(power_spectrogram(whole[120:], LOG_MEL))  # whose first centre is at 320 = 2 hops
+    np.testing.assert_allclose(streamed[:8], log_mel_spectrogram(whole)[2:10], rtol=0, atol=ROUNDING)
 
 
-def test_what_is_far_below_the_maximum_of_a_window_is_cut_off() -> None:
-    silent = np.append(noise(8000), np.zeros(8000, np.float32))
-    window = normalised_window(log_mel_spectrogram(silent))
-    assert window.min() == pytest.approx((MAXIMUM - DYNAMIC_RANGE + 4) / 4)
-    assert np.isfinite(normalised_window(log_mel_spectrogram(np.zeros(1600, np.float32)))).all()
+def test_mel_filters_fit_one_kind_of_frame_only() -> None:
+    assert has_mel_bands(LOG_MEL)
+    assert has_mel_bands(replace(LOG_MEL, window_ms=2000, high_pass_hz=0.0))
+    assert not has_mel_bands(replace(LOG_MEL, n_fft=512))
+    assert not has_mel_bands(FrontEnd(spectrum="log_mel"))
 
 
 @pytest.mark.data

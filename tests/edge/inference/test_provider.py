@@ -24,7 +24,7 @@ from edge.inference import provider as provider_module
 from edge.inference.engine import Engine, WindowEngine
 from edge.inference.provider import open_engine
 from edge.inference.window_engine import WindowwiseEngine
-from edge.model.bundle import WINDOW, Bundle, default_bundle, load_bundle
+from edge.model.bundle import WINDOW, Bundle, load_bundle, shipped_bundle
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.stream_session import session_of
 from edge.server.client_stream import shared_engines
@@ -243,7 +243,7 @@ def test_the_command_on_tensorrt_lets_go_of_the_gpu(
     machine: FakeTensorrt,
     build: Build,
 ) -> None:
-    build(load_bundle(default_bundle()))
+    build(load_bundle(shipped_bundle("small")))
     assert run(monkeypatch, "run", "demo", "--jsonl", "-") == 0
     out, err = capfd.readouterr()
     assert err == "mmtl: runs on tensorrt: an engine was built for Orin\n"

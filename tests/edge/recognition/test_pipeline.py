@@ -16,8 +16,9 @@ from edge.events import Device, Event, Overrun, Session, Speech, Summary, Uttera
 from edge.model.bundle import Bundle
 from edge.output.sinks import Sink
 from edge.recognition.pipeline import listen
-from edge.recognition.recognizer import QUIETEST_DBFS, Recognizer
+from edge.recognition.recognizer import Recognizer
 from edge.recognition.stage_times import STAGES
+from edge.recognition.window_events import QUIETEST_DBFS
 from edge.system import signals
 from tests.edge.schema import checked_event
 

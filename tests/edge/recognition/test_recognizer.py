@@ -19,11 +19,13 @@ from edge.features.long_term_spectrum import SPECTRUM_SIZE, band_powers, long_te
 from edge.features.normaliser import BinStatistics, Normaliser
 from edge.inference.engine import WindowEngine
 from edge.labels import EMOTIONS, UNSURE
-from edge.model.bundle import Bundle, default_bundle, load_bundle
+from edge.model.bundle import Bundle, load_bundle, shipped_bundle
 from edge.model.head import Head
 from edge.model.profile import Profile, Reference
 from edge.recognition.decision import DecisionRule
-from edge.recognition.recognizer import MOST_AT_ONCE_S, QUIETEST_DBFS, Recognizer, Settings
+from edge.recognition.recognizer import MOST_AT_ONCE_S, Recognizer
+from edge.recognition.settings import Settings
+from edge.recognition.window_events import QUIETEST_DBFS
 from tests.edge.conftest import random_head, with_front_end
 from tests.tolerances import float32_tolerance
 
@@ -136,7 +138,7 @@ SECONDS = np.arange(6 * RATE) / RATE
 def test_an_offset_hum_and_rumble_do_not_change_the_answers(
     talk: Talk, added: float | Array, tolerance: float
 ) -> None:
-    shipped, sound = load_bundle(default_bundle()), talk((1.0, 0.0), (5.0, 0.3))
+    shipped, sound = load_bundle(shipped_bundle("small")), talk((1.0, 0.0), (5.0, 0.3))
     recognizer = Recognizer(shipped, provider="cpu")
     disturbed = (sound + added).astype(np.float32)
     expected, events = heard(recognizer, sound), heard(recognizer, disturbed, 1_280)
@@ -651,7 +653,7 @@ def test_the_shipped_model_is_loaded_when_none_is_named() -> None:
     recognizer = Recognizer.load(provider="cpu")
     assert recognizer.profile is None
     assert (recognizer.feature_ms, recognizer.window_s) == (80, 3.0)
-    named = Recognizer.load(str(default_bundle()), provider="cpu")
+    named = Recognizer.load(str(shipped_bundle("small")), provider="cpu")
     assert named.bundle.manifest == recognizer.bundle.manifest
 
 

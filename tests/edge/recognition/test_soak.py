@@ -15,7 +15,8 @@ from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.events import Overrun, Utterance, Window
 from edge.model.bundle import Bundle
-from edge.recognition.recognizer import Recognizer, Settings
+from edge.recognition.recognizer import Recognizer
+from edge.recognition.settings import Settings
 
 RATE = 16_000
 MINUTES = 10

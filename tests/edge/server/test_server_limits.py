@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import UsageError
-from edge.model.bundle import default_bundle
+from edge.model.bundle import shipped_bundle
 from edge.recognition.recognizer import Recognizer
 from edge.server import rate_limits
 from edge.server.access import Address
@@ -255,7 +255,7 @@ def test_what_a_client_says_cannot_steer_the_terminal_of_the_server(serving: Ope
 
 
 def test_what_clients_need_is_loaded_before_the_port_opens(tmp_path: Path, sound: bytes) -> None:
-    folder = Path(shutil.copytree(default_bundle(), tmp_path / "bundle"))
+    folder = Path(shutil.copytree(shipped_bundle("small"), tmp_path / "bundle"))
     with serve_process("--tcp", "0", "--bundle", str(folder), "--provider", "cpu") as server:
         shutil.rmtree(folder)
         clients = [connected(server) for _ in range(2 * (os.cpu_count() or 1))]

@@ -1,0 +1,116 @@
+"""The baseline holds earlier speech only, is shrunken, and fades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge.arrays import Array
+from edge.diagnostics.verification import verify
+from edge.events import Event, Window
+from edge.model.bundle import BaselineConfig, Bundle
+from edge.recognition.recognizer import Recognizer
+from edge.recognition.settings import Settings
+from edge.recognition.speaker_baseline import SpeakerBaseline
+
+SIZE, STEP, WINDOW = 3, 3, 30
+ONE = np.ones(SIZE, np.float32)
+
+
+def baseline(prior: float = 4.0, memory: float = 20.0) -> SpeakerBaseline:
+    return SpeakerBaseline(SIZE, BaselineConfig(prior, memory), step_features=STEP, window_features=WINDOW)
+
+
+def heard(estimate: SpeakerBaseline, windows: int, value: Array = ONE, start: int = WINDOW) -> int:
+    """Add windows of one embedding; return the end of the next window that overlaps none of them."""
+    for index in range(windows):
+        estimate.add(start + index * STEP, value)
+    return start + (windows - 1) * STEP + WINDOW
+
+
+def test_a_new_stream_has_the_baseline_of_the_training_speakers() -> None:
+    np.testing.assert_array_equal(baseline().before(1000), np.zeros(SIZE))
+
+
+def test_windows_of_one_duration_weigh_as_much_as_their_duration() -> None:
+    estimate = baseline(prior=4.0)
+    end = heard(estimate, 20)  # two windows' worth
+    np.testing.assert_allclose(estimate.before(end), 2.0 / (2.0 + 4.0) * ONE, rtol=1e-6)
+
+
+def test_a_window_is_compared_with_no_sound_of_its_own() -> None:
+    estimate = baseline()
+    end = heard(estimate, 1)
+    assert not estimate.before(end - 1).any()
+    assert estimate.before(end).all()
+
+
+def test_another_speaker_replaces_the_first_one() -> None:
+    estimate = baseline(prior=1.0, memory=5.0)
+    end = heard(estimate, 500, ONE)
+    assert estimate.before(end)[0] == pytest.approx(5.0 / 6.0)
+    end = heard(estimate, 100, -ONE, start=end)  # ten windows' worth, twice the memory
+    assert estimate.before(end)[0] < -0.5
+
+
+def test_reset_forgets_the_speaker() -> None:
+    estimate = baseline()
+    end = heard(estimate, 50)
+    assert estimate.before(end).any()
+    estimate.reset()
+    assert not estimate.before(end).any()
+
+
+@pytest.fixture(scope="module")
+def relative(bundle: Bundle) -> Bundle:
+    """A bundle whose head reads the baseline."""
+    generator = np.random.default_rng(3)
+    shape = bundle.head.fc1_weight.shape
+    weight = generator.standard_normal(shape).astype(np.float32) / shape[1] ** 0.5
+    return replace(bundle, head=replace(bundle.head, baseline_weight=weight))
+
+
+@pytest.fixture(scope="module")
+def speech(talk: Callable[..., Array]) -> Array:
+    return talk((5.0, 0.3), (1.5, 0.0), (1.2, 0.2), (1.5, 0.0), (6.0, 0.1))
+
+
+def windows(events: list[Event]) -> list[Window]:
+    return [event for event in events if isinstance(event, Window)]
+
+
+def probs(bundle: Bundle, sound: Array, size: int) -> Array:
+    recognizer = Recognizer(bundle, provider="cpu")
+    blocks = [sound[start : start + size] for start in range(0, len(sound), size)]
+    events = [event for block in blocks for event in recognizer.feed(block)] + recognizer.flush()
+    return np.array([list(window.probs.values()) for window in windows(events)])
+
+
+def test_the_stream_equals_the_definition_and_does_not_depend_on_blocks(
+    relative: Bundle, bundle: Bundle, speech: Array
+) -> None:
+    assert verify(relative, speech).passed
+    assert verify(relative, speech, step_ms=80, seed=1).passed
+    whole = probs(relative, speech, len(speech))
+    np.testing.assert_allclose(whole, probs(relative, speech, 997), rtol=0, atol=1e-4)
+    late = np.abs(whole - probs(bundle, speech, len(speech)))[-5:]
+    assert late.max() > 0.05  # the baseline has an effect
+
+
+def test_a_profile_has_a_baseline_of_its_own(relative: Bundle, speech: Array) -> None:
+    own = replace(relative, head=relative.head.for_baseline(np.zeros(relative.head.input_size, np.float32)))
+    assert own.head.baseline_weight is None
+    whole, alone = probs(relative, speech, len(speech)), probs(own, speech, len(speech))
+    np.testing.assert_allclose(whole[:3], alone[:3], rtol=0, atol=1e-5)
+    assert np.abs(whole - alone).max() > 0.05
+
+
+def test_a_stream_after_reset_is_the_same(relative: Bundle, speech: Array) -> None:
+    recognizer = Recognizer(relative, provider="cpu", settings=Settings(step_ms=480))
+    first = windows(recognizer.feed(speech) + recognizer.flush())
+    recognizer.reset()
+    again = windows(recognizer.feed(speech) + recognizer.flush())
+    assert [window.probs for window in first] == [window.probs for window in again]
