@@ -67,7 +67,7 @@ class Window(Event):
     """Compute time since the previous window in ms, by stage; `queue` is waiting time (for its turn, and in
     the resampler), not compute."""
     lag_ms: float
-    """Time since the window's last sound was due: see `edge.recognition.lag.LagMeter`. For a file read as
+    """Time since the window's last sound was due: see `edge.recognition.latency.LagMeter`. For a file read as
     fast as possible, and a `Recognizer` that is fed directly, the time since that sound was passed in."""
 
     @property

@@ -30,9 +30,9 @@ from edge.inference.offline import full_windows, normalised_frames
 from edge.inference.window_grid import feature_ms
 from edge.model.bundle import Bundle
 from edge.model.profile import ADOPTED, Profile, Reference
+from edge.recognition.latency import STAGES
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.settings import Settings
-from edge.recognition.stage_times import STAGES
 
 WARM_UP_S: Final = 1.0
 """Sound after the first window and before the measurement."""

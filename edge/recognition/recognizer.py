@@ -28,8 +28,8 @@ from edge.inference.window_grid import feature_ms, step_in_features
 from edge.model.bundle import Bundle, find_bundle, load_bundle
 from edge.model.profile import Profile, load_profile, require_applicable
 from edge.recognition.drift import DriftWatch, WindowObserver
+from edge.recognition.latency import StageTimes
 from edge.recognition.settings import Settings
-from edge.recognition.stage_times import StageTimes
 from edge.recognition.window_buffer import WindowBuffer
 from edge.recognition.window_classifier import WindowClassifier
 from edge.recognition.window_events import QUIETEST_DBFS, WindowEvents

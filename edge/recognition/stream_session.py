@@ -9,7 +9,7 @@ from edge.arrays import SAMPLE_RATE
 from edge.audio.block import Block
 from edge.events import Device, Event, Session, StreamWarning, Summary, Window
 from edge.labels import EMOTIONS
-from edge.recognition.lag import LagMeter
+from edge.recognition.latency import LagMeter
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.stream_statistics import StreamStatistics
 

@@ -14,8 +14,8 @@ from edge.events import Event, Window
 from edge.features.frontend import FrontEnd
 from edge.model.bundle import Graphs
 from edge.recognition.drift import LEAST_SPEECH, WindowObserver, observe, spoken_level
+from edge.recognition.latency import StageTimes
 from edge.recognition.settings import Settings
-from edge.recognition.stage_times import StageTimes
 from edge.recognition.utterance import UtteranceTracker, by_emotion
 from edge.recognition.window_buffer import WindowBuffer
 from edge.recognition.window_classifier import EmbeddedWindow, WindowClassifier

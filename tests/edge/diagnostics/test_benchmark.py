@@ -25,8 +25,8 @@ from edge.events import Window
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
 from edge.model.bundle import Bundle
 from edge.model.profile import Profile, require_applicable
+from edge.recognition.latency import STAGES
 from edge.recognition.recognizer import Recognizer
-from edge.recognition.stage_times import STAGES
 from tests.edge.conftest import with_front_end
 
 

@@ -62,11 +62,37 @@ def test_it_is_read_back_as_it_was_stored(head: Head) -> None:
     assert again.temperature == 1.5
     for field in fields(Head):
         if field.name != "temperature":
-            assert (getattr(again, field.name) == getattr(head, field.name)).all()
+            assert np.array_equal(getattr(again, field.name), getattr(head, field.name))
     assert again.input_size == 256
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Head)])
+@pytest.fixture(scope="module")
+def relative(head: Head) -> Head:
+    """A head that reads the speaker's baseline."""
+    weight = np.random.default_rng(4).standard_normal((64, 256)).astype(np.float32) / 16.0
+    return replace(head, baseline_weight=weight)
+
+
+def test_a_baseline_is_what_the_first_layer_is_relative_to(relative: Head) -> None:
+    assert relative.baseline_weight is not None
+    baseline = np.random.default_rng(5).standard_normal(256).astype(np.float32)
+    first, second = relative.fc1_weight + relative.baseline_weight, -relative.baseline_weight
+    expected = np.maximum(EMBEDDINGS @ first.T + (EMBEDDINGS - baseline) @ second.T + relative.fc1_bias, 0.0)
+    own = relative.for_baseline(baseline)
+    np.testing.assert_allclose(own.hidden(EMBEDDINGS), expected, rtol=1e-4, atol=1e-4)
+    assert own.baseline_weight is None
+    np.testing.assert_array_equal(own.for_baseline(2 * baseline).fc1_bias, own.fc1_bias)
+
+
+def test_a_head_that_reads_a_baseline_is_read_back(relative: Head) -> None:
+    again = Head.from_tensors(relative.tensors())
+    assert np.array_equal(again.baseline_weight, relative.baseline_weight)  # type: ignore[arg-type]
+    wrong = relative.tensors() | {"head.baseline_weight": np.zeros((64, 200), np.float32)}
+    with pytest.raises(ModelError, match="baseline"):
+        Head.from_tensors(wrong)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Head) if field.name != "baseline_weight"])
 def test_a_missing_tensor_is_named(head: Head, name: str) -> None:
     tensors = head.tensors()
     del tensors[f"head.{name}"]

@@ -15,9 +15,9 @@ from edge.errors import MmtlError, RealTimeError, SourceError
 from edge.events import Device, Event, Overrun, Session, Speech, Summary, Utterance, Window
 from edge.model.bundle import Bundle
 from edge.output.sinks import Sink
+from edge.recognition.latency import STAGES
 from edge.recognition.pipeline import listen
 from edge.recognition.recognizer import Recognizer
-from edge.recognition.stage_times import STAGES
 from edge.recognition.window_events import QUIETEST_DBFS
 from edge.system import signals
 from tests.edge.schema import checked_event

@@ -97,7 +97,7 @@ def test_the_stream_equals_the_definition_and_does_not_depend_on_blocks(
     whole = probs(relative, speech, len(speech))
     np.testing.assert_allclose(whole, probs(relative, speech, 997), rtol=0, atol=1e-4)
     late = np.abs(whole - probs(bundle, speech, len(speech)))[-5:]
-    assert late.max() > 0.05  # the baseline has an effect
+    assert late.max() > 0.01  # the baseline has an effect
 
 
 def test_a_profile_has_a_baseline_of_its_own(relative: Bundle, speech: Array) -> None:

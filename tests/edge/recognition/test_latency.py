@@ -23,7 +23,7 @@ from edge.arrays import Array
 from edge.audio.block import Block
 from edge.events import LATE_S, Event, Speech, StreamWarning, Summary, Window
 from edge.model.bundle import Bundle
-from edge.recognition.lag import RECOVERED_S, LagMeter
+from edge.recognition.latency import RECOVERED_S, LagMeter
 from edge.recognition.pipeline import listen
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.stream_statistics import StreamStatistics

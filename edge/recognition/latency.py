@@ -1,19 +1,49 @@
-"""Lag: the delay of an event after the time at which its sound was due."""
+"""Compute time by stage, and lag: the delay of an event after the time at which its sound was due."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from edge.events import LATE_S, Event, StreamWarning, Window
+
+STAGES: Final = ("front_end", "encoder", "speech", "classifier", "decision")
 
 RECOVERED_S: Final = 1.0
 """Below this lag, a late episode ends."""
 FORGETTING: Final = 1e-3
 """Seconds per second by which the estimate of the stream's start rises. Clocks of sound cards and systems
 differ by less (200 ppm at most), so their drift does not count as lag. An hour hides 3.6 s of real lag."""
+
+
+class StageTimes:
+    """Adds up the seconds of each of `STAGES` until `reset`."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        """Start from zero."""
+        self._spent_s = dict.fromkeys(STAGES, 0.0)
+
+    def add(self, stage: str, spent_s: float) -> None:
+        """Add time that was measured elsewhere."""
+        self._spent_s[stage] += spent_s
+
+    @contextlib.contextmanager
+    def measured(self, stage: str) -> Iterator[None]:
+        """Add the time that is spent inside."""
+        began_s = self.clock()
+        yield
+        self._spent_s[stage] += self.clock() - began_s
+
+    def shared_ms(self, windows: int) -> dict[str, float]:
+        """Return each window's share, ms by stage, of what was computed for several together."""
+        return {stage: 1000.0 * spent_s / windows for stage, spent_s in self._spent_s.items()}
 
 
 class LagMeter:
