@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from calibrate.fitting.session_reference import session_reference
 from calibrate.takes import Take
 from edge.arrays import Array
 from edge.audio.sound_file import read_clip
-from edge.events import Drift
+from edge.events import Drift, DriftSubject
 from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, default_bundle, load_bundle
@@ -38,7 +38,7 @@ from train.corpora import Clip, four_emotions, read_corpus
 
 RATE: Final = 16_000
 LEAST_S: Final = 120.0
-FIGURES: Final = ("level", "features", "spectrum", "entropy")
+FIGURES: Final = get_args(DriftSubject)
 MOST_TAKES: Final = 10
 """Of an emotion, in a session."""
 PAUSE_S: Final = 0.3

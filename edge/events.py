@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 EVENT_VERSION: Final = 1
 SECONDS_DIGITS: Final = 6
@@ -17,6 +17,14 @@ SECONDS_DIGITS: Final = 6
 
 LATE_S: Final = 2.0
 """A longer lag gives a `warning` event, once per episode."""
+
+DeviceState = Literal["lost", "back", "silent", "active"]
+"""Silent: the device delivers a constant value, mostly 0. Active: it delivers sound again."""
+DriftSubject = Literal["level", "features", "spectrum", "entropy"]
+"""The level of speech, the network's features, the long-term spectrum, or the entropy of the answers."""
+DriftUnit = Literal["dB", "spreads", "nats"]
+"""A spread is a standard deviation of the calibration session."""
+WarningSubject = Literal["length", "format", "channels", "lag"]
 
 
 @dataclass(frozen=True)
@@ -113,8 +121,7 @@ class Device(Event):
     type = "device"
     time_s: float
     name: str
-    state: str
-    """"lost" or "back"; "silent": it delivers a constant value; "active": it delivers sound again."""
+    state: DeviceState
     reason: str = ""
     """What was observed, and what to do about it; empty if the state says it all."""
 
@@ -125,15 +132,13 @@ class Drift(Event):
 
     type = "drift"
     time_s: float
-    what: str
-    """"level", "features" (of the network), "spectrum" (the long-term one) or "entropy" (of answers)."""
+    what: DriftSubject
     change: float
     """Difference of a slow average of the stream from the session, in `unit`; features and spectrum are
     distances, without a sign."""
     bound: float
     """Largest difference that is not reported, > 0."""
-    unit: str
-    """"dB", "spreads" (standard deviations of the session) or "nats"."""
+    unit: DriftUnit
     advice: str
     """What to do about it."""
 
@@ -156,8 +161,7 @@ class StreamWarning(Event):
 
     type = "warning"
     time_s: float
-    what: str
-    """The subject, one word: "length", "format", "channels", "lag"."""
+    what: WarningSubject
     message: str
     """One line: what was observed, and what to do about it."""
 

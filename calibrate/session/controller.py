@@ -193,7 +193,7 @@ class SessionController:
     def _report_device(self, change: DeviceChange) -> None:
         self.notice = {
             "lost": f"{change.name} is disconnected: plug it in again, or press Ctrl-C to stop.",
-            "silent": f"{change.name} is silent, {change.reason}.",
+            "silent": f"{change.name} is silent, {change.explanation}.",
         }.get(change.state, "")
         if self.stage is Stage.RECORDING and change.state in ("lost", "back"):
             self._drop(self.notice)

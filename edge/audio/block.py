@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
 from edge.arrays import Array
+from edge.events import DeviceState, WarningSubject
 
 NO_SAMPLES: Final = np.zeros(0, np.float32)
 """The samples of a block that carries only a device change or a warning."""
@@ -19,18 +20,23 @@ class DeviceChange:
     """A change in the state of the sound device, without a time: its place among the blocks gives that."""
 
     name: str
-    state: Literal["lost", "back", "silent", "active"]
-    """"silent": it delivers digital silence or one constant value; "active": it delivers sound again."""
+    state: DeviceState
     reason: str = ""
-    """What is known of the cause, and what to do; may be empty."""
+    """What was observed; empty if the state says it all."""
+    remedy: str = ""
+    """What to do about it; may be empty."""
+
+    @property
+    def explanation(self) -> str:
+        """The reason and the remedy as one text; may be empty."""
+        return f"{self.reason}: {self.remedy}" if self.remedy else self.reason
 
 
 @dataclass(frozen=True)
 class InputWarning:
     """A probable fault of the input; the stream goes on."""
 
-    what: str
-    """The subject, as in `edge.events.StreamWarning`."""
+    what: WarningSubject
     message: str
     lost_s: float = 0.0
     """Seconds of sound that are missing from the input."""

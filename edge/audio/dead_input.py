@@ -24,8 +24,13 @@ resampling adds."""
 LEAST_REAL_TIME_SHARE: Final = 0.5
 """Arrival time relative to the duration of the sound; faster input is a file in a pipe."""
 
-ZEROS: Final = "only zeros arrive: see that it is not muted, and that this program may record from it"
-STUCK: Final = "one constant value arrives: plug it in again, or restart its driver"
+ZEROS: Final = "only zeros arrive"
+STUCK: Final = "one constant value arrives"
+REMEDIES: Final = {
+    ZEROS: "see that it is not muted, and that this program may record from it",
+    STUCK: "plug it in again, or restart its driver",
+}
+"""By the reason of a silent input."""
 
 
 class DeadInput:
@@ -63,7 +68,8 @@ class DeadInput:
         if self._reported or self._constant_s < DEAD_AFTER_S or not live:
             return None
         self._reported = True
-        return DeviceChange(self._name, "silent", ZEROS if abs(self._value) <= CONSTANT_TOLERANCE else STUCK)
+        reason = ZEROS if abs(self._value) <= CONSTANT_TOLERANCE else STUCK
+        return DeviceChange(self._name, "silent", reason, REMEDIES[reason])
 
     def _extend(self, samples: Array, duration_s: float, arrived_s: float) -> None:
         """Extend the current constant or changing stretch by a block, or start a new one."""

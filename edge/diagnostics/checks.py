@@ -197,8 +197,7 @@ def recording(context: DiagnosticContext) -> Check:
     if "error" in found:
         return failed(name, "problem", found, _BUSY)
     if found["silent"]:
-        happened, _, remedy = found["silent"].partition(": ")
-        return Check(name, "problem", f"{found['name']} is silent: {happened}", remedy)
+        return Check(name, "problem", f"{found['name']} is silent: {found['silent']}", found["remedy"])
     return Check(name, "ok", f"sound arrives from {found['name']}; the recording was discarded")
 
 

@@ -153,7 +153,8 @@ def _recording() -> Answer:
     with Microphone(reconnect=False) as microphone:
         for block in microphone:
             if block.device_change:
-                return {"name": microphone.name, "silent": block.device_change.reason}
+                change = block.device_change
+                return {"name": microphone.name, "silent": change.reason, "remedy": change.remedy}
             heard_s += len(block.samples) / SAMPLE_RATE
             if heard_s > _SETTLING_S and np.abs(block.samples - block.samples[0]).max() > CONSTANT_TOLERANCE:
                 break

@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, get_args
 
 import numpy as np
 
 from edge.arrays import Array
-from edge.events import Drift
+from edge.events import Drift, DriftSubject
 from edge.features.long_term_spectrum import near_loudest
 from edge.model.profile import Reference
 
@@ -116,14 +116,14 @@ class DriftWatch:
     def reset(self) -> None:
         """Forget the stream."""
         self._average = self._reference.mean.copy()
-        self._beyond_s = dict.fromkeys(("level", "features", "spectrum", "entropy"), 0.0)
+        self._beyond_s = dict.fromkeys(get_args(DriftSubject), 0.0)
         self._quiet_until_s = -math.inf
 
     def feed(self, time_s: float, observation: Array) -> Drift | None:
         """Take the observation of the window that ends at a time of the stream."""
         self._average += self._share * (observation - self._average)
         limits, away = self._limits, self.departures()
-        excess = {
+        excess: dict[DriftSubject, float] = {
             "level": abs(away["level"]) / limits.level,
             "features": away["features"] / limits.features,
             "spectrum": away["spectrum"] / limits.spectrum,
@@ -131,13 +131,13 @@ class DriftWatch:
         }
         for what, times in excess.items():
             self._beyond_s[what] = self._beyond_s[what] + self._step_s if times > 1.0 else 0.0
-        due = [what for what, lasted_s in self._beyond_s.items() if lasted_s >= limits.patience_s]
+        due = [what for what in excess if self._beyond_s[what] >= limits.patience_s]
         if not due or time_s < self._quiet_until_s:
             return None
         self._quiet_until_s = time_s + limits.cooldown_s
         return self._event(time_s, max(due, key=excess.__getitem__), excess)
 
-    def departures(self) -> dict[str, float]:
+    def departures(self) -> dict[DriftSubject, float]:
         """Return the departures of the averages, in spreads; those of features and spectrum have no sign."""
         away = (self._average - self._reference.mean) / self._reference.spread
         return {
@@ -147,7 +147,7 @@ class DriftWatch:
             "entropy": float(away[1]),
         }
 
-    def _event(self, time_s: float, what: str, excess: Mapping[str, float]) -> Drift:
+    def _event(self, time_s: float, what: DriftSubject, excess: Mapping[DriftSubject, float]) -> Drift:
         """Describe the largest departure, in its own unit."""
         change = self._average[:2] - self._reference.mean[:2]
         if what == "level":

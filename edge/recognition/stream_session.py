@@ -72,7 +72,7 @@ class StreamSession:
             self.statistics.lost(block.lost / SAMPLE_RATE, times=0 if change else 1)
             events += recognizer.report_gap(block.lost)
         if change:
-            events.append(Device(recognizer.heard_s, change.name, change.state, change.reason))
+            events.append(Device(recognizer.heard_s, change.name, change.state, change.explanation))
         if len(block.samples):
             self._meter.arrived(block.arrived_s, recognizer.heard_s)
         events += recognizer.feed(block.samples)

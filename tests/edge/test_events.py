@@ -77,7 +77,7 @@ def test_no_number_and_no_name_makes_invalid_json(
     one: float, other: float, many: dict[str, float], text: str
 ) -> None:
     window = Window(one, other, many, PROBS, text, True, one, many, other)
-    for event in (window, Summary(one, 1, 1, 1, many, other), Device(one, text, text)):
+    for event in (window, Summary(one, 1, 1, 1, many, other), Device(one, text, "lost", text)):
         line = to_json(event)
         assert "\n" not in line
         assert line.isascii()

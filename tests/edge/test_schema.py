@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jsonschema
 import pytest
@@ -103,6 +103,20 @@ def test_a_field_of_another_type_is_found(event: Event) -> None:
         for value in OTHER_TYPES[type(getattr(event, field.name))]:
             if not (field.name.endswith("_ms") and value in ([], {})):
                 assert problems(whole | {field.name: value}), (field.name, value)
+
+
+@pytest.mark.parametrize("event", BY_TYPE)
+def test_the_words_of_a_field_are_those_of_its_type_in_the_same_order(event: Event) -> None:
+    in_code = {
+        name: list(get_args(kind))
+        for name, kind in get_type_hints(type(event)).items()
+        if get_origin(kind) is Literal
+    }
+    described = SCHEMA["$defs"][event.type]["properties"]
+    in_schema = {name: item["enum"] for name, item in described.items() if "enum" in item}
+    assert in_schema == in_code
+    for name in in_code:
+        assert problems(written(event) | {name: "mood"})
 
 
 @pytest.mark.parametrize("event", BY_TYPE)

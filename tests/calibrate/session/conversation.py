@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from calibrate.takes import Ratings
 from edge.arrays import Array
 from edge.audio.block import Block, DeviceChange
 from edge.errors import UsageError
+from edge.events import DeviceState
 from tests.calibrate.session.synthetic_voices import LoudVoice, room, tone
 
 BLOCK = 320
@@ -75,7 +75,7 @@ class Talk:
         for start in range(0, len(sound), BLOCK):
             self.controller.feed(Block(sound[start : start + BLOCK], 0.0))
 
-    def hear_of(self, state: Literal["lost", "back", "silent", "active"], reason: str = "") -> None:
+    def hear_of(self, state: DeviceState, reason: str = "") -> None:
         self.controller.feed(
             Block(np.zeros(0, np.float32), 0.0, device_change=DeviceChange("USB", state, reason))
         )

@@ -14,7 +14,7 @@ import pytest
 
 from edge.arrays import Array
 from edge.audio.block import Block, DeviceChange
-from edge.audio.dead_input import DEAD_AFTER_S, STUCK, ZEROS, report_dead_input
+from edge.audio.dead_input import DEAD_AFTER_S, REMEDIES, STUCK, ZEROS, report_dead_input
 from edge.audio.microphone import Microphone
 from edge.audio.sources import StdinSource
 from edge.events import Device, Event, StreamWarning
@@ -63,7 +63,7 @@ def changes_of(blocks: list[Block]) -> list[tuple[float, DeviceChange]]:
 @pytest.mark.parametrize("size", [160, 1_280, 4_000])
 def test_a_constant_input_is_reported_after_3_s_and_once(value: float, reason: str, size: int) -> None:
     ((heard_s, change),) = changes_of(arriving(constant(20.0, value), size))
-    assert change == DeviceChange("mic", "silent", reason)
+    assert change == DeviceChange("mic", "silent", reason, REMEDIES[reason])
     assert DEAD_AFTER_S <= heard_s <= DEAD_AFTER_S + size / RATE
 
 
@@ -246,8 +246,8 @@ def test_the_event_says_what_and_when_and_the_line_what_to_do(bundle: Bundle) ->
     sink = Collected()
     summary = listen(Dead(), Recognizer(bundle, provider="cpu"), [sink])
     (event,) = [event for event in sink.events if isinstance(event, Device)]
-    assert (event.name, event.state, event.reason) == ("USB mic", "silent", ZEROS)
+    assert (event.name, event.state, event.reason) == ("USB mic", "silent", f"{ZEROS}: {REMEDIES[ZEROS]}")
     assert event.time_s == pytest.approx(3.0, abs=0.1)
-    assert describe(event, percentages=True).endswith(f"device USB mic: silent ({ZEROS})")
+    assert describe(event, percentages=True).endswith(f"device USB mic: silent ({event.reason})")
     assert summary.dropped == 0, "no sound was lost: none came"
     assert not [event for event in sink.events if isinstance(event, StreamWarning)]

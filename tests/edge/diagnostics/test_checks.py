@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge.audio.dead_input import STUCK, ZEROS
+from edge.audio.dead_input import REMEDIES, STUCK, ZEROS
 from edge.diagnostics import checks
 from edge.diagnostics.checks import DiagnosticContext
 from edge.diagnostics.probes import Answer, SystemProbe
@@ -167,12 +167,16 @@ def test_what_is_wrong_with_the_microphones_is_told(
     assert remedy in check.remedy
 
 
+def silent(reason: str) -> Answer:
+    return {"name": "USB 0", "silent": reason, "remedy": REMEDIES[reason]}
+
+
 @pytest.mark.parametrize(
     ("answer", "verdict", "found", "remedy"),
     [
         ({"name": "USB 0", "silent": ""}, "ok", "sound arrives from USB 0", ""),
-        ({"name": "USB 0", "silent": ZEROS}, "problem", "USB 0 is silent: only zeros arrive", "not muted"),
-        ({"name": "USB 0", "silent": STUCK}, "problem", "USB 0 is silent: one constant value", "plug it in"),
+        (silent(ZEROS), "problem", "USB 0 is silent: only zeros arrive", "not muted"),
+        (silent(STUCK), "problem", "USB 0 is silent: one constant value", "plug it in"),
         ({"error": "it does not open", "remedy": "close it"}, "problem", "it does not open", "close it"),
         ({"error": "no answer within 30 s"}, "problem", "no answer", "fuser"),
     ],

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.events import Device, Drift
+from edge.events import Device, Drift, DriftSubject, DriftUnit
 from edge.output.text import clock_time, describe, describe_drift, printable
 
 
@@ -25,7 +25,7 @@ def test_a_name_can_neither_steer_the_terminal_nor_add_a_line() -> None:
     ],
 )
 def test_only_what_has_a_direction_is_written_with_a_sign(
-    what: str, unit: str, change: float, said: str
+    what: DriftSubject, unit: DriftUnit, change: float, said: str
 ) -> None:
     assert describe_drift(Drift(1.0, what, change, 1.0, unit, "do it")) == f"drift: {said}: do it"
 
