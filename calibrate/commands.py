@@ -39,7 +39,7 @@ def calibrate(
     ] = None,
     bundle: Annotated[
         Path | None,
-        typer.Option("--bundle", help="Folder of a model. Default: the one that ships with mmtl."),
+        typer.Option("--bundle", help="Model: default, small, or the folder of a bundle."),
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite an existing profile, picture and bundle.")
@@ -270,6 +270,6 @@ def _refuse_with_manifest(options: Mapping[str, object]) -> None:
 
 
 def _load(bundle: Path | None) -> Bundle:
-    from edge.model.bundle import default_bundle, load_bundle
+    from edge.model.bundle import find_bundle, load_bundle
 
-    return load_bundle(bundle or default_bundle())
+    return load_bundle(find_bundle(bundle))

@@ -192,7 +192,7 @@ def serve(
     {"token": "..."}, or connect to /?token=..., or send the header "Authorization: Bearer ...".
     """
     from edge.audio.downmix import parse_channel
-    from edge.model.bundle import default_bundle, load_bundle
+    from edge.model.bundle import find_bundle, load_bundle
     from edge.model.profile import find_profile, load_profile
     from edge.output.sinks import say
     from edge.recognition.settings import Settings
@@ -206,7 +206,7 @@ def serve(
     listen = {kind: parse_address(text) for kind, text in addresses.items() if text is not None}
     access = load_access(token_file=token_file, certificate=tls_cert, key=tls_key, origins=origin or ())
     require_protected(listen.values(), access, insecure=insecure)
-    model = load_bundle(bundle or default_bundle())
+    model = load_bundle(find_bundle(bundle))
     speaker = load_profile(find_profile(profile), model) if profile else None
     settings = Settings(step_ms=step_ms, channel=parse_channel(channel))
     make = shared_engines(model, profile=speaker, settings=settings, provider=provider)
@@ -350,14 +350,14 @@ def _require_apart(
 ) -> None:
     """Refuse outputs that would overwrite what a run reads, or each other."""
     from edge.audio.sources import demo_clip
-    from edge.model.bundle import default_bundle
+    from edge.model.bundle import find_bundle
     from edge.model.profile import find_profile
     from edge.system.outputs import require_distinct_files
 
     device = source.partition(":")[0] == "mic"
     sound = None if device else demo_clip() if source == "demo" else source
     speaker = find_profile(profile) if profile else None
-    require_distinct_files(outputs, [sound, bundle or default_bundle(), speaker, authority])
+    require_distinct_files(outputs, [sound, find_bundle(bundle), speaker, authority])
 
 
 def _without_names(sink: Sink, recognizer: Recognizer) -> Sink:

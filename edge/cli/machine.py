@@ -55,7 +55,7 @@ def verify(
 
 def benchmark(
     bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="Folder of the model; the built-in one by default.")
+        str, typer.Argument(metavar="BUNDLE", help="Model: default, small, or the folder of a bundle.")
     ] = "default",
     seconds: Annotated[
         float, typer.Option("--seconds", help="Duration in seconds of the sound to measure on.", min=1.0)
@@ -152,7 +152,7 @@ def devices() -> None:
 
 def doctor(
     bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="Folder of the model; the built-in one by default.")
+        str, typer.Argument(metavar="BUNDLE", help="Model: default, small, or the folder of a bundle.")
     ] = "default",
     profile: ProfileName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
@@ -164,10 +164,10 @@ def doctor(
     from edge.diagnostics.checks import DiagnosticContext
     from edge.diagnostics.doctor import described, examine, exit_code, lines
     from edge.diagnostics.probes import SystemProbe
-    from edge.model.bundle import default_bundle
+    from edge.model.bundle import find_bundle
     from edge.output.sinks import write_text
 
-    folder = default_bundle() if bundle == "default" else Path(bundle)
+    folder = find_bundle(bundle)
     shown, counted = itertools.tee(examine(DiagnosticContext(SystemProbe(), folder, profile)))
     if as_json:
         import json
@@ -180,6 +180,6 @@ def doctor(
 
 
 def _bundle(name: str) -> Bundle:
-    from edge.model.bundle import default_bundle, load_bundle
+    from edge.model.bundle import find_bundle, load_bundle
 
-    return load_bundle(default_bundle() if name == "default" else Path(name))
+    return load_bundle(find_bundle(name))

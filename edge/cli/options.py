@@ -14,10 +14,10 @@ SourceName = Annotated[
     ),
 ]
 BundleFolder = Annotated[
-    Path | None, typer.Option("--bundle", help="Folder of the model; the built-in one by default.")
+    Path | None, typer.Option("--bundle", help="Model: default, small, or the folder of a bundle.")
 ]
 NamedBundle = Annotated[
-    str, typer.Argument(metavar="BUNDLE", help='Folder of a model, or "default" for the built-in one.')
+    str, typer.Argument(metavar="BUNDLE", help="Model: default, small, or the folder of a bundle.")
 ]
 ProfileName = Annotated[
     str | None, typer.Option("--profile", help="Speaker's profile to apply: a name or a file.")

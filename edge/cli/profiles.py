@@ -97,6 +97,6 @@ def import_profile(
 
 
 def _model(folder: Path | None) -> Bundle:
-    from edge.model.bundle import default_bundle, load_bundle
+    from edge.model.bundle import find_bundle, load_bundle
 
-    return load_bundle(folder or default_bundle())
+    return load_bundle(find_bundle(folder))

@@ -187,9 +187,12 @@ def shipped_bundle(name: str) -> Path:
     return Path(str(resources.files("edge"))) / "bundles" / SHIPPED[name]
 
 
-def find_bundle(name_or_path: str | Path) -> Path:
-    """Return the folder of a bundle, given by its path or as one of `SHIPPED`; a folder comes first."""
-    path = Path(name_or_path)
+def find_bundle(name_or_path: str | Path | None) -> Path:
+    """Return the folder of a bundle, given by its path or as one of `SHIPPED`; None: the default.
+
+    A bundle in a folder of that name comes before the one that ships.
+    """
+    path = Path(name_or_path or "default")
     return shipped_bundle(path.name) if str(path) in SHIPPED and not is_bundle(path) else path
 
 

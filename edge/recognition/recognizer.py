@@ -104,7 +104,7 @@ class Recognizer:
         provider: str = "auto",
     ) -> Recognizer:
         """Load a bundle that ships, by its name, or one from its folder, and a profile from its file."""
-        loaded = load_bundle(find_bundle(bundle or "default"))
+        loaded = load_bundle(find_bundle(bundle))
         speaker = load_profile(Path(profile), loaded) if profile else None
         return cls(loaded, profile=speaker, settings=settings, provider=provider)
 

@@ -21,6 +21,8 @@ from edge.model.bundle import (
     SCHEMA_VERSION,
     WINDOW,
     Bundle,
+    default_bundle,
+    find_bundle,
     is_bundle,
     load_bundle,
     read_manifest,
@@ -316,3 +318,16 @@ def test_an_input_filter_that_leaves_no_speech_is_refused(
 ) -> None:
     edit(bundle_folder, lambda described: described["front_end"].update({name: value}))
     refused(bundle_folder, name, f"{value:g}")
+
+
+def test_a_shipped_bundle_is_found_by_its_name_unless_a_folder_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_bundle(None) == find_bundle("default") == default_bundle()
+    assert find_bundle("small") == shipped_bundle("small")
+    (tmp_path / "small").mkdir()
+    assert find_bundle("small") == shipped_bundle("small")
+    (tmp_path / "small" / MANIFEST).touch()
+    assert find_bundle("small") == Path("small")
+    assert find_bundle("other") == Path("other")
