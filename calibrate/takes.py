@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from calibrate.take_limits import LONGEST_CLIP_S, SILENT_DBFS, loudest_dbfs
 from edge.arrays import Array
 from edge.audio.downmix import AUTO, Channel
 from edge.audio.sound_file import read_clip
 from edge.errors import UsageError
-from edge.features.frontend import filtered, power_spectrogram
+from edge.features.frontend import filtered
 from edge.features.normaliser import BinStatistics, GainConfig
 from edge.file_formats.manifest import (
     manifest_rows,
@@ -31,13 +32,8 @@ REQUIRED_COLUMNS: Final = ("path", "emotion")
 FEWEST_TAKES: Final = 2
 """Of each emotion: one is held out while the other is fitted on."""
 
-LONGEST_TAKE_S: Final = 60.0
-"""A take is one or a few sentences; a longer recording has not been cut into takes."""
-READ_S: Final = 2 * LONGEST_TAKE_S
+READ_S: Final = 2 * LONGEST_CLIP_S
 """Read at most of a file, so that a recording of hours is refused quickly."""
-
-FAINTEST_DBFS: Final = -65.0
-"""A take whose loudest frame is below this is silent."""
 
 Ratings = tuple[float | None, float | None, float | None]
 """Valence, arousal and dominance in [1, 5]; None where not given."""
@@ -187,16 +183,15 @@ def _check_sound(take: Take, sound: Array, bundle: Bundle) -> None:
             f"{least / front_end.sample_rate:.2f} s",
             remedy="record it again, or remove its row",
         )
-    if duration_s > LONGEST_TAKE_S:
+    if duration_s > LONGEST_CLIP_S:
         more = "more than " if duration_s > READ_S - 1.0 else ""
         raise UsageError(
-            f"{take.path} lasts {more}{duration_s:.0f} s, but a take may last {LONGEST_TAKE_S:.0f} s",
+            f"{take.path} lasts {more}{duration_s:.0f} s, but a take may last {LONGEST_CLIP_S:.0f} s",
             remedy="cut it into takes of one or two sentences",
         )
-    power = power_spectrogram(filtered(sound, front_end), front_end)
-    if power.mean(axis=1).max() / front_end.full_scale_power < 10.0 ** (FAINTEST_DBFS / 10.0):
+    if loudest_dbfs(filtered(sound, front_end)) < SILENT_DBFS:
         raise UsageError(
-            f"{take.path} is silent (never above {FAINTEST_DBFS:.0f} dBFS)",
+            f"{take.path} is silent (never above {SILENT_DBFS:.0f} dBFS)",
             remedy="record it again, or remove its row",
         )
 

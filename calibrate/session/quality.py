@@ -1,51 +1,34 @@
 """The quality gate for takes: level, clipping, noise, length and the presence of speech.
 
-Anything that the voice activity model accepts counts as speech; identity is not checked.
+The limits are those of `calibrate.take_limits`. Anything that the voice activity model accepts counts as
+speech; identity is not checked.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibrate.take_limits import (
+    BLOCK_S,
+    CLIPPED_FROM,
+    LEAST_SNR_DB,
+    LEAST_SPEECH_DBFS,
+    LEAST_VOICE_S,
+    LONGEST_PROMPTED_S,
+    MOST_CLIPPED,
+    SILENT_DBFS,
+    SOME_VOICE_S,
+    dbfs,
+    split_blocks,
+)
 from edge.arrays import SAMPLE_RATE, Array
 from edge.features.frontend import FrontEnd, filtered
-from edge.features.silero_vad import PIECE, SileroVad, VoiceActivityModel
+from edge.features.silero_vad import SileroVad, VoiceActivityModel
 from edge.features.vad import VadConfig
-
-BLOCK_S: Final = PIECE / SAMPLE_RATE
-"""Duration of the blocks in which voice, level and noise are measured: 32 ms."""
-
-SILENT_DBFS: Final = -60.0
-"""A take without a louder block is silent. The noise of a working microphone may be as quiet."""
-
-LEAST_SPEECH_DBFS: Final = -50.0
-"""Lowest root mean square of speech; below, the microphone's own noise distorts the features."""
-
-LEAST_SNR_DB: Final = 10.0
-"""Lowest signal-to-noise ratio. The shipped model was trained with ratios of 10 to 25 dB."""
-
-CLIPPED_FROM: Final = 0.985
-"""Magnitude from which a sample counts as clipped; resampling turns values clipped at 1 into lower ones."""
-
-MOST_CLIPPED: Final = 0.001
-"""Largest share of clipped samples: single peaks occur in any recording normalised to full scale."""
-
-SOME_VOICE_S: Final = 0.4
-"""A shorter duration of voice may be a creak or a keystroke, and counts as no speech."""
-
-LEAST_VOICE_S: Final = 0.8
-"""Shortest duration of voice in a take; each of the sentences takes about twice as long."""
-
-LONGEST_S: Final = 20.0
-"""Longest take: one sentence, spoken slowly, with a pause."""
-
-LOWEST_RMS: Final = 1e-5
-"""-100 dBFS; levels are not reported below."""
 
 MARGIN_BLOCKS: Final = 3
 """Blocks (0.1 s) on either side of voice that may contain some of it, and do not count as background."""
@@ -74,7 +57,7 @@ class Quality:
     def snr_db(self) -> float:
         """Signal-to-noise ratio, at least 0; the power of the background is subtracted from the voice's."""
         speech = _power(self.level_dbfs) - _power(self.noise_dbfs)
-        return max(0.0, _dbfs(speech) - self.noise_dbfs)
+        return max(0.0, dbfs(speech) - self.noise_dbfs)
 
 
 def measure(samples: Array, voice: VoiceActivityModel | None = None) -> Quality:
@@ -84,16 +67,16 @@ def measure(samples: Array, voice: VoiceActivityModel | None = None) -> Quality:
         samples: (N,) float32 at 16 kHz in [-1, 1].
         voice: voice activity model; Silero if None. It is reset.
     """
-    blocks = _blocks(filtered(samples, FrontEnd()))  # the recogniser removes offset, rumble and hum too
+    blocks = split_blocks(filtered(samples, FrontEnd()))  # the recogniser removes offset, rumble and hum too
     powers = np.square(blocks, dtype=np.float64).mean(axis=1)
     voiced = _voiced(blocks, voice or SileroVad())
     level = powers[voiced].mean() if voiced.any() else powers.mean()
     return Quality(
         duration_s=len(samples) / SAMPLE_RATE,
         voice_s=float(voiced.sum() * BLOCK_S),
-        loudest_dbfs=_dbfs(powers.max()),
-        level_dbfs=_dbfs(level),
-        noise_dbfs=_dbfs(_noise_power(powers, voiced)),
+        loudest_dbfs=dbfs(powers.max()),
+        level_dbfs=dbfs(level),
+        noise_dbfs=dbfs(_noise_power(powers, voiced)),
         clipped=float((np.abs(samples) >= CLIPPED_FROM).mean()) if len(samples) else 0.0,
     )
 
@@ -133,15 +116,9 @@ def _length(quality: Quality) -> str:
         return "No speech was heard, only other sound: turn off music and noise, and speak aloud."
     if quality.voice_s < LEAST_VOICE_S:
         return f"Only {quality.voice_s:.1f} s of speech was heard: say the whole sentence."
-    if quality.duration_s > LONGEST_S:
-        return f"It lasts more than {LONGEST_S:.0f} s: say the sentence once, without long pauses."
+    if quality.duration_s > LONGEST_PROMPTED_S:
+        return f"It lasts more than {LONGEST_PROMPTED_S:.0f} s: say the sentence once, without long pauses."
     return ""
-
-
-def _blocks(samples: Array) -> Array:
-    """Cut (N,) samples into (P, 512), P >= 1; the remainder is dropped."""
-    whole = len(samples) // PIECE * PIECE
-    return samples[:whole].reshape(-1, PIECE) if whole else np.zeros((1, PIECE), np.float32)
 
 
 def _voiced(blocks: Array, voice: VoiceActivityModel) -> NDArray[np.bool_]:
@@ -165,10 +142,6 @@ def _noise_power(powers: NDArray[np.float64], voiced: NDArray[np.bool_]) -> floa
     if (~near).sum() >= FEWEST_NOISE_BLOCKS:
         return float(np.median(powers[~near]))
     return float(np.quantile(powers, 0.1))
-
-
-def _dbfs(power: float) -> float:
-    return 10.0 * math.log10(max(power, LOWEST_RMS**2))
 
 
 def _power(dbfs: float) -> float:

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from calibrate.session.quality import LONGEST_S
+from calibrate.take_limits import LONGEST_PROMPTED_S
 from edge.arrays import SAMPLE_RATE, Array
 from edge.features.frontend import FrontEnd
 from edge.features.silero_vad import VoiceActivityModel
@@ -38,7 +38,7 @@ class RecorderState(Enum):
 class Recorder:
     """Records one take; blocks that are fed after its end are ignored.
 
-    Remembers the take, at most `SILENCE_TIMEOUT_S` plus `LONGEST_S` of sound.
+    Remembers the take, at most `SILENCE_TIMEOUT_S` plus `LONGEST_PROMPTED_S` of sound.
     """
 
     def __init__(self, voice: VoiceActivityModel | None = None) -> None:
@@ -84,7 +84,7 @@ class Recorder:
     def _out_of_time(self) -> bool:
         if self.state is RecorderState.WAITING:
             return self._heard >= SILENCE_TIMEOUT_S * SAMPLE_RATE
-        return self.seconds > LONGEST_S + 1.0  # long enough for the quality gate to refuse it
+        return self.seconds > LONGEST_PROMPTED_S + 1.0  # long enough for the quality gate to refuse it
 
     def _apply(self, speaks: bool) -> None:
         """Apply the voice activity of the next frame."""

@@ -9,9 +9,10 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from calibrate.session.controller import SessionController, Stage
-from calibrate.session.quality import LEAST_SPEECH_DBFS, SOME_VOICE_S, setup_advice
+from calibrate.session.quality import setup_advice
 from calibrate.session.recording import RecorderState
 from calibrate.session.sam_scale import SCALES, draw_scale
+from calibrate.take_limits import LEAST_SPEECH_DBFS, SOME_VOICE_S
 from edge.labels import EMOTIONS, derived_ratings
 from edge.output.monitor_state import CLIP_DBFS
 from edge.output.terminal import BAD, GOOD, WARN, Row, bar, ends, flow, meter, most_important, placed

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibrate.session.quality import LONGEST_S, measure, refusal, setup_advice
+from calibrate.session.quality import measure, refusal, setup_advice
+from calibrate.take_limits import LONGEST_PROMPTED_S
 from edge.arrays import Array
 from tests.calibrate.session.synthetic_voices import LoudVoice, room, speech, tone
 
@@ -93,7 +94,7 @@ def test_the_setup_is_judged_independently_of_the_length() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.floats(0.0, LONGEST_S + 2.0),
+    st.floats(0.0, LONGEST_PROMPTED_S + 2.0),
     st.floats(0.0, 1.0),
     st.integers(0, 3),
 )

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibrate.session.quality import LONGEST_S, measure, refusal
+from calibrate.session.quality import measure, refusal
 from calibrate.session.recording import MARGIN_S, SILENCE_TIMEOUT_S, Recorder, RecorderState
+from calibrate.take_limits import LONGEST_PROMPTED_S
 from edge.arrays import Array
 from tests.calibrate.session.synthetic_voices import LoudVoice, room, tone
 from tests.tolerances import float32_tolerance, largest
@@ -66,7 +67,7 @@ def test_a_key_ends_a_take_at_once() -> None:
 
 
 def test_speech_without_end_is_stopped_and_refused() -> None:
-    recorder = fed(tone(LONGEST_S + 5.0), 8_000)
+    recorder = fed(tone(LONGEST_PROMPTED_S + 5.0), 8_000)
     assert recorder.state is RecorderState.DONE
     assert "lasts more than" in refusal(measure(recorder.sound, LoudVoice()))
 
