@@ -1,6 +1,6 @@
 """Limits of a usable take, for both ways in which takes arrive.
 
-A take of the guided session (`calibrate.session.quality`) is one prompted sentence that the speaker can
+A take of the guided session (`calibrate.quality`) is one prompted sentence that the speaker can
 repeat at once, so every limit applies. A labelled clip (`calibrate.takes`) may be one word or several
 sentences and often cannot be recorded again: only silence and length are checked, and the length has a wider
 limit.

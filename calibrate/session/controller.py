@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from calibrate.session.quality import Quality, measure, refusal
+from calibrate.quality import Quality, measure, refusal
 from calibrate.session.recording import Recorder, RecorderState
 from calibrate.session.sam_scale import SCALES, rating_of
 from calibrate.session.session import Prompt, Session

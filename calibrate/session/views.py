@@ -8,8 +8,8 @@ from typing import Final
 from rich.cells import cell_len
 from rich.text import Text
 
+from calibrate.quality import setup_advice
 from calibrate.session.controller import SessionController, Stage
-from calibrate.session.quality import setup_advice
 from calibrate.session.recording import RecorderState
 from calibrate.session.sam_scale import SCALES, draw_scale
 from calibrate.take_limits import LEAST_SPEECH_DBFS, SOME_VOICE_S

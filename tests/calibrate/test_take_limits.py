@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from calibrate.session.quality import measure, refusal
+from calibrate.quality import measure, refusal
 from calibrate.take_limits import SILENT_DBFS, loudest_dbfs
 from calibrate.takes import Take, read_sounds
 from edge.arrays import Array

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibrate.quality import setup_advice
 from calibrate.session.controller import Ending, Stage
-from calibrate.session.quality import setup_advice
 from calibrate.session.session import Session
 from edge.audio.block import Block
 from edge.audio.dead_input import ZEROS

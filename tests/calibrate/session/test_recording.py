@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibrate.session.quality import measure, refusal
+from calibrate.quality import measure, refusal
 from calibrate.session.recording import MARGIN_S, SILENCE_TIMEOUT_S, Recorder, RecorderState
 from calibrate.take_limits import LONGEST_PROMPTED_S
 from edge.arrays import Array

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibrate.session.quality import measure, refusal, setup_advice
+from calibrate.quality import measure, refusal, setup_advice
 from calibrate.take_limits import LONGEST_PROMPTED_S
 from edge.arrays import Array
 from tests.calibrate.session.synthetic_voices import LoudVoice, room, speech, tone
