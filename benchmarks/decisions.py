@@ -1,10 +1,10 @@
-"""How restless the label is: its changes in a minute while the emotion stays the same.
+"""Label stability: changes of the label per minute while the emotion is constant.
 
     python benchmarks/decisions.py [--bundle FOLDER] [--data FOLDER]
 
-The clips of one speaker and emotion, with 0.3 s of quiet between them, are one recording, whose label
-should change once at most, from "unsure" to the emotion. Counted over windows with speech, of speakers
-the bundle was not trained on. "Without" is the same windows without smoothing, margins and patience.
+The clips of one speaker and emotion, joined with pauses of 0.3 s, are one recording; its label should change
+at most once, from "unsure" to the emotion. Changes are counted over windows with speech, for speakers the
+bundle was not trained on. "Without" is the same windows without smoothing, hysteresis and patience.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 class Rates:
-    """What one speaker's recordings add up to."""
+    """Counts over one speaker's recordings."""
 
     def __init__(self) -> None:
         self.minutes = 0.0
@@ -75,7 +75,7 @@ class Rates:
 
 
 def row(found: Sequence[Rates]) -> str:
-    """Lay out speakers' rates."""
+    """Format the rates of speakers as a row."""
     spoke = [item for item in found if item.minutes]
     medians = [
         np.median([item.changes[rule] / item.minutes for item in spoke]) for rule in (SHIPPED, WITHOUT)
@@ -98,7 +98,7 @@ def rates(bundle: Bundle, recordings: Iterable[Array]) -> Rates:
 
 
 def replayed(events: Iterable[Event], rule: DecisionRule, step_s: float) -> Iterator[str]:
-    """Yield the labels that another rule gives the same windows."""
+    """Yield the labels of the same windows under another decision rule."""
     decision = Decision(rule, step_s)
     for event in events:
         if isinstance(event, Speech) and event.active:
@@ -108,7 +108,7 @@ def replayed(events: Iterable[Event], rule: DecisionRule, step_s: float) -> Iter
 
 
 def by_speaker(clips: Iterable[Clip]) -> Iterator[tuple[str, Iterator[Array]]]:
-    """Yield each speaker's corpus and recordings, one for each emotion."""
+    """Yield each speaker's corpus and recordings, one per emotion."""
     ordered = sorted(clips, key=lambda clip: (clip.corpus, clip.speaker, clip.emotion, str(clip.path)))
     for (corpus, _), of_speaker in groupby(ordered, key=lambda clip: (clip.corpus, clip.speaker)):
         yield corpus, (joined(group) for _, group in groupby(of_speaker, key=lambda clip: clip.emotion))
@@ -123,7 +123,7 @@ def joined(clips: Iterable[Clip]) -> Array:
 
 
 def unheard(clips: Sequence[Clip], bundle: Bundle) -> list[Clip]:
-    """Keep the four emotions of speakers that were in neither training nor validation."""
+    """Keep the clips in the four emotions by speakers of neither training nor validation."""
     speakers = bundle.manifest.training.get("speakers", {})
     heard = {*speakers.get("train", []), *speakers.get("validation", [])}
     return [clip for clip in four_emotions(clips) if clip.speaker not in heard]

@@ -1,12 +1,12 @@
-"""How far a stream is from a calibration session: the same speaker's, and what a drift event is for.
+"""Departure of a stream from its calibration session, and how many streams raise a drift event.
 
     python benchmarks/drift.py [--bundle FOLDER] [--data FOLDER]
 
-Half of a validation speaker's clips, ten of each emotion at most, are the session: a profile is fitted
-to it and its reference taken. The other half, joined with pauses and repeated to two minutes, is the
-stream; so is what becomes of it by other pauses, levels, noise and microphones, and so are the other
-validation speakers' halves. Printed are the largest departures of the watch's averages from the session,
-and how many streams raised an event.
+Half of a validation speaker's clips, at most ten of each emotion, are the session: a profile is fitted to
+it and its reference computed. The other half, joined with pauses and repeated to two minutes, is one stream.
+Further streams are that half with other pauses, levels, noise and microphones, and the halves of the other
+validation speakers. Printed are the largest departures of the averages from the session, and the number of
+streams that raised an event.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RATE: Final = 16_000
 LEAST_S: Final = 120.0
 FIGURES: Final = get_args(DriftSubject)
 MOST_TAKES: Final = 10
-"""Of an emotion, in a session."""
+"""Takes of each emotion in a session."""
 PAUSE_S: Final = 0.3
 QUIET: Final = 1e-4
 TWELVE_DB: Final = 4.0
@@ -51,16 +51,16 @@ CURVE_HZ: Final = (0, 100, 200, 400, 800, 1600, 2800, 4000, 8000)
 
 @dataclass
 class Found:
-    """What the streams of one kind came to."""
+    """Results of the streams of one kind."""
 
     departures: list[tuple[float, ...]] = field(default_factory=list)
-    """Of `FIGURES`: the largest, in spreads."""
+    """Largest of each stream, in spreads, in the order of `FIGURES`."""
     events: Counter[str] = field(default_factory=Counter)
-    """Streams that raised an event, by what it was about first."""
+    """Number of streams that raised an event, by the subject of the first."""
 
 
 class Record(DriftWatch):
-    """A watch that keeps its largest departures."""
+    """A `DriftWatch` that records its largest departures."""
 
     def reset(self) -> None:
         """Forget the stream."""
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def row(item: Found) -> str:
-    """Lay out what the streams of one kind came to."""
+    """Format the results of one kind of stream as a row."""
     columns = zip(*item.departures, strict=True)
     ranges = [[min(column), float(np.median(column)), max(column)] for column in columns]
     cells = [" ".join(f"{value:5.2f}" for value in three) for three in ranges]
@@ -108,7 +108,7 @@ def row(item: Found) -> str:
 def measure(
     bundle: Bundle, profile: Profile, sounds: Iterator[tuple[str, Array]], found: dict[str, Found]
 ) -> None:
-    """Recognise sounds with a calibrated profile, each as a new stream."""
+    """Recognise each sound as a new stream with a calibrated profile."""
     assert profile.reference, "a session of this length has one"
     spectrum = profile.head.input_size - bundle.manifest.graphs.embedding_size
     record = Record(profile.reference, Settings().step_ms / 1000.0, spectrum=spectrum)
@@ -121,7 +121,7 @@ def measure(
 
 
 def calibrated(bundle: Bundle, speaker: str, session: Sequence[Clip]) -> Profile:
-    """Fit a profile to a session and take its reference, as mmtl calibrate does."""
+    """Fit a profile to a session and compute its drift reference, as `mmtl calibrate` does."""
     engine = open_engine(bundle, "cpu")
     takes = [Take(clip.path, EMOTIONS.index(clip.emotion), clip.text) for clip in session]
     sounds = [read_clip(clip.path) for clip in session]
@@ -132,7 +132,7 @@ def calibrated(bundle: Bundle, speaker: str, session: Sequence[Clip]) -> Profile
 
 
 def streams(speaker: str, halves: dict[str, tuple[list[Clip], list[Clip]]]) -> Iterator[tuple[str, Array]]:
-    """Yield what is heard after a speaker's session: its kind and the sound."""
+    """Yield the kind and the sound of each stream after a speaker's session."""
     own = halves[speaker][1]
     plain = joined(own)
     yield "other half", plain
@@ -150,7 +150,7 @@ def streams(speaker: str, halves: dict[str, tuple[list[Clip], list[Clip]]]) -> I
 
 
 def joined(clips: Sequence[Clip], pause_s: float = PAUSE_S) -> Array:
-    """Join clips with pauses in a quiet room, over and over to two minutes."""
+    """Join clips with pauses of low noise, and repeat them to two minutes."""
     pause = np.zeros(round(pause_s * RATE), np.float32)
     once = np.concatenate([part for clip in clips for part in (pause, read_clip(clip.path))])
     sound: Array = np.tile(once, int(np.ceil(LEAST_S * RATE / len(once))))
@@ -167,7 +167,7 @@ def noisy(sound: Array) -> Array:
 
 
 def coloured(sound: Array, seed: int) -> Array:
-    """Pass a sound through a microphone's curve: smooth, of chance, within 6 dB."""
+    """Apply a random smooth frequency response within 6 dB, as of another microphone."""
     curve = 10.0 ** (np.random.default_rng(seed).uniform(-CURVE_DB, CURVE_DB, len(CURVE_HZ)) / 20.0)
     hz = np.fft.rfftfreq(len(sound), 1.0 / RATE)
     gain = np.interp(np.log(hz + 1.0), np.log(np.array(CURVE_HZ) + 1.0), curve)
@@ -175,7 +175,7 @@ def coloured(sound: Array, seed: int) -> Array:
 
 
 def halved(clips: Sequence[Clip], bundle: Bundle) -> dict[str, tuple[list[Clip], list[Clip]]]:
-    """Divide the clips of each validation speaker: the session's, and the rest."""
+    """Divide the clips of each validation speaker into the session and the rest."""
     halves: dict[str, tuple[list[Clip], list[Clip]]] = {}
     generator = np.random.default_rng(0)
     for speaker in bundle.manifest.training["speakers"]["validation"]:

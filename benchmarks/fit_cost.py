@@ -1,9 +1,9 @@
-"""What it costs to fit and judge a speaker's session, in CPU time of one thread.
+"""CPU time of one thread to fit and evaluate the profile of a calibration session.
 
     python benchmarks/fit_cost.py [--takes 40] [--seconds 2] [--repeats 3]
 
-The takes are pieces of the demo clip with a little noise, their labels in turn: what is learned from
-them is worth nothing, and costs what any session of that size does.
+The takes are segments of the demo clip with low noise and cyclic labels. The profile is meaningless; the cost
+is that of any session of this size.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def piece(index: int, seconds: float) -> Array:
-    """Cut a piece out of the demo clip, another for each index."""
+    """Cut the segment of an index out of the demo clip."""
     clip, random = read_clip(demo_clip()), np.random.default_rng(index)
     sound = np.resize(np.roll(clip, -int(random.integers(len(clip)))), round(seconds * RATE))
     noisy: Array = np.clip(sound + 0.003 * random.standard_normal(len(sound)), -1.0, 1.0).astype(np.float32)

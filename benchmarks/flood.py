@@ -1,10 +1,10 @@
-"""What a hostile client of `mmtl serve` costs six others: a real server process, real sockets.
+"""Lag of six clients of `mmtl serve` while a seventh floods the server: a real process and real sockets.
 
     python benchmarks/flood.py [--seconds 12]
 
-One WebSocket client sends frames without sound as fast as they are taken, reads nothing and connects again
-when it is hung up on. Six TCP clients speak at the pace of real time meanwhile. Their lag is the time from
-when a window's last sound was due to when its event came. Without a flood first, for comparison.
+One WebSocket client sends frames without sound as fast as the server accepts them, reads nothing and
+reconnects when it is disconnected. Six TCP clients send speech in real time. Their lag is the time from when
+the last sample of a window was due to the arrival of its event. The first row is without a flood.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from edge.audio.sources import demo_clip
 
 CLIENTS = 6
 PIECE = 1_280
-"""Samples that a client sends at once: 80 ms."""
+"""Samples per message of a client: 80 ms."""
 MASK = bytes(4)
 FLOODS = {
     "nothing": b"",
@@ -55,7 +55,7 @@ class Served:
     websocket: int
 
     def resident_mb(self) -> float:
-        """Return its resident memory."""
+        """Return the resident memory of the process."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def measure(served: Served, name: str, frame: bytes, seconds: float) -> None:
-    """Print what the clients notice of a flood, and what it costs in memory."""
+    """Print the lag of the clients during a flood, and the memory of the server."""
     before, stop = served.resident_mb(), threading.Event()
     attacker = threading.Thread(target=flood, args=(served.websocket, frame, stop))
     if frame:
@@ -89,7 +89,7 @@ def measure(served: Served, name: str, frame: bytes, seconds: float) -> None:
 
 
 def flood(port: int, frame: bytes, stop: threading.Event) -> None:
-    """Send frames as fast as they are taken, reading nothing; connect again when hung up on."""
+    """Send frames as fast as they are accepted and read nothing; reconnect when disconnected."""
     data = frame * (2**16 // len(frame))
     while not stop.is_set():
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5.0) as client:
@@ -124,14 +124,14 @@ def server() -> Iterator[Served]:
 
 
 async def all_clients(port: int, seconds: float) -> list[float]:
-    """Let the clients speak, and return the lags of all their windows in seconds."""
+    """Run the clients, and return the lags of all their windows in seconds."""
     sound = (32_767 * np.resize(read_clip(demo_clip()), round(seconds * SAMPLE_RATE))).astype("<i2")
     lags = await asyncio.gather(*(client(port, sound) for _ in range(CLIENTS)))
     return list(itertools.chain.from_iterable(lags))
 
 
 async def client(port: int, sound: np.ndarray) -> list[float]:
-    """Speak at the pace of real time, and return the lags of the windows in seconds."""
+    """Send sound in real time, and return the lags of the windows in seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     await reader.readline()
     began_s = time.perf_counter()

@@ -1,12 +1,12 @@
-"""How many live clients `mmtl serve` holds: a real server process, real sockets, sound at the pace of speech.
+"""Number of live clients that `mmtl serve` supports: a real process, real sockets, sound in real time.
 
     python benchmarks/load.py [--clients 25] [--most 400] [--seconds 15] [--provider cpu]
 
-The number of clients is doubled until the lag's p95 exceeds 0.5 s, then the largest number that stays
-below is found by bisection, to a tenth. Lag is counted after a warm-up of 12 s, for so many seconds: as the
-server's events report it, and as the client's own clock shows it, from when the window's last sound was due
-to when the event came (up to 80 ms more: sound is sent 80 ms at a time). The clients run on the same machine,
-in one process, and take processor time from the server.
+The number of clients is doubled until the lag's p95 exceeds 0.5 s, then the largest number that stays below
+is found by bisection, to a tenth. Lag is measured for --seconds after a warm-up of 12 s: as the server's
+events report it, and by the client's clock, from when the last sample of a window was due to the arrival of
+its event (up to 80 ms more, since sound is sent 80 ms at a time). The clients run in one process on the
+same machine, and take processor time from the server.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from edge.audio.sources import demo_clip
 
 MOST_LAG_S = 0.5
 PIECE = 1_280
-"""Samples that a client sends at once: 80 ms."""
+"""Samples per message of a client: 80 ms."""
 WARM_UP_S = 12.0
 """Clients connect within a second, the first window is full after 3 s, and the check of the sample format
 with which each stream begins ends after 10 s of sound."""
@@ -41,7 +41,7 @@ with which each stream begins ends after 10 s of sound."""
 
 @dataclass
 class Lags:
-    """What the windows of all clients reported and what the clients measured, in s."""
+    """Lags of all windows in seconds: as the events report them, and as the clients measured them."""
 
     reported: list[float] = field(default_factory=list)
     measured: list[float] = field(default_factory=list)
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def holds(clients: int, seconds: float, provider: str) -> bool:
-    """Serve so many clients, print their lag, and say whether its p95 is short enough."""
+    """Serve a number of clients, print their lag, and return whether its p95 is within the limit."""
     with server(clients, provider) as (process, port):
         before = cpu_seconds(process.pid)
         lags, began = Lags(), time.perf_counter()
@@ -109,7 +109,7 @@ def server(clients: int, provider: str) -> Iterator[tuple[subprocess.Popen[str],
 
 
 async def all_clients(port: int, clients: int, seconds: float, lags: Lags) -> None:
-    """Connect the clients over one second, and let them speak."""
+    """Connect the clients within one second and run them."""
     clip = read_clip(demo_clip())
     offsets = np.linspace(0, len(clip), clients, endpoint=False).astype(int)
     talks = (
@@ -120,10 +120,10 @@ async def all_clients(port: int, clients: int, seconds: float, lags: Lags) -> No
 
 
 async def client(port: int, clip: np.ndarray, wait_s: float, seconds: float, lags: Lags) -> None:
-    """Speak at the pace of real time and note the lag of the windows after the warm-up."""
+    """Send sound in real time and record the lag of the windows after the warm-up."""
     await asyncio.sleep(wait_s)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    await reader.readline()  # the session: now it listens
+    await reader.readline()  # the session event: the server is ready
     sound = (32_767 * np.resize(clip, round((WARM_UP_S + seconds) * SAMPLE_RATE))).astype("<i2")
     started_s = time.perf_counter()
     listening = asyncio.ensure_future(listen(reader, started_s, lags))
@@ -154,7 +154,7 @@ def processor() -> str:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has used; 0 where /proc does not say."""
+    """Return the processor time that a process has used; 0 without /proc."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,11 +1,11 @@
-"""How many answers survive an offset, hum and rumble, by the filter in front of the recogniser.
+"""Accuracy under DC offset, hum and rumble, for several input filters.
 
     python benchmarks/offset_and_hum.py [--bundle FOLDER] [--data FOLDER] [--clips 12] [--only ROW]
         [--filters NAME,NAME]
 
-Clips of the validation speakers of `train/shipped_split.json`, which nothing was trained on and nothing
-is tested on, each a new stream. "right" counts answers as labelled; "same" those that are the same as
-for the clean clip without a filter. Levels are root mean squares; speech in these clips has -25 dBFS.
+Clips of the validation speakers of `train/shipped_split.json`, used neither for training nor for tests,
+each as a new stream. "right" counts labels that match the annotation; "same" counts labels equal to those
+of the clean clip without a filter. Levels are root mean squares; speech in these clips has -25 dBFS.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Filter = Callable[[Samples], Samples]
 
 
 def sections(*parts: NDArray[Any]) -> Filter:
-    """Return a filter of second-order sections that starts as if its first sample had always been there."""
+    """Return a filter of second-order sections that starts in the steady state of the first sample."""
     sos = np.concatenate(parts)
     steady = signal.sosfilt_zi(sos)
     return lambda sound: signal.sosfilt(sos, sound, zi=steady * sound[0])[0]
@@ -51,7 +51,7 @@ def high_pass(order: int, hz: float) -> NDArray[Any]:
 
 
 def notches(*centres_hz: float) -> NDArray[Any]:
-    """Design notches of one bandwidth, that of a quality factor of 5 at 50 Hz."""
+    """Design notches with the bandwidth of a quality factor of 5 at 50 Hz."""
     return np.concatenate([signal.tf2sos(*signal.iirnotch(hz, hz / 10.0, fs=RATE)) for hz in centres_hz])
 
 
@@ -74,15 +74,15 @@ too; "mmtl" is the one in use."""
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What is added to a clip."""
+    """A signal that is added to a clip."""
 
     name: str
     make: Callable[[int, int], Samples | float]
-    """By the number of samples and of the clip."""
+    """Arguments: the number of samples and the index of the clip."""
 
 
 def hum(hz: float, level_dbfs: float, harmonics: Sequence[float] = ()) -> Disturbance:
-    """Return a tone, and where given the amplitudes of its harmonics from the second on."""
+    """Return a tone with harmonics, given by their amplitudes from the second on."""
 
     def make(count: int, clip: int) -> Samples:
         turns = hz * np.arange(count) / RATE
@@ -93,7 +93,7 @@ def hum(hz: float, level_dbfs: float, harmonics: Sequence[float] = ()) -> Distur
 
 
 def rumble(hz: float, level_dbfs: float) -> Disturbance:
-    """Return noise below a frequency, another for each clip."""
+    """Return noise below a cut-off frequency, different for each clip."""
     low_pass = signal.butter(4, hz, fs=RATE, output="sos")
 
     def make(count: int, clip: int) -> Samples:
@@ -157,7 +157,7 @@ def unfiltered(bundle: Bundle) -> Bundle:
 
 
 def drawn(corpus: Sequence[Clip], count: int) -> list[Clip]:
-    """Draw clips of each emotion of each corpus, of the validation speakers."""
+    """Draw clips of the validation speakers, of each emotion and corpus."""
     speakers = set(json.loads(SPLIT.read_text("utf-8"))["validation"])
     kinds: dict[tuple[str, str], list[Clip]] = {}
     for clip in four_emotions(corpus):

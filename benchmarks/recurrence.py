@@ -1,11 +1,11 @@
-"""What projecting a window's features for the LSTM costs at each step, and what it would cost not to.
+"""Cost of the LSTM's repeated input projection, and of an unrolled LSTM that would avoid it.
 
     python benchmarks/recurrence.py [--rounds 2000]
 
-The LSTM operator projects the features of a window again, though it has seen all but the newest. To
-project each once, the operator would have to be unrolled, for it takes features only. Both are timed on
-features of 128 values, as shipped, and of one value, where the projection costs next to nothing: the
-difference is the projection. Median CPU time of one thread; the four take turns.
+At each step the LSTM operator projects all features of the window again, although only the newest changed.
+It takes features and not projections, so projecting each feature once needs an unrolled LSTM. Both are
+timed with features of 128 values, as shipped, and of one value, where the projection is negligible: the
+difference is the cost of the projection. Median CPU time of one thread; the four graphs run alternately.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def session(kind: str, values: int) -> onnxruntime.InferenceSession:
-    """Open a graph of nothing but the BiLSTM."""
+    """Open a graph that contains only the BiLSTM."""
     torch.manual_seed(0)
     lstm, builder = nn.LSTM(values, UNITS, bidirectional=True), GraphBuilder()
     if kind == "operator":

@@ -1,4 +1,4 @@
-"""What `mmtl run` of a 60 s file costs as a whole process, start included, and how fast help appears.
+"""CPU time of the whole process `mmtl run` for a file of 60 s, start included, and wall time of the help.
 
     python benchmarks/run_cpu.py [--repeats 5]
 

@@ -1,10 +1,10 @@
-"""How often a wrong sample format on a raw input is noticed, and how often a right one is doubted.
+"""Detection rate and false alarms of the sample format check on raw input.
 
     python benchmarks/sample_formats.py FOLDER ... [--clips 100]
 
-Every sound file below the folders is sent as raw s16le mono, which must not be doubted; so many of the
-longest, drawn evenly, are sent in each wrong format too, and once as they are: compressed bytes. A file
-counts where it has enough sound for a verdict. The last column says how often the name was right.
+Every sound file below the folders is sent as raw s16le mono, which must raise no warning. A number
+(--clips) of the longest files is also sent in each wrong format, and once as compressed bytes. Files with
+too little sound for a verdict do not count. The last column is the share of correctly named formats.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from edge.file_formats.sample_format import (
 
 ENDINGS: Final = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 SEPARATION_S: Final = 4 / 16_000
-"""Between two microphones 8 cm apart."""
+"""Delay between two microphones 8 cm apart."""
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def longest(folder: Path, count: int) -> list[Path]:
 
 
 def has_enough(sound: Array) -> bool:
-    """Tell whether a sound has the windows that the first verdict needs, as s16le and as 8-bit samples."""
+    """Tell whether a sound is long enough for a first verdict, as s16le and as 8-bit samples."""
     size = WINDOW_BYTES
     windows = sound[: len(sound) // size * size].reshape(-1, size)
     return bool(np.count_nonzero(windows.std(axis=1) >= ACTIVE_RMS) >= DECIDED_AFTER[0])
@@ -76,7 +76,7 @@ def report(name: str, expected: str, said: list[str | None]) -> None:
 
 
 def found(data: bytes) -> str | None:
-    """Return what the check says of a whole stream."""
+    """Return the verdict of the check on a whole stream."""
     return SampleFormatCheck().feed(data)
 
 
@@ -88,12 +88,12 @@ def encoded(sound: Array, subtype: str = "PCM_16", endian: str = "LITTLE") -> by
 
 
 def pair(first: float, second: float) -> Callable[[Array], bytes]:
-    """Return what interleaves a sound with itself at two levels."""
+    """Return an encoder that interleaves a sound with itself at two levels."""
     return lambda sound: encoded(np.stack([first * sound, second * sound], axis=1))
 
 
 def two_microphones(sound: Array) -> bytes:
-    """Interleave a sound with itself later and fainter, each with the noise of a microphone."""
+    """Interleave a sound with a delayed, quieter copy, each with microphone noise."""
     heard = np.stack([sound, 0.8 * np.roll(sound, round(SEPARATION_S * 16_000))], axis=1)
     noisy: Array = (heard + np.random.default_rng(0).normal(0.0, 0.002, heard.shape)).astype(np.float32)
     return encoded(noisy)

@@ -1,11 +1,11 @@
-"""Does a day of listening leave memory flat? Simulated sound, as fast as it can be heard.
+"""Memory over long runs: simulated sound, processed faster than real time.
 
     python benchmarks/soak.py [--hours 1] [--seed 0]
 
-Speech (the demo clip), silence, noise and lost sound of random lengths in blocks of random sizes go
-through one recogniser; resident memory is printed every ten simulated minutes. An hour takes about
-a minute, 24 hours about 25. A single reading depends on the size of the last block, so the medians of
-both halves are compared: code 1 if the second is more than 4 MB above the first.
+One recogniser receives speech (the demo clip), silence, noise and gaps of random lengths in blocks of
+random sizes; resident memory is printed every ten simulated minutes. An hour takes about a minute, 24 hours
+about 25. A single reading depends on the size of the last block, so the medians of both halves are
+compared: the exit code is 1 if the second is more than 4 MB above the first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REPORT_EVERY_S = 600.0
 
 
 def main() -> None:
-    """Listen and print."""
+    """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=default_bundle())
     parser.add_argument("--hours", type=float, default=1.0)
@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     recognizer = Recognizer(load_bundle(options.bundle), provider="cpu")
     resident = listen(recognizer, 3600.0 * options.hours, np.random.default_rng(options.seed))
-    warm = resident[1:]  # the first reading is from before anything was heard
+    warm = resident[1:]  # the first reading is from before any sound
     half = len(warm) // 2
     growth = median(warm[half:]) - median(warm[:half] or warm)
     print(f"median of the second half against the first: {growth:+.1f} MB (allowed: {MOST_GROWTH_MB:.0f})")
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def listen(recognizer: Recognizer, seconds: float, generator: np.random.Generator) -> list[float]:
-    """Hear so much sound; print and return the resident memory of every ten minutes, in MB."""
+    """Process a duration of sound; print and return the resident memory in MB, every ten minutes."""
     counts: Counter[str] = Counter()
     resident: list[float] = []
     began = time.process_time()
@@ -70,7 +70,7 @@ def listen(recognizer: Recognizer, seconds: float, generator: np.random.Generato
 
 
 def life(generator: np.random.Generator) -> Iterator[tuple[Array, int]]:
-    """Yield blocks of sound without end, each with the number of samples lost after it."""
+    """Yield blocks of sound endlessly, each with the number of samples lost after it."""
     clip = read_clip(demo_clip())
     while True:
         length = int(generator.integers(RATE, 30 * RATE))

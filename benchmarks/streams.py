@@ -1,11 +1,11 @@
-"""How many live streams one core can follow: measured with many recognisers, and with a shared encoder run.
+"""Number of live streams per core: with separate recognisers, and with graphs run in batches.
 
     python benchmarks/streams.py [--bundle FOLDER] [--streams 40] [--seconds 8] [--step-ms 240]
 
-All streams are fed 80 ms in turn, on one thread. CPU time over duration of the sound, times one
-stream, is what a stream takes of a core. The first figure is the program as it is: recognisers that
-share the loaded graphs. The second compares graphs alone, each stream by itself or stacked along
-the batch axis: what gathering streams before the encoder and the classifier could save.
+All streams receive 80 ms in turn, on one thread. The share of a core per stream is CPU time divided by the
+duration of all sound. The first figure is the program as it is: recognisers that share the loaded graphs. The
+second compares the graphs alone, per stream and stacked along the batch axis: the possible gain of batching
+streams before the encoder and the classifier.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def recognizers(bundle: Bundle, streams: int, seconds: float, step_ms: int) -> None:
-    """Feed many recognisers in turn and print what a stream takes of a core."""
+    """Feed many recognisers in turn and print the share of a core per stream."""
     engine, before = open_engine(bundle, "cpu"), resident_mb()
     settings = Settings(step_ms=step_ms)
     listening = [Recognizer(bundle, settings=settings, engine=engine) for _ in range(streams)]
@@ -67,7 +67,7 @@ def recognizers(bundle: Bundle, streams: int, seconds: float, step_ms: int) -> N
 
 
 def batches(bundle: Bundle, streams: int) -> None:
-    """Print what the graphs cost a stream and step, alone and stacked."""
+    """Print the cost of the graphs per stream and step, alone and in a batch."""
     engine, graphs = open_engine(bundle, "cpu"), bundle.manifest.graphs
     generator = np.random.default_rng(0)
     print("graphs alone, ms a stream and step of 80 ms, by the number of streams stacked")
@@ -81,19 +81,19 @@ def batches(bundle: Bundle, streams: int) -> None:
 
 
 def different_sounds(streams: int, samples: int) -> Array:
-    """Begin the demo clip at another place for each stream: (streams, samples)."""
+    """Return the demo clip with a different start for each stream: (streams, samples)."""
     clip = read_clip(demo_clip())
     offsets = np.linspace(0, len(clip), streams, endpoint=False).astype(int)
     return np.stack([np.resize(np.roll(clip, -offset), samples) for offset in offsets])
 
 
 def random(generator: np.random.Generator, *shape: int) -> Array:
-    """Make numbers of about unit variance."""
+    """Draw numbers of unit variance."""
     return generator.standard_normal(shape).astype(np.float32)
 
 
 def median_ms(work: Callable[[], object], repeats: int = 40) -> float:
-    """Time a call in CPU milliseconds of this process."""
+    """Return the median CPU time of a call in milliseconds."""
     spent = []
     for _ in range(repeats):
         began = time.process_time()

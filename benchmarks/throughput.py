@@ -1,10 +1,10 @@
-"""Windows a second through the whole-window network, by batch, on the device there is.
+"""Throughput of the whole-window network by batch size, in windows per second.
 
     python benchmarks/throughput.py [--device cuda] [--batches 1,8,32,128] [--seconds 2]
 
-By torch, ONNX Runtime and, where an engine was built, TensorRT; what cannot run here is left out, with the
-reason. Wall time of whole batches, to the device and back, after a warm-up. How near a figure comes to what
-operations and bytes allow, `benchmarks/window_work.py --tflops T --gb-per-s G` says.
+With torch, ONNX Runtime and, if an engine was built, TensorRT; a runtime that cannot run here is left out,
+and the reason printed. Wall time of whole batches including transfers, after a warm-up.
+`benchmarks/window_work.py --tflops T --gb-per-s G` prints the bound that operations and bytes set.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def available(bundle: Bundle, device: str) -> dict[str, Runs]:
-    """Prepare what can run, and say why the rest cannot."""
+    """Prepare the runtimes that are available, and print why the others are not."""
     runners = {"torch": torch_runner(bundle, device)}
     try:
         runners["onnxruntime"] = onnx_runner(bundle, device)
@@ -88,14 +88,14 @@ def onnx_runner(bundle: Bundle, device: str) -> Runs:
 
 
 def tensorrt_runner(bundle: Bundle) -> Runs:
-    """Run the engine that `mmtl build-engine` built here; its largest batch bounds what is sent at once."""
+    """Run the engine that `mmtl build-engine` built; its largest batch limits the batch size."""
     engine = open_engine(bundle, "tensorrt")
     assert isinstance(engine, WindowwiseEngine)
     return engine.window
 
 
 def windows_per_s(runs: Runs, bundle: Bundle, batch: int, seconds: float) -> float:
-    """Run batches for so long."""
+    """Run batches for a duration and return the windows per second."""
     front_end = bundle.manifest.front_end
     shape = (batch, front_end.window_frames, front_end.frame_size)
     frames = np.random.default_rng(0).standard_normal(shape, np.float32)

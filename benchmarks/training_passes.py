@@ -1,13 +1,13 @@
-"""What a step of MMTL costs in two passes per speaker, and in the five of the released research code.
+"""Cost of an MMTL step in two passes per speaker, and in the five of the released research code.
 
     python benchmarks/training_passes.py [--dtype float32|bfloat16|both] [--rounds 3]
 
-Both compute equations 4 to 7 of Cai et al. 2020 on the same network and the same batch, in turn in one
-process; that they find the same gradient is printed too. The five passes over the meta learner, each
-forward and backward: three for the losses of valence, arousal and dominance at theta, one at theta'
-for phi, one at (theta', phi'). The two: the mean of the three losses at theta, the query at theta'.
-`bfloat16` is autocast with channels_last, as `mmtl train` runs; `both` shows what comes from where.
-On a CPU the time is CPU time, on one thread unless told otherwise, so that other work disturbs it little.
+Both compute equations 4 to 7 of Cai et al. 2020 on the same network and the same batch, alternately in one
+process; the difference of their gradients is printed too. The five passes through the meta learner, each
+forward and backward: three for the losses of valence, arousal and dominance at theta, one at theta' for phi,
+one at (theta', phi'). The two: the mean of the three losses at theta, the query at theta'. `bfloat16` is
+autocast with channels_last, as `mmtl train` runs; `both` prints both types, which separates their effects. On
+a CPU the time is CPU time, of one thread by default, so that other processes affect it little.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def arguments() -> argparse.Namespace:
 
 
 def compare(options: argparse.Namespace, dtype: str, device: torch.device) -> tuple[float, float, float]:
-    """Time both procedures in turn: median ms per speaker of each, and how far their gradients differ."""
+    """Return the median ms per speaker of each procedure, and the difference of their gradients."""
     torch.manual_seed(0)
-    # Without dropout, which would make the gradients differ for no fault of the procedures.
+    # Dropout would make the gradients differ although both procedures are correct.
     net = EmotionNet(replace(Architecture(), dropout=0.0)).to(device).train()
     if dtype == "bfloat16":
         net = net.to(memory_format=torch.channels_last)
@@ -98,7 +98,7 @@ def compare(options: argparse.Namespace, dtype: str, device: torch.device) -> tu
 
 
 def timed(step: Step, net: EmotionNet, speakers: Sequence[Samples], dtype: str) -> float:
-    """Return the seconds that one outer gradient takes."""
+    """Return the duration of one outer gradient in seconds."""
     device = speakers[0].frames.device
     autocast = (
         torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
@@ -113,12 +113,12 @@ def timed(step: Step, net: EmotionNet, speakers: Sequence[Samples], dtype: str) 
 
 
 def two_passes(net: EmotionNet, speakers: Sequence[Samples], rates: MetaRates) -> None:
-    """Leave the gradient of equations 6 and 7 in `.grad`: the project's own step."""
+    """Add the gradient of equations 6 and 7 to `.grad` by the project's own step."""
     outer_gradient(net.meta, net.transfer, speakers, rates)
 
 
 def five_passes(net: EmotionNet, speakers: Sequence[Samples], rates: MetaRates) -> None:
-    """Leave the same gradient in `.grad`, the way the released code goes about it."""
+    """Add the same gradient to `.grad` by the procedure of the released code."""
     net.zero_grad(set_to_none=True)
     for samples in speakers:
         theta: Weights = dict(net.meta.named_parameters())
@@ -126,7 +126,7 @@ def five_passes(net: EmotionNet, speakers: Sequence[Samples], rates: MetaRates) 
         auxiliary = [auxiliary_gradient(net, theta, samples, task, rates) for task in range(TASKS)]  # 1, 2, 3
         mean = {name: torch.stack([part[name] for part in auxiliary]).mean(dim=0) for name in theta}
         theta_i = inner_step(theta, mean, rates.inner_lr)
-        # 4: goes through the whole network, as `loss.backward()` does, though only phi moves
+        # 4: through the whole network, as `loss.backward()` does, although only phi changes
         _, of_phi = query_gradient(net, theta_i, phi, samples, rates)
         phi_i = inner_step(phi, of_phi, rates.transfer_lr)
         of_theta, of_phi = query_gradient(net, theta_i, phi_i, samples, rates)  # 5
@@ -157,7 +157,7 @@ def query_gradient(
 
 
 def made_speaker(samples: int, device: torch.device) -> Samples:
-    """Make up one speaker's segments, all of full length, and labels."""
+    """Draw random segments of full length and labels for one speaker."""
     return Samples(
         frames=torch.randn(samples, FRAMES, 200, device=device),
         lengths=torch.full((samples,), FRAMES),
@@ -169,7 +169,7 @@ def made_speaker(samples: int, device: torch.device) -> Samples:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for a GPU to finish; a CPU has."""
+    """Wait until the GPU has finished; return at once for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

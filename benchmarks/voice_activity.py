@@ -1,14 +1,14 @@
-"""Which voice-activity detector: how often each is wrong in noise, and what it costs.
+"""Comparison of voice activity detectors: error rates in noise, and CPU time.
 
     python benchmarks/voice_activity.py [--data FOLDER] [--clips 150]
 
-Clips are drawn by a seed, evenly over the corpora, each with a second of nearly nothing before and
-after. A piece of 10 ms is speech where the clean clip is within 35 dB of its peak, smoothed over 50 ms.
-Noise (white, pink, and babble: seven other clips on top of one another) is added at ratios to the
-power of the speech. Frame error, miss and false alarm are of what a detector says of each piece;
-"missed" (clips without any speech) and "claimed" (share of the time) are after the deployed hysteresis.
+Clips are drawn with a fixed seed, equally from each corpus, with a second of near silence before and after. A
+frame of 10 ms is speech where the clean clip, smoothed over 50 ms, is within 35 dB of its peak. Noise (white,
+pink, and babble: the sum of seven other clips) is added at given ratios to the power of the speech. Frame
+error, miss and false alarm count the detector's decisions per frame; "missed" (clips without any detected
+speech) and "claimed" (share of the time) are after the deployed hysteresis.
 
-energy   10 dB above a background that follows the level: what came before the network
+energy   10 dB above a background estimate that follows the level: the detector of older versions
 webrtc   the WebRTC project's Gaussian mixtures, by mode: webrtcvad-wheels
 silero   Silero VAD 5 in onnxruntime, as deployed
 """
@@ -46,14 +46,14 @@ HOP: Final = 160
 SPEECH_WITHIN_DB: Final = 35.0
 RATIOS_DB: Final = (20, 10, 5, 0)
 FAINT: Final = 10.0 ** (-85 / 20)
-"""Noise of a good recorder, for the seconds before and after a clip."""
+"""RMS of the noise of a good recorder, for the seconds before and after a clip."""
 ALONE_DBFS: Final = -40.0
 TALKERS: Final = 7
 
 
 @dataclass
 class Counts:
-    """What a detector did under a condition, in pieces of 10 ms."""
+    """Counts of a detector's decisions under one condition, in frames of 10 ms."""
 
     pieces: int = 0
     speech: int = 0
@@ -90,13 +90,13 @@ class Counts:
 
 
 class Told:
-    """A voice that was decided elsewhere: hysteresis alone."""
+    """A voice activity model that returns given decisions, to apply the hysteresis alone."""
 
     def reset(self) -> None:
-        """Forget nothing."""
+        """Keep the state: there is none."""
 
     def __call__(self, piece: Array) -> float:
-        """Return what the piece carries."""
+        """Return the decision that the block carries."""
         return float(piece[-1])
 
 
@@ -150,7 +150,7 @@ def conditions(sounds: Sequence[Array], index: int) -> Iterator[tuple[str, Array
 def noises(
     sounds: Sequence[Array], index: int, count: int, generator: np.random.Generator
 ) -> Iterator[tuple[str, Floats]]:
-    """Yield kinds of noise with a power of 1."""
+    """Yield noises of unit power by name."""
     white = generator.standard_normal(count)
     spectrum = np.fft.rfft(generator.standard_normal(count))
     pink = np.fft.irfft(spectrum / np.sqrt(np.maximum(1, np.arange(len(spectrum)))), count)
@@ -163,7 +163,7 @@ def noises(
 
 
 def disturbances(count: int, generator: np.random.Generator) -> Iterator[tuple[str, Floats]]:
-    """Yield sounds that are no speech: mains hum with two harmonics, and a keyboard."""
+    """Yield non-speech sounds: mains hum with two harmonics, and a keyboard."""
     time_s = np.arange(count) / RATE
     hum = np.zeros(count)
     for harmonic in (1, 2, 3):
@@ -178,7 +178,7 @@ def disturbances(count: int, generator: np.random.Generator) -> Iterator[tuple[s
 
 
 def energy(sound: Array) -> Flags:
-    """Judge by the level of the last 40 ms above the background, which rises by 2 dB a second."""
+    """Compare the level of the last 40 ms with the background, which rises by 2 dB per second."""
     levels = np.convolve(power(sound), np.full(4, 0.25))[: len(sound) // HOP]
     background, newest, said = np.inf, deque[float](maxlen=4), []
     for level in (10 * np.log10(levels + 1e-15)).tolist():
@@ -190,7 +190,7 @@ def energy(sound: Array) -> Flags:
 
 
 def webrtc(mode: int) -> Judge:
-    """Return what judges by WebRTC's detector: modes 1 to 3, from lenient to strict."""
+    """Return WebRTC's detector in a mode, 1 (lenient) to 3 (strict)."""
 
     def judge(sound: Array) -> Flags:
         detector = webrtcvad.Vad(mode)
@@ -201,7 +201,7 @@ def webrtc(mode: int) -> Judge:
 
 
 def silero(sound: Array) -> Flags:
-    """Judge by the deployed network and thresholds; each 10 ms by the piece of 32 ms it begins in."""
+    """Apply the deployed network and thresholds; a frame takes the decision of its 32 ms block."""
     gate, voice, active, said = VadConfig(), SileroVad(), False, []
     for piece in sound[: len(sound) // PIECE * PIECE].reshape(-1, PIECE):
         active = voice(piece) >= (gate.leave_probability if active else gate.enter_probability)
@@ -224,20 +224,20 @@ def speech_of(clean: Floats) -> Flags:
 
 
 def power(sound: NDArray[np.floating]) -> Floats:
-    """Average the power of each 10 ms."""
+    """Return the mean power of each frame of 10 ms."""
     whole = sound[: len(sound) // HOP * HOP].astype(np.float64)
     means: Floats = np.square(whole).reshape(-1, HOP).mean(axis=1)
     return means
 
 
 def normalised(sound: NDArray[np.floating]) -> Floats:
-    """Scale to a power of 1."""
+    """Scale to unit power."""
     scaled: Floats = sound / np.sqrt(np.mean(np.square(sound, dtype=np.float64)))
     return scaled
 
 
 def drawn(clips: Sequence[Clip], count: int) -> list[Clip]:
-    """Draw clips, as many from each corpus."""
+    """Draw the same number of clips from each corpus."""
     generator = np.random.default_rng(0)
     names = sorted({clip.corpus for clip in clips})
     chosen: list[Clip] = []
@@ -249,7 +249,7 @@ def drawn(clips: Sequence[Clip], count: int) -> list[Clip]:
 
 
 def percent(part: int, whole: int) -> str:
-    """Write a share."""
+    """Format a share in percent."""
     return f"{100 * part / whole:5.1f}" if whole else "    -"
 
 

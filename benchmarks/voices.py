@@ -1,13 +1,13 @@
-"""How often another person's voice in one take of a session is suspected, and how often one's own.
+"""Detection rate and false alarms of the check for another speaker's voice in a session.
 
     python benchmarks/voices.py [--data FOLDER] [--draws 20] [--spreads]
 
 Sessions are drawn from the clips of one speaker, two or four of each emotion. In each, one take is replaced
-by a clip of another speaker of the same corpus, emotion and, where there is one, sentence: once of the same
-sex, once of the other. Printed for the speakers that the constants of
-`calibrate/fitting/speaker_consistency.py` were chosen on, for those they were not, and for a corpus the
-model has not heard: the takes of unmixed sessions that are suspected, the unmixed sessions with such a
-take, and the replaced takes that are suspected. With --spreads, what the spreads there were taken from.
+by a clip of another speaker with the same corpus, emotion and, if there is one, sentence: once of the same
+sex, once of the other. Printed are the share of flagged takes in unmixed sessions, of unmixed sessions with
+a flagged take, and of replaced takes that are flagged: for the speakers that the constants of
+`calibrate/fitting/speaker_consistency.py` were chosen on, for other speakers, and for a corpus that the
+model was not trained on. --spreads prints the spreads within speakers from which those constants come.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ Voices = Mapping[Path, Floats]
 
 @dataclass
 class Found:
-    """What came of the sessions of a group of speakers."""
+    """Outlier scores of the sessions of a group of speakers."""
 
     speakers: set[str] = field(default_factory=set)
     own: list[Floats] = field(default_factory=list)
-    """Outlier scores of the takes of each session of one person."""
+    """Of the takes of each unmixed session."""
     replaced: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})
-    """Of the take of somebody else, by whether the sex is the same."""
+    """Of the replaced takes, by whether the sex is the same."""
     beside: list[float] = field(default_factory=list)
-    """Of the takes beside it."""
+    """Of the other takes of those sessions."""
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def group_of(clip: Clip, held_out: Sequence[str]) -> str:
 def measure(
     clips: Sequence[Clip], voices: Voices, held_out: Sequence[str], count: int, draws: int
 ) -> dict[str, Found]:
-    """Draw sessions of so many takes of each emotion and judge them."""
+    """Draw sessions with a number of takes of each emotion and score their takes."""
     found: dict[str, Found] = defaultdict(Found)
     generator = np.random.default_rng(0)
     speakers: dict[str, list[Clip]] = defaultdict(list)
@@ -110,7 +110,7 @@ def measure(
 
 
 def drawn(own: Sequence[Clip], count: int, generator: np.random.Generator) -> list[Clip]:
-    """Draw a session; none where a speaker has too few clips."""
+    """Draw a session; empty if the speaker has too few clips."""
     session: list[Clip] = []
     for emotion in EMOTIONS:
         pool = [clip for clip in own if clip.emotion == emotion]
@@ -123,7 +123,7 @@ def drawn(own: Sequence[Clip], count: int, generator: np.random.Generator) -> li
 def replaced(
     session: Sequence[Clip], rivals: Sequence[Clip], generator: np.random.Generator
 ) -> Iterator[tuple[bool, int, list[Clip]]]:
-    """Yield the session with one take of somebody of the same sex, and of the other, and its place."""
+    """Yield the session with one take replaced by one of the same, then of the other sex, with its index."""
     place = int(generator.integers(len(session)))
     gone = session[place]
     for same in (True, False):
@@ -146,7 +146,7 @@ def judged(session: Sequence[Clip], voices: Voices) -> Floats:
 
 
 def row(found: Found) -> str:
-    """Lay out what was found, in percent."""
+    """Format the results as a row, in percent."""
     own = np.stack(found.own) > OUTLIER_THRESHOLD
     shares = [
         own.mean(),
@@ -160,7 +160,7 @@ def row(found: Found) -> str:
 
 
 def show_spreads(clips: Sequence[Clip], voices: Voices) -> None:
-    """Print the spread within a speaker of pitch (octaves) and cosines (nats), the emotions alike."""
+    """Print the spread within a speaker of pitch (octaves) and cosines (nats), emotions weighted alike."""
     squares = []
     for speaker in sorted({clip.speaker for clip in clips}):
         own = [

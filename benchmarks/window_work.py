@@ -1,11 +1,10 @@
-"""What one window costs, counted from the graph: operations, bytes, and the streams that follow from them.
+"""Operations and bytes per window, counted from the graph, and the number of streams they allow.
 
     python benchmarks/window_work.py [--bundle FOLDER] [--batch 32] [--step-ms 240] [--tflops T --gb-per-s G]
 
-Counts the multiply-adds of Conv, MatMul, Gemm and LSTM as they are written, those with padding included; what
-the other operators do is left out. With the peak arithmetic and memory bandwidth of a device it prints the
-bound for direct computation there. That is no forecast: a measurement says how near one comes. Nothing is
-timed here.
+Counts the multiply-adds of Conv, MatMul, Gemm and LSTM as written, padding included; other operators are left
+out. Given the peak arithmetic and memory bandwidth of a device, it prints the bound for direct computation
+there. A bound is not a forecast; nothing is timed here (see `benchmarks/throughput.py`).
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Work:
-    """What a graph does with a batch."""
+    """Operations and bytes of a graph for one batch."""
 
     multiply_adds: Counter[str]
-    """By operator."""
+    """Number by operator."""
     weights: int
-    """Bytes, read once a batch at least."""
+    """Bytes of weights, read at least once per batch."""
     arriving: int
     """Bytes of input."""
     leaving: int
     """Bytes of output."""
     between: int
-    """Bytes that operators hand on to each other."""
+    """Bytes of intermediate values."""
     held: int
-    """Bytes of those, and of input and output, that exist at one time at most."""
+    """Largest number of bytes of intermediate values, input and output that exist at one time."""
 
     @property
     def operations(self) -> int:
@@ -50,7 +49,7 @@ class Work:
         return 2 * self.multiply_adds.total()
 
     def shortest_s(self, operations_per_s: float, bytes_per_s: float) -> float:
-        """Return the time that it takes at such speeds, if what is between operators costs none."""
+        """Return the time at these speeds if intermediate values cost nothing."""
         moved = self.weights + self.arriving + self.leaving
         return max(self.operations / operations_per_s, moved / bytes_per_s)
 
@@ -78,7 +77,7 @@ def main() -> None:
 
 
 def sized(path: Path, shape: Shape) -> onnx.ModelProto:
-    """Read a graph of one input, and give all its values their sizes for an input of a shape."""
+    """Read a graph of one input, and infer the shapes of all its values from the input's."""
     model = onnx.load(str(path))
     (frames,) = model.graph.input
     for axis, size in zip(frames.type.tensor_type.shape.dim, shape, strict=True):
@@ -87,7 +86,7 @@ def sized(path: Path, shape: Shape) -> onnx.ModelProto:
 
 
 def work_of(model: onnx.ModelProto) -> Work:
-    """Count what a graph does whose values have sizes."""
+    """Count the work of a graph whose values have known shapes."""
     graph = model.graph
     weights = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
     shapes = {name: value.shape for name, value in weights.items()}
@@ -108,7 +107,7 @@ def work_of(model: onnx.ModelProto) -> Work:
 
 
 def multiply_adds(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
-    """Count those of one node.
+    """Count the multiply-adds of one node.
 
     Conv: outputs * (channels in * kernel); MatMul and Gemm: outputs * inner size;
     LSTM: directions * steps * batch * 4 * units * (inputs + units).
@@ -125,7 +124,7 @@ def multiply_adds(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
 
 
 def held_at_each_node(graph: onnx.GraphProto, shapes: dict[str, Shape]) -> Iterator[int]:
-    """Yield the bytes of all values that exist while each node runs, weights aside."""
+    """Yield the bytes of all values that exist while each node runs, without weights."""
     last = {name: index for index, node in enumerate(graph.node) for name in node.input}
     last |= {value.name: len(graph.node) for value in graph.output}
     alive = {value.name for value in graph.input}
@@ -136,7 +135,7 @@ def held_at_each_node(graph: onnx.GraphProto, shapes: dict[str, Shape]) -> Itera
 
 
 def shape_of(value: onnx.ValueInfoProto) -> Shape:
-    """Return the sizes of a value, all known."""
+    """Return the shape of a value, all of whose sizes are known."""
     shape = tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
     assert all(shape), f"{value.name} has no size"
     return shape
@@ -148,7 +147,7 @@ def bytes_of(shape: Shape) -> int:
 
 
 def describe(one: Work, many: Work, batch: int) -> None:
-    """Print what a window and a batch take."""
+    """Print the work of a window and of a batch."""
     total = one.multiply_adds.total()
     print(f"one window: {total / 1e6:.1f} million multiply-adds, {one.operations / 1e9:.3f} GFLOP")
     for operator, count in one.multiply_adds.most_common():
@@ -159,7 +158,7 @@ def describe(one: Work, many: Work, batch: int) -> None:
 
 
 def a_stream(one: Work, step_s: float) -> None:
-    """Print what a live stream takes."""
+    """Print the work of a live stream."""
     print(f"a stream, a window every {1000 * step_s:g} ms: {1 / step_s:.2f} windows/s")
     print(f"  {one.operations / step_s / 1e9:.2f} GFLOP/s")
     to_server, back = (8 * size / step_s for size in (one.arriving, one.leaving))
@@ -167,7 +166,7 @@ def a_stream(one: Work, step_s: float) -> None:
 
 
 def bound(many: Work, batch: int, step_s: float, operations_per_s: float, bytes_per_s: float) -> None:
-    """Print what direct computation cannot pass on a device."""
+    """Print the bound for direct computation on a device."""
     shortest = many.shortest_s(operations_per_s, bytes_per_s)
     print(f"{operations_per_s / 1e12:g} TFLOP/s and {bytes_per_s / 1e9:g} GB/s at most, batches of {batch}:")
     print(f"  no batch under {1e6 * shortest:.1f} us, no more than {batch / shortest:,.0f} windows/s")

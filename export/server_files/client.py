@@ -5,8 +5,8 @@
     pip install MMTL 'tritonclient[http]'     # MMTL: a checkout of it, or its wheel
     python client.py mic --url localhost:8000
 
-A request is one window and depends on none before it: any replica can answer it. What is remembered of a
-stream, and the speaker's profile, never leave this process.
+A request is one window and does not depend on earlier ones: any replica can answer it. The state of a stream
+and the speaker's profile never leave this process.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from edge.recognition.pipeline import listen
 from edge.recognition.recognizer import Recognizer
 
 TIMEOUT_S: Final = 0.8
-"""For an answer; twice this is less than the 2 s of sound that a microphone's buffer keeps."""
+"""Time-out of a request; two of them are shorter than the 2 s of sound in a microphone's buffer."""
 
 
 class TritonWindow:
     """Runs full windows on a Triton server, as `edge.inference.engine.WindowEngine` does on the CPU.
 
-    The only state is the connection. A request that fails is sent once more; if the connection broke,
-    a load balancer leads that to another replica. For one thread.
+    The only state is the connection. A request that fails is sent once more; a load balancer may route it to
+    another replica. For one thread.
     """
 
     def __init__(self, url: str, model: str) -> None:
@@ -76,14 +76,14 @@ class TritonWindow:
         return np.concatenate(embeddings), np.concatenate(logits)
 
     def require(self, bundle: Bundle) -> None:
-        """Check that the server's model is that of a bundle: with another, every answer would be wrong.
+        """Check that the server's model is that of the bundle.
 
         Raises:
             EngineError: the server does not answer.
             VerificationError: it is another model.
         """
         wanted = reference_of(bundle)
-        found = self(wanted.frames[:1])  # one: many clients may come at a time
+        found = self(wanted.frames[:1])  # one, since many clients may connect at once
         difference = largest_difference(found, (wanted.embedding[:1], wanted.logits[:1]))
         if not difference <= max(wanted.tolerance.values()):
             raise VerificationError(
@@ -92,7 +92,7 @@ class TritonWindow:
             )
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._client.close()
 
     def _infer(self, frames: Array) -> tuple[Array, Array]:
@@ -101,19 +101,16 @@ class TritonWindow:
         answer = self._client.infer(self._model, [windows])
         embedding, logits = answer.as_numpy("embedding"), answer.as_numpy("logits")
         if embedding is None or logits is None:
-            raise EngineError(
-                f"{self.where} does not serve an embedding and logits",
-                remedy="serve the models that mmtl export wrote",
-            )
+            raise EngineError("its answer has no embedding or no logits")
         return embedding, logits
 
     def _tried(self, ask: Callable[..., Any], *question: Any) -> Any:
-        """Ask the server, and once more where that fails."""
+        """Send a request, and repeat it once if it fails."""
         try:
             with contextlib.suppress(Exception):
                 return ask(*question)
             return ask(*question)
-        except Exception as error:  # tritonclient passes on whatever its transport raises
+        except Exception as error:  # tritonclient raises whatever its transport raises
             reason = " ".join(str(error).split()) or type(error).__name__
             raise EngineError(
                 f"{self.where} does not serve ({reason})",
@@ -122,7 +119,7 @@ class TritonWindow:
 
 
 def recognizer(bundle: Bundle, window: TritonWindow, profile: str | None = None) -> Recognizer:
-    """Return a recogniser whose full windows go to a server, and to this CPU for good once it has failed.
+    """Return a recogniser whose windows the server computes; after a failure, this CPU does.
 
     Args:
         bundle: the model.
@@ -163,14 +160,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default="mmtl_window_onnx", help="or mmtl_window_plan")
     parser.add_argument("--bundle", type=Path, default=Path(__file__).parent / "bundle")
     parser.add_argument("--profile", help="name or file of a speaker's profile")
-    parser.add_argument("--paced", action="store_true", help="deliver a file at the pace of real time")
+    parser.add_argument("--paced", action="store_true", help="deliver a file in real time")
     return parser.parse_args(arguments)
 
 
 def _tritonclient() -> Any:
     try:
         import tritonclient.http
-    except (ModuleNotFoundError, RuntimeError) as error:  # it turns one into the other
+    except (ModuleNotFoundError, RuntimeError) as error:  # it turns the first into the second
         raise UsageError(
             "talking to Triton needs its client", remedy="pip install 'tritonclient[http]'"
         ) from error
