@@ -213,7 +213,7 @@ def silero(sound: Array) -> Flags:
 def held(said: Flags) -> Flags:
     """Apply the deployed hysteresis in time."""
     samples = np.repeat(said.astype(np.float32), HOP)
-    return SpeechDetector(VadConfig(), voice=Told()).feed(samples)
+    return SpeechDetector(VadConfig(), voice=Told()).feed(samples).speech
 
 
 def speech_of(clean: Floats) -> Flags:

@@ -70,7 +70,7 @@ class Recorder:
             return self.state
         self._blocks.append(samples)
         self._heard += len(samples)
-        for speaks in self._detector.feed(self._filter.feed(samples)).tolist():
+        for speaks in self._detector.feed(self._filter.feed(samples)).speech.tolist():
             self._frames += 1
             self._apply(speaks)
         if self._out_of_time():

@@ -13,7 +13,7 @@ from edge.errors import UsageError
 from edge.events import Event, Window
 from edge.features.frontend import filtered
 from edge.features.network_input import network_input
-from edge.features.vad import SpeechDetector
+from edge.features.vad import SpeechDetector, SpeechFlags
 from edge.inference.engine import WindowEngine
 from edge.inference.offline import normalised_frames
 from edge.inference.window_grid import step_in_features, window_ends
@@ -182,7 +182,9 @@ def _heads(bundle: Bundle, samples: Array, embeddings: dict[int, Array], step_ms
         last = graphs.features_in(front_end.frames_in(end))
         before = [item for other, item in earlier if other <= last - window]
         heads[end] = head.for_baseline(_baseline(before, step / window, bundle))
-        spoken = is_speech(flags[slice(*graphs.frames_of(last))], front_end, needed_s)
+        frames = slice(*graphs.frames_of(last))
+        part = SpeechFlags(flags.speech[frames], flags.voice[frames])
+        spoken = is_speech(part, front_end, needed_s)
         if spoken and last >= window and (last - window) % step == 0:
             earlier.append((last, embedding))
     return heads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,15 @@ class VadConfig:
     """... within this time."""
     leave_ms: int = 800
     """Speech ends after this time without voice."""
+
+
+class SpeechFlags(NamedTuple):
+    """What the detector says of T frames."""
+
+    speech: NDArray[np.bool_]
+    """(T,) whether each frame is part of speech: the pauses within it, and `leave_ms` after it, too."""
+    voice: NDArray[np.bool_]
+    """(T,) whether each frame is voice itself."""
 
 
 class SpeechDetector:
@@ -77,10 +87,10 @@ class SpeechDetector:
         self._quiet_ms = 0
         self._active = False
 
-    def feed(self, samples: Array) -> NDArray[np.bool_]:
-        """Take (N,) samples at 16 kHz and return whether each frame they complete is part of speech, (T,)."""
+    def feed(self, samples: Array) -> SpeechFlags:
+        """Take (N,) samples at 16 kHz and return the flags of the T frames they complete."""
         self._samples.append(samples)
-        flags = []
+        flags: list[tuple[bool, bool]] = []
         while self._judged + PIECE <= self._samples.end:
             end = self._judged + PIECE
             flags += self._frames_before(end)
@@ -88,17 +98,18 @@ class SpeechDetector:
             self._judged = end
         self._samples.forget(self._judged)
         flags += self._frames_before(self._samples.end + 1)
-        return np.array(flags, bool)
+        speech, voice = np.array(flags, bool).reshape(-1, 2).T
+        return SpeechFlags(speech, voice)
 
     def _judge(self, block: Array) -> bool:
         config = self._config
         threshold = config.leave_probability if self._is_voice else config.enter_probability
         return self._voice(block) >= threshold
 
-    def _frames_before(self, end: int) -> list[bool]:
+    def _frames_before(self, end: int) -> list[tuple[bool, bool]]:
         """Decide on the frames that end before a sample of the stream, given by its number."""
         due = self._front_end.frames_in(end - 1)
-        flags = [self._frame() for _ in range(due - self._frames)]
+        flags = [(self._frame(), self._is_voice) for _ in range(due - self._frames)]
         self._frames = due
         return flags
 

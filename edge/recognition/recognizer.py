@@ -245,9 +245,9 @@ class Recognizer:
         self._times.add("encoder", block.encoder_s)
         first_frame = self._recent.frames
         with self._times.measured("speech"):
-            speech = self._detector.feed(samples)
-        self._recent.append(block, speech)
-        changes = [first_frame + count for count in self._events.utterance.changes(speech)]
+            flags = self._detector.feed(samples)
+        self._recent.append(block, flags)
+        changes = [first_frame + count for count in self._events.utterance.changes(flags.speech)]
         events = self._events.in_order(self._recent, changes, self._recent.take_due(), began)
         self._recent.forget()
         return events + self._engine_news()

@@ -15,8 +15,9 @@ class Settings:
 
     step_ms: int = 240
     """Time from one window to the next: a multiple of 80 with the bundles that ship."""
-    speech_needed_s: float = 1.0
-    """Speech that a full window needs for an emotion; a shorter window needs a third of its length."""
+    speech_needed_s: float = 0.75
+    """Speech that a window needs for an emotion, from where the speech flag rises to the last voice. The flag
+    rises after 0.25 s of voice, so a word of half a second is "unsure"."""
     channel: Channel = AUTO
     """Channel of a waveform, as in `edge.audio.downmix`: a number from 0, "mix" or "auto"."""
     rule: DecisionRule = field(default_factory=DecisionRule)

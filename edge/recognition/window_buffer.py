@@ -14,6 +14,7 @@ from edge.arrays import Array
 from edge.features.frontend import FrontEnd
 from edge.features.long_term_spectrum import BANDS, band_powers, long_term_spectrum
 from edge.features.normaliser import DECIBEL
+from edge.features.vad import SpeechFlags
 from edge.inference.encoder_stream import EncodedBlock
 from edge.model.bundle import Graphs
 from edge.stream_buffer import StreamBuffer
@@ -41,6 +42,7 @@ class WindowBuffer:
         self._dbfs = StreamBuffer(np.zeros(0, np.float32))
         self._bands = StreamBuffer(np.zeros((0, BANDS), np.float32))
         self._speech = StreamBuffer(np.zeros(0, bool))
+        self._voice = StreamBuffer(np.zeros(0, bool))
 
     @property
     def end(self) -> int:
@@ -55,22 +57,23 @@ class WindowBuffer:
     @property
     def capacity(self) -> tuple[int, int]:
         """Features and frames that there is memory for."""
-        frames = (self._dbfs, self._bands, self._speech)
+        frames = (self._dbfs, self._bands, self._speech, self._voice)
         return self._features.capacity, max(buffer.capacity for buffer in frames)
 
-    def append(self, block: EncodedBlock, speech: NDArray[np.bool_]) -> None:
-        """Add the features and frames that a block completed, and the (T,) speech flags of the frames."""
+    def append(self, block: EncodedBlock, flags: SpeechFlags) -> None:
+        """Add the features and frames that a block completed, and the flags of the frames."""
         self._features.append(block.features)
         self._dbfs.append((block.levels - self._full_scale) / np.float32(DECIBEL))
         if self._with_spectra:
             self._bands.append(band_powers(block.power, self._front_end))
-        self._speech.append(speech)
+        self._speech.append(flags.speech)
+        self._voice.append(flags.voice)
 
     def forget(self) -> None:
         """Drop what no window to come can need."""
         first = max(0, self._features.end - self._graphs.window_features)
         self._features.forget(first)
-        for frames in (self._dbfs, self._bands, self._speech):
+        for frames in (self._dbfs, self._bands, self._speech, self._voice):
             frames.forget(first * self._graphs.frames_per_feature)
 
     def take_due(self) -> list[int]:
@@ -98,20 +101,22 @@ class WindowBuffer:
 
     def is_speech(self, end: int, needed_s: float) -> bool:
         """Return whether a window has enough speech for an emotion, as `is_speech` says."""
-        return is_speech(self.speech(end), self._front_end, needed_s)
+        frames = slice(*self._graphs.frames_of(end))
+        return is_speech(SpeechFlags(self._speech[frames], self._voice[frames]), self._front_end, needed_s)
 
     def speech(self, end: int) -> NDArray[np.bool_]:
         """Return the (T,) speech flags of a window's frames."""
         return self._speech[slice(*self._graphs.frames_of(end))]
 
 
-def is_speech(flags: NDArray[np.bool_], front_end: FrontEnd, needed_s: float) -> bool:
-    """Return whether a window has enough speech for an emotion.
+def is_speech(flags: SpeechFlags, front_end: FrontEnd, needed_s: float) -> bool:
+    """Return whether a window has enough speech for an emotion, up to its last voice.
 
     Args:
-        flags: (T,) of its frames.
+        flags: of its frames.
         front_end: of the bundle.
-        needed_s: speech that a full window needs; a shorter one needs a third of its length.
+        needed_s: speech that it needs.
     """
-    needed = min(needed_s * 1000.0 / front_end.hop_length_ms, len(flags) / 3.0)
-    return bool(np.count_nonzero(flags) >= needed)
+    voiced = np.flatnonzero(flags.voice)
+    spoken = np.count_nonzero(flags.speech[: voiced[-1] + 1]) if len(voiced) else 0
+    return bool(spoken * front_end.hop_length_ms >= 1000.0 * needed_s)

@@ -40,7 +40,7 @@ def told(*pieces: tuple[int, float]) -> Array:
 
 
 def flags_of(samples: Array) -> Flags:
-    return SpeechDetector(GATE, voice=Told()).feed(samples)
+    return SpeechDetector(GATE, voice=Told()).feed(samples).speech
 
 
 def stretches(flags: Flags) -> list[tuple[int, int]]:
@@ -51,7 +51,7 @@ def stretches(flags: Flags) -> list[tuple[int, int]]:
 
 def heard(sound: Array) -> list[tuple[int, int]]:
     """The stretches of speech in a real sound."""
-    return stretches(SpeechDetector(GATE).feed(sound))
+    return stretches(SpeechDetector(GATE).feed(sound).speech)
 
 
 def frame_at(samples: int) -> int:
@@ -76,9 +76,9 @@ def test_a_piece_counts_as_soon_as_it_is_complete_and_not_before() -> None:
     sound = told((5, SILENT), (1, VOICED))
     detector = SpeechDetector(gate, voice=Told())
     detector.feed(sound[:-1])
-    assert not detector.feed(sound[-1:]).any()
+    assert not detector.feed(sound[-1:]).speech.any()
     assert frame_at(6 * PIECE) * HOP + FRAME == 6 * PIECE + 128
-    assert detector.feed(np.zeros(128, np.float32)).tolist() == [True]
+    assert detector.feed(np.zeros(128, np.float32)).speech.tolist() == [True]
 
 
 @pytest.mark.parametrize(("pieces", "count"), [(7, 0), (8, 1)])
@@ -128,7 +128,7 @@ def test_the_result_does_not_depend_on_the_blocks(probabilities: list[float], si
     sound = told(*[(1, probability) for probability in probabilities], (1, SILENT))
     detector, flags, done = SpeechDetector(GATE, voice=Told()), [], 0
     for size in [*sizes, len(sound)]:
-        flags.append(detector.feed(sound[done : done + size]))
+        flags.append(detector.feed(sound[done : done + size]).speech)
         done = min(done + size, len(sound))
     assert (np.concatenate(flags) == flags_of(sound)).all()
 
@@ -136,8 +136,8 @@ def test_the_result_does_not_depend_on_the_blocks(probabilities: list[float], si
 def test_the_result_does_not_depend_on_the_blocks_in_a_real_sound() -> None:
     sound = read_clip(demo_clip())[: 3 * RATE]
     detector = SpeechDetector(GATE)
-    flags = [detector.feed(sound[start : start + 997]) for start in range(0, len(sound), 997)]
-    whole = SpeechDetector(GATE).feed(sound)
+    flags = [detector.feed(sound[start : start + 997]).speech for start in range(0, len(sound), 997)]
+    whole = SpeechDetector(GATE).feed(sound).speech
     assert whole.any()
     assert (np.concatenate(flags) == whole).all()
 
@@ -146,7 +146,7 @@ def test_later_samples_do_not_change_earlier_results() -> None:
     sound = read_clip(demo_clip())[: 2 * RATE]
     changed = sound.copy()
     changed[RATE:] = 0.0
-    entire, other = SpeechDetector(GATE).feed(sound), SpeechDetector(GATE).feed(changed)
+    entire, other = SpeechDetector(GATE).feed(sound).speech, SpeechDetector(GATE).feed(changed).speech
     now = FrontEnd().frames_in(RATE)
     assert (entire[:now] == other[:now]).all()
     assert (entire != other).any()
@@ -154,18 +154,18 @@ def test_later_samples_do_not_change_earlier_results() -> None:
 
 def test_reset_is_exact() -> None:
     detector, sound = SpeechDetector(GATE), read_clip(demo_clip())[3_000:40_000]
-    first = detector.feed(sound)
+    first = detector.feed(sound).speech
     detector.feed(sound[::-1][:777])
     detector.reset()
     assert first.any()
-    assert (detector.feed(sound) == first).all()
+    assert (detector.feed(sound).speech == first).all()
 
 
 def test_the_end_of_a_stream_ends_speech_and_keeps_the_frames_in_step() -> None:
     detector, sound = SpeechDetector(GATE, voice=Told()), told((40, VOICED))[:-100]
-    before = detector.feed(sound)
+    before = detector.feed(sound).speech
     detector.end()
-    after = detector.feed(sound)
+    after = detector.feed(sound).speech
     assert before[-1]
     assert len(before) + len(after) == FrontEnd().frames_in(2 * len(sound))
     ((first, _),) = stretches(after)
@@ -176,7 +176,7 @@ def test_the_end_of_a_stream_ends_speech_and_keeps_the_frames_in_step() -> None:
 def test_times_are_counted_by_the_hop_of_the_front_end(hop_ms: int) -> None:
     sound = told((31, SILENT), (50, VOICED), (80, SILENT))
     front_end = FrontEnd(hop_length_ms=hop_ms)
-    flags = SpeechDetector(GATE, front_end, voice=Told()).feed(sound)
+    flags = SpeechDetector(GATE, front_end, voice=Told()).feed(sound).speech
     assert len(flags) == front_end.frames_in(len(sound))
     ((first, last),) = stretches(flags)
     ((usual_first, usual_last),) = stretches(flags_of(sound))

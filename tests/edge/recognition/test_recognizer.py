@@ -710,3 +710,18 @@ def test_a_rate_that_changes_in_mid_stream_is_refused(recognizer: Recognizer) ->
         recognizer.accept_waveform(48_000, np.zeros(100, np.float32))
         with pytest.raises(UsageError, match="flush and reset"):
             recognizer.accept_waveform(44_100, np.zeros(100, np.float32))
+
+
+@pytest.mark.parametrize("before_s", [0.0, 4.0])
+def test_a_word_of_half_a_second_is_unsure(recognizer: Recognizer, talk: Talk, before_s: float) -> None:
+    recognizer.reset()
+    events = recognizer.feed(talk((before_s, 0.0), (0.5, 0.3), (4.0, 0.0))) + recognizer.flush()
+    labels = {event.label for event in events if isinstance(event, Window | Utterance)}
+    assert [event.active for event in events if isinstance(event, Speech)] == [True, False]
+    assert labels == {UNSURE}
+
+
+def test_speech_of_a_second_and_a_half_has_a_label(recognizer: Recognizer, talk: Talk) -> None:
+    recognizer.reset()
+    events = recognizer.feed(talk((4.0, 0.0), (1.5, 0.3), (4.0, 0.0))) + recognizer.flush()
+    assert any(event.speech for event in events if isinstance(event, Window))
