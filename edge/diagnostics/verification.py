@@ -120,7 +120,11 @@ def _due(recognizer: Recognizer, count: int) -> list[int]:
         raise UsageError(
             f"{heard:.2f} s of sound arrived, expected at least {least:.2f} s", remedy="name a longer file"
         )
-    ends = window_ends(graphs.features_in(frames), graphs, recognizer.step_features)
+    features, step = graphs.features_in(frames), recognizer.step_features
+    first = graphs.first_window_features or graphs.window_features
+    early = range(graphs.window_features % step or step, graphs.window_features, step)
+    shorter = [end for end in early if first <= end <= features]
+    ends = sorted({*shorter, *window_ends(features, graphs, step)})
     return [front_end.samples_in(graphs.frames_in(end)) for end in ends]
 
 

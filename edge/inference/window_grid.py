@@ -28,7 +28,7 @@ def step_in_features(step_ms: int, graphs: Graphs, front_end: FrontEnd) -> int:
 
 
 def window_ends(features: int, graphs: Graphs, step_features: int) -> list[int]:
-    """List where the recogniser's windows end in a recording: the number of the feature after the last.
+    """List where the full windows of a recording end: the number of the feature after the last.
 
     Full windows at a step, then the one that ends with the last feature, which is shorter in a recording
     shorter than a window.

@@ -76,6 +76,8 @@ class Graphs:
     """Features of a full window."""
     execution: Execution = "incremental"
     """How the network runs. If by windows, a feature is the frames that it covers."""
+    first_window_features: int | None = field(default=None, metadata=within(1, 3_000))
+    """Features of the shortest window at the start of a stream; None: streams begin with a full window."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -349,10 +351,12 @@ def _check_emotions(bundle: Bundle) -> None:
 def _check_sizes(bundle: Bundle) -> None:
     front_end, graphs = bundle.manifest.front_end, bundle.manifest.graphs
     window = graphs.features_in(front_end.window_frames)
+    first = graphs.first_window_features or graphs.window_features
     sizes = {
         "sample rate": (front_end.sample_rate, FrontEnd.sample_rate),
         "number of bins": (front_end.bins, min(front_end.bins, front_end.n_fft // 2 + 1)),
         "number of values of a feature": (graphs.feature_size, _feature_size(bundle)),
+        "number of features in a first window": (first, min(first, graphs.window_features)),
         "number of features in a window": (graphs.window_features, window),
         "embedding": (bundle.head.input_size, graphs.embedding_size),
         "number of outputs": (len(bundle.head.fc3_bias), len(EMOTIONS)),

@@ -37,7 +37,7 @@ class Decision:
     """Decides on the label of one utterance, window by window.
 
     Remembers the smoothed posterior, the emotion, whether the label is "unsure", the emotion that may take
-    over, and the sum of posteriors since the utterance began; `reset` forgets them all.
+    over, and the sum of the posteriors that the average of the utterance is of; `reset` forgets them all.
     """
 
     def __init__(self, rule: DecisionRule, step_s: float) -> None:
@@ -49,16 +49,26 @@ class Decision:
         """Forget the utterance."""
         self.smoothed: Array | None = None
         self.windows = 0
+        self._full = False
         self._sum = np.zeros(len(EMOTIONS), np.float64)
         self._held: int | None = None
         self._challenger: int | None = None
         self._challenges = 0
         self._claims: bool | None = None
 
-    def update(self, probs: Array) -> str:
-        """Take the (C,) posterior of a window with speech and return the label."""
-        self._sum += probs
-        self.windows += 1
+    def update(self, probs: Array, *, full: bool = True) -> str:
+        """Take the (C,) posterior of a window with speech and return the label.
+
+        Args:
+            probs: of the window.
+            full: whether it has its full length. Once one has, the average leaves shorter ones out.
+        """
+        if full and not self._full:
+            self._full, self.windows = True, 0
+            self._sum[:] = 0.0
+        if full or not self._full:
+            self._sum += probs
+            self.windows += 1
         if self.smoothed is None:
             self.smoothed = probs.copy()
         else:

@@ -64,14 +64,19 @@ class UtteranceTracker:
         """End the utterance under way, if any, with the stream."""
         return self._end(time_s, time_s) if self.active else []
 
-    def decide(self, probs: Array, *, speech: bool) -> tuple[Array, str]:
+    def decide(self, probs: Array, *, speech: bool, full: bool = True) -> tuple[Array, str]:
         """Take the (C,) posterior of the next window and return the smoothed one and the label.
 
         A window without speech does not count: its own posterior is returned, and "unsure".
+
+        Args:
+            probs: of the window.
+            speech: whether it has enough speech.
+            full: whether it has its full length.
         """
         if not speech:
             return probs, UNSURE
-        label = self._decision.update(probs)
+        label = self._decision.update(probs, full=full)
         return self._decision.smoothed if self._decision.smoothed is not None else probs, label
 
     def _end(self, time_s: float, end_s: float) -> list[Event]:

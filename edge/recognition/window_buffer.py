@@ -36,7 +36,8 @@ class WindowBuffer:
         """
         self._graphs, self._front_end, self._with_spectra = graphs, front_end, with_spectra
         self._step_features = step_features
-        self._windows = 0
+        first = graphs.first_window_features or graphs.window_features
+        self._windows = -((graphs.window_features - first) // step_features)
         self._full_scale = np.float32(np.log(front_end.full_scale_power))
         self._features = StreamBuffer(np.zeros((0, graphs.feature_size), np.float32))
         self._dbfs = StreamBuffer(np.zeros(0, np.float32))
@@ -77,7 +78,10 @@ class WindowBuffer:
             frames.forget(first * self._graphs.frames_per_feature)
 
     def take_due(self) -> list[int]:
-        """Return the ends of the full windows that have become complete since the last call."""
+        """Return the ends of the windows that have become complete since the last call.
+
+        They are full, but for those at the start of a stream if the bundle has shorter ones.
+        """
         due = []
         while (end := self._graphs.window_features + self._windows * self._step_features) <= self.end:
             due.append(end)

@@ -62,14 +62,18 @@ class WindowClassifier:
             self._baseline.reset()
 
     def embed(self, recent: WindowBuffer, ends: Sequence[int]) -> list[EmbeddedWindow]:
-        """Run the network on complete windows of one length together.
+        """Run the network on complete windows, all full ones together.
 
         Args:
             recent: holds them.
-            ends: number of the feature after the last of each.
+            ends: number of the feature after the last of each, in their order.
         """
-        if not ends:
-            return []
+        full = self._engine.graphs.window_features
+        groups = [[end] for end in ends if end < full] + [[end for end in ends if end >= full]]
+        return [window for group in groups if group for window in self._embed(recent, group)]
+
+    def _embed(self, recent: WindowBuffer, ends: Sequence[int]) -> list[EmbeddedWindow]:
+        """Run the network on windows of one length."""
         inputs = self._engine.classify(recent.features(ends))
         if self.spectrum_size:
             inputs = np.concatenate([inputs, recent.spectra(ends)], axis=1)

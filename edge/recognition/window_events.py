@@ -65,7 +65,7 @@ class WindowEvents:
         Args:
             recent: holds the windows.
             changes: frames after which speech begins or ends, by number from 1.
-            ends: number of the feature after the last of each window, all of one length.
+            ends: number of the feature after the last of each window.
             began: when the block arrived, seconds of the clock.
         """
         with self._times.measured("classifier"):
@@ -115,7 +115,8 @@ class WindowEvents:
         started = self._times.clock()
         speech = recent.is_speech(window.end, self._settings.speech_needed_s)
         probs = self._classifier.probs(window, speech=speech)
-        smoothed, label = self.utterance.decide(probs, speech=speech)
+        full = window.end >= self._graphs.window_features
+        smoothed, label = self.utterance.decide(probs, speech=speech, full=full)
         first, last = self._graphs.frames_of(window.end)
         step = self._settings.step_ms // self._front_end.hop_length_ms
         now = self._times.clock()
