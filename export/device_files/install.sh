@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Installs mmtl on a Jetson, or on any Debian or Ubuntu machine, from the folder that this file lies in.
+# Installs mmtl on a Jetson, or on any Debian or Ubuntu machine, from the folder that contains this file.
 set -euo pipefail
-umask 022 # the service's user reads what root installs
+umask 022 # the service's user must be able to read what root installs
 
 usage() {
   cat <<'TEXT'
 Usage: sudo ./install.sh [OPTION...]
 
-Installs mmtl, its model and its service; run it again to update. State and settings are kept.
+Installs mmtl, its model and its service; run it again to update. Profiles and settings are kept.
 
-  --with-pycuda    build pycuda, which TensorRT on the GPU needs (CUDA's nvcc must be there)
+  --with-pycuda    build pycuda, which TensorRT on the GPU needs (requires CUDA's nvcc)
   --wheels DIR     install without a network, from the wheels in DIR
-  --look           say what this machine has, and change nothing
-  --uninstall      remove mmtl; speakers' profiles and settings stay
-  --purge          with --uninstall: remove these, and the user mmtl, too
+  --look           print what is installed on this machine, and change nothing
+  --uninstall      remove mmtl, but keep speakers' profiles and settings
+  --purge          with --uninstall: also remove profiles, settings and the user mmtl
   --prefix DIR     where to install (/opt/mmtl)
-  --python FILE    Python 3.10 or newer (/usr/bin/python3: JetPack's, which sees JetPack's TensorRT)
-  --root DIR       another root folder: no users are made there and no service is started
-  --help           this text
+  --python FILE    Python 3.10 or newer (/usr/bin/python3, which finds JetPack's TensorRT)
+  --root DIR       another root folder; creates no user and starts no service
+  --help           print this text
 TEXT
 }
 
@@ -64,7 +64,7 @@ read_options() {
   if [ "$purge" = yes ] && [ "$action" != uninstall ]; then die "--purge goes with --uninstall"; fi
 }
 
-absolute() { # OPTION PATH: print the path if it can be meant
+absolute() { # OPTION PATH: print the path if it is a valid value
   case $2 in
     / | */../* | */..) die "$1 cannot be '$2'" ;;
     /*[!A-Za-z0-9/._-]*) die "$1 may hold letters, digits and /._- only, not '$2'" ;;
@@ -75,7 +75,7 @@ absolute() { # OPTION PATH: print the path if it can be meant
 }
 
 folder() { # OPTION PATH: print the full path of a folder
-  (cd "${2:?}" && pwd) 2>/dev/null || die "$1 needs a folder, and '$2' is none"
+  (cd "${2:?}" && pwd) 2>/dev/null || die "$1 needs a folder, and '$2' is not one"
 }
 
 require_root() {
@@ -91,7 +91,7 @@ package_version() { # PACKAGE: print what dpkg says is installed, or nothing
   dpkg-query --show --showformat='${Version}' "$1" 2>/dev/null || true
 }
 
-tegra_release() { # print Jetson Linux's version, such as 36.4.3; nothing where this is no Jetson
+tegra_release() { # print Jetson Linux's version, such as 36.4.3; nothing on another machine
   local told installed
   told=$(sed -nE 's/^# R([0-9]+) \(release\), REVISION: ([0-9.]+).*/\1.\2/p' "$root/etc/nv_tegra_release" 2>/dev/null || true)
   installed=$(package_version nvidia-l4t-core)
@@ -105,7 +105,7 @@ look_around() {
   if [ -n "$release" ]; then
     say "machine:  a Jetson with Jetson Linux $release, JetPack ${jetpack:-unknown (no package nvidia-jetpack)}"
   else
-    say "machine:  not a Jetson: mmtl will use the CPU, or the GPU where its driver and TensorRT are there"
+    say "machine:  not a Jetson: mmtl will use the CPU, or a GPU that has its driver and TensorRT installed"
   fi
   look_at_python
   look_at_tensorrt "$release"
@@ -120,7 +120,7 @@ look_at_python() {
   say "python:   $(minor_version "$python") ($python)"
 }
 
-look_at_tensorrt() { # RELEASE: looks only. pip's TensorRT is not built for a Jetson's GPU: never install it
+look_at_tensorrt() { # RELEASE: never installs TensorRT, since pip's is not built for a Jetson's GPU
   local version file
   if ! read -r version file < <("$python" -s -c 'import tensorrt as t; print(t.__version__, t.__file__)' 2>/dev/null); then
     say "tensorrt: none that $python sees; on a Jetson: sudo apt install nvidia-jetpack"
@@ -141,11 +141,11 @@ look_at_sound() {
   fi
 }
 
-minor_version() { # PYTHON: print such as 3.10, or nothing if it does not run
+minor_version() { # PYTHON: print its version, such as 3.10; nothing if it does not run
   "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
 }
 
-require_free() { # a folder that holds other things is not ours to fill, or to empty later
+require_free() { # a folder with other content must not be filled, or emptied by --uninstall
   if [ ! -e "$home/mmtl-service" ] && [ -n "$(ls -A "$home" 2>/dev/null)" ]; then
     die "$home holds something else: name an empty or a new folder with --prefix"
   fi
@@ -154,17 +154,17 @@ require_free() { # a folder that holds other things is not ours to fill, or to e
 
 install_program() {
   local wheel
-  wheel=$here/$(sed -n 's|^[0-9a-f]*  \(wheel/.*\)|\1|p' "$here/SHA256SUMS") # an older one may lie beside it
+  wheel=$here/$(sed -n 's|^[0-9a-f]*  \(wheel/.*\)|\1|p' "$here/SHA256SUMS") # an older wheel may be there too
   make_venv
-  say "installing mmtl and what it needs ..."
+  say "installing mmtl and its dependencies ..."
   pip_install "${wheel}[mqtt]" ||
     die "pip could not install mmtl, for the reason above: connect to a network, or see --wheels"
-  # The same version may be another build, which pip alone would not notice.
+  # pip would keep another build of the same version.
   pip_install --force-reinstall --no-deps "$wheel"
   [ "$with_pycuda" = no ] || install_pycuda
 }
 
-make_venv() { # of this Python, with a view of the system's packages; an update keeps it
+make_venv() { # with the system's packages; kept by an update unless the version of Python changes
   local ours
   ours=$(minor_version "$python")
   if [ "$(minor_version "$home/venv/bin/python")" != "$ours" ]; then
@@ -211,7 +211,7 @@ install_service() {
   fi
 }
 
-make_user() { # who may use sound and the GPU, and owns the profiles
+make_user() { # may use sound and the GPU, and owns the profiles
   local group
   if [ -n "$root" ]; then
     mkdir -p "$root$state"
@@ -228,8 +228,8 @@ make_user() { # who may use sound and the GPU, and owns the profiles
 
 try_out() {
   "$home/venv/bin/mmtl" run demo --provider cpu --bundle "$home/bundle" >/dev/null ||
-    die "mmtl was installed and does not run: the line above says why"
-  say "mmtl has heard its demo clip."
+    die "mmtl is installed but does not run, for the reason above"
+  say "mmtl has recognised its demo clip."
 }
 
 systemd_runs() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
@@ -249,10 +249,10 @@ install_all() {
   fi
   cat <<TEXT
 Installed in $home. Next:
-  mmtl devices                          which microphone?
-  sudo nano $root$settings         name it there
-  sudo systemctl enable --now mmtl      start, now and after each boot
-  journalctl -u mmtl -f                 what it hears
+  mmtl devices                          list the microphones
+  sudo nano $root$settings         set MMTL_SOURCE to one
+  sudo systemctl enable --now mmtl      start now and at each boot
+  journalctl -u mmtl -f                 show what it recognises
 TEXT
 }
 
@@ -265,7 +265,7 @@ uninstall_all() {
   if [ "$purge" = yes ]; then
     remove_state
   else
-    say "Removed mmtl. Profiles and settings stay in $root$state and $root${settings%/*}: --purge removes them."
+    say "Removed mmtl. Profiles and settings are kept in $root$state and $root${settings%/*}: --purge removes them."
   fi
 }
 
@@ -285,7 +285,7 @@ remove_state() {
   say "Removed mmtl, its profiles and its settings."
 }
 
-main() { # read as a whole before it runs: --uninstall removes this file
+main() { # bash reads it completely before it runs, since --uninstall removes this file
   read_options "$@"
   case $action in
     look) look_around ;;

@@ -318,7 +318,7 @@ def test_shellcheck_has_nothing_to_say(script: Path) -> None:
         (["--prefix", "/"], "--prefix cannot be '/'"),
         (["--prefix", "/opt/../etc"], "--prefix cannot be"),
         (["--prefix", "/opt/my mmtl"], "letters, digits"),
-        (["--wheels", "/nowhere"], "--wheels needs a folder, and '/nowhere' is none"),
+        (["--wheels", "/nowhere"], "--wheels needs a folder, and '/nowhere' is not one"),
         (["--purge"], "--purge goes with --uninstall"),
         (["--uninstall"], "is not installed in"),
     ],
