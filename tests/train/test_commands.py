@@ -162,7 +162,7 @@ def test_a_device_that_cannot_be_used_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--auxiliary", "v,x"), "takes one or more of v,a,d"),
+        (("--auxiliary", "v,x"), "give one or more of v,a,d"),
         (("--exclude", "other"), "choose from synthetic"),
         (("--split", "none.json"), "there is no split file"),
     ],

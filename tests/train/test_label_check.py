@@ -19,9 +19,9 @@ from edge.audio.sound_file import read_clip
 from edge.labels import EMOTIONS
 from tests.train.synthetic import SAMPLE_RATE
 from train.acoustics import measures
-from train.commands import _check_confusion
 from train.console import ConsoleProgress
 from train.corpora import Clip, four_emotions, read_corpus
+from train.evaluate_command import _check_confusion
 from train.evaluation import score_by_corpus
 from train.label_check import LabelCheck, check_labels, compare_labels, exchanged_pair
 
