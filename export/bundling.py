@@ -42,7 +42,9 @@ from train.model_card import write_card
 from train.run import frames_for_first
 
 
-def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, *, replace: bool = False) -> Parity:
+def export_bundle(
+    checkpoint: Checkpoint[EmotionNet], folder: Path, name: str, *, replace: bool = False
+) -> Parity:
     """Write a bundle, if it agrees with the network.
 
     Args:
@@ -112,7 +114,9 @@ def _write(model: TrainedModel, folder: Path, variants: Sequence[Variant]) -> No
     write_manifest(folder, manifest)
 
 
-def _write_engine_graphs(checkpoint: Checkpoint, folder: Path, variants: Sequence[Variant]) -> list[str]:
+def _write_engine_graphs(
+    checkpoint: Checkpoint[EmotionNet], folder: Path, variants: Sequence[Variant]
+) -> list[str]:
     """Write the window graphs for TensorRT and the golden windows; return their names."""
     if not variants:
         return []

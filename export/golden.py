@@ -15,11 +15,12 @@ from edge.system.files import atomic_write
 from export.parity import TOLERANCE
 from export.parity_audio import filling, shipped_sound, windows_of
 from train.checkpoint import Checkpoint
+from train.model import EmotionNet
 
 COUNT: Final = 8
 
 
-def write_golden(checkpoint: Checkpoint, path: Path) -> None:
+def write_golden(checkpoint: Checkpoint[EmotionNet], path: Path) -> None:
     """Write windows of the sound that ships, with the network's embedding and logits of each.
 
     Tensors, float32: frames (B, T, F), embedding (B, D), logits (B, C). As metadata "mmtl", JSON: the

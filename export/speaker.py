@@ -26,7 +26,7 @@ from edge.model.bundle import WEIGHTS, Bundle
 from edge.model.profile import ADOPTED
 from edge.system.files import require_writable
 from export.bundling import export_bundle, require_writable_bundle
-from train.checkpoint import Checkpoint, load_checkpoint
+from train.checkpoint import Checkpoint, load_cnn_lstm
 from train.console import ConsoleProgress
 from train.model import EmotionNet
 from train.speaker_finetune import Tuning, answer, speaker_samples, tune
@@ -55,7 +55,7 @@ class SpeakerBundle:
         """
         require_writable_bundle(folder, replace=replace)
         _require_another(folder, bundle)
-        self._checkpoint = load_checkpoint(bundle.folder / WEIGHTS)
+        self._checkpoint = load_cnn_lstm(bundle.folder / WEIGHTS)
         _require_transfer_learner(self._checkpoint, bundle)
         require_writable(folder.parent)
         self._bundle, self._folder, self._replace = bundle, folder, replace
@@ -162,7 +162,7 @@ def _require_another(folder: Path, bundle: Bundle) -> None:
         raise UsageError(f"{folder} holds the generic model, which others use", remedy="name another folder")
 
 
-def _require_transfer_learner(checkpoint: Checkpoint, bundle: Bundle) -> None:
+def _require_transfer_learner(checkpoint: Checkpoint[EmotionNet], bundle: Bundle) -> None:
     if checkpoint.net.arch.emotions == "direct":
         raise UsageError(
             f"the network of {bundle.folder} was trained by mtl and has no transfer learner to tune",

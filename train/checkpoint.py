@@ -5,36 +5,50 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Generic, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from edge.bounds import build, one_line, shown, within
 from edge.errors import ModelError
 from edge.features.frontend import FrontEnd
+from edge.features.log_mel import has_mel_bands
 from edge.features.normaliser import BinStatistics, GainConfig
 from edge.model.head import TEMPERATURES
 from edge.system.files import atomic_write
 from train.model import Architecture, EmotionNet
+from train.pretrained_net import PretrainedArchitecture, PretrainedNet
 from train.segments import Normalisation
+from train.whisper_encoder import HEAD_SIZE
 
 CHECKPOINT_VERSION = 1
 
+ENCODER_PREFIX: Final = "encoder."
+"""Start of the names of a pretrained encoder's tensors, which were published in float16."""
+
+LEAST_EMBEDDING_STD: Final = 1e-6
+"""Smallest standard deviation of an embedding's value over the training windows."""
+
+Net_co = TypeVar(
+    "Net_co", bound=EmotionNet | PretrainedNet, default=EmotionNet | PretrainedNet, covariant=True
+)
+
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Generic[Net_co]):
     """Everything that inference needs, and the record of the training."""
 
-    net: EmotionNet
+    net: Net_co
     front_end: FrontEnd
     normalisation: Normalisation
     training: dict[str, Any]
     """Options, corpora, speakers, scores: plain JSON."""
     temperature: float | None = None
-    """Fitted on validation speakers; None if not fitted."""
+    """Fitted on speakers that the network was not trained on; None if not fitted."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +59,13 @@ class _Fitted:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically."""
+    """Write a checkpoint atomically.
+
+    A pretrained encoder's tensors are stored in float16 where that is exact, and read back as float32.
+    """
     statistics = checkpoint.normalisation.statistics
-    tensors = {name: tensor.detach().cpu() for name, tensor in checkpoint.net.state_dict().items()}
+    weights = checkpoint.net.state_dict()
+    tensors = {name: _stored(name, tensor.detach().cpu()) for name, tensor in weights.items()}
     tensors["statistics.mean"] = torch.from_numpy(statistics.mean)
     tensors["statistics.std"] = torch.from_numpy(statistics.std)
     described = {
@@ -63,7 +81,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU, in evaluation mode.
+    """Read a checkpoint of either kind of network onto the CPU, in evaluation mode.
 
     Raises:
         ModelError: the file is missing, damaged, of another version or architecture, or holds an invalid
@@ -82,9 +100,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             {f"statistics.{name}": tensors.pop(f"statistics.{name}").numpy() for name in ("mean", "std")}
         )
         arch, front_end = _architecture(described["architecture"]), build(FrontEnd, described["front_end"])
+        _require_same_input(arch, front_end, statistics)
         _require_usable(arch, tensors)
-        net = EmotionNet(arch)
-        net.load_state_dict(tensors)
+        net = _network(arch)
+        net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         levels, training = build(GainConfig, described["levels"]), _table(described["training"])
         temperature = build(_Fitted, {"temperature": described["temperature"]}).temperature
     except (ModelError, TypeError, ValueError, KeyError, RuntimeError) as error:
@@ -98,6 +117,36 @@ def load_checkpoint(path: Path) -> Checkpoint:
         normalisation=Normalisation(levels, statistics),
         training=training,
         temperature=temperature,
+    )
+
+
+def load_cnn_lstm(path: Path) -> Checkpoint[EmotionNet]:
+    """Read a checkpoint of a CNN-LSTM.
+
+    Raises:
+        ModelError: as `load_checkpoint`, or the network is on a pretrained encoder.
+    """
+    found = load_checkpoint(path)
+    if isinstance(found.net, EmotionNet):
+        return cast("Checkpoint[EmotionNet]", found)
+    raise ModelError(
+        f"{path} holds a network on a pretrained encoder, and a CNN-LSTM is needed here",
+        remedy="give the checkpoint of a run without --encoder, or the bundle named small",
+    )
+
+
+def load_pretrained(path: Path) -> Checkpoint[PretrainedNet]:
+    """Read a checkpoint of a network on a pretrained encoder.
+
+    Raises:
+        ModelError: as `load_checkpoint`, or the network is a CNN-LSTM.
+    """
+    found = load_checkpoint(path)
+    if isinstance(found.net, PretrainedNet):
+        return cast("Checkpoint[PretrainedNet]", found)
+    raise ModelError(
+        f"{path} holds a CNN-LSTM, and a network on a pretrained encoder is needed here",
+        remedy="give the checkpoint of a run with --encoder",
     )
 
 
@@ -115,12 +164,22 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from error
 
 
-def _architecture(described: dict[str, Any]) -> Architecture:
+def _architecture(described: dict[str, Any]) -> Architecture | PretrainedArchitecture:
+    """Build the architecture; only that of a CNN-LSTM has channels."""
+    if "channels" not in described:
+        arch = build(PretrainedArchitecture, described)
+        if arch.width % HEAD_SIZE:
+            raise ValueError(f"a width of {arch.width} is not a multiple of {HEAD_SIZE}")
+        return arch
     sizes = {
         "channels": tuple(described["channels"]),
         "kernels": tuple(tuple(kernel) for kernel in described["kernels"]),
     }
     return build(Architecture, described | sizes)
+
+
+def _network(arch: Architecture | PretrainedArchitecture) -> EmotionNet | PretrainedNet:
+    return EmotionNet(arch) if isinstance(arch, Architecture) else PretrainedNet(arch)
 
 
 def _table(value: object) -> dict[str, Any]:
@@ -129,17 +188,43 @@ def _table(value: object) -> dict[str, Any]:
     return value
 
 
-def _require_usable(arch: Architecture, tensors: dict[str, Tensor]) -> None:
+def _require_same_input(
+    arch: Architecture | PretrainedArchitecture, front_end: FrontEnd, statistics: BinStatistics
+) -> None:
+    """Check that the front-end makes the frames that the network reads."""
+    mel = front_end.spectrum == "log_mel" and has_mel_bands(front_end)
+    if isinstance(arch, PretrainedArchitecture):
+        if not mel:
+            raise ValueError("the front-end does not make the mel bands that a pretrained encoder reads")
+        if len(statistics.mean) != front_end.frame_size:
+            raise ValueError(f"there are statistics of {len(statistics.mean)} values, not of 80 mel bands")
+    elif front_end.spectrum != "linear":
+        raise ValueError("the front-end makes mel bands, which a CNN-LSTM does not read")
+
+
+def _require_usable(arch: Architecture | PretrainedArchitecture, tensors: dict[str, Tensor]) -> None:
     """Check shape, type and values of the tensors before memory is allocated for the architecture."""
     with torch.device("meta"):
-        expected = EmotionNet(arch).state_dict()
+        expected = _network(arch).state_dict()
     for name, tensor in expected.items():
         found = tensors.get(name)
-        if found is None or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+        half = name.startswith(ENCODER_PREFIX) and found is not None and found.dtype == torch.float16
+        kind = torch.float16 if half else tensor.dtype
+        if found is None or (found.shape, found.dtype) != (tensor.shape, kind):
             what = "missing" if found is None else f"{tuple(found.shape)} of {found.dtype}"
-            raise ValueError(f"{name} is {what}, expected {tuple(tensor.shape)} of {tensor.dtype}")
+            raise ValueError(f"{name} is {what}, expected {tuple(tensor.shape)} of {kind}")
         if not found.isfinite().all():
             raise ValueError(f"{name} holds numbers that are not finite: train again")
+    if "embedding_std" in expected and float(tensors["embedding_std"].min()) < LEAST_EMBEDDING_STD:
+        raise ValueError(f"embedding_std holds a number below {LEAST_EMBEDDING_STD}")
+
+
+def _stored(name: str, tensor: Tensor) -> Tensor:
+    """Return an encoder's tensor in float16 if that is exact, and any other as it is."""
+    if not name.startswith(ENCODER_PREFIX):
+        return tensor
+    half = tensor.half()
+    return half if torch.equal(half.float(), tensor) else tensor
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

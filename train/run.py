@@ -15,7 +15,7 @@ from edge.arrays import Array
 from edge.errors import UsageError
 from edge.features.frontend import FrontEnd
 from edge.labels import EMOTIONS
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint import Checkpoint, load_cnn_lstm, save_checkpoint
 from train.corpora import Clip
 from train.metrics import ClassificationScores, score
 from train.model import Architecture, EmotionNet
@@ -83,7 +83,7 @@ def run(
         UsageError: the folder holds another run, there are too few speakers, or the checkpoint to start from
             does not match the run.
     """
-    start = load_checkpoint(setup.start) if setup.start else None
+    start = load_cnn_lstm(setup.start) if setup.start else None
     front_end = start.front_end if start else FrontEnd()
     arch = start.net.arch if start else arch
     _require_fit(split, arch, options)
@@ -134,7 +134,7 @@ def frames_for_first(arch: Architecture) -> int:
 
 def _epochs(
     training: Training,
-    model: Checkpoint,
+    model: Checkpoint[EmotionNet],
     validation: Sequence[Spectra],
     setup: RunSetup,
     progress: ProgressReporter,
@@ -196,7 +196,7 @@ def scored(spectra: Sequence[Spectra], probs: Array) -> ClassificationScores:
 
 def _judge(folder: RunFolder, data: Data, device: torch.device) -> ClassificationScores:
     """Fit the temperature on the validation speakers, then score both sides once."""
-    model = load_checkpoint(folder.best)
+    model = load_cnn_lstm(folder.best)
     window = model.training["options"]["draw"]["window"]
     net = model.net.to(device)
     logits = predict(net, data.validation, model.normalisation, window, device)

@@ -16,7 +16,7 @@ from export.graphs import window_graph
 from export.onnx_builder import write_graph
 from export.parity import TOLERANCE
 from tests.train.synthetic import tiny_checkpoint
-from train.checkpoint import load_checkpoint
+from train.checkpoint import load_cnn_lstm
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_golden_windows_of_the_default_model_differ_by_far_more_than_any_toleran
 ) -> None:
     """Windows that are all alike would let an engine pass that ignores its input."""
     monkeypatch.setattr("export.parity_audio.demo_clip", demo_clip)
-    write_golden(load_checkpoint(shipped_bundle("small") / WEIGHTS), tmp_path / "golden.safetensors")
+    write_golden(load_cnn_lstm(shipped_bundle("small") / WEIGHTS), tmp_path / "golden.safetensors")
     logits = load_file(tmp_path / "golden.safetensors")["logits"]
     assert np.ptp(logits, axis=0).min() > 20 * max(TOLERANCE.values())
 

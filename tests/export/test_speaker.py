@@ -24,7 +24,7 @@ from export import bundling, speaker
 from export.bundling import export_bundle
 from export.speaker import SpeakerBundle
 from tests.train.synthetic import SAMPLE_RATE, TINY, tiny_checkpoint, voice
-from train.checkpoint import load_checkpoint
+from train.checkpoint import load_cnn_lstm
 from train.speaker_finetune import Tuning, answer, speaker_samples
 
 STRONG = Tuning(inner_lr=0.03, inner_steps=10, transfer_steps=300)
@@ -90,7 +90,7 @@ def test_every_layer_differs_but_the_front_end_and_the_norms_are_the_generic_one
     assert tuned.manifest.levels == generic.manifest.levels
     np.testing.assert_array_equal(tuned.statistics.mean, generic.statistics.mean)
     assert tuned.head.temperature == generic.head.temperature
-    before, after = (load_checkpoint(bundle.folder / WEIGHTS).net.state_dict() for bundle in (generic, tuned))
+    before, after = (load_cnn_lstm(bundle.folder / WEIGHTS).net.state_dict() for bundle in (generic, tuned))
     same = {name for name, value in before.items() if value.equal(after[name])}
     assert same == {name for name in before if "norm" in name}
 

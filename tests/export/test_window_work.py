@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.window_work import Work, sized, work_of
 from edge.model.bundle import WEIGHTS, WINDOW, shipped_bundle
-from train.checkpoint import load_checkpoint
+from train.checkpoint import load_cnn_lstm
 
 SCALE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text("utf-8")
 
@@ -22,7 +22,7 @@ def window() -> Work:
 
 
 def test_convolutions_and_products_are_counted_as_torch_counts_them(window: Work) -> None:
-    net = load_checkpoint(shipped_bundle("small") / WEIGHTS).net.eval()
+    net = load_cnn_lstm(shipped_bundle("small") / WEIGHTS).net.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net.meta.features(torch.zeros(1, 297, 200))
     counted = window.multiply_adds["Conv"] + window.multiply_adds["MatMul"]

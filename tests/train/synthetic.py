@@ -9,15 +9,19 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from safetensors.torch import save_file
 
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd
+from edge.features.log_mel import LOG_MEL
 from edge.features.normaliser import BinStatistics, GainConfig
 from edge.labels import EMOTIONS
 from train.checkpoint import Checkpoint
 from train.corpora import Clip
 from train.model import Architecture, EmotionNet
+from train.pretrained_net import PretrainedArchitecture, PretrainedNet
 from train.segments import Normalisation, Spectra
+from train.whisper_encoder import HEAD_SIZE, WhisperEncoder
 
 TINY = Architecture(channels=(2, 3, 4), projection=8, hidden=8, fully_connected=8, dropout=0.0)
 """The default layers with few maps and units: thousands of times cheaper."""
@@ -99,7 +103,9 @@ def speaker_bin(speaker: int) -> int:
     return 10 * (speaker + 1)
 
 
-def tiny_checkpoint(arch: Architecture = TINY, temperature: float | None = 1.3, seed: int = 0) -> Checkpoint:
+def tiny_checkpoint(
+    arch: Architecture = TINY, temperature: float | None = 1.3, seed: int = 0
+) -> Checkpoint[EmotionNet]:
     """Make a model that is untrained, but as sensitive to its input and as normalised as a trained one."""
     torch.manual_seed(seed)
     net = with_random_norms(EmotionNet(arch))
@@ -119,6 +125,28 @@ def tiny_checkpoint(arch: Architecture = TINY, temperature: float | None = 1.3, 
     }
     normalisation = Normalisation(GainConfig(reference=1.0), statistics)
     return Checkpoint(net.eval(), FrontEnd(), normalisation, training, temperature)
+
+
+def tiny_pretrained(temperature: float | None = 1.3, seed: int = 0) -> Checkpoint[PretrainedNet]:
+    """Make an untrained network on an encoder of one attention head, whose weights are those of a file."""
+    torch.manual_seed(seed)
+    net = PretrainedNet(PretrainedArchitecture(width=HEAD_SIZE, blocks=2, fully_connected=8))
+    with torch.no_grad():
+        for tensor in net.encoder.state_dict().values():
+            tensor.copy_(tensor.half())
+        net.embedding_mean.normal_()
+        net.embedding_std.uniform_(0.5, 2.0)
+    unit = BinStatistics(np.zeros(LOG_MEL.frame_size, np.float32), np.ones(LOG_MEL.frame_size, np.float32))
+    training = tiny_checkpoint().training
+    return Checkpoint(net.eval(), LOG_MEL, Normalisation(GainConfig(), unit), training, temperature)
+
+
+def write_encoder(path: Path, blocks: int = 2, seed: int = 0) -> Path:
+    """Write the file of an encoder of one attention head, in float16 as the published ones are."""
+    torch.manual_seed(seed)
+    encoder = WhisperEncoder(HEAD_SIZE, blocks)
+    save_file({name: value.half() for name, value in encoder.state_dict().items()}, path)
+    return path
 
 
 def with_random_norms(net: EmotionNet) -> EmotionNet:

@@ -15,8 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from edge.errors import ModelError
-from tests.train.synthetic import TINY, tiny_checkpoint
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from tests.train.synthetic import TINY, tiny_checkpoint, tiny_pretrained
+from train.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_cnn_lstm,
+    load_pretrained,
+    save_checkpoint,
+)
 from train.model import Architecture
 
 SEPARATE = replace(TINY, heads="separate", emotions="direct", dimensions=2)
@@ -219,3 +225,92 @@ def test_a_stored_checkpoint_is_safetensors_and_json_alone(saved: Path) -> None:
     header = json.loads(saved.read_bytes()[8 : 8 + header_size])
     assert set(header["__metadata__"]) == {"mmtl"}
     assert json.loads(header["__metadata__"]["mmtl"])["checkpoint_version"] == 1
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Path:
+    path = tmp_path / "pretrained.safetensors"
+    save_checkpoint(path, tiny_pretrained())
+    return path
+
+
+def test_a_network_on_a_pretrained_encoder_comes_back_as_it_was(pretrained: Path) -> None:
+    found = load_pretrained(pretrained)
+    assert_same(found, tiny_pretrained())
+    assert not found.net.training
+    assert all(value.dtype == torch.float32 for value in found.net.state_dict().values())
+
+
+def test_the_encoder_is_stored_in_float16_only_where_that_is_exact(tmp_path: Path) -> None:
+    kept = tiny_pretrained()
+    with torch.no_grad():
+        kept.net.encoder.state_dict()["conv1.bias"][0] = 1.0 + 2.0**-20
+    save_checkpoint(tmp_path / "a.safetensors", kept)
+    kinds = {name: tensor.dtype for name, tensor in load_file(tmp_path / "a.safetensors").items()}
+    assert kinds["encoder.conv1.bias"] == torch.float32
+    assert kinds["encoder.conv1.weight"] == kinds["encoder.block.1.mlp.up.weight"] == torch.float16
+    assert kinds["head.meta.fc1.weight"] == kinds["embedding_mean"] == torch.float32
+    assert_same(load_checkpoint(tmp_path / "a.safetensors"), kept)
+
+
+def test_each_kind_is_refused_where_the_other_is_needed(saved: Path, pretrained: Path) -> None:
+    assert_same(load_cnn_lstm(saved), tiny_checkpoint())
+    with pytest.raises(ModelError, match="a CNN-LSTM is needed here: give the checkpoint of a run without"):
+        load_cnn_lstm(pretrained)
+    with pytest.raises(ModelError, match="pretrained encoder is needed here: give the checkpoint of a run w"):
+        load_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        *(("architecture", "width", value) for value in (0, -64, 65, 2**31, 64.0, True, "64", None)),
+        *(("architecture", "blocks", value) for value in (0, 3, 2**31, 2.0, True, None)),
+        *(("architecture", "fully_connected", value) for value in (0, 9, 2**31, "8")),
+        *(("architecture", "dropout", value) for value in (-0.1, 1.0, float("nan"))),
+        ("architecture", "unknown", 1),
+        *(("front_end", "spectrum", value) for value in ("linear", "mel", None)),
+        ("front_end", "hop_length_ms", 20),
+    ],
+)
+def test_a_pretrained_network_that_cannot_be_is_refused_in_one_line(
+    pretrained: Path, part: str, key: str, value: object
+) -> None:
+    rewrite(pretrained, **{part: {**described_in(pretrained)[part], key: value}})
+    assert len(refusal(pretrained)) < 600
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("encoder.conv1.weight", lambda weight: weight.fill_(float("nan"))),
+        ("encoder.conv1.weight", lambda weight: weight.to(torch.bfloat16)),
+        ("encoder.conv1.weight", lambda weight: weight[:-1]),
+        ("encoder.positions", lambda weight: weight[:100]),
+        ("head.meta.fc1.weight", lambda weight: weight.half()),
+        ("head.transfer.bias", lambda weight: weight.fill_(float("inf"))),
+        ("embedding_std", lambda weight: weight.fill_(0.0)),
+        ("embedding_std", lambda weight: -weight),
+        ("embedding_mean", lambda weight: weight.fill_(float("nan"))),
+    ],
+)
+def test_a_tensor_of_a_pretrained_network_that_cannot_be_used_is_refused(
+    pretrained: Path, name: str, change: Callable[[Tensor], Tensor]
+) -> None:
+    tensors, described = load_file(pretrained), described_in(pretrained)
+    tensors[name] = change(tensors[name]).contiguous()
+    save_file(tensors, pretrained, {"mmtl": json.dumps(described)})
+    assert name in refusal(pretrained)
+
+
+def test_statistics_of_another_number_of_bands_are_refused(pretrained: Path) -> None:
+    tensors, described = load_file(pretrained), described_in(pretrained)
+    tensors |= {f"statistics.{name}": torch.ones(200) for name in ("mean", "std")}
+    save_file(tensors, pretrained, {"mmtl": json.dumps(described)})
+    assert "statistics of 200 values, not of 80 mel bands" in refusal(pretrained)
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, -1])
+def test_a_cut_off_pretrained_checkpoint_is_refused(pretrained: Path, size: int) -> None:
+    pretrained.write_bytes(pretrained.read_bytes()[:size])
+    assert "damaged" in refusal(pretrained)

@@ -14,7 +14,7 @@ from edge.cli.main import main
 from edge.errors import UsageError
 from edge.model.bundle import load_bundle
 from tests.train.synthetic import SAMPLE_RATE, voice, write_corpus, write_iemocap
-from train.checkpoint import load_checkpoint
+from train.checkpoint import load_cnn_lstm
 from train.commands import auxiliary_tasks
 
 SMALL = ("--epochs", "1", "--batch-size", "8", "--speakers", "2", "--samples", "4", "--threads", "1")
@@ -89,7 +89,7 @@ def test_other_names_of_auxiliary_tasks_are_refused(letters: str) -> None:
 
 
 def test_mmtl_trains_on_a_manifest_end_to_end(run: Path) -> None:
-    training = load_checkpoint(run / "best.safetensors").training
+    training = load_cnn_lstm(run / "best.safetensors").training
     assert training["options"]["algorithm"] == "mmtl"
     assert training["command"].startswith("mmtl train ")
     assert training["corpora"] == [
@@ -102,7 +102,7 @@ def test_mmtl_trains_on_a_manifest_end_to_end(run: Path) -> None:
 def test_the_baselines_train_on_a_manifest_end_to_end(corpus: Path, tmp_path: Path, algorithm: str) -> None:
     arguments = ("--algorithm", algorithm, "--auxiliary", "a,d", *SMALL)
     assert mmtl("train", corpus, "--out", tmp_path / "run", *arguments) == 0
-    arch = load_checkpoint(tmp_path / "run" / "best.safetensors").net.arch
+    arch = load_cnn_lstm(tmp_path / "run" / "best.safetensors").net.arch
     assert arch.dimensions == 2
     assert (arch.heads, arch.emotions) == {
         "erm": ("shared", "transferred"),
@@ -115,7 +115,7 @@ def test_mmtl_trains_on_the_folders_of_iemocap_with_every_variant(tmp_path: Path
     variants = ("--heads", "separate", "--query", "disjoint", "--inner-steps", "2", "--double-softmax")
     out = tmp_path / "run"
     assert mmtl("train", release, "--out", out, "--augment", "0", *variants, *SMALL) == 0
-    training = load_checkpoint(out / "best.safetensors").training
+    training = load_cnn_lstm(out / "best.safetensors").training
     assert training["corpora"][0]["ratings"] == "human"
     assert training["architecture"]["heads"] == "separate"
     assert training["options"]["rates"] == {
@@ -146,7 +146,7 @@ def test_a_corpus_that_the_split_leaves_out_is_not_among_the_recordings(corpus: 
     (tmp_path / "split.json").write_text(json.dumps(sides))
     arguments = ("--split", tmp_path / "split.json", "--algorithm", "erm", *SMALL)
     assert mmtl("train", corpus, other, "--out", tmp_path / "run", *arguments) == 0
-    training = load_checkpoint(tmp_path / "run" / "best.safetensors").training
+    training = load_cnn_lstm(tmp_path / "run" / "best.safetensors").training
     assert [item["name"] for item in training["corpora"]] == ["synthetic"]
 
 
