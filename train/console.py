@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from rich.progress import (
@@ -14,11 +14,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from edge.labels import EMOTIONS
 from edge.output.progress import Tenths, bars
 from edge.output.terminal import plain_console
 from train.evaluation import CorpusScores
 from train.few_shot import ShotScores
 from train.metrics import SelectiveAccuracy
+from train.protocols import ProtocolName, ProtocolScores, mean_uar
 
 Item = TypeVar("Item")
 
@@ -70,15 +72,68 @@ def _answer(item: SelectiveAccuracy) -> str:
 
 
 def score_table(scores: dict[str, CorpusScores]) -> Table:
-    """Build a table of the scores of each corpus, and the mean over corpora."""
+    """Build a table of the scores of each corpus without adaptation, and the mean over corpora."""
     columns = ("corpus", "speakers", "clips", "UAR", "95 % interval", "worst", "accuracy", "macro F1", "ECE")
     table = Table(*columns, box=None)
     for corpus, item in scores.items():
-        interval = f"{item.low:.1f} to {item.high:.1f}"
         figures = [f"{value:.1f}" for value in (item.worst, item.accuracy, item.macro_f1, item.ece)]
-        table.add_row(corpus, str(item.speakers), str(item.clips), f"{item.uar:.1f}", interval, *figures)
+        table.add_row(*_uar_cells(corpus, item), *figures)
     mean = sum(item.uar for item in scores.values()) / len(scores)
     table.add_row("mean", "", "", f"{mean:.1f}")
+    return table
+
+
+def adapted_table(protocol: ProtocolName, scores: dict[str, CorpusScores]) -> Table:
+    """Build a table of the scores of each corpus with adaptation, and what that changes."""
+    columns = ("corpus", "speakers", "answers", "UAR", "95 % interval", "worst", "ECE", "change", "harmed")
+    table = Table(*columns, box=None, title=protocol, title_justify="left")
+    for corpus, item in scores.items():
+        table.add_row(
+            *_uar_cells(corpus, item),
+            f"{item.worst:.1f}",
+            f"{item.ece:.1f}",
+            "-" if item.change is None else f"{item.change:+.1f}",
+            "-" if item.harmed is None else f"{item.harmed:.0f}",
+        )
+    table.caption = "change: points against none on the same clips; harmed: % of speakers that lose over 2"
+    return table
+
+
+def _uar_cells(corpus: str, item: CorpusScores) -> tuple[str, ...]:
+    interval = f"{item.low:.1f} to {item.high:.1f}"
+    return corpus, str(item.speakers), str(item.clips), f"{item.uar:.1f}", interval
+
+
+def recall_table(protocols: Mapping[ProtocolName, ProtocolScores]) -> Table:
+    """Build a table of the recall of each emotion, by protocol and corpus."""
+    table = Table("recall", "corpus", *EMOTIONS, box=None)
+    for protocol, scores in protocols.items():
+        for corpus, item in scores.corpora.items():
+            found = [item.recalls[emotion] for emotion in EMOTIONS]
+            table.add_row(protocol, corpus, *("-" if value is None else f"{value:.0f}" for value in found))
+    return table
+
+
+def protocol_table(protocols: Mapping[ProtocolName, ProtocolScores], known: Collection[str]) -> Table:
+    """Build a table of the UAR by protocol: the mean over known corpora, then each corpus.
+
+    Args:
+        protocols: scores.
+        known: corpora with training speakers.
+    """
+    corpora = list(dict.fromkeys(corpus for scores in protocols.values() for corpus in scores.corpora))
+    table = Table("protocol", "mean", *corpora, "worst speaker", box=None)
+    for protocol, scores in protocols.items():
+        mean = mean_uar(scores, known)
+        found = [scores.corpora.get(corpus) for corpus in corpora]
+        worst = min((item.worst for item in scores.corpora.values()), default=None)
+        table.add_row(
+            protocol,
+            "-" if mean is None else f"{mean[0]:.1f} ({mean[1]})",
+            *("-" if item is None else f"{item.uar:.1f}" for item in found),
+            "-" if worst is None else f"{worst:.1f}",
+        )
+    table.caption = "UAR in percent; mean over the corpora with training speakers, their number in brackets"
     return table
 
 

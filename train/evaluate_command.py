@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,12 +22,25 @@ if TYPE_CHECKING:
     from train.console import ConsoleProgress
     from train.corpora import Clip
     from train.evaluation import CorpusScores
+    from train.protocols import ProtocolName, ProtocolScores
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", show_default=False)],
+    bundle: Annotated[
+        Path, typer.Argument(help="Folder of a bundle, or a model that ships.", show_default=False)
+    ],
     corpora: Corpora,
     heard: Annotated[bool, typer.Option(help="Score its training and validation speakers too.")] = False,
+    protocols: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME,...",
+            help="none (every clip a new stream), running (clips follow each other in a stream), ordinary "
+            "(a profile from 20 s of neutral speech), labelled (8 labelled clips). Default: all that the "
+            "bundle supports.",
+            show_default=False,
+        ),
+    ] = None,
     speakers: Annotated[
         str | None,
         typer.Option(metavar="NAME,NAME,...", help="Score only these speakers.", show_default=False),
@@ -39,9 +53,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    draws: Annotated[
-        int, typer.Option(help="Random draws of the clips to calibrate on, with --shots.", min=1)
-    ] = 5,
+    draws: Annotated[int, typer.Option(help="Random draws of the clips to calibrate on.", min=1)] = 5,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -53,8 +65,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a bundle on labelled recordings, by corpus and speaker, with the deployed runtime."""
-    from edge.model.bundle import load_bundle
+    from edge.model.bundle import find_bundle, load_bundle
     from train.console import ConsoleProgress
+    from train.protocols import parse_protocols, supported_protocols
 
     if heard and record:
         raise UsageError(
@@ -63,24 +76,29 @@ def evaluate(
         )
     if picture and shots is None:
         raise UsageError("--picture plots the scores of --shots", remedy="add --shots")
+    if protocols and shots is not None:
+        raise UsageError(
+            "--shots measures calibration by number of clips, not --protocols", remedy="leave one of them out"
+        )
     counts = [] if shots is None else shot_counts(shots)
     if picture:
         require_free(picture, replace=overwrite)
         require_writable(picture.parent)
-    model = load_bundle(bundle)
+    model = load_bundle(find_bundle(bundle))
+    chosen = parse_protocols(protocols, model) if protocols else supported_protocols(model)
     clips = labelled_clips(corpora, [], improvised_only=True, excited_as_happy=False)
-    require_distinct_files({"--picture": picture}, [bundle, *files_of(corpora, clips)])
+    require_distinct_files({"--picture": picture}, [model.folder, *files_of(corpora, clips)])
     check_corpora(clips, ConsoleProgress())
     if speakers:
         clips = _of_speakers(clips, normalize("NFC", speakers).split(","))
     if not heard:
         clips = _unheard(clips, model.manifest.training)
     if counts:
-        measured = _calibrated(model, clips, counts, draws, picture, as_json=as_json)
+        measured = {"calibrated": _calibrated(model, clips, counts, draws, picture, as_json=as_json)}
     else:
-        measured = _unadapted(model, clips, as_json=as_json)
+        measured = _by_protocol(model, clips, chosen, draws, as_json=as_json)
     if record:
-        _record(model, "calibrated" if counts else "none", measured)
+        _record(model, measured)
 
 
 def shot_counts(listed: str) -> list[int]:
@@ -97,22 +115,82 @@ def shot_counts(listed: str) -> list[int]:
     return counts
 
 
-def _unadapted(model: Bundle, clips: list[Clip], *, as_json: bool) -> dict[str, Any]:
-    """Score every clip without adaptation; show the scores and return them."""
-    from train.console import ConsoleProgress, answer_table, score_table
-    from train.evaluation import answers_by_threshold, described, recognise_clips, score_by_corpus
+def _by_protocol(
+    model: Bundle, clips: list[Clip], protocols: Sequence[ProtocolName], draws: int, *, as_json: bool
+) -> dict[str, Any]:
+    """Score the clips by each protocol; show the scores and return them."""
+    from train.console import ConsoleProgress
+    from train.protocols import described_protocol
 
     progress = ConsoleProgress()
-    probs = recognise_clips(model, progress(clips, "recognising", len(clips)))
-    scores = score_by_corpus(clips, probs)
-    _check_confusion(scores, progress)
-    together = answers_by_threshold(clips, probs)
+    scores = _protocol_scores(model, clips, protocols, draws, progress)
+    if not any(item.corpora for item in scores.values()):
+        raise UsageError(
+            f"every speaker has too few clips for {' and '.join(protocols)}", remedy="add --protocols none"
+        )
+    if "none" in scores:
+        _check_confusion(scores["none"].corpora, progress)
+    for name, item in scores.items():
+        for corpus, left_out in item.left_out.items():
+            progress.say(f"{name}: too few clips in {corpus} of {', '.join(left_out)}")
+    measured: dict[str, Any] = {
+        name: described_protocol(item) for name, item in scores.items() if item.corpora
+    }
     if as_json:
-        typer.echo(json.dumps(described(scores), indent=2))
+        typer.echo(json.dumps(measured, indent=2))
     else:
-        progress.show(score_table(scores))
-        progress.show(answer_table(scores, together))
-    return {"corpora": described(scores), "answers": [asdict(item) for item in together]}
+        _show_protocols(scores, model, progress)
+    return measured
+
+
+def _protocol_scores(
+    model: Bundle,
+    clips: list[Clip],
+    protocols: Sequence[ProtocolName],
+    draws: int,
+    progress: ConsoleProgress,
+) -> dict[ProtocolName, ProtocolScores]:
+    from edge.audio.sound_file import read_clip
+    from edge.inference.provider import open_engine
+    from train import protocols as by
+    from train.evaluation import ClipRecognizer
+
+    engine = open_engine(model, "cpu")
+    recognize = ClipRecognizer(model, engine)
+    windows = [recognize(read_clip(clip.path)) for clip in progress(clips, "recognising", len(clips))]
+    heard = by.EvaluationClips(model, engine, clips, windows)
+    measures = {
+        "running": (by.running_answers, by.DRAWS),
+        "ordinary": (by.ordinary_answers, by.DRAWS),
+        "labelled": (by.labelled_answers, draws),
+    }
+    scores: dict[ProtocolName, ProtocolScores] = {}
+    for name in protocols:
+        if name == "none":
+            scores[name] = by.unadapted(heard)
+        else:
+            answers, count = measures[name]
+            total = count * len(heard.speakers)
+            scores[name] = by.adapted(clips, progress(answers(heard, count), name, total))
+    return scores
+
+
+def _show_protocols(
+    scores: dict[ProtocolName, ProtocolScores], model: Bundle, progress: ConsoleProgress
+) -> None:
+    from train.console import adapted_table, answer_table, protocol_table, recall_table, score_table
+    from train.model_card import trained_corpora
+
+    for name, item in scores.items():
+        if not item.corpora:
+            continue
+        if name == "none":
+            progress.show(score_table(item.corpora))
+            progress.show(answer_table(item.corpora, item.answers))
+        else:
+            progress.show(adapted_table(name, item.corpora))
+    progress.show(recall_table(scores))
+    progress.show(protocol_table(scores, trained_corpora(model.manifest.training)))
 
 
 def _check_confusion(scores: dict[str, CorpusScores], progress: ConsoleProgress) -> None:
@@ -157,12 +235,13 @@ def _calibrated(
     return {"draws": draws, "shots": described}
 
 
-def _record(model: Bundle, protocol: str, measured: dict[str, Any]) -> None:
+def _record(model: Bundle, measured: dict[str, Any]) -> None:
     """Write the scores to the bundle's manifest and card."""
     from edge.model.bundle import write_manifest
     from train.model_card import write_card
 
-    metrics = {**model.manifest.metrics, protocol: {"command": command_line(), **measured}}
+    new = {name: {"command": command_line(), **scores} for name, scores in measured.items()}
+    metrics = {**model.manifest.metrics, **new}
     manifest = replace(model.manifest, metrics=metrics)
     write_card(model.folder, manifest)
     write_manifest(model.folder, manifest)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +23,30 @@ from edge.model.bundle import Bundle
 from edge.model.head import Head
 from edge.model.profile import ADOPTED
 from train.corpora import Clip
-from train.metrics import score
+from train.evaluation import HARM, shortest_clip
+from train.metrics import uar
 
-HARM: Final = 2.0
-"""Loss in points of UAR above which a speaker counts as harmed."""
+
+@dataclass(frozen=True)
+class TrialAnswers:
+    """What one calibration of one speaker changes in the answers."""
+
+    query: tuple[Clip, ...]
+    """The Q clips that are scored."""
+    shots: int
+    """Clips of each emotion in the support."""
+    by_sentence: bool
+    """Whether support and query share no sentence."""
+    adopted: bool
+    before: Array
+    """(Q, C) posteriors of the generic model ..."""
+    after: Array
+    """... and of the model after calibration."""
 
 
 @dataclass(frozen=True)
 class CalibrationTrial:
-    """One calibration of one speaker."""
+    """The scores of one calibration of one speaker."""
 
     corpus: str
     speaker: str
@@ -89,6 +103,27 @@ class ClipDivision:
 def calibration_trials(
     bundle: Bundle, clips: Sequence[Clip], shots: Sequence[int], draws: int
 ) -> Iterator[CalibrationTrial]:
+    """Score the calibration of each speaker at each number of shots; the arguments of `trial_answers`."""
+    for trial in trial_answers(bundle, clips, shots, draws):
+        first = trial.query[0]
+        yield CalibrationTrial(
+            corpus=first.corpus,
+            speaker=first.speaker,
+            shots=trial.shots,
+            by_sentence=trial.by_sentence,
+            adopted=trial.adopted,
+            before=_uar(trial.query, trial.before),
+            after=_uar(trial.query, trial.after),
+        )
+
+
+def trial_answers(
+    bundle: Bundle,
+    clips: Sequence[Clip],
+    shots: Sequence[int],
+    draws: int,
+    engine: EngineLike | None = None,
+) -> Iterator[TrialAnswers]:
     """Calibrate each speaker at each number of shots, on several draws of the clips.
 
     Args:
@@ -96,13 +131,19 @@ def calibration_trials(
         clips: of any number of speakers, in the four emotions.
         shots: clips of each emotion in the support; 0: no calibration.
         draws: number of random supports for each speaker and number of shots.
+        engine: the bundle's loaded graphs; if None, they are loaded on the CPU.
     """
-    engine = open_engine(bundle, "cpu")
+    engine = engine or open_engine(bundle, "cpu")
     for speaker in sorted({clip.speaker for clip in clips}):
-        own = _SpeakerClips(bundle, engine, [clip for clip in clips if clip.speaker == speaker])
-        for count in shots:
-            for division in divisions(own.clips, count, draws if count else 1):
-                yield own.run_trial(division, count)
+        chosen = [clip for clip in clips if clip.speaker == speaker]
+        planned = [
+            (count, division)
+            for count in shots
+            for division in divisions(chosen, count, draws if count else 1)
+        ]
+        if planned:
+            own = _SpeakerClips(bundle, engine, chosen)
+            yield from (own.run_trial(division, count) for count, division in planned)
 
 
 def count_trials(clips: Sequence[Clip], shots: Sequence[int], draws: int) -> int:
@@ -159,15 +200,15 @@ class _SpeakerClips:
     def __init__(self, bundle: Bundle, engine: EngineLike, clips: Sequence[Clip]) -> None:
         self.clips = clips
         self._bundle, self._engine = bundle, engine
-        shortest = bundle.manifest.front_end.samples_in(bundle.manifest.graphs.frames_for_first)
+        shortest = shortest_clip(bundle)
         sounds = [read_clip(clip.path) for clip in clips]
         self._sounds = [np.pad(sound, (0, max(0, shortest - len(sound)))) for sound in sounds]
         self._generic = InputNormalisation(bundle.manifest.levels, bundle.statistics)
         self._embeddings = self._embed(self._generic, range(len(clips)))
 
-    def run_trial(self, division: ClipDivision, shots: int) -> CalibrationTrial:
-        """Calibrate on the support and score the query."""
-        before = self._uar(division.query, self._bundle.head, self._generic)
+    def run_trial(self, division: ClipDivision, shots: int) -> TrialAnswers:
+        """Calibrate on the support and answer the query."""
+        before = self._probs(division.query, self._bundle.head, self._generic)
         after, adopted = before, False
         if shots >= FEWEST_TAKES:
             takes = [_take(self.clips[index]) for index in division.support]
@@ -175,23 +216,23 @@ class _SpeakerClips:
             fitted = fit_and_judge(self._bundle, self._engine, takes, sounds)
             adopted = fitted.judgement.verdict == ADOPTED
             if adopted:
-                after = self._uar(division.query, fitted.head, fitted.normalisation)
-        first = self.clips[0]
-        return CalibrationTrial(
-            first.corpus, first.speaker, shots, division.by_sentence, adopted, before, after
-        )
+                after = self._probs(division.query, fitted.head, fitted.normalisation)
+        query = tuple(self.clips[index] for index in division.query)
+        return TrialAnswers(query, shots, division.by_sentence, adopted, before, after)
 
-    def _uar(self, query: Sequence[int], head: Head, normalisation: InputNormalisation) -> float:
+    def _probs(self, query: Sequence[int], head: Head, normalisation: InputNormalisation) -> Array:
         embeddings = [self._embeddings[index] for index in query]
         if normalisation != self._generic:
             embeddings = self._embed(normalisation, query)
-        probs = np.array([head.probs(windows).mean(axis=0) for windows in embeddings])
-        labels = [EMOTIONS.index(self.clips[index].emotion) for index in query]
-        return 100.0 * score(labels, probs, ["speaker"] * len(labels)).uar
+        return np.array([head.probs(windows).mean(axis=0) for windows in embeddings], np.float32)
 
     def _embed(self, normalisation: InputNormalisation, indices: Iterable[int]) -> list[Array]:
         sounds = [self._sounds[index] for index in indices]
         return extract_embeddings(self._engine, self._bundle.manifest.front_end, normalisation, sounds)
+
+
+def _uar(clips: Sequence[Clip], probs: Array) -> float:
+    return 100.0 * uar([EMOTIONS.index(clip.emotion) for clip in clips], probs.argmax(axis=1))
 
 
 def _take(clip: Clip) -> Take:

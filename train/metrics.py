@@ -64,6 +64,17 @@ def uar(labels: ArrayLike, predictions: ArrayLike, classes: int = len(EMOTIONS))
     return float(_uar_of(confusion_matrix(labels, predictions, classes)))
 
 
+def recalls(confusion: ArrayLike) -> tuple[float | None, ...]:
+    """Compute the recall of each class from (C, C) counts, rows the truth.
+
+    recall_i = M[i, i] / sum_j M[i, j]
+
+    Convention: None for a class absent from the truth.
+    """
+    matrix = np.asarray(confusion)
+    return tuple(float(row[index] / row.sum()) if row.sum() else None for index, row in enumerate(matrix))
+
+
 def accuracy(labels: ArrayLike, predictions: ArrayLike, classes: int = len(EMOTIONS)) -> float:
     """Compute the share of correct predictions (the paper's WA, weighted accuracy).
 
@@ -247,6 +258,24 @@ def score(labels: ArrayLike, probs: ArrayLike, speakers: Sequence[str]) -> Class
         clips=len(posteriors),
         per_speaker={name: float(_uar_of(matrix)) for name, matrix in by_speaker.items()},
     )
+
+
+def speaker_uars(
+    labels: ArrayLike, predictions: ArrayLike, speakers: Sequence[str], classes: int = len(EMOTIONS)
+) -> dict[str, float]:
+    """Compute the UAR of each speaker, by name, over the classes of which the speaker has clips.
+
+    Args:
+        labels: (N,) the truth.
+        predictions: (N,).
+        speakers: (N,) names.
+        classes: C.
+
+    Raises:
+        ValueError: as `confusion_matrix`, or there is not one speaker for each clip.
+    """
+    by_speaker = _confusion_by_speaker(labels, predictions, speakers, classes)
+    return {name: float(_uar_of(matrix)) for name, matrix in by_speaker.items()}
 
 
 def bootstrap_uar(

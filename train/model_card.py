@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from edge.labels import EMOTIONS
 from edge.model.bundle import CARD, Manifest
 from edge.system.files import atomic_write
+from train.protocols import PROTOCOLS
 
 LIMITS = """\
 - It hears acted speech only. How people sound when nobody acts differs, and so does every microphone: on
@@ -19,6 +22,26 @@ LIMITS = """\
 """
 
 
+KNOWN_OF_SPEAKER: Final = {
+    "none": "Each clip is a new stream.",
+    "running": "The clips of a speaker follow each other in one stream, in two random orders, with pauses of "
+    "1 s; those are scored that begin after 20 s.",
+    "ordinary": "Each speaker has a profile from up to 20 s of neutral clips, two random choices; the other "
+    "clips are scored.",
+    "labelled": "Each speaker is calibrated on two labelled clips of each emotion; the others are scored.",
+}
+
+CHANGE: Final = """\
+Clips: answers, over all draws. Change: mean over speakers, in points, against `none` on the same clips;
+harmed: share of speakers that lose more than 2 points.\
+"""
+
+
+def trained_corpora(training: dict[str, Any]) -> list[str]:
+    """Return the names of the corpora with training speakers."""
+    return [corpus["name"] for corpus in training.get("corpora", [])]
+
+
 def write_card(folder: Path, manifest: Manifest) -> None:
     """Write the card of a bundle from its manifest."""
     parts = [
@@ -27,7 +50,7 @@ def write_card(folder: Path, manifest: Manifest) -> None:
         f"Weights: {manifest.licence}. Attribution: the recordings below.",
         "## Recordings\n\n" + _recordings(manifest.training),
         "## Training\n\n" + _training(manifest.training),
-        "## Scores\n\n" + _scores(manifest.metrics),
+        "## Scores\n\n" + _scores(manifest.metrics, trained_corpora(manifest.training)),
         "## Limits\n\n" + LIMITS,
     ]
     with atomic_write(folder / CARD) as partial:
@@ -73,27 +96,95 @@ def _speaker(tuned: dict[str, Any]) -> list[str]:
     ]
 
 
-def _scores(metrics: dict[str, Any]) -> str:
+def _scores(metrics: dict[str, Any], known: Collection[str]) -> str:
+    """Write all that was measured.
+
+    Args:
+        metrics: by name of what was measured.
+        known: corpora with training speakers.
+    """
     if not metrics:
         return "Not measured yet: run `mmtl evaluate BUNDLE CORPUS --record`."
     writers = {"calibrated": _shots}
-    return "\n\n".join(writers.get(name, _protocol)(name, measured) for name, measured in metrics.items())
+    rank = {name: place for place, name in enumerate((*PROTOCOLS, *writers))}
+    names = sorted(metrics, key=lambda name: rank.get(name, len(rank)))
+    by_protocol: dict[str, dict[str, Any]] = {
+        name: metrics[name]["corpora"] for name in names if name in PROTOCOLS
+    }
+    parts = [_summary(by_protocol, known)] if len(by_protocol) > 1 else []
+    return "\n\n".join([*parts, *(writers.get(name, _protocol)(name, metrics[name]) for name in names)])
+
+
+def _summary(by_protocol: dict[str, dict[str, Any]], known: Collection[str]) -> str:
+    """Write the UAR by protocol and corpus."""
+    corpora = sorted({corpus for scores in by_protocol.values() for corpus in scores})
+    columns = ["protocol", "mean", *corpora, "worst speaker"]
+    lines = [
+        "UAR in percent by what is known of the speaker. The mean is that of the corpora with training",
+        "speakers, their number in brackets.",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|---" * len(columns) + "|",
+    ]
+    for name, scores in by_protocol.items():
+        chosen = [corpus for corpus in scores if corpus in known] or list(scores)
+        mean = sum(scores[corpus]["uar"] for corpus in chosen) / len(chosen)
+        found = [f"{scores[corpus]['uar']:.1f}" if corpus in scores else "-" for corpus in corpora]
+        worst = min(item["worst"] for item in scores.values())
+        cells = [f"`{name}`", f"{mean:.1f} ({len(chosen)})", *found, f"{worst:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _protocol(name: str, measured: dict[str, Any]) -> str:
-    head = [
+    corpora = measured["corpora"]
+    adapted = any(item.get("change") is not None for item in corpora.values())
+    extra = ["change", "harmed"] if adapted else []
+    columns = ["corpus", "speakers", "clips", "UAR", "worst speaker", "accuracy", "macro F1", "ECE", *extra]
+    lines = [
         f"### Protocol `{name}`",
         "",
         f"    {measured['command']}",
         "",
-        "Percent. Each clip is a new stream, its windows' posteriors averaged; the speakers were in neither",
-        "training nor validation. In brackets: the 95 % interval over speakers.",
+        f"Percent. {KNOWN_OF_SPEAKER.get(name, KNOWN_OF_SPEAKER['none'])}",
+        "A clip's posterior is the mean of its windows'; the speakers were in neither training nor",
+        "validation. In brackets: the 95 % interval over speakers.",
+        *([CHANGE] if adapted else []),
         "",
-        "| corpus | speakers | clips | UAR | worst speaker | accuracy | macro F1 | ECE |",
-        "|---|---|---|---|---|---|---|---|",
+        "| " + " | ".join(columns) + " |",
+        "|---" * len(columns) + "|",
+        *(_row(corpus, scores, extra) for corpus, scores in corpora.items()),
+        *_recalls(corpora),
+        *_left_out(measured.get("left_out", {})),
     ]
-    lines = [*head, *(_row(corpus, scores) for corpus, scores in measured["corpora"].items())]
-    return "\n".join(lines + _answers(measured.get("answers", [])))
+    return "\n".join(lines + (_answers(measured.get("answers", [])) if name == "none" else []))
+
+
+def _recalls(corpora: dict[str, Any]) -> list[str]:
+    """Write the recall of each emotion; a bundle that was measured before has no such figures."""
+    rows = {corpus: scores["recalls"] for corpus, scores in corpora.items() if scores.get("recalls")}
+    if not rows:
+        return []
+    return [
+        "",
+        "| recall | " + " | ".join(EMOTIONS) + " |",
+        "|---" * (1 + len(EMOTIONS)) + "|",
+        *(
+            f"| {corpus} | " + " | ".join(_whole(found.get(emotion)) for emotion in EMOTIONS) + " |"
+            for corpus, found in rows.items()
+        ),
+    ]
+
+
+def _left_out(left_out: dict[str, Any]) -> list[str]:
+    if not left_out:
+        return []
+    named = "; ".join(f"{corpus}: {', '.join(names)}" for corpus, names in left_out.items())
+    return ["", f"Left out, as they have too few clips: {named}."]
+
+
+def _whole(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
 
 
 def _shots(name: str, measured: dict[str, Any]) -> str:
@@ -123,10 +214,7 @@ def _answers(answers: list[dict[str, Any]]) -> list[str]:
     if not answers:
         return []
     rows = [
-        f"| {item['threshold']:g} | {item['coverage']:.0f} | "
-        + ("-" if item["accuracy"] is None else f"{item['accuracy']:.0f}")
-        + " |"
-        for item in answers
+        f"| {item['threshold']:g} | {item['coverage']:.0f} | {_whole(item['accuracy'])} |" for item in answers
     ]
     return [
         "",
@@ -138,7 +226,7 @@ def _answers(answers: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _row(corpus: str, scores: dict[str, Any]) -> str:
+def _row(corpus: str, scores: dict[str, Any], extra: Sequence[str]) -> str:
     uar = f"{scores['uar']:.1f} ({scores['low']:.1f} to {scores['high']:.1f})"
-    rest = [f"{scores[key]:.1f}" for key in ("worst", "accuracy", "macro_f1", "ece")]
+    rest = [f"{scores[key]:.1f}" for key in ("worst", "accuracy", "macro_f1", "ece", *extra)]
     return "| " + " | ".join([corpus, str(scores["speakers"]), str(scores["clips"]), uar, *rest]) + " |"

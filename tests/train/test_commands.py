@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
 
 from edge.cli.main import main
 from edge.errors import UsageError
-from edge.model.bundle import load_bundle
+from edge.model.bundle import load_bundle, write_head, write_manifest
 from tests.train.synthetic import SAMPLE_RATE, voice, write_corpus, write_iemocap
 from train.checkpoint import load_cnn_lstm
 from train.commands import auxiliary_tasks
@@ -54,6 +56,15 @@ def exported(run: Path) -> Path:
         patch.setattr("export.parity_audio.demo_clip", lambda: run.parent / "brief.wav")
         assert mmtl("export", run / "best.safetensors", "--out", folder) == 0
     return folder
+
+
+def make_relative(folder: Path) -> None:
+    """Give the head of a bundle weights for the speaker's baseline."""
+    bundle = load_bundle(folder)
+    shape = bundle.head.fc1_weight.shape
+    weight = np.random.default_rng(3).standard_normal(shape).astype(np.float32) / shape[1] ** 0.5
+    write_head(folder, replace(bundle.head, baseline_weight=weight), bundle.statistics)
+    write_manifest(folder, bundle.manifest)
 
 
 @pytest.fixture
@@ -189,7 +200,9 @@ def test_an_exported_run_is_scored_and_its_scores_are_kept(
     before = load_bundle(bundle)
     assert "Not measured yet" in (bundle / "CARD.md").read_text()
     assert mmtl("evaluate", bundle, corpus, "--record", "--json") == 0
-    printed = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    assert "labelled: too few clips in synthetic of s" in captured.err
+    printed = json.loads(captured.out)["none"]["corpora"]
     after = load_bundle(bundle)
     assert after.fingerprint == before.fingerprint
     recorded = after.manifest.metrics["none"]
@@ -275,10 +288,47 @@ def test_other_numbers_of_shots_are_refused(
 
 def test_speakers_are_chosen_by_name(corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert mmtl("evaluate", bundle, corpus, "--heard", "--speakers", "s0,s2", "--json") == 0
-    assert list(json.loads(capsys.readouterr().out)["synthetic"]["per_speaker"]) == ["s0", "s2"]
+    scores = json.loads(capsys.readouterr().out)["none"]["corpora"]["synthetic"]
+    assert list(scores["per_speaker"]) == ["s0", "s2"]
     assert "--speakers names the unknown speaker s9: choose from s0" in refusal(
         capsys, "evaluate", bundle, corpus, "--speakers", "s9"
     )
+
+
+def test_protocols_are_scored_in_one_command_and_kept(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.protocols.BASELINE_S", 6.0)
+    monkeypatch.setattr("train.protocols.LEAST_ORDINARY_S", 1.5)
+    corpus = write_corpus(tmp_path / "corpus", speakers=4, takes=3, seconds=0.8)
+    make_relative(bundle)
+    before = load_bundle(bundle)
+    assert mmtl("evaluate", bundle, corpus, "--draws", "1", "--record") == 0
+    shown = capsys.readouterr().out
+    for protocol in ("none", "running", "ordinary", "labelled"):
+        assert f"\n {protocol} " in shown
+    assert "harmed" in shown
+    after = load_bundle(bundle)
+    assert after.fingerprint == before.fingerprint
+    recorded = after.manifest.metrics
+    assert sorted(recorded) == ["labelled", "none", "ordinary", "running"]
+    clips = {name: measured["corpora"]["synthetic"]["clips"] for name, measured in recorded.items()}
+    assert clips == {"none": 12, "running": 2 * 4, "ordinary": 2 * 10, "labelled": 4}
+    card = (bundle / "CARD.md").read_text()
+    for name in recorded:
+        assert f"### Protocol `{name}`" in card
+        assert f"| `{name}` | {recorded[name]['corpora']['synthetic']['uar']:.1f} (1) |" in card
+
+
+def test_protocols_that_cannot_be_scored_are_refused(
+    corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, "evaluate", bundle, corpus, "--protocols", "running")
+    assert "the bundle's head reads no baseline" in said
+    said = refusal(capsys, "evaluate", bundle, corpus, "--protocols", "none", "--shots", "2")
+    assert "leave one of them out" in said
+    said = refusal(capsys, "evaluate", bundle, corpus, "--protocols", "labelled")
+    assert "every speaker has too few clips for labelled" in said
 
 
 def test_a_picture_of_no_curve_is_refused(

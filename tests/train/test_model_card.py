@@ -94,6 +94,37 @@ def test_a_card_shows_what_unsure_costs_and_gains(tmp_path: Path) -> None:
     assert "| 0.3 | 100 | 61 |\n| 0.8 | 0 | - |\n" in text
 
 
+def adapted_scores(**changed: Any) -> dict[str, Any]:
+    recalls = {"neutral": 50.0, "happy": 75.4, "sad": None, "angry": 100.0}
+    return SCORES | {"recalls": recalls, "change": 3.25, "harmed": 25.0} | changed
+
+
+def test_a_card_compares_the_protocols(tmp_path: Path) -> None:
+    none = {"command": "mmtl evaluate a", "corpora": {"one": SCORES, "unheard": SCORES | {"uar": 40.0}}}
+    ordinary = {
+        "command": "mmtl evaluate b",
+        "corpora": {"one": adapted_scores(uar=70.0, worst=33.0)},
+        "left_out": {"unheard": ["x", "y"]},
+    }
+    text = card(tmp_path, TRAINING, {"ordinary": ordinary, "none": none})
+    assert "| protocol | mean | one | unheard | worst speaker |" in text
+    assert "| `none` | 61.3 (1) | 61.3 | 40.0 | 41.0 |\n| `ordinary` | 70.0 (1) | 70.0 | - | 33.0 |" in text
+    assert text.index("### Protocol `none`") < text.index("### Protocol `ordinary`")
+    assert "| one | 4 | 44 | 70.0 (50.0 to 70.0) | 33.0 | 62.0 | 60.0 | 5.5 | 3.2 | 25.0 |" in text
+    assert (
+        "| recall | neutral | happy | sad | angry |\n|---|---|---|---|---|\n| one | 50 | 75 | - | 100 |"
+        in text
+    )
+    assert "Left out, as they have too few clips: unheard: x, y." in text
+    assert "in two random orders" not in text
+
+
+def test_the_mean_is_over_all_corpora_if_none_was_trained_on(tmp_path: Path) -> None:
+    corpora = {"p": adapted_scores(uar=50.0), "q": adapted_scores(uar=60.0)}
+    measured = {name: {"command": "mmtl evaluate", "corpora": corpora} for name in ("none", "running")}
+    assert "| `running` | 55.0 (2) | 50.0 | 60.0 | 41.0 |" in card(tmp_path, TRAINING, measured)
+
+
 @pytest.mark.parametrize("missing", ["before", "speakers", "git_revision", "corpora", "command"])
 def test_a_card_can_be_written_of_a_model_with_less_of_a_record(tmp_path: Path, missing: str) -> None:
     text = card(tmp_path, {key: value for key, value in TRAINING.items() if key != missing}, {})
