@@ -12,8 +12,9 @@ from calibrate.fitting.candidates import CANDIDATES, Candidate
 from calibrate.fitting.examples import Examples
 from calibrate.fitting.folds import Folds
 from calibrate.fitting.model_selection import Fitted, HeadInputs, Judgement, fit_and_judge
+from calibrate.fitting.ordinary import OrdinaryFit, ordinary_head
 from calibrate.fitting.scores import HeldOutScores
-from calibrate.speaker import Calibration, calibrate_speaker
+from calibrate.speaker import Calibration, OrdinaryCalibration, calibrate_ordinary, calibrate_speaker
 from calibrate.takes import InputNormalisation, Take, read_sounds, read_takes
 
 __all__ = [
@@ -27,9 +28,13 @@ __all__ = [
     "Judgement",
     "InputNormalisation",
     "HeldOutScores",
+    "OrdinaryCalibration",
+    "OrdinaryFit",
     "Take",
+    "calibrate_ordinary",
     "calibrate_speaker",
     "fit_and_judge",
+    "ordinary_head",
     "read_sounds",
     "read_takes",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -15,7 +15,7 @@ from edge.errors import UsageError
 if TYPE_CHECKING:
     from calibrate.fitting.full_finetune import NetworkTuner
     from calibrate.session.workflow import GuidedSession
-    from calibrate.speaker import Calibration
+    from calibrate.speaker import Calibration, OrdinaryCalibration
     from edge.audio.downmix import Channel
     from edge.model.bundle import Bundle
     from edge.model.profile import Profile
@@ -27,16 +27,30 @@ SESSION: Final = "Guided session"
 
 def calibrate(
     name: Annotated[str, typer.Argument(help="Name of the speaker's profile.", show_default=False)],
-    manifest: Annotated[
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE]...", help="With --ordinary --from: further recordings.", show_default=False
+        ),
+    ] = None,
+    source: Annotated[
         Path | None,
         typer.Option(
             "--from",
             metavar="MANIFEST.csv",
             help="Use labelled recordings instead of a guided session: a CSV file with the columns path and "
-            "emotion; optional: valence, arousal, dominance, text, speaker.",
+            "emotion; optional: valence, arousal, dominance, text, speaker. With --ordinary: a recording.",
             show_default=False,
         ),
     ] = None,
+    ordinary: Annotated[
+        bool,
+        typer.Option(
+            "--ordinary",
+            help="Half a minute of normal speech about anything, in any language, instead of labelled "
+            "sentences.",
+        ),
+    ] = False,
     bundle: Annotated[
         Path | None,
         typer.Option("--bundle", help="Model: default, small, or the folder of a bundle."),
@@ -123,33 +137,40 @@ def calibrate(
     Without --from, a guided session of a few minutes at the terminal: you say sentences in four manners.
 
     It needs at least two takes of each emotion; three to five are better, with the same sentences in each.
+
+    With --ordinary you only talk for half a minute, as you usually do. That helps less, and is not judged.
     """
     from edge.audio.downmix import parse_channel
 
     parsed_channel = parse_channel(channel)
-    job = _prepared(name, bundle, picture, out, full=full, replace=replace)
-    if manifest is not None:
-        _refuse_with_manifest(
-            {
-                "--takes": takes,
-                "--language": language,
-                "--device": device,
-                "--resume": resume,
-                "--keep-recordings": keep_recordings,
-                "--yes": yes,
-            }
+    labelled: dict[str, object] = {"--takes": takes, "--language": language, "--resume": resume}
+    guided: dict[str, object] = {"--device": device, "--keep-recordings": keep_recordings, "--yes": yes}
+    if ordinary:
+        _refuse_beside("--ordinary", {**labelled, "--picture": picture, "--full": full, "--out": out})
+    if source is not None:
+        _refuse_beside("--from", labelled | guided)
+    if more and not (ordinary and source):
+        raise UsageError(
+            f"{more[0]} is one argument too many", remedy="give recordings after --ordinary --from"
         )
-        _calibrate_from_manifest(job, manifest, bundle, parsed_channel)
+    job = _prepared(name, bundle, picture, out, full=full, replace=replace)
+    if source is not None:
+        if ordinary:
+            _calibrate_from_recordings(job, [source, *(more or [])], bundle, parsed_channel)
+        else:
+            _calibrate_from_manifest(job, source, bundle, parsed_channel)
         return
     from calibrate.session.session_lock import session_lock
     from calibrate.session.workflow import GuidedSession, SessionOptions
 
     job.require_distinct_files([bundle])
-    model = _load(bundle)
+    model = _load_for(bundle, ordinary=ordinary)
+    reads_baseline = model.head.baseline_weight is not None
     options = SessionOptions(
         name=job.name,
         takes=takes,
         language=language,
+        ordinary="only" if ordinary else "first" if reads_baseline else "none",
         device=device,
         resume=resume,
         replace=replace,
@@ -161,7 +182,8 @@ def calibrate(
         channel=parsed_channel,
     )
     with session_lock(job.name):
-        _calibrate_in_session(job, model, GuidedSession(options))
+        calibrate_in_session = _calibrate_ordinary_in_session if ordinary else _calibrate_in_session
+        calibrate_in_session(job, model, GuidedSession(options))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +214,12 @@ class CalibrationJob:
         from calibrate.report.outcome import print_report
 
         print_report(calibration, earlier, self.out)
+
+    def report_ordinary(self, calibration: OrdinaryCalibration) -> None:
+        """Print what the profile rests on and the next step."""
+        from calibrate.report.outcome import print_ordinary
+
+        print_ordinary(calibration)
 
     def draw(self, calibration: Calibration) -> None:
         """Draw the judgement if --picture was given."""
@@ -255,18 +283,57 @@ def _calibrate_in_session(job: CalibrationJob, model: Bundle, guided: GuidedSess
     if not takes:
         return
     with guided.takes_kept_on_error():
-        calibration = calibrate_speaker(job.name, takes, model, network=job.network)
+        calibration = calibrate_speaker(
+            job.name, takes, model, ordinary=guided.ordinary_recording, network=job.network
+        )
         earlier = calibration.save(job.path, replace=job.replace)
     job.report(calibration, earlier)
     guided.finish(adopted=calibration.adopted, outliers=bool(calibration.outliers))
     job.draw(calibration)
 
 
-def _refuse_with_manifest(options: Mapping[str, object]) -> None:
-    """Refuse the options of a guided session: with --from they would have no effect."""
-    given = [option for option, value in options.items() if value]
+def _calibrate_from_recordings(
+    job: CalibrationJob, recordings: Sequence[Path], bundle: Path | None, channel: Channel
+) -> None:
+    from calibrate.speaker import calibrate_ordinary
+
+    model = _load_for(bundle, ordinary=True)
+    job.require_distinct_files([bundle, *recordings])
+    calibration = calibrate_ordinary(job.name, recordings, model, channel=channel)
+    calibration.save(job.path, replace=job.replace)
+    job.report_ordinary(calibration)
+
+
+def _calibrate_ordinary_in_session(job: CalibrationJob, model: Bundle, guided: GuidedSession) -> None:
+    from calibrate.speaker import calibrate_ordinary
+
+    recording = guided.record_ordinary()
+    if recording is None:
+        return
+    with guided.takes_kept_on_error():
+        calibration = calibrate_ordinary(job.name, [recording], model)
+        calibration.save(job.path, replace=job.replace)
+    job.report_ordinary(calibration)
+    guided.finish(adopted=True)
+
+
+def _refuse_beside(option: str, others: Mapping[str, object]) -> None:
+    """Refuse options that would have no effect beside another."""
+    given = [name for name, value in others.items() if value]
     if given:
-        raise UsageError(f"{', '.join(given)} and --from do not go together", remedy="leave one of them out")
+        raise UsageError(
+            f"{', '.join(given)} and {option} do not go together", remedy="leave one of them out"
+        )
+
+
+def _load_for(bundle: Path | None, *, ordinary: bool) -> Bundle:
+    """Load the model; refuse it before anything is recorded if it has no use for ordinary speech."""
+    from calibrate.fitting.ordinary import require_baseline
+
+    model = _load(bundle)
+    if ordinary:
+        require_baseline(model)
+    return model
 
 
 def _load(bundle: Path | None) -> Bundle:

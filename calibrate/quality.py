@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from calibrate.take_limits import (
     BLOCK_S,
     CLIPPED_FROM,
+    LEAST_ORDINARY_S,
     LEAST_SNR_DB,
     LEAST_SPEECH_DBFS,
     LEAST_VOICE_S,
@@ -27,8 +28,11 @@ from calibrate.take_limits import (
 )
 from edge.arrays import SAMPLE_RATE, Array
 from edge.features.frontend import FrontEnd, filtered
-from edge.features.silero_vad import SileroVad, VoiceActivityModel
+from edge.features.silero_vad import PIECE, SileroVad, VoiceActivityModel
 from edge.features.vad import VadConfig
+
+NOTHING_HEARD: Final = "Nothing was heard: check that the microphone is switched on and not muted."
+NO_SPEECH: Final = "No speech was heard, only other sound: turn off music and noise, and speak aloud."
 
 MARGIN_BLOCKS: Final = 3
 """Blocks (0.1 s) on either side of voice that may contain some of it, and do not count as background."""
@@ -60,6 +64,40 @@ class Quality:
         return max(0.0, dbfs(speech) - self.noise_dbfs)
 
 
+class VoiceCounter:
+    """Measures the duration of voice in a stream, in blocks of `PIECE` samples.
+
+    Remembers less than a block of samples, and the states of the input filter and of the model.
+    """
+
+    def __init__(self, voice: VoiceActivityModel | None = None) -> None:
+        """Begin a stream.
+
+        Args:
+            voice: voice activity model; Silero if None. It is reset.
+        """
+        self.seconds = 0.0
+        """Duration of voice so far."""
+        self._voice, self._gate, self._voiced = voice or SileroVad(), VadConfig(), False
+        self._filter, self._rest = FrontEnd().input_filter(), np.zeros(0, np.float32)
+        self._voice.reset()
+
+    def feed(self, samples: Array) -> None:
+        """Take the next (N,) samples at 16 kHz."""
+        sound = np.concatenate([self._rest, self._filter.feed(samples)])
+        whole = len(sound) // PIECE * PIECE
+        self._rest = sound[whole:]
+        voiced = [self.judge(block) for block in sound[:whole].reshape(-1, PIECE)]
+        self.seconds += sum(voiced) * BLOCK_S
+
+    def judge(self, block: Array) -> bool:
+        """Return whether the next (512,) filtered samples are voiced."""
+        gate = self._gate
+        threshold = gate.leave_probability if self._voiced else gate.enter_probability
+        self._voiced = self._voice(block) >= threshold
+        return self._voiced
+
+
 def measure(samples: Array, voice: VoiceActivityModel | None = None) -> Quality:
     """Measure a take.
 
@@ -67,7 +105,7 @@ def measure(samples: Array, voice: VoiceActivityModel | None = None) -> Quality:
         samples: (N,) float32 at 16 kHz in [-1, 1].
         voice: voice activity model; Silero if None. It is reset.
     """
-    blocks = split_blocks(filtered(samples, FrontEnd()))  # the recogniser removes offset, rumble and hum too
+    blocks = _filtered_blocks(samples)
     powers = np.square(blocks, dtype=np.float64).mean(axis=1)
     voiced = _voiced(blocks, voice or SileroVad())
     level = powers[voiced].mean() if voiced.any() else powers.mean()
@@ -81,11 +119,32 @@ def measure(samples: Array, voice: VoiceActivityModel | None = None) -> Quality:
     )
 
 
+def voiced_blocks(samples: Array, voice: VoiceActivityModel | None = None) -> NDArray[np.bool_]:
+    """Tell which of the consecutive blocks of (N,) samples are voiced: (P,); a block has `PIECE` samples."""
+    return _voiced(_filtered_blocks(samples), voice or SileroVad())
+
+
 def refusal(quality: Quality) -> str:
     """Return in one sentence why a take cannot be used and what to do; empty: it can be used."""
     if quality.loudest_dbfs < SILENT_DBFS:
-        return "Nothing was heard: check that the microphone is switched on and not muted."
+        return NOTHING_HEARD
     return _clipping(quality) or _length(quality) or setup_advice(quality)
+
+
+def ordinary_refusal(quality: Quality) -> str:
+    """Return in one sentence why ordinary speech cannot be used and what to do; empty: it can be used."""
+    if quality.loudest_dbfs < SILENT_DBFS:
+        return NOTHING_HEARD
+    if clipping := _clipping(quality):
+        return clipping
+    if quality.voice_s < SOME_VOICE_S:
+        return NO_SPEECH
+    if quality.voice_s < LEAST_ORDINARY_S:
+        return (
+            f"Only {quality.voice_s:.0f} s of speech was heard, at least {LEAST_ORDINARY_S:.0f} s are "
+            "needed: speak for longer."
+        )
+    return setup_advice(quality)
 
 
 def setup_advice(quality: Quality) -> str:
@@ -113,7 +172,7 @@ def _clipping(quality: Quality) -> str:
 
 def _length(quality: Quality) -> str:
     if quality.voice_s < SOME_VOICE_S:
-        return "No speech was heard, only other sound: turn off music and noise, and speak aloud."
+        return NO_SPEECH
     if quality.voice_s < LEAST_VOICE_S:
         return f"Only {quality.voice_s:.1f} s of speech was heard: say the whole sentence."
     if quality.duration_s > LONGEST_PROMPTED_S:
@@ -121,14 +180,15 @@ def _length(quality: Quality) -> str:
     return ""
 
 
+def _filtered_blocks(samples: Array) -> Array:
+    """Cut (N,) samples into blocks, without offset, rumble and hum, which the recogniser removes too."""
+    return split_blocks(filtered(samples, FrontEnd()))
+
+
 def _voiced(blocks: Array, voice: VoiceActivityModel) -> NDArray[np.bool_]:
     """Tell which of the (P, 512) consecutive blocks are voiced: (P,)."""
-    gate, voiced_now, voiced = VadConfig(), False, []
-    voice.reset()
-    for block in blocks:
-        voiced_now = voice(block) >= (gate.leave_probability if voiced_now else gate.enter_probability)
-        voiced.append(voiced_now)
-    return np.array(voiced, bool)
+    counter = VoiceCounter(voice)
+    return np.array([counter.judge(block) for block in blocks], bool)
 
 
 def _noise_power(powers: NDArray[np.float64], voiced: NDArray[np.bool_]) -> float:

@@ -50,6 +50,13 @@ SOME_VOICE_S: Final = 0.4
 LEAST_VOICE_S: Final = 0.8
 """Shortest duration of voice in a session's take; each of the sentences takes about twice as long."""
 
+LEAST_ORDINARY_S: Final = 8.0
+"""Least duration of voice in recordings of ordinary speech: with less, the baseline is mostly the training
+speakers'."""
+
+LONGEST_ORDINARY_S: Final = 300.0
+"""Longest recording of ordinary speech: half a minute is enough, and a longer one may hold more than that."""
+
 
 def split_blocks(samples: Array) -> Array:
     """Cut (N,) samples into (P, 512), P >= 1; the remainder is dropped."""

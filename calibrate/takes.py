@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from calibrate.take_limits import LONGEST_CLIP_S, SILENT_DBFS, loudest_dbfs
+from calibrate.take_limits import LONGEST_CLIP_S, LONGEST_ORDINARY_S, SILENT_DBFS, loudest_dbfs
 from edge.arrays import Array
 from edge.audio.downmix import AUTO, Channel
 from edge.audio.sound_file import read_clip
@@ -152,6 +152,18 @@ def read_sounds(takes: Sequence[Take], bundle: Bundle) -> list[Array]:
         _check_sound(take, sounds[-1], bundle)
     _require_different(takes, sounds)
     return sounds
+
+
+def read_ordinary(path: Path, channel: Channel = AUTO) -> Array:
+    """Read a recording of ordinary speech as (N,) float32 samples at 16 kHz.
+
+    Raises:
+        SourceError: the file cannot be read as sound.
+        UsageError: there is no such file.
+    """
+    if not is_file(path):
+        raise UsageError(f"no sound file {path}", remedy=missing_remedy(path))
+    return read_clip(path, channel, longest_s=LONGEST_ORDINARY_S + 1.0)
 
 
 def _from_row(row: dict[str, str], folder: Path, where: str) -> Take:

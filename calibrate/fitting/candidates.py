@@ -15,6 +15,7 @@ from calibrate.fitting.gradient_descent import Floats, Objective, descend
 from calibrate.fitting.mmtl_adaptation import fit_dimensions, has_dimensions
 from calibrate.takes import InputNormalisation, Take
 from edge.arrays import Array
+from edge.features.frontend import Spectrum
 from edge.features.normaliser import (
     DECIBEL,
     BinStatistics,
@@ -48,27 +49,38 @@ class Candidate:
     own_statistics: bool
     """Whether the takes are normalised with the speaker's statistics."""
     fit: Callable[[Head, Examples], Head] | None
-    """Fits the head; None keeps the generic one."""
+    """Fits the head, from the one for the speaker's baseline; None keeps the generic one."""
     complexity_penalty: float = 0.0
     """Nats added to the held-out log loss when candidates are compared."""
 
-    def head(self, generic: Head, examples: Examples) -> Head:
-        """Return the head for the speaker."""
-        return self.fit(generic, examples) if self.fit else generic
+    def head(self, generic: Head, start: Head, examples: Examples) -> Head:
+        """Return the head for the speaker.
+
+        Args:
+            generic: the bundle's.
+            start: the same for the speaker's baseline, if it reads one.
+            examples: the windows that are fitted to.
+        """
+        return self.fit(start, examples) if self.fit else generic
 
 
-def candidates(takes: Sequence[Take], sounds: Sequence[Array], generic: Head) -> list[Candidate]:
+def candidates(
+    takes: Sequence[Take], sounds: Sequence[Array], generic: Head, spectrum: Spectrum
+) -> list[Candidate]:
     """List the candidates that a session supports, simplest first.
 
     The head is fitted only to a session of all emotions: a fit to some of them forgets the others, and
     no held-out take would show it. Statistics need about the same duration of each emotion, otherwise
-    they would absorb emotion differences as speaker traits.
+    they would absorb emotion differences as speaker traits. Log mel bands are not normalised by statistics:
+    their network normalises each window.
 
     Args:
         takes: of the session.
         sounds: (N,) samples of each.
         generic: the head to start from.
+        spectrum: what the network reads.
     """
+    normalised = spectrum != "log_mel"
     lengths: Counter[int] = Counter()
     for take, sound in zip(takes, sounds, strict=True):
         lengths[take.emotion] += len(sound)
@@ -77,10 +89,16 @@ def candidates(takes: Sequence[Take], sounds: Sequence[Array], generic: Head) ->
     return [
         candidate
         for candidate in CANDIDATES
-        if (balanced or not candidate.own_statistics)
+        if ((balanced and normalised) or not candidate.own_statistics)
         and (complete or not candidate.fit)
+        and (generic.baseline_weight is not None or candidate.fit is not keep_baseline)
         and (has_dimensions(generic) or candidate.fit is not fit_dimensions)
     ]
+
+
+def keep_baseline(start: Head, examples: Examples) -> Head:
+    """Return the head for the speaker's baseline as it is: no label is used."""
+    return start
 
 
 def speaker_normalisation(
@@ -148,6 +166,7 @@ def bias_objective(scaled: Floats, examples: Examples, l2_penalty: float) -> Obj
 
 CANDIDATES: Final = (
     Candidate("generic", own_statistics=False, fit=None),
+    Candidate("baseline", own_statistics=False, fit=keep_baseline, complexity_penalty=0.05),
     Candidate("bias", own_statistics=False, fit=fit_bias, complexity_penalty=0.15),
     Candidate("dimensions", own_statistics=False, fit=fit_dimensions, complexity_penalty=0.15),
     Candidate("adapter", own_statistics=False, fit=fit_adapter),

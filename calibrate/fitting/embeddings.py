@@ -1,4 +1,7 @@
-"""The inputs of the head for each take: embeddings and long-term spectra of the recogniser's windows."""
+"""The inputs of the head for each take: embeddings and long-term spectra of the recogniser's windows.
+
+Also which of these windows are speech, and how much sound they cover.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibrate.takes import InputNormalisation
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd, filtered
 from edge.features.long_term_spectrum import band_powers, long_term_spectrum
 from edge.features.normaliser import DECIBEL
+from edge.features.vad import SpeechDetector, SpeechFlags
 from edge.inference.encoder_stream import EncodedBlock, FeatureStream
 from edge.inference.window_grid import step_in_features, window_ends
 from edge.model.bundle import Graphs
 from edge.recognition.settings import Settings
+from edge.recognition.window_buffer import is_speech
 
 if TYPE_CHECKING:
     from edge.inference.engine import EngineLike
@@ -47,6 +53,40 @@ def extract_embeddings(
         spectra = _spectra(block, front_end, ends, engine.graphs)
         extracted.append(np.concatenate([embeddings, spectra], axis=1))
     return extracted
+
+
+def speech_windows(graphs: Graphs, front_end: FrontEnd, sound: Array) -> NDArray[np.bool_]:
+    """Tell which of the windows that `extract_embeddings` makes of a recording are speech.
+
+    Args:
+        graphs: of the bundle.
+        front_end: the bundle's constants.
+        sound: (N,) samples at 16 kHz, enough for one feature.
+
+    Returns:
+        (W,).
+    """
+    settings = Settings()
+    flags = SpeechDetector(settings.gate, front_end).feed(filtered(sound, front_end))
+    step = step_in_features(settings.step_ms, graphs, front_end)
+    ends = window_ends(graphs.features_in(len(flags.speech)), graphs, step)
+    frames = [slice(*graphs.frames_of(end)) for end in ends]
+    parts = [SpeechFlags(flags.speech[span], flags.voice[span]) for span in frames]
+    return np.array([is_speech(part, front_end, settings.speech_needed_s) for part in parts], bool)
+
+
+def windows_worth(count: int, graphs: Graphs, front_end: FrontEnd) -> float:
+    """Return how many full windows without overlap cover as much sound as consecutive ones at the step.
+
+    1 + (W - 1) * step / window: a recording shorter than a window counts as one
+
+    Args:
+        count: W, > 0.
+        graphs: of the bundle.
+        front_end: the bundle's constants.
+    """
+    step = step_in_features(Settings.step_ms, graphs, front_end)
+    return 1.0 + (count - 1) * step / graphs.window_features
 
 
 def _embed(engine: EngineLike, features: Array, ends: Sequence[int]) -> Array:

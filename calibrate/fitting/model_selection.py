@@ -14,6 +14,7 @@ from calibrate.fitting.candidates import Candidate, candidates, speaker_normalis
 from calibrate.fitting.embeddings import extract_embeddings
 from calibrate.fitting.examples import examples
 from calibrate.fitting.folds import Folds, hold_out
+from calibrate.fitting.ordinary import StartingHeads, starting_heads
 from calibrate.fitting.scores import HeldOutPredictions, HeldOutScores, Improvement, improvement, score
 from calibrate.takes import InputNormalisation, Take
 from edge.arrays import Array
@@ -94,7 +95,12 @@ class Fitted:
 
 
 def fit_and_judge(
-    bundle: Bundle, engine: EngineLike, takes: Sequence[Take], sounds: Sequence[Array]
+    bundle: Bundle,
+    engine: EngineLike,
+    takes: Sequence[Take],
+    sounds: Sequence[Array],
+    *,
+    ordinary: Array | None = None,
 ) -> Fitted:
     """Fit all candidates that a session supports; choose and judge by its held-out takes.
 
@@ -105,10 +111,12 @@ def fit_and_judge(
         engine: runs its graphs.
         takes: of one speaker.
         sounds: (N,) samples at 16 kHz of each.
+        ordinary: (D,) baseline of the speaker's ordinary speech; None: that of the takes that are fitted on.
     """
     folds = hold_out(takes)
-    tried = candidates(takes, sounds, bundle.head)
+    tried = candidates(takes, sounds, bundle.head, bundle.manifest.front_end.spectrum)
     generic = generic_inputs(bundle, engine, sounds)
+    starts = starting_heads(bundle, engine, generic.fitting, [take.emotion for take in takes], ordinary)
     own = generic
     if any(candidate.own_statistics for candidate in tried):
         own = own_statistics_inputs(bundle, engine, takes, sounds, folds.first_round())
@@ -116,7 +124,7 @@ def fit_and_judge(
     predictions = {
         candidate.name: predict_held_out(
             candidate,
-            bundle.head,
+            starts,
             inputs_of[candidate.name],
             takes,
             folds.first_round() if candidate.own_statistics else folds,
@@ -125,7 +133,8 @@ def fit_and_judge(
     }
     judgement = judge(tried, predictions)
     inputs = inputs_of[judgement.chosen.name]
-    head = judgement.chosen.head(bundle.head, examples(inputs.fitting, takes))
+    start = starts.fitted_on(range(len(takes)))
+    head = judgement.chosen.head(bundle.head, start, examples(inputs.fitting, takes))
     return Fitted(head, inputs.normalisation, judgement, folds)
 
 
@@ -161,15 +170,14 @@ def own_statistics_inputs(
 
 
 def predict_held_out(
-    candidate: Candidate, generic: Head, inputs: HeadInputs, takes: Sequence[Take], folds: Folds
+    candidate: Candidate, starts: StartingHeads, inputs: HeadInputs, takes: Sequence[Take], folds: Folds
 ) -> HeldOutPredictions:
     """Predict each take with the head fitted to the other folds, averaged over the take's windows."""
     posteriors = np.zeros((len(folds.rounds), len(takes), len(EMOTIONS)))
     for index, held_out in folds:
         rest = np.flatnonzero(~held_out).tolist()
-        head = candidate.head(
-            generic, examples([inputs.fitting[take] for take in rest], [takes[take] for take in rest])
-        )
+        fitted_on = examples([inputs.fitting[take] for take in rest], [takes[take] for take in rest])
+        head = candidate.head(starts.generic, starts.fitted_on(rest), fitted_on)
         for take in np.flatnonzero(held_out).tolist():
             posteriors[index, take] = head.probs(inputs.scoring[take]).mean(axis=0)
     return HeldOutPredictions(posteriors, np.array([take.emotion for take in takes]))

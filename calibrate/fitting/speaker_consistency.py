@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibrate.fitting.gradient_descent import Floats
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd, filtered, power_spectrogram
 from edge.features.normaliser import DECIBEL, frame_levels
+
+FRAMES: Final = FrontEnd()
+"""The frames that the constants were chosen with, whatever those of the bundle are."""
 
 OUTLIER_THRESHOLD: Final = 2.6
 """Outlier score above which a take is suspected.
@@ -32,6 +36,21 @@ NEIGHBOURS: Final = 2
 
 DISTANCE_PRIOR: Final = 0.25
 """Squared spreads added to the usual distance, which may be small by chance."""
+
+SEPARATION_THRESHOLD: Final = 2.8
+"""Separation of two groups of pieces above which two people seem to speak (`docs/calibration.md`)."""
+
+PIECE_S: Final = 1.5
+"""Duration of voice in a piece of ordinary speech."""
+
+FEWEST_PIECES: Final = 5
+"""With fewer, two groups say nothing."""
+
+MOST_PIECES: Final = 40
+"""Of a longer recording, as many are compared."""
+
+MEANS_STEPS: Final = 6
+"""Steps of k-means."""
 
 SPEECH_RANGE_DB: Final = 25.0
 """Frames at most this far below the loudest one count as speech."""
@@ -65,17 +84,54 @@ SHAPE_SPREADS: Final = (0.30, 0.23, 0.15, 0.17, 0.15, 0.12, 0.11, 0.09)
 """Nats; spread within a speaker of the first cosine coefficients. Six or twelve of them detect less."""
 
 
-def find_outliers(sounds: Sequence[Array], front_end: FrontEnd) -> list[int]:
+def find_outliers(sounds: Sequence[Array]) -> list[int]:
     """List the takes, by index, that do not sound like the other takes of the session.
 
     Args:
         sounds: (N,) samples of each take, none silent.
-        front_end: the bundle's constants.
     """
     if len(sounds) < SHORTEST_SESSION:
         return []
-    voices = np.stack([voice_features(sound, front_end) for sound in sounds])
+    voices = np.stack([voice_features(sound) for sound in sounds])
     return np.flatnonzero(outlier_scores(voices) > OUTLIER_THRESHOLD).tolist()
+
+
+def sounds_like_two_people(pieces: Sequence[Array]) -> bool:
+    """Return whether pieces of ordinary speech fall into two groups that are far from each other.
+
+    Only for ordinary speech: the emotions of one person are as far apart.
+
+    Args:
+        pieces: (N,) samples of each, with about `PIECE_S` of voice, in the order of the recording.
+    """
+    if len(pieces) < FEWEST_PIECES:
+        return False
+    spread = np.linspace(0, len(pieces) - 1, min(len(pieces), MOST_PIECES)).round().astype(int)
+    voices = np.stack([voice_features(pieces[index]) for index in spread])
+    return separation(voices) > SEPARATION_THRESHOLD
+
+
+def separation(voices: Floats) -> float:
+    """Return how far apart two groups of pieces are, relative to the spread within them.
+
+    s = d / (v + DISTANCE_PRIOR), d the mean square distance of the groups' means, v the mean variance within
+    them with N - 2 degrees of freedom; for the division by k-means that has the smallest v. Each group has
+    two pieces or more.
+
+    Args:
+        voices: (N, V) in spreads, N > 2.
+    """
+    count, best = len(voices), (np.inf, 0.0)
+    for first in range(count):
+        for second in range(first):
+            group = _two_means(voices, voices[first], voices[second])
+            if not 2 <= group.sum() <= count - 2:
+                continue
+            one, other = voices[group], voices[~group]
+            within = (len(one) * one.var(axis=0).mean() + len(other) * other.var(axis=0).mean()) / (count - 2)
+            between = np.square(one.mean(axis=0) - other.mean(axis=0)).mean()
+            best = min(best, (float(within), float(between / (within + DISTANCE_PRIOR))))
+    return best[1]
 
 
 def outlier_scores(voices: Floats) -> Floats:
@@ -98,7 +154,7 @@ def outlier_scores(voices: Floats) -> Floats:
     return scores
 
 
-def voice_features(sound: Array, front_end: FrontEnd) -> Floats:
+def voice_features(sound: Array, front_end: FrontEnd = FRAMES) -> Floats:
     """Return the pitch of a take and the shape of its spectrum: (1 + 8,), in spreads."""
     power = power_spectrogram(filtered(sound, front_end), front_end)
     levels = frame_levels(power)
@@ -107,6 +163,20 @@ def voice_features(sound: Array, front_end: FrontEnd) -> Floats:
     shape = _shape(power[speech] / np.exp(levels[speech].mean()), front_end)
     pitch = _pitch(power[below_db < VOICED_RANGE_DB], front_end)
     return np.concatenate([[pitch / PITCH_SPREAD], shape / np.array(SHAPE_SPREADS)])
+
+
+def _two_means(voices: Floats, one: Floats, other: Floats) -> NDArray[np.bool_]:
+    """Divide (N, V) voices by the nearer of two means, (N,), from (V,) first ones."""
+    group = np.zeros(len(voices), bool)
+    for _ in range(MEANS_STEPS):
+        nearer: NDArray[np.bool_] = np.square(voices - one).sum(axis=1) <= np.square(voices - other).sum(
+            axis=1
+        )
+        if (nearer == group).all() or nearer.all() or not nearer.any():
+            return nearer
+        group = nearer
+        one, other = voices[group].mean(axis=0), voices[~group].mean(axis=0)
+    return group
 
 
 def _neighbour_distances(distances: Floats) -> Floats:

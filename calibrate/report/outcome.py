@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibrate.fitting.model_selection import Judgement
-from calibrate.speaker import Calibration
+from calibrate.speaker import Calibration, OrdinaryCalibration
 from edge.model.profile import Profile
 from edge.system.shell import quoted
 
@@ -42,6 +42,20 @@ def print_report(calibration: Calibration, earlier: Profile | None, out: Path | 
     console.print(_next_step(calibration, earlier), soft_wrap=True)
     if calibration.network and out:
         _print_network(console, judgement, calibration.network, out)
+
+
+def print_ordinary(calibration: OrdinaryCalibration) -> None:
+    """Print how much speech a profile from ordinary speech rests on, what may be wrong, and the next step."""
+    from edge.output.terminal import plain_console
+
+    console, fit, name = plain_console(), calibration.fit, calibration.profile.name
+    for warning in fit.warnings:
+        console.print(f"Warning: {warning}\n", soft_wrap=True)
+    console.print(
+        f"Fitted to {fit.speech_s:.0f} s of ordinary speech. It has no labels, so the gain is not measured.",
+        soft_wrap=True,
+    )
+    console.print(f"Apply it: mmtl monitor --profile {quoted(name)}", soft_wrap=True)
 
 
 def _next_step(calibration: Calibration, earlier: Profile | None) -> str:

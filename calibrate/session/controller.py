@@ -15,8 +15,8 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from calibrate.quality import Quality, measure, refusal
-from calibrate.session.recording import Recorder, RecorderState
+from calibrate.quality import Quality, measure, ordinary_refusal, refusal
+from calibrate.session.recording import OrdinaryRecorder, Recorder, RecorderState
 from calibrate.session.sam_scale import SCALES, rating_of
 from calibrate.session.session import Prompt, Session
 from calibrate.takes import Ratings
@@ -37,15 +37,18 @@ METER_S: Final = 0.1
 
 
 class Stage(Enum):
-    """The stages of a session."""
+    """The stages of a session.
+
+    `READY`, `RECORDING` and `REVIEW` are about ordinary speech while that is open, else about a take.
+    """
 
     MICROPHONE_CHECK = auto()
     """Microphone check, before the first take."""
     READY = auto()
-    """The prompt is shown."""
+    """What to say is shown."""
     RECORDING = auto()
     REVIEW = auto()
-    """A take was recorded, and accepted or refused."""
+    """It was recorded, and accepted or refused."""
     RATING = auto()
     SKIPPED = auto()
     """All prompts were shown, and some were skipped."""
@@ -71,6 +74,9 @@ class Action:
 
 class TakeStore(Protocol):
     """Stores takes and the progress of a session."""
+
+    def keep_ordinary(self, session: Session, sound: Array) -> Session:
+        """Write ordinary speech and return the session with it; raise a UsageError if that fails."""
 
     def keep(self, session: Session, prompt: Prompt, sound: Array, ratings: Ratings) -> Session:
         """Write a take and return the session with it; raise a UsageError if it cannot be written."""
@@ -113,11 +119,11 @@ class SessionController:
         self.session = session
         self.stage = Stage.MICROPHONE_CHECK
         self.ending: Ending | None = None
-        self.recorder: Recorder | None = None
+        self.recorder: Recorder | OrdinaryRecorder | None = None
         self.quality: Quality | None = None
-        """Of the newest take; before the first one, of the last `RECENT_S`."""
+        """Of the newest recording; before the first one, of the last `RECENT_S`."""
         self.refusal = ""
-        """Why the newest take cannot be used."""
+        """Why the newest recording cannot be used."""
         self.ratings: list[float | None] = []
         """Answers so far about the newest take."""
         self.notice = ""
@@ -132,6 +138,11 @@ class SessionController:
         self._samples_seen = self._checked = self._prompted = 0
 
     @property
+    def asks_ordinary(self) -> bool:
+        """Whether ordinary speech is to be recorded now, before the takes."""
+        return self.session.ordinary == "open"
+
+    @property
     def prompt(self) -> Prompt:
         """The sentence to say and its manner."""
         prompt = self.session.next
@@ -144,17 +155,18 @@ class SessionController:
         again = Action("r", "r", "record again", self._record)
         retry = Action("space", "Space", "record again", self._record)
         play = Action("p", "p", "play", self._play)
-        skip = Action("s", "s", "skip this one", self._skip)
-        keep = Action("enter", "Enter", "keep it", self._ask)
+        may_skip = self.session.takes or not self.asks_ordinary
+        skip = [Action("s", "s", "skip this one", self._skip)] if may_skip else []
+        keep = Action("enter", "Enter", "keep it", self._keep_ordinary if self.asks_ordinary else self._ask)
         finish = Action("enter", "Enter", "finish", self._finish)
         return {
             Stage.MICROPHONE_CHECK: [
                 Action("enter", "Enter", "continue", self._next),
                 Action("d", "d", "another microphone", self._change_device),
             ],
-            Stage.READY: [Action("space", "Space", "record", self._record), skip],
+            Stage.READY: [Action("space", "Space", "record", self._record), *skip],
             Stage.RECORDING: [Action("space", "Space", "stop recording", self._stop), again],
-            Stage.REVIEW: [retry, play, skip] if self.refusal else [keep, again, play, skip],
+            Stage.REVIEW: [retry, play, *skip] if self.refusal else [keep, again, play, *skip],
             Stage.RATING: [
                 Action("s", "s", "skip the question", lambda: self._rate(None)),
                 play,
@@ -217,9 +229,9 @@ class SessionController:
             self.quality = measure(np.concatenate(self._recent), self._voice())
 
     def _next(self) -> None:
-        """Show the next prompt, or end the session."""
+        """Show what to say next, or end the session."""
         self._prompted = self._samples_seen
-        if self.session.next:
+        if self.asks_ordinary or self.session.next:
             self.stage = Stage.READY
         elif self.session.skipped or not self.session.enough:
             self.stage = Stage.SKIPPED
@@ -228,7 +240,8 @@ class SessionController:
 
     def _record(self) -> None:
         self._player.stop()
-        self.stage, self.recorder = Stage.RECORDING, Recorder(self._voice())
+        self.stage = Stage.RECORDING
+        self.recorder = OrdinaryRecorder(self._voice()) if self.asks_ordinary else Recorder(self._voice())
 
     def _feed_recorder(self, samples: Array) -> None:
         assert self.recorder
@@ -242,7 +255,7 @@ class SessionController:
 
     def _review(self, sound: Array) -> None:
         self._take, self.quality = sound, measure(sound, self._voice())
-        self.refusal = refusal(self.quality)
+        self.refusal = ordinary_refusal(self.quality) if self.asks_ordinary else refusal(self.quality)
         self.stage = Stage.REVIEW
 
     def _play(self) -> None:
@@ -250,8 +263,21 @@ class SessionController:
 
     def _skip(self) -> None:
         self._player.stop()
-        self.session = self.session.without(self.prompt)
+        if self.asks_ordinary:
+            self.session = self.session.with_ordinary("skipped")
+        else:
+            self.session = self.session.without(self.prompt)
         self._save()
+        self._next()
+
+    def _keep_ordinary(self) -> None:
+        self._player.stop()
+        try:
+            self.session = self._store.keep_ordinary(self.session, self._take)
+        except UsageError as error:
+            self.notice = f"The recording was not saved: {error}. After that, press Enter again."
+            return
+        self.notice = "Kept."
         self._next()
 
     def _ask(self) -> None:

@@ -1,4 +1,4 @@
-"""Recording of one take: from the onset of voice to the pause after its end."""
+"""Recording of one take, from the onset of voice to the pause after its end, and of ordinary speech."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from calibrate.quality import VoiceCounter
 from calibrate.take_limits import LONGEST_PROMPTED_S
 from edge.arrays import SAMPLE_RATE, Array
 from edge.features.frontend import FrontEnd
@@ -21,6 +22,12 @@ MARGIN_S: Final = 0.3
 
 SILENCE_TIMEOUT_S: Final = 8.0
 """The take ends after this time without voice."""
+
+ORDINARY_TARGET_S: Final = 25.0
+"""Duration of voice after which the recording of ordinary speech ends by itself."""
+
+ORDINARY_TIMEOUT_S: Final = 120.0
+"""Longest recording of ordinary speech, with its pauses."""
 
 FRONT_END: Final = FrontEnd()
 """Defines the frames for which speech is detected; not the bundle's, since takes belong to no bundle."""
@@ -95,6 +102,50 @@ class Recorder:
         elif self.state is RecorderState.SPEAKING and not speaks:
             self._end = now - _samples(VAD.leave_ms / 1000 - MARGIN_S)
             self.stop()
+
+
+class OrdinaryRecorder:
+    """Records ordinary speech; blocks that are fed after its end are ignored.
+
+    Remembers the recording, at most `ORDINARY_TIMEOUT_S` of sound.
+    """
+
+    def __init__(self, voice: VoiceActivityModel | None = None) -> None:
+        """Prepare to record.
+
+        Args:
+            voice: voice activity model; Silero if None.
+        """
+        self.state = RecorderState.WAITING
+        self._voice = VoiceCounter(voice)
+        self._blocks: list[Array] = []
+
+    @property
+    def voice_s(self) -> float:
+        """Duration of voice so far."""
+        return self._voice.seconds
+
+    @property
+    def sound(self) -> Array:
+        """The recording so far, (N,) samples."""
+        return np.concatenate([np.zeros(0, np.float32), *self._blocks])
+
+    def feed(self, samples: Array) -> RecorderState:
+        """Record the next (N,) samples at 16 kHz."""
+        if self.state is RecorderState.DONE:
+            return self.state
+        self._blocks.append(samples)
+        self._voice.feed(samples)
+        if self.voice_s > 0.0:
+            self.state = RecorderState.SPEAKING
+        recorded = sum(map(len, self._blocks))
+        if self.voice_s >= ORDINARY_TARGET_S or recorded >= _samples(ORDINARY_TIMEOUT_S):
+            self.stop()
+        return self.state
+
+    def stop(self) -> None:
+        """End the recording here."""
+        self.state = RecorderState.DONE
 
 
 def _samples(seconds: float) -> int:

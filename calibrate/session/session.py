@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal
 
 from calibrate.session.sentences import sentences
 from calibrate.takes import FEWEST_TAKES, Ratings
@@ -16,6 +16,12 @@ TYPICAL_TAKE_S: Final = 25.0
 
 TYPICAL_WEIGHT: Final = 2
 """Weight of `TYPICAL_TAKE_S`, in takes."""
+
+ORDINARY_S: Final = 40.0
+"""Time that recording ordinary speech takes."""
+
+OrdinaryState = Literal["none", "open", "done", "skipped"]
+"""Of the recording of ordinary speech; "none": the model does not use it."""
 
 FEWEST_EMOTIONS: Final = 2
 """With enough takes; a fit needs several emotions."""
@@ -53,11 +59,12 @@ class Session:
     name: str
     language: str
     takes: int
-    """Of each emotion."""
+    """Of each emotion; 0 for ordinary speech alone."""
     done: Mapping[int, RecordedTake] = field(default_factory=dict)
     """By the prompt's index."""
     skipped: frozenset[int] = frozenset()
     """Indices of the prompts that the speaker skipped."""
+    ordinary: OrdinaryState = "none"
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -88,8 +95,16 @@ class Session:
 
     @property
     def enough(self) -> bool:
-        """Whether there are enough takes to fit and judge by."""
+        """Whether there are enough takes to fit and judge by; if none are planned, ordinary speech."""
+        if not self.takes:
+            return self.ordinary == "done"
         return len({emotion_of(index) for index in self.usable}) >= FEWEST_EMOTIONS
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """The number of recordings done, and of all: the takes of the plan, and ordinary speech."""
+        done = sum(prompt.index in self.done for prompt in self.prompts)
+        return done + (self.ordinary == "done"), len(self.prompts) + (self.ordinary in ("open", "done"))
 
     def with_take(self, prompt: Prompt, ratings: Ratings) -> Session:
         """Return the session with a take added."""
@@ -99,19 +114,23 @@ class Session:
         """Return the session with a prompt skipped."""
         return replace(self, skipped=self.skipped | {prompt.index})
 
+    def with_ordinary(self, state: OrdinaryState) -> Session:
+        """Return the session with another state of ordinary speech."""
+        return replace(self, ordinary=state)
+
     def with_skipped_again(self) -> Session:
         """Return the session with the skipped prompts open again."""
         return replace(self, skipped=frozenset())
 
     def seconds_left(self, spent_s: Sequence[float]) -> float:
-        """Estimate the time that the open prompts will take.
+        """Estimate the time that the open recordings will take.
 
         Args:
             spent_s: seconds spent on each take so far.
         """
         typical = [TYPICAL_TAKE_S] * TYPICAL_WEIGHT
         pace_s = sum([*typical, *spent_s]) / (TYPICAL_WEIGHT + len(spent_s))
-        return len(self.open) * pace_s
+        return len(self.open) * pace_s + ORDINARY_S * (self.ordinary == "open")
 
 
 def emotion_of(index: int) -> int:

@@ -9,10 +9,10 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from calibrate.session.sentences import MOST_TAKES, sentences
-from calibrate.session.session import Prompt, RecordedTake, Session, emotion_of
+from calibrate.session.session import OrdinaryState, Prompt, RecordedTake, Session, emotion_of
 from calibrate.takes import FEWEST_TAKES, Ratings, Take
 from edge.arrays import SAMPLE_RATE, Array
 from edge.errors import UsageError
@@ -23,6 +23,9 @@ from edge.system.files import atomic_write, remove_leftovers, require_writable
 SESSION_VERSION: Final = 1
 
 MANIFEST: Final = "manifest.csv"
+
+ORDINARY: Final = "ordinary.wav"
+"""The recording of ordinary speech."""
 
 COLUMNS: Final = ("path", "emotion", *DIMENSIONS, "derived", "text", "speaker")
 """`derived` lists the dimensions that the speaker skipped; their cells are empty."""
@@ -63,12 +66,13 @@ class SessionFolder:
             ) from error
 
     def save(self, session: Session) -> None:
-        """Write the progress of the session atomically.
+        """Write the progress of the session atomically, if there is any that can be resumed.
 
         Raises:
             UsageError: the folder cannot be written to, or the disk is full.
         """
-        if not session.done and not self.exists():
+        begun = session.done or (session.takes and session.ordinary == "done")
+        if not begun and not self.exists():
             return
         described = {
             "session_version": SESSION_VERSION,
@@ -76,6 +80,7 @@ class SessionFolder:
             "takes": session.takes,
             "done": {index: [take.text, *take.ratings] for index, take in session.done.items()},
             "skipped": sorted(session.skipped),
+            "ordinary": session.ordinary,
         }
         _write(self._record, json.dumps(described, ensure_ascii=False).encode())
 
@@ -96,6 +101,26 @@ class SessionFolder:
         session = session.with_take(prompt, ratings)
         self.save(session)
         return session
+
+    def keep_ordinary(self, session: Session, sound: Array) -> Session:
+        """Write the recording of ordinary speech, then the progress.
+
+        Args:
+            session: without the recording.
+            sound: (N,) samples at 16 kHz.
+
+        Raises:
+            UsageError: the folder cannot be written to, or the disk is full.
+        """
+        self._make()
+        _write(self.path / ORDINARY, _wav(sound))
+        session = session.with_ordinary("done")
+        self.save(session)
+        return session
+
+    def ordinary(self, session: Session) -> Path | None:
+        """Return the recording of ordinary speech; None if there is none."""
+        return self.path / ORDINARY if session.ordinary == "done" else None
 
     def takes(self, session: Session) -> list[Take]:
         """List the takes that can be fitted on; their files hold exactly the recorded samples."""
@@ -148,7 +173,12 @@ class SessionFolder:
         present = {index: take for index, take in done.items() if self._sound(index).is_file()}
         skipped = frozenset(map(_index, described["skipped"]))
         sentences(described["language"])
-        return Session(self.name, described["language"], takes, present, skipped)
+        ordinary = described.get("ordinary", "none")
+        if ordinary not in get_args(OrdinaryState):
+            raise ValueError
+        if ordinary == "done" and not (self.path / ORDINARY).is_file():
+            ordinary = "open"
+        return Session(self.name, described["language"], takes, present, skipped, ordinary)
 
 
 def require_no_recordings(folder: Path) -> None:
@@ -157,13 +187,20 @@ def require_no_recordings(folder: Path) -> None:
     Raises:
         UsageError: it holds the manifest or recordings of a session, or cannot be written to.
     """
-    ours = re.compile(rf"{re.escape(MANIFEST)}|[0-9]{{2}}-({'|'.join(EMOTIONS)})\.wav")
+    ours = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(ORDINARY)}|[0-9]{{2}}-({'|'.join(EMOTIONS)})\.wav")
     if folder.is_dir() and any(ours.fullmatch(item.name) for item in folder.iterdir()):
         raise UsageError(
             f"{folder} holds recordings already",
             remedy="name an empty folder, or one that does not exist yet",
         )
     require_writable(folder, mode=0o700)
+
+
+def copy_ordinary(recording: Path, folder: Path) -> Path:
+    """Copy the recording of ordinary speech to a folder; return its path there."""
+    with atomic_write(folder / ORDINARY, mode=0o600) as partial:
+        shutil.copyfile(recording, partial)
+    return folder / ORDINARY
 
 
 def copy_takes(takes: Sequence[Take], speaker: str, folder: Path) -> Path:

@@ -35,6 +35,7 @@ REDRAW_S: Final = 0.1
 """Shortest time between two frames."""
 
 INSTEAD: Final = "record the takes yourself and give --from MANIFEST.csv with the columns path and emotion"
+INSTEAD_ORDINARY: Final = "record the speech yourself and give --ordinary --from FILE"
 
 
 class DrawFrame(Protocol):
@@ -44,32 +45,39 @@ class DrawFrame(Protocol):
         """Draw it; if `at_once`, whenever the last frame was drawn."""
 
 
-def require_terminal() -> None:
+def require_terminal(instead: str = INSTEAD) -> None:
     """Check that the program runs at a terminal.
+
+    Args:
+        instead: what to do without one.
 
     Raises:
         UsageError: standard input or error is not a terminal, or the terminal cannot be redrawn.
     """
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
-            "the guided session needs a terminal, but input or output is redirected", remedy=INSTEAD
+            "the guided session needs a terminal, but input or output is redirected", remedy=instead
         )
     if not can_redraw(plain_console(stderr=True)):
         term = os.environ.get("TERM") or "not set"
         raise UsageError(
-            f"this terminal cannot be redrawn (TERM is {term})", remedy=f"use another one, or {INSTEAD}"
+            f"this terminal cannot be redrawn (TERM is {term})", remedy=f"use another one, or {instead}"
         )
 
 
-def require_microphone(spec: str) -> None:
+def require_microphone(spec: str, instead: str = INSTEAD) -> None:
     """Check that a source is a microphone.
+
+    Args:
+        spec: the source, as `edge.audio.sources` names it.
+        instead: what to do without a microphone.
 
     Raises:
         UsageError: it is a file, a pipe or the demo.
     """
     if spec != "mic" and not spec.startswith("mic:"):
         raise UsageError(
-            f"--device {spec} is not a microphone", remedy=f"write mic, mic:INDEX or mic:NAME; {INSTEAD}"
+            f"--device {spec} is not a microphone", remedy=f"write mic, mic:INDEX or mic:NAME; {instead}"
         )
     open_source(spec)
 
@@ -89,17 +97,18 @@ def privacy_notice(
     length = time_left(session.seconds_left([])).removesuffix(" left")
     afterwards = f"then they are moved to {kept_in}" if kept_in else "then they are deleted"
     delete = f"mmtl profile delete {quoted(session.name)}"
-    first = (
-        f"Calibrating {session.name}: you say {session.takes} short sentences, each in four manners, and "
-        f"rate how they sounded; {length}."
-    )
+    freely = "you talk as you usually do for half a minute, about anything"
+    sentences = f"you say {session.takes} short sentences, each in four manners, and rate how they sounded"
+    parts = [freely] * (session.ordinary == "open") + [sentences] * (session.takes > 0)
+    first = f"Calibrating {session.name}: {', then '.join(parts)}; {length}."
+    stopped = "finished takes are kept for --resume" if session.takes else "nothing is kept then"
     items = (
         "Nothing leaves this device.",
         f"Recordings are stored in {folder.path}, readable only by your user, until the profile is written; "
         f"{afterwards}.",
         f"The profile contains numbers and no sound: {profile_path(session.name)}",
         f"To delete the profile and any stored recordings at any time: {delete}",
-        "Ctrl-C stops at any time; finished takes are kept for --resume.",
+        f"Ctrl-C stops at any time; {stopped}.",
         *(["The recordings of the unfinished session are deleted first, because of --replace."] * discards),
     )
     lines = [*wrapped(first, width), ""]

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from calibrate.quality import setup_advice
 from calibrate.session.controller import SessionController, Stage
-from calibrate.session.recording import RecorderState
+from calibrate.session.recording import ORDINARY_TARGET_S, OrdinaryRecorder, Recorder, RecorderState
 from calibrate.session.sam_scale import SCALES, draw_scale
 from calibrate.take_limits import LEAST_SPEECH_DBFS, SOME_VOICE_S
 from edge.labels import EMOTIONS, derived_ratings
@@ -24,6 +24,11 @@ MANNERS: Final = {
     "sad": "sadly, as if you had just said goodbye to a friend",
     "angry": "angrily, as if you had to say it for the third time",
 }
+
+ORDINARY_SPEECH: Final = "ORDINARY SPEECH: talk as you usually do, in any language, about anything"
+TOPICS: Final = (
+    "What you did today, the way to work, what you see from the window, a film, what you will eat ..."
+)
 
 SILENCE_DBFS: Final = -99.0
 """Lowest level shown."""
@@ -85,7 +90,8 @@ def _header(controller: SessionController, width: int) -> list[Row]:
     session = controller.session
     left = Text.assemble(("mmtl", "bold"), (f"   calibrating {printable(session.name)}", "dim"))
     skipped = f", {len(session.skipped)} skipped" if session.skipped else ""
-    right = f"{_done(controller)} of {len(session.prompts)} done{skipped}, "
+    done, steps = session.steps
+    right = f"{done} of {steps} done{skipped}, "
     right += time_left(session.seconds_left(controller.spent_s))
     if left.cell_len + 3 + cell_len(right) <= width:
         return [(2, ends(left, Text(right), width))]
@@ -93,11 +99,8 @@ def _header(controller: SessionController, width: int) -> list[Row]:
 
 
 def _progress(controller: SessionController, width: int) -> Text:
-    return bar(_done(controller) / len(controller.session.prompts), width, GOOD)
-
-
-def _done(controller: SessionController) -> int:
-    return sum(prompt.index in controller.session.done for prompt in controller.session.prompts)
+    done, steps = controller.session.steps
+    return bar(done / steps, width, GOOD)
 
 
 def _body(controller: SessionController, width: int) -> list[Row]:
@@ -108,6 +111,8 @@ def _body(controller: SessionController, width: int) -> list[Row]:
             return [*_manner(controller, width), *_question(controller, width)]
         case Stage.SKIPPED:
             return _skipped(controller, width)
+        case _ if controller.asks_ordinary:
+            return _ordinary(controller, width)
         case _:
             return [
                 *_manner(controller, width),
@@ -133,6 +138,26 @@ def _advice(controller: SessionController) -> tuple[str, str]:
     return f"● Good: your voice is at {above}.", f"bold {GOOD}"
 
 
+def _ordinary(controller: SessionController, width: int) -> list[Row]:
+    asked = [(5, Text(line, "bold")) for line in wrapped(ORDINARY_SPEECH, width)]
+    topics = [(12, Text("")), *_lines(TOPICS, width, 10)]
+    return [*asked, *topics, (11, Text("")), *_ordinary_recording(controller, width)]
+
+
+def _ordinary_recording(controller: SessionController, width: int) -> list[Row]:
+    if controller.stage is Stage.READY:
+        told = "Press Space, then talk for about half a minute. The recording ends by itself."
+        return _lines(told, width, 7)
+    recorder = controller.recorder
+    if controller.stage is Stage.RECORDING and isinstance(recorder, OrdinaryRecorder):
+        waiting = recorder.state is RecorderState.WAITING
+        heard = f"● {recorder.voice_s:.0f} s of speech heard, of {ORDINARY_TARGET_S:.0f} s"
+        told = "○ Speak now ..." if waiting else heard
+        shown = bar(recorder.voice_s / ORDINARY_TARGET_S, width, GOOD)
+        return [*_lines(told, width, 2, f"bold {WARN if waiting else BAD}"), (4, shown)]
+    return _reviewed(controller, width)
+
+
 def _manner(controller: SessionController, width: int) -> list[Row]:
     emotion = EMOTIONS[controller.prompt.emotion]
     lines = wrapped(f"{emotion.upper()}: {MANNERS[emotion]}", width)
@@ -149,10 +174,14 @@ def _take(controller: SessionController, width: int) -> list[Row]:
         told = "Press Space, then say it in that manner. A pause ends the recording."
         return _lines(told, width, 7)
     if controller.stage is Stage.RECORDING:
-        assert controller.recorder
+        assert isinstance(controller.recorder, Recorder)
         waiting = controller.recorder.state is RecorderState.WAITING
         told = "○ Speak now ..." if waiting else f"● Recording {controller.recorder.seconds:.1f} s"
         return _lines(told, width, 2, f"bold {WARN if waiting else BAD}")
+    return _reviewed(controller, width)
+
+
+def _reviewed(controller: SessionController, width: int) -> list[Row]:
     if controller.refusal:
         return _lines(f"Not usable. {controller.refusal}", width, 2, f"bold {BAD}")
     quality = controller.quality
@@ -201,7 +230,7 @@ def _level(controller: SessionController, width: int) -> Text:
 
 def _keys(controller: SessionController) -> list[Text]:
     actions = [(action.shown, action.does) for action in controller.actions]
-    stop = ("Ctrl-C", "stop and keep what is done")
+    stop = ("Ctrl-C", "stop and keep what is done" if controller.session.takes else "stop")
     answer = [("1-5", "answer")] if controller.stage is Stage.RATING else []
     return [Text.assemble((key, "bold reverse"), f" {does}") for key, does in (*answer, *actions, stop)]
 

@@ -7,20 +7,35 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import typer
 
 from calibrate.session.sentences import MOST_TAKES, language_of_locale, sentences
-from calibrate.session.session import Session
-from calibrate.session.session_folder import SessionFolder, copy_takes, require_no_recordings
-from calibrate.session.terminal import ask_consent, require_microphone, require_terminal, run_session
+from calibrate.session.session import OrdinaryState, Session
+from calibrate.session.session_folder import (
+    SessionFolder,
+    copy_ordinary,
+    copy_takes,
+    require_no_recordings,
+)
+from calibrate.session.terminal import (
+    INSTEAD,
+    INSTEAD_ORDINARY,
+    ask_consent,
+    require_microphone,
+    require_terminal,
+    run_session,
+)
 from calibrate.takes import Take
 from edge.audio.downmix import AUTO, Channel
 from edge.errors import UsageError
 
 DEFAULT_TAKES: Final = 2
 """Of each emotion."""
+
+OrdinarySpeech = Literal["none", "first", "only"]
+"""Recorded before the takes, in place of them, or not: the model does not use it."""
 
 MORE_TAKES: Final = 2
 """Suggested as an addition if a session did not help."""
@@ -35,6 +50,7 @@ class SessionOptions:
     """Of each emotion; None: as in the resumed session, else `DEFAULT_TAKES`."""
     language: str | None = None
     """Of the sentences; None: as in the resumed session, else the locale's."""
+    ordinary: OrdinarySpeech = "none"
     device: str | None = None
     """The microphone, as `edge.audio.sources` names it; None: ask if there are several."""
     resume: bool = False
@@ -67,13 +83,27 @@ class GuidedSession:
         self._session = (
             _resumed_session(options, self._folder) if options.resume else _new_session(options, self._folder)
         )
-        require_terminal()
-        require_microphone(options.device or "mic")
+        instead = INSTEAD_ORDINARY if options.ordinary == "only" else INSTEAD
+        require_terminal(instead)
+        require_microphone(options.device or "mic", instead)
         if options.keep_recordings:
             require_no_recordings(options.keep_recordings)
 
     def record_takes(self) -> list[Take]:
         """Run the session; return its takes, or none if it is not complete."""
+        return self._folder.takes(self._session) if self._run() else []
+
+    def record_ordinary(self) -> Path | None:
+        """Run a session of ordinary speech alone; return the recording, or None if it is not complete."""
+        return self.ordinary_recording if self._run() else None
+
+    @property
+    def ordinary_recording(self) -> Path | None:
+        """The recording of ordinary speech; None if there is none."""
+        return self._folder.ordinary(self._session)
+
+    def _run(self) -> bool:
+        """Run the session; return whether it is complete."""
         session = self._session
         complete = session.next is None and session.enough and not session.skipped
         if not complete:
@@ -83,7 +113,7 @@ class GuidedSession:
                 session, self._folder, kept_in, agreed=self._options.agreed, discards=discards
             ):
                 _say("Nothing was recorded.")
-                return []
+                return False
             if not self._options.resume:
                 self._folder.remove()
             with self.takes_kept_on_error():
@@ -92,13 +122,16 @@ class GuidedSession:
                 )
         if not complete:
             self._say_how_to_continue()
-            return []
-        _say("Fitting and judging ...")
-        return self._folder.takes(self._session)
+            return False
+        _say("Fitting and judging ..." if self._session.takes else "Fitting ...")
+        return True
 
     @contextlib.contextmanager
     def takes_kept_on_error(self) -> Iterator[None]:
-        """If the block fails, say where the takes are kept and how to continue."""
+        """If the block fails, say where the takes are kept and how to continue.
+
+        Ordinary speech alone is quickly recorded again, so it is deleted.
+        """
         try:
             yield
         except BaseException:
@@ -115,12 +148,18 @@ class GuidedSession:
         if (outliers and self._wants_to_listen()) or (not adopted and self._wants_more()):
             return
         if self._options.keep_recordings:
-            takes = self._folder.takes(self._session)
             with self._copied_or_kept():
-                manifest = copy_takes(takes, self._session.name, self._options.keep_recordings)
-            _say(f"The recordings and their manifest are kept: {manifest}")
+                self._copy_recordings(self._options.keep_recordings)
         self._folder.remove()
         _say("The session's recordings are deleted.")
+
+    def _copy_recordings(self, folder: Path) -> None:
+        if self.ordinary_recording:
+            kept = copy_ordinary(self.ordinary_recording, folder)
+            _say(f"The recording of ordinary speech is kept: {kept}")
+        if self._session.takes:
+            manifest = copy_takes(self._folder.takes(self._session), self._session.name, folder)
+            _say(f"The recordings and their manifest are kept: {manifest}")
 
     @contextlib.contextmanager
     def _copied_or_kept(self) -> Iterator[None]:
@@ -158,6 +197,10 @@ class GuidedSession:
         return wanted
 
     def _say_how_to_continue(self) -> None:
+        if not self._session.takes:
+            self._folder.remove()
+            _say("Nothing is kept of the recording.")
+            return
         if not self._folder.exists():
             _say("Nothing was recorded.")
             return
@@ -188,7 +231,10 @@ def _new_session(options: SessionOptions, folder: SessionFolder) -> Session:
             f"there is an unfinished session of {options.name} with {done} takes",
             remedy="give --resume to continue it, or --replace to discard it and start again",
         )
-    return Session(options.name, language, options.takes or DEFAULT_TAKES)
+    if options.ordinary == "only":
+        return Session(options.name, language, 0, ordinary="open")
+    ordinary: OrdinaryState = "open" if options.ordinary == "first" else "none"
+    return Session(options.name, language, options.takes or DEFAULT_TAKES, ordinary=ordinary)
 
 
 def _resumed_session(options: SessionOptions, folder: SessionFolder) -> Session:
@@ -202,7 +248,10 @@ def _resumed_session(options: SessionOptions, folder: SessionFolder) -> Session:
             f"the unfinished session is in {session.language}, not {options.language}",
             remedy="leave --language out, or give --replace instead of --resume to start again",
         )
-    return replace(session, takes=options.takes or session.takes)
+    ordinary = session.ordinary
+    if options.ordinary == "none" or ordinary == "none":
+        ordinary = "none" if options.ordinary == "none" else "open"
+    return replace(session, takes=options.takes or session.takes, ordinary=ordinary)
 
 
 def _say(message: str) -> None:

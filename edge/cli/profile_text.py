@@ -13,13 +13,13 @@ from rich.cells import cell_len, set_cell_size
 
 from edge.errors import ProfileError
 from edge.model.bundle import Bundle
-from edge.model.profile import Profile, read_profile
+from edge.model.profile import LABELLED, ORDINARY, Profile, read_profile
 from edge.model.profile_names import name_of
 from edge.output.text import printable
 
 
 def listing(paths: Sequence[Path], bundle: Bundle) -> str:
-    """Return one line for each file: name, verdict, date and model."""
+    """Return one line for each file: name, verdict and what it was fitted to, date and model."""
     rows = [_row(path, bundle) for path in paths]
     widths = [max(cell_len(row[column]) for row in rows) for column in range(4)]
     lines = ("  ".join(map(set_cell_size, row, widths)) for row in rows)
@@ -42,11 +42,12 @@ def as_text(profile: Profile, bundle: Bundle) -> str:
     """Return a profile's figures as text, one line each."""
     known = {
         "verdict": profile.verdict,
+        "fitted to": _fitted_to(profile),
         "made": _made(profile) or "unknown",
         "model": _model(profile, bundle),
         "drift watch": _session(profile),
     }
-    rest = {key: value for key, value in profile.report.items() if key not in known}
+    rest = {key: value for key, value in profile.report.items() if key not in (*known, "kind")}
     return "\n".join(printable(line) for line in (profile.name, *_lines(known | rest, "  ")))
 
 
@@ -55,7 +56,18 @@ def _row(path: Path, bundle: Bundle) -> tuple[str, str, str, str]:
         profile = read_profile(path)
     except ProfileError:
         return name_of(path), "damaged", "", ""
-    return name_of(path), profile.verdict, _made(profile), f"for {_model(profile, bundle)}"
+    verdict = profile.verdict if _is_labelled(profile) else f"{profile.verdict}, from ordinary speech"
+    return name_of(path), verdict, _made(profile), f"for {_model(profile, bundle)}"
+
+
+def _is_labelled(profile: Profile) -> bool:
+    return bool(profile.report.get("kind", LABELLED) != ORDINARY)
+
+
+def _fitted_to(profile: Profile) -> str:
+    if _is_labelled(profile):
+        return "labelled takes"
+    return f"{_words(profile.report.get('speech_s', 0.0))} s of ordinary speech, without labels"
 
 
 def _made(profile: Profile) -> str:

@@ -45,6 +45,10 @@ PROFILE_VERSION: Final = 1
 Verdict = Literal["adopted", "rejected"]
 ADOPTED: Final = "adopted"
 REJECTED: Final = "rejected"
+LABELLED: Final = "labelled"
+ORDINARY: Final = "ordinary"
+"""The report's `kind`: fitted to labelled takes, or to ordinary speech without labels. An older report has
+none, and is of labelled takes."""
 LARGEST_BYTES: Final = 2**24
 """No profile is larger: 16 MiB."""
 LARGEST_MEAN: Final = 1e4

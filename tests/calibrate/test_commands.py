@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import stat
 import sys
 from collections.abc import Callable
@@ -23,11 +25,12 @@ from edge.audio.sound_file import read_clip
 from edge.cli.main import main
 from edge.errors import ProfileError
 from edge.inference.engine import Engine
-from edge.model.bundle import load_bundle, shipped_bundle
+from edge.model.bundle import load_bundle, shipped_bundle, write_head, write_manifest
 from edge.model.profile import load_profile, profile_path, read_profile, save_profile
 from edge.recognition.drift import DriftWatch
 from edge.recognition.recognizer import Recognizer
 from tests.calibrate.labelled_takes import TWELVE, much_the_same, session, voice
+from tests.calibrate.ordinary_speech import ordinary, with_baseline
 from tests.calibrate.session.synthetic_voices import speech
 from tests.tolerances import float32_tolerance, largest, network_terms
 
@@ -414,3 +417,84 @@ def test_two_sessions_of_a_name_at_once_are_refused(run: Run) -> None:
         code, _, err = run("anna")
     assert code == 2
     assert "a session of anna is already running" in err
+
+
+@pytest.fixture
+def relative(tmp_path: Path) -> Path:
+    """The folder of a bundle whose head reads a speaker's baseline."""
+    bundle = with_baseline(load_bundle(shipped_bundle("small")), 0.3)
+    folder = tmp_path / "relative"
+    shutil.copytree(bundle.folder, folder)
+    write_head(folder, bundle.head, bundle.statistics)
+    write_manifest(folder, bundle.manifest)
+    return folder
+
+
+def test_recordings_of_ordinary_speech_become_a_profile(run: Run, relative: Path, tmp_path: Path) -> None:
+    names = [tmp_path / "one.wav", tmp_path / "two.wav", tmp_path / "three.wav"]
+    for seed, name in enumerate(names):
+        soundfile.write(name, ordinary(6.0, seed=seed), 16_000)
+    code, out, err = run("anna", "--bundle", relative, "--ordinary", "--from", *names)
+    assert code == 0, err
+    assert "Fitted to 18 s of ordinary speech. It has no labels, so the gain is not measured." in out
+    assert "Apply it: mmtl monitor --profile anna" in out
+    profile = load_profile(profile_path("anna"), load_bundle(relative))
+    assert (profile.report["kind"], profile.report["recordings"]) == ("ordinary", 3)
+    code, _, err = run("anna", "--bundle", relative, "--ordinary", "--from", *names)
+    assert (code, "--replace" in err) == (2, True)
+
+
+def test_a_profile_from_ordinary_speech_is_shown_as_such(
+    run: Run,
+    relative: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    soundfile.write(tmp_path / "one.wav", ordinary(), 16_000)
+    run("anna", "--bundle", relative, "--ordinary", "--from", tmp_path / "one.wav")
+
+    def show(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["mmtl", "profile", *map(str, arguments), "--bundle", str(relative)])
+        with contextlib.suppress(SystemExit):
+            main()
+        return " ".join(capsys.readouterr().out.split())
+
+    kept = json.loads(show("show", "anna"))
+    assert (kept["kind"], kept["verdict"]) == ("ordinary", "adopted")
+    assert kept["speech_s"] == pytest.approx(14.0, abs=0.5)
+    said = show("show", "anna", "--text")
+    assert f"fitted to {kept['speech_s']:g} s of ordinary speech, without labels" in said
+    assert "made 20" in said
+    assert "anna adopted, from ordinary speech" in show("list")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--ordinary"], "does not read a speaker's baseline: leave --ordinary out"),
+        (["--ordinary", "--from", "one.wav"], "does not read a speaker's baseline: leave --ordinary out"),
+        (["--ordinary", "--takes", 3, "--resume"], "--takes, --resume and --ordinary do not go together"),
+        (["--ordinary", "--picture", "p.png"], "--picture and --ordinary do not go together"),
+        (["--ordinary", "--from", "one.wav", "--yes"], "--yes and --from do not go together"),
+        (["--from", "s.csv", "two.wav"], "two.wav is one argument too many"),
+        (["two.wav", "--ordinary"], "two.wav is one argument too many"),
+    ],
+)
+def test_options_without_effect_on_ordinary_speech_are_refused(
+    run: Run, home: Path, arguments: list[object], said: str
+) -> None:
+    code, _, err = run("anna", "--bundle", "small", *arguments)
+    assert code == 2
+    assert said in " ".join(err.split())
+    assert not home.exists()
+
+
+def test_ordinary_speech_that_cannot_be_used_leaves_no_profile(
+    run: Run, relative: Path, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "short.wav", ordinary(4.0), 16_000)
+    code, _, err = run("anna", "--bundle", relative, "--ordinary", "--from", tmp_path / "short.wav")
+    assert code == 2
+    assert "only 4 s of speech was heard" in err
+    assert not profile_path("anna").exists()

@@ -9,20 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 import calibrate
-from calibrate import Take, calibrate_speaker, read_takes
+from calibrate import Take, calibrate_ordinary, calibrate_speaker, read_takes
 from calibrate.fitting.full_finetune import judge_tuned
 from calibrate.fitting.model_selection import Judgement
+from calibrate.fitting.ordinary import ordinary_windows
 from calibrate.fitting.scores import HeldOutPredictions
 from calibrate.speaker import Calibration
 from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.errors import ProfileError, UsageError
-from edge.model.bundle import load_bundle, shipped_bundle
+from edge.events import Window
+from edge.model.bundle import Bundle, load_bundle, shipped_bundle
 from edge.model.profile import load_profile, profile_path, read_profile
 from edge.recognition.recognizer import Recognizer
 from tests.calibrate.labelled_takes import TWELVE, much_the_same, session, voice
+from tests.calibrate.ordinary_speech import ordinary, with_baseline
 
 pytestmark = pytest.mark.skipif(
     not (shipped_bundle("small") / "model.json").is_file(),
@@ -145,6 +149,84 @@ def test_the_takes_are_decoded_once_also_where_the_network_is_tuned(
 def test_takes_that_are_too_few_are_refused_before_they_are_read(emotions: list[int], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         calibrate_speaker("anna", [Take(Path("never read.wav"), emotion) for emotion in emotions])
+
+
+@pytest.fixture(scope="module")
+def relative() -> Bundle:
+    """A bundle whose head reads a speaker's baseline."""
+    return with_baseline(load_bundle(shipped_bundle("small")), 0.3)
+
+
+def test_ordinary_speech_becomes_a_profile_that_a_recognizer_applies(relative: Bundle, home: Path) -> None:
+    sounds = [ordinary(12.0), ordinary(6.0, seed=1)]
+    calibration = calibrate_ordinary("anna", sounds, relative)
+    assert not home.exists()
+    calibration.save()
+    profile = load_profile(profile_path("anna"), relative)
+    assert profile.made is not None
+    assert profile.head.baseline_weight is None
+    np.testing.assert_array_equal(profile.head.fc1_bias, calibration.fit.head.fc1_bias)
+    report = profile.report
+    assert (report["kind"], report["recordings"], report["sound_s"], report["warnings"]) == (
+        "ordinary",
+        2,
+        18.0,
+        [],
+    )
+    assert report["speech_s"] == pytest.approx(18.0, abs=0.5)
+    assert report["windows"] == pytest.approx(4.0 + 2.0, abs=1.0)
+    recognizer = Recognizer(relative, profile=profile, provider="cpu")
+    window = next(event for event in recognizer.feed(sounds[0]) if isinstance(event, Window))
+    (windows,) = ordinary_windows(relative, recognizer.engine, sounds[:1])
+    expected = calibration.fit.head.probs(windows[:1])[0]
+    np.testing.assert_allclose(list(window.probs.values()), expected, rtol=0, atol=1e-4)
+
+
+def test_a_profile_from_ordinary_speech_replaces_another_only_when_asked(relative: Bundle) -> None:
+    calibration = calibrate_ordinary("anna", [ordinary()], relative)
+    calibration.save()
+    with pytest.raises(UsageError, match="give --replace"):
+        calibration.save()
+    calibration.save(replace=True)
+
+
+def test_recordings_may_be_given_by_their_paths(relative: Bundle, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "one.wav", ordinary(), 16_000, subtype="FLOAT")
+    by_path = calibrate_ordinary("anna", [tmp_path / "one.wav"], relative)
+    given = calibrate_ordinary("anna", [ordinary()], relative)
+    np.testing.assert_array_equal(by_path.profile.head.fc1_bias, given.profile.head.fc1_bias)
+    with pytest.raises(UsageError, match="no sound file"):
+        calibrate_ordinary("anna", [tmp_path / "two.wav"], relative)
+
+
+def test_ordinary_speech_is_of_no_use_to_a_model_without_a_baseline() -> None:
+    with pytest.raises(UsageError, match="does not read a speaker's baseline"):
+        calibrate_ordinary("anna", [ordinary()], load_bundle(shipped_bundle("small")))
+
+
+def test_a_labelled_session_starts_from_ordinary_speech(
+    relative: Bundle, manifest: Path, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "ordinary.wav", ordinary(), 16_000, subtype="FLOAT")
+    without = calibrate_speaker("anna", manifest, relative)
+    start = calibrate_speaker("anna", manifest, relative, ordinary=tmp_path / "ordinary.wav")
+    assert "ordinary" not in without.profile.report
+    assert start.profile.report["kind"] == "labelled"
+    assert start.profile.report["ordinary"]["speech_s"] == pytest.approx(14.0, abs=0.5)
+    losses = [item.judgement.scores["baseline"].log_loss for item in (without, start)]
+    assert abs(losses[0] - losses[1]) > 0.001
+    assert without.judgement.before == start.judgement.before
+
+
+def test_ordinary_speech_that_cannot_be_used_is_left_out_of_a_labelled_session(
+    relative: Bundle, manifest: Path, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "ordinary.wav", ordinary(5.0), 16_000, subtype="FLOAT")
+    calibration = calibrate_speaker("anna", manifest, relative, ordinary=tmp_path / "ordinary.wav")
+    said = calibration.profile.report["ordinary"]["not_used"]
+    assert said == "only 5 s of speech was heard, and at least 8 s are needed"
+    without = calibrate_speaker("anna", manifest, relative)
+    assert calibration.judgement.scores == without.judgement.scores
 
 
 def test_a_name_that_no_profile_can_have_is_refused(manifest: Path) -> None:

@@ -16,12 +16,14 @@ from calibrate.fitting.candidates import (
     bias_objective,
     candidates,
     fit_bias,
+    keep_baseline,
     speaker_normalisation,
 )
 from calibrate.fitting.examples import Examples
 from calibrate.fitting.gradient_descent import descend
 from calibrate.takes import InputNormalisation
 from edge.arrays import Array
+from edge.features.frontend import Spectrum
 from edge.features.normaliser import BinStatistics, GainConfig
 from edge.model.head import Head, softmax
 from tests.calibrate.fitting.toys import SIZE, loss, numeric_gradient, takes_of, toy_examples, toy_head
@@ -99,19 +101,28 @@ def test_a_larger_penalty_leaves_temperature_and_bias_closer(monkeypatch: pytest
 
 @pytest.mark.parametrize("candidate", CANDIDATES, ids=lambda candidate: candidate.name)
 def test_fitting_twice_gives_the_same_numbers(candidate: Candidate) -> None:
-    first, second = (candidate.head(toy_head(), toy_examples()).tensors() for _ in range(2))
+    first, second = (candidate.head(toy_head(), toy_head(), toy_examples()).tensors() for _ in range(2))
     assert all((first[name] == second[name]).all() for name in first)
 
 
-@pytest.mark.parametrize("candidate", CANDIDATES[1:], ids=lambda candidate: candidate.name)
-def test_each_candidate_lowers_the_loss_of_its_examples(candidate: Candidate) -> None:
-    generic, data = replace(toy_head(), temperature=1.0), toy_examples()
-    assert loss(candidate.head(generic, data), data) < loss(generic, data) - 0.01
+WITH_LABELS = [candidate for candidate in CANDIDATES if candidate.fit not in (None, keep_baseline)]
+
+
+@pytest.mark.parametrize("candidate", WITH_LABELS, ids=lambda candidate: candidate.name)
+def test_each_candidate_that_uses_labels_lowers_the_loss_of_its_examples(candidate: Candidate) -> None:
+    generic, start, data = toy_head(1), replace(toy_head(), temperature=1.0), toy_examples()
+    assert loss(candidate.head(generic, start, data), data) < loss(start, data) - 0.01
+
+
+def test_the_baseline_alone_is_a_candidate_that_uses_no_label() -> None:
+    generic, start = toy_head(1), toy_head(2)
+    assert CANDIDATES[1].name == "baseline"
+    assert CANDIDATES[1].head(generic, start, toy_examples()) is start
 
 
 def test_the_first_candidate_is_the_generic_head() -> None:
     generic = toy_head()
-    assert CANDIDATES[0].head(generic, toy_examples()) is generic
+    assert CANDIDATES[0].head(generic, toy_head(1), toy_examples()) is generic
     assert (CANDIDATES[0].own_statistics, CANDIDATES[0].complexity_penalty) == (False, 0.0)
 
 
@@ -146,11 +157,13 @@ def test_statistics_weigh_emotions_equally_whatever_the_number_of_takes() -> Non
     )
 
 
-def tried(lengths: Mapping[int, tuple[int, ...]], generic: Head | None = None) -> list[str]:
+def tried(
+    lengths: Mapping[int, tuple[int, ...]], generic: Head | None = None, spectrum: Spectrum = "linear"
+) -> list[str]:
     """Name the candidates of a session, given the samples of the takes of each emotion."""
     emotions = [emotion for emotion, sizes in lengths.items() for _ in sizes]
     sounds = [np.zeros(size, np.float32) for sizes in lengths.values() for size in sizes]
-    found = candidates(takes_of(emotions), sounds, generic or toy_head())
+    found = candidates(takes_of(emotions), sounds, generic or toy_head(), spectrum)
     return [candidate.name for candidate in found]
 
 
@@ -175,3 +188,12 @@ def test_an_unbalanced_session_does_not_support_statistics() -> None:
 def test_a_head_without_the_dimensions_classes_is_not_tuned_on_them() -> None:
     wide = replace(toy_head(), fc2_bias=np.zeros(12, np.float32))
     assert tried(WHOLE, wide) == ["generic", "bias", "adapter", "statistics + adapter"]
+
+
+def test_the_baseline_is_a_candidate_where_the_head_reads_one() -> None:
+    relative = replace(toy_head(), baseline_weight=np.zeros((6, 8), np.float32))
+    assert tried(WHOLE, relative)[:3] == ["generic", "baseline", "bias"]
+
+
+def test_the_speaker_s_statistics_are_no_candidate_where_the_network_ignores_them() -> None:
+    assert tried(WHOLE, spectrum="log_mel") == ["generic", "bias", "dimensions", "adapter"]

@@ -108,12 +108,12 @@ def test_nearly_identical_takes_are_not_outliers() -> None:
 @pytest.mark.parametrize("place", [0, 5, 7])
 def test_the_take_of_another_person_is_suspected_and_no_other(place: int) -> None:
     sounds = [said_by(1.0, seed) for seed in range(8)]
-    assert find_outliers(sounds, FRONT_END) == []
+    assert find_outliers(sounds) == []
     sounds[place] = said_by(1.6, place)
-    assert find_outliers(sounds, FRONT_END) == [place]
+    assert find_outliers(sounds) == [place]
 
 
 def test_a_session_with_too_few_takes_has_no_outliers() -> None:
     sounds = [*(said_by(1.0, seed) for seed in range(SHORTEST_SESSION - 2)), said_by(1.6, 9)]
-    assert find_outliers(sounds, FRONT_END) == []
-    assert find_outliers([*sounds, said_by(1.0, 10)], FRONT_END) == [SHORTEST_SESSION - 2]
+    assert find_outliers(sounds) == []
+    assert find_outliers([*sounds, said_by(1.0, 10)]) == [SHORTEST_SESSION - 2]

@@ -9,6 +9,7 @@ import numpy as np
 
 from calibrate.fitting.examples import Examples, examples
 from calibrate.fitting.gradient_descent import Floats, Objective
+from calibrate.fitting.ordinary import StartingHeads
 from calibrate.takes import InputNormalisation, Ratings, Take
 from edge.arrays import Array
 from edge.features.normaliser import BinStatistics, GainConfig
@@ -31,6 +32,11 @@ def toy_head(seed: int = 0, temperature: float = 1.7) -> Head:
     shapes = [(HIDDEN, SIZE), (HIDDEN,), (4, HIDDEN), (4,), (4, 4), (4,)]
     fc1, bias1, fc2, bias2, fc3, bias3 = (draw(shape).astype(np.float32) for shape in shapes)
     return Head(fc1, bias1, fc2, bias2, fc3, bias3, temperature)
+
+
+def starting_at(head: Head) -> StartingHeads:
+    """The start of fits for a head that reads no baseline."""
+    return StartingHeads(head, np.zeros((0, SIZE), np.float32), [], [], prior=4.0)
 
 
 def toy_examples(seed: int = 1, takes: int = 12) -> Examples:

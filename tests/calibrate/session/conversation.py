@@ -23,6 +23,7 @@ class Memory:
     """A `TakeStore` in memory."""
 
     sounds: dict[int, Array] = field(default_factory=dict)
+    ordinary: Array | None = None
     saved: Session | None = None
     refusal: str = ""
     """The error of every write; empty: none."""
@@ -31,6 +32,12 @@ class Memory:
         self._require_room()
         self.sounds[prompt.index] = sound
         self.saved = session.with_take(prompt, ratings)
+        return self.saved
+
+    def keep_ordinary(self, session: Session, sound: Array) -> Session:
+        self._require_room()
+        self.ordinary = sound
+        self.saved = session.with_ordinary("done")
         return self.saved
 
     def save(self, session: Session) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from calibrate.quality import setup_advice
 from calibrate.session.controller import Ending, Stage
 from calibrate.session.session import Session
+from edge.arrays import Array
 from edge.audio.block import Block
 from edge.audio.dead_input import ZEROS
 from tests.calibrate.session.conversation import Talk
@@ -209,6 +210,90 @@ def test_every_key_that_does_something_is_shown_and_no_key_twice(talk: Talk) -> 
         keys = [action.key for action in talk.controller.actions]
         assert keys
         assert len(keys) == len(set(keys))
+
+
+def speaks_freely(session: Session | None = None) -> Talk:
+    """A session that asks for ordinary speech, past the microphone check."""
+    talk = Talk(session or Session("anna", "en", 2, ordinary="open"))
+    talk.press("enter")
+    return talk
+
+
+def test_ordinary_speech_is_recorded_before_the_first_take_and_ends_by_itself() -> None:
+    talk = speaks_freely()
+    assert (talk.controller.stage, talk.controller.asks_ordinary) == (Stage.READY, True)
+    talk.press("space")
+    talk.hear(np.concatenate([tone(20.0), room(3.0), tone(4.0)]))
+    assert talk.controller.stage is Stage.RECORDING
+    talk.hear(tone(1.5))
+    assert (talk.controller.stage, talk.controller.refusal) == (Stage.REVIEW, "")
+    talk.press("enter")
+    assert talk.memory.ordinary is not None
+    assert len(talk.memory.ordinary) == pytest.approx(28.0 * 16_000, rel=0.02)
+    assert talk.controller.session.ordinary == "done"
+    assert (talk.controller.stage, talk.controller.prompt.index) == (Stage.READY, 0)
+    talk.take()
+    assert 0 in talk.controller.session.done
+
+
+def test_too_little_ordinary_speech_cannot_be_kept() -> None:
+    talk = speaks_freely()
+    talk.press("space")
+    talk.hear(np.concatenate([tone(5.0), room(1.0)]))
+    talk.press("space")
+    assert talk.controller.refusal.startswith("Only 5 s of speech was heard, at least 8 s are needed")
+    talk.press("enter")
+    assert talk.memory.ordinary is None
+    talk.press("space")
+    talk.hear(np.concatenate([room(1.0), tone(9.0)]))
+    talk.press("space", "enter")
+    assert talk.controller.session.ordinary == "done"
+
+
+@pytest.mark.parametrize(
+    ("sound", "said"),
+    [
+        (room(12.0, 1e-5), "Nothing was heard"),
+        (room(12.0, 3e-3), "No speech was heard"),
+        (np.clip(tone(12.0, 3.0), -1.0, 1.0), "Too loud"),
+        (np.concatenate([room(3.0, 8e-3), tone(12.0, 0.015)]), "Too much noise"),
+    ],
+)
+def test_ordinary_speech_passes_the_same_checks_as_a_take(sound: Array, said: str) -> None:
+    talk = speaks_freely()
+    talk.press("space")
+    talk.hear(sound)
+    talk.press("space")
+    assert talk.controller.refusal.startswith(said)
+
+
+def test_ordinary_speech_may_be_skipped_before_takes() -> None:
+    talk = speaks_freely()
+    talk.press("s")
+    assert (talk.controller.session.ordinary, talk.controller.prompt.index) == ("skipped", 0)
+
+
+def test_ordinary_speech_alone_ends_the_session_and_cannot_be_skipped() -> None:
+    talk = speaks_freely(Session("anna", "en", 0, ordinary="open"))
+    talk.press("s")
+    assert talk.controller.session.ordinary == "open"
+    talk.press("space")
+    talk.hear(np.concatenate([room(1.0), tone(26.0)]))
+    talk.press("enter")
+    assert talk.controller.ending is Ending.COMPLETE
+    assert talk.memory.ordinary is not None
+
+
+def test_ordinary_speech_that_cannot_be_written_is_not_lost() -> None:
+    talk = speaks_freely()
+    talk.press("space")
+    talk.hear(np.concatenate([room(1.0), tone(26.0)]))
+    talk.memory.refusal = "the disk is full"
+    talk.press("enter")
+    assert "The recording was not saved: the disk is full" in talk.controller.notice
+    talk.memory.refusal = ""
+    talk.press("enter")
+    assert talk.controller.session.ordinary == "done"
 
 
 KEYS = ["space", "enter", "backspace", "escape", *"12345srpdx"]

@@ -200,4 +200,4 @@ def test_a_folder_that_cannot_be_made_is_an_error(home: Path) -> None:
 def test_the_session_file_has_the_documented_keys_only() -> None:
     folder, _ = recorded(1)
     kept = json.loads((folder.path / "session.json").read_text("utf-8"))
-    assert set(kept) == {"session_version", "language", "takes", "done", "skipped"}
+    assert set(kept) == {"session_version", "language", "takes", "done", "skipped", "ordinary"}

@@ -73,6 +73,26 @@ def test_the_sentence_and_its_manner_are_shown(stage: Stage, language: str) -> N
         assert EMOTIONS[talk.controller.prompt.emotion].upper() in shown
 
 
+@pytest.mark.parametrize("takes", [0, 2])
+def test_ordinary_speech_is_explained_and_its_progress_shown(takes: int) -> None:
+    talk = Talk(Session("anna", "en", takes, ordinary="open"))
+    talk.press("enter")
+    shown = squeezed(talk)
+    assert "ORDINARY SPEECH: talk as you usually do, in any language, about anything" in shown
+    assert f"0 of {1 + 4 * takes} done" in shown
+    assert ("s skip this one" in shown) is (takes > 0)
+    talk.press("space")
+    assert "Speak now" in squeezed(talk)
+    talk.hear(np.concatenate([room(1.0), tone(12.1)]))
+    assert "12 s of speech heard, of 25 s" in squeezed(talk)
+    talk.hear(tone(14.0))
+    assert "Good: 25.0 s of speech" in squeezed(talk)
+    for width, height in ((80, 24), (40, 16), (24, 12), (1, 1)):
+        lines = text(talk, width, height).split("\n")
+        assert len(lines) <= height
+        assert max(map(cell_len, lines)) <= width
+
+
 def test_the_advice_follows_the_voice() -> None:
     talk = Talk()
     assert "Waiting for your voice" in text(talk)

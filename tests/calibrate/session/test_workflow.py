@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
 import calibrate.session.workflow
 from calibrate.session.session import Session
 from calibrate.session.session_folder import SessionFolder
+from calibrate.session.terminal import require_terminal
 from calibrate.session.workflow import GuidedSession, SessionOptions
-from calibrate.takes import read_takes
+from calibrate.takes import read_ordinary, read_takes
 from edge.errors import DeviceError, ProfileError, UsageError
+from tests.calibrate.ordinary_speech import ordinary
 from tests.calibrate.session.synthetic_voices import speech
 
 Held = Callable[[Session, SessionFolder, str | None], tuple[Session, bool]]
@@ -25,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Store sessions in a folder of the test, at a terminal where every question is answered with no."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    monkeypatch.setattr(calibrate.session.workflow, "require_terminal", lambda: None)
+    monkeypatch.setattr(calibrate.session.workflow, "require_terminal", lambda *_: None)
     answer(monkeypatch, yes=False)
     return tmp_path / "home"
 
@@ -310,3 +314,99 @@ def test_the_recordings_of_a_suspected_take_are_deleted_unless_they_are_wanted(
     guided.finish(adopted=True, outliers=True)
     assert not SessionFolder("anna").path.exists()
     assert "recordings are deleted" in capsys.readouterr().err
+
+
+def speaks(monkeypatch: pytest.MonkeyPatch, *, then: int = 0, complete: bool = True) -> None:
+    """Let the session record ordinary speech, and takes after it."""
+
+    def run_session(session: Session, folder: SessionFolder, *_: object) -> tuple[Session, bool]:
+        assert session.ordinary == "open"
+        session = folder.keep_ordinary(session, ordinary(12.0))
+        for prompt in session.open[:then]:
+            session = folder.keep(session, prompt, speech(), (3.0, None, None))
+        return session, complete
+
+    monkeypatch.setattr(calibrate.session.workflow, "run_session", run_session)
+
+
+def test_ordinary_speech_alone_is_deleted_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speaks(monkeypatch)
+    guided = GuidedSession(SessionOptions(name="anna", agreed=True, ordinary="only"))
+    recording = guided.record_ordinary()
+    assert recording is not None
+    np.testing.assert_array_equal(read_ordinary(recording), ordinary(12.0))
+    assert stat.S_IMODE(recording.stat().st_mode) == 0o600
+    said = " ".join(capsys.readouterr().err.split())
+    assert "you talk as you usually do for half a minute, about anything; less than a minute." in said
+    assert "Ctrl-C stops at any time; nothing is kept then." in said
+    guided.finish(adopted=True)
+    assert not SessionFolder("anna").path.exists()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_of_ordinary_speech_alone_nothing_is_kept_for_later(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fails: bool
+) -> None:
+    speaks(monkeypatch, complete=fails)
+    guided = GuidedSession(SessionOptions(name="anna", agreed=True, ordinary="only"))
+    assert (guided.record_ordinary() is not None) is fails
+    if fails:
+        with pytest.raises(UsageError), guided.takes_kept_on_error():
+            raise UsageError("two people")
+    assert "Nothing is kept of the recording." in capsys.readouterr().err
+    assert not SessionFolder("anna").path.exists()
+
+
+def test_ordinary_speech_is_kept_where_it_was_wanted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    speaks(monkeypatch)
+    options = SessionOptions(name="anna", agreed=True, ordinary="only", keep_recordings=tmp_path / "kept")
+    guided = GuidedSession(options)
+    guided.record_ordinary()
+    guided.finish(adopted=True)
+    assert [item.name for item in (tmp_path / "kept").iterdir()] == ["ordinary.wav"]
+    with pytest.raises(UsageError, match="holds recordings already"):
+        GuidedSession(options)
+
+
+def test_takes_may_follow_ordinary_speech_and_be_resumed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speaks(monkeypatch, then=0, complete=False)
+    first = SessionOptions(name="anna", agreed=True, ordinary="first")
+    assert GuidedSession(first).record_takes() == []
+    assert "then you say 2 short sentences" in " ".join(capsys.readouterr().err.split())
+    assert SessionFolder("anna").load().ordinary == "done"
+    records(monkeypatch, 8, complete=True)
+    guided = GuidedSession(replace(first, resume=True))
+    assert len(guided.record_takes()) == 8
+    assert guided.ordinary_recording is not None
+    guided.finish(adopted=True)
+    assert not SessionFolder("anna").path.exists()
+
+
+def test_a_session_of_before_asks_for_ordinary_speech_where_the_model_uses_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unfinished(monkeypatch, 3)
+    speaks(monkeypatch, then=5)
+    guided = GuidedSession(SessionOptions(name="anna", agreed=True, resume=True, ordinary="first"))
+    assert len(guided.record_takes()) == 8
+    guided = GuidedSession(SessionOptions(name="anna", agreed=True, resume=True))
+    assert guided.ordinary_recording is None
+
+
+def test_ordinary_speech_alone_does_not_discard_an_unfinished_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = unfinished(monkeypatch, 3)
+    with pytest.raises(UsageError, match="with 3 takes"):
+        GuidedSession(SessionOptions(name="anna", agreed=True, ordinary="only"))
+    assert len(folder.load().done) == 3
+
+
+def test_without_a_terminal_ordinary_speech_can_be_read_from_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate.session.workflow, "require_terminal", require_terminal)
+    with pytest.raises(UsageError, match="give --ordinary --from FILE"):
+        GuidedSession(SessionOptions(name="anna", ordinary="only"))

@@ -53,6 +53,7 @@ def test_a_person_can_read_all_that_is_known(profile: Profile, bundle: Bundle) -
     assert as_text(profile, bundle).splitlines() == [
         "anna",
         "  verdict      adopted",
+        "  fitted to    labelled takes",
         "  made         2026-01-02 03:04 UTC",
         "  model        this model",
         "  drift watch  off: the profile has no statistics of the session",
@@ -72,7 +73,7 @@ def test_how_it_was_judged_is_readable_too(profile: Profile, bundle: Bundle) -> 
         "gain": {"uar": {"mean": 0.25, "low": 0.125, "high": 0.5}},
         "confusion": {"before": {"sad": {"neutral": 1, "sad": 3}}},
     }
-    assert as_text(replace(profile, report=judged), bundle).splitlines()[5:] == [
+    assert as_text(replace(profile, report=judged), bundle).splitlines()[6:] == [
         "  one sentence  yes",
         "  gain",
         "    uar  mean 0.25, low 0.125, high 0.5",
@@ -104,7 +105,7 @@ def test_json_holds_the_report_which_cannot_pretend_to_be_another(profile: Profi
 def test_a_report_can_neither_steer_the_terminal_nor_add_a_line(profile: Profile, bundle: Bundle) -> None:
     evil = {"re\x1bason": "a\nb\x1b[2J", "\nmore": {"x\n": {"y\r": "\x07"}}}
     shown = as_text(replace(profile, report=evil), bundle)
-    assert len(shown.splitlines()) == 8
+    assert len(shown.splitlines()) == 9
     assert all(line.isprintable() for line in shown.split("\n"))
 
 
