@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace as changed
 from pathlib import Path
+from typing import Final
 
+from edge.features.frontend import FrontEnd
 from edge.labels import EMOTIONS
 from edge.model.bundle import (
     CLASSIFIER,
     ENCODER,
-    GOLDEN,
     WEIGHTS,
     WINDOW,
     Graphs,
     Manifest,
-    engine_graph,
     is_bundle,
     load_bundle,
     write_head,
     write_manifest,
 )
+from edge.model.engine_files import GOLDEN, engine_graph
 from edge.model.head import Head
 from edge.system.files import atomic_write_folder
 from edge.system.outputs import require_free_folder
 from export.golden import write_golden
 from export.graphs import (
+    Network,
     Variant,
     classifier_graph,
     encoder_graph,
@@ -35,16 +38,22 @@ from export.graphs import (
 )
 from export.onnx_builder import write_graph
 from export.parity import Checks, Parity, measure, require
+from export.pretrained_graph import folded_head
 from export.trained_model import TrainedModel
 from train.checkpoint import Checkpoint, save_checkpoint
-from train.model import POOL, EmotionNet
+from train.model import POOL
 from train.model_card import write_card
+from train.pretrained_net import PretrainedNet
 from train.run import frames_for_first
 
+FRAMES_OF_FEATURE: Final = 8
+"""Frames of a feature where whole windows run: the grid of windows is then 80 ms with every model."""
+FIRST_WINDOW_S: Final = 1.5
+"""Shortest window at the start of a stream where whole windows run: docs/pretrained_encoder.md has what
+shorter sounds score."""
 
-def export_bundle(
-    checkpoint: Checkpoint[EmotionNet], folder: Path, name: str, *, replace: bool = False
-) -> Parity:
+
+def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, *, replace: bool = False) -> Parity:
     """Write a bundle, if it agrees with the network.
 
     Args:
@@ -103,8 +112,9 @@ def stage_bundle(model: TrainedModel, folder: Path, variants: Sequence[Variant],
 
 def _write(model: TrainedModel, folder: Path, variants: Sequence[Variant]) -> None:
     checkpoint, net = model.checkpoint, model.checkpoint.net
-    write_graph(encoder_graph(net), folder / ENCODER)
-    write_graph(classifier_graph(net), folder / CLASSIFIER)
+    if not isinstance(net, PretrainedNet):
+        write_graph(encoder_graph(net), folder / ENCODER)
+        write_graph(classifier_graph(net), folder / CLASSIFIER)
     write_graph(window_graph(net), folder / WINDOW)
     write_head(folder, head_of(net, checkpoint.temperature), checkpoint.normalisation.statistics)
     save_checkpoint(folder / WEIGHTS, checkpoint)
@@ -114,9 +124,7 @@ def _write(model: TrainedModel, folder: Path, variants: Sequence[Variant]) -> No
     write_manifest(folder, manifest)
 
 
-def _write_engine_graphs(
-    checkpoint: Checkpoint[EmotionNet], folder: Path, variants: Sequence[Variant]
-) -> list[str]:
+def _write_engine_graphs(checkpoint: Checkpoint, folder: Path, variants: Sequence[Variant]) -> list[str]:
     """Write the window graphs for TensorRT and the golden windows; return their names."""
     if not variants:
         return []
@@ -128,8 +136,10 @@ def _write_engine_graphs(
     return [*graphs, GOLDEN]
 
 
-def head_of(net: EmotionNet, temperature: float | None) -> Head:
+def head_of(net: Network, temperature: float | None) -> Head:
     """Return the layers after the embedding as a head."""
+    if isinstance(net, PretrainedNet):
+        return folded_head(net, temperature or 1.0)
     layers = {"fc1": net.meta.fc1, "fc2": net.meta.fc2, "fc3": net.transfer.fc3}
     arrays = {
         f"{name}_{kind}": getattr(layer, kind).detach().cpu().numpy().copy()
@@ -141,26 +151,42 @@ def head_of(net: EmotionNet, temperature: float | None) -> Head:
 
 def _manifest(model: TrainedModel) -> Manifest:
     checkpoint = model.checkpoint
-    arch, front_end = checkpoint.net.arch, checkpoint.front_end
-    graphs = Graphs(
-        state_shapes=state_shapes(arch),
-        feature_size=feature_size(arch),
-        embedding_size=2 * arch.hidden,
-        frames_per_feature=POOL ** len(arch.kernels),
-        frames_for_first=frames_for_first(arch),
-        window_features=arch.features_in(front_end.window_frames),
-    )
+    front_end = checkpoint.front_end
     corpora = checkpoint.training.get("corpora", [])
     return Manifest(
         name=model.name,
         emotions=EMOTIONS,
         front_end=front_end,
         levels=checkpoint.normalisation.levels,
-        graphs=graphs,
+        graphs=graph_sizes(checkpoint.net, front_end),
         temperature_fitted=checkpoint.temperature is not None,
         licence=_weights_licence([corpus["licence"] for corpus in corpora]),
         training=checkpoint.training,
         metrics=model.metrics,
+    )
+
+
+def graph_sizes(net: Network, front_end: FrontEnd) -> Graphs:
+    """Return what a manifest says of the graphs."""
+    if isinstance(net, PretrainedNet):
+        feature_s = FRAMES_OF_FEATURE * front_end.hop_length_ms / 1000.0
+        return Graphs(
+            state_shapes=(),
+            feature_size=FRAMES_OF_FEATURE * front_end.frame_size,
+            embedding_size=net.arch.embedding_size,
+            frames_per_feature=FRAMES_OF_FEATURE,
+            frames_for_first=FRAMES_OF_FEATURE,
+            window_features=front_end.window_frames // FRAMES_OF_FEATURE,
+            execution="window",
+            first_window_features=math.ceil(FIRST_WINDOW_S / feature_s),
+        )
+    return Graphs(
+        state_shapes=state_shapes(net.arch),
+        feature_size=feature_size(net.arch),
+        embedding_size=2 * net.arch.hidden,
+        frames_per_feature=POOL ** len(net.arch.kernels),
+        frames_for_first=frames_for_first(net.arch),
+        window_features=net.arch.features_in(front_end.window_frames),
     )
 
 

@@ -12,15 +12,16 @@ from safetensors.numpy import save_file
 
 from edge.features.network_input import network_input
 from edge.system.files import atomic_write
+from export.graphs import Network
 from export.parity import TOLERANCE
 from export.parity_audio import filling, shipped_sound, windows_of
 from train.checkpoint import Checkpoint
-from train.model import EmotionNet
+from train.pretrained_net import PretrainedNet
 
 COUNT: Final = 8
 
 
-def write_golden(checkpoint: Checkpoint[EmotionNet], path: Path) -> None:
+def write_golden(checkpoint: Checkpoint, path: Path) -> None:
     """Write windows of the sound that ships, with the network's embedding and logits of each.
 
     Tensors, float32: frames (B, T, F), embedding (B, D), logits (B, C). As metadata "mmtl", JSON: the
@@ -32,8 +33,15 @@ def write_golden(checkpoint: Checkpoint[EmotionNet], path: Path) -> None:
     windows = windows_of(samples, checkpoint.front_end, normaliser)
     frames = windows[np.linspace(0, len(windows) - 1, COUNT).round().astype(int)]
     with torch.no_grad():
-        embedding = net.meta.embedding(net.meta.features(torch.from_numpy(frames)))
-        logits = net.transfer(net.meta.classify(embedding))
+        embedding, logits = outputs(net, torch.from_numpy(frames))
     tensors = {"frames": frames, "embedding": embedding.numpy(), "logits": logits.numpy()}
     with atomic_write(path) as partial:
         save_file(tensors, partial, {"mmtl": json.dumps({"tolerance": TOLERANCE})})
+
+
+def outputs(net: Network, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Map (B, T, F) frames to the embedding (B, D) and the logits (B, C) for baseline 0."""
+    if isinstance(net, PretrainedNet):
+        return net.embedding(frames), net(frames)
+    embedding = net.meta.embedding(net.meta.features(frames))
+    return embedding, net.transfer(net.meta.classify(embedding))

@@ -1,4 +1,4 @@
-"""The network as ONNX graphs, written node by node so that all names are fixed.
+"""The CNN-LSTM as ONNX graphs, written node by node so that all names are fixed.
 
 Opset 17; initialisers carry the names of the torch parameters they come from. Batch normalisation is
 folded into the convolutions. Letters: B streams, T frames, F bins, S features, P values of a feature.
@@ -14,16 +14,22 @@ from torch import nn
 
 from edge.arrays import Array
 from edge.errors import UsageError
-from export.lstm import Recurrence, lstm_operator, unrolled_lstm
+from edge.model.engine_files import WindowRecurrence
+from export.lstm import lstm_operator, unrolled_lstm
 from export.onnx_builder import GraphBuilder, Precision, Shape, array
+from export.pretrained_graph import pretrained_window_graph
 from train.model import POOL, Architecture, ConvBlock, EmotionNet, MetaLearner
+from train.pretrained_net import PretrainedNet
+
+Network = EmotionNet | PretrainedNet
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Encoding of a window graph. All variants compute the same, within their precision."""
+    """Encoding of a window graph for TensorRT. All variants compute the same, within their precision."""
 
-    recurrence: Recurrence = "lstm"
+    recurrence: WindowRecurrence = "lstm"
+    """Of a CNN-LSTM; a network on a pretrained encoder has none."""
     precision: Precision = "fp32"
 
 
@@ -53,17 +59,20 @@ def classifier_graph(net: EmotionNet) -> onnx.ModelProto:
     return builder.model("mmtl_classifier", {"features": shape}, {"embedding": ("B", 2 * meta.arch.hidden)})
 
 
-def window_graph(net: EmotionNet, variant: Variant = Variant(), frames: int | None = None) -> onnx.ModelProto:
+def window_graph(net: Network, variant: Variant = Variant(), frames: int | None = None) -> onnx.ModelProto:
     """Draw the frames (B, T, F) of a whole window to its embedding (B, D) and logits (B, C).
 
     In FP16, convolutions, projection and LSTM are FP16; frames, the mean over the features, the
-    embedding, the head and the logits are FP32.
+    embedding, the head and the logits are FP32. `export.pretrained_graph` says what is FP16 in a network on
+    a pretrained encoder.
 
     Args:
         net: the trained network.
         variant: how the LSTM is drawn, and in which precision.
         frames: T; None for any, which only the LSTM as an operator can take.
     """
+    if isinstance(net, PretrainedNet):
+        return pretrained_window_graph(net, variant.precision, frames)
     meta = streamable(net)
     builder = GraphBuilder(variant.precision)
     maps = builder.add("Unsqueeze", [builder.to_precision("frames", "narrow"), _axes(builder, 1)], "maps")
@@ -176,7 +185,7 @@ def _embed(builder: GraphBuilder, features: str, meta: MetaLearner, steps: int |
 
 def _steps(arch: Architecture, variant: Variant, frames: int | None) -> int | None:
     """Return S, the number of steps, if the LSTM is to be unrolled."""
-    if variant.recurrence == "lstm":
+    if variant.recurrence != "unrolled":
         return None
     assert frames is not None, "an unrolled LSTM has a fixed number of steps"
     return arch.features_in(frames)

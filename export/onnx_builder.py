@@ -23,10 +23,12 @@ SAFE_OPERATORS: Final = frozenset(
     {
         *("Unsqueeze", "Conv", "Reshape", "Mul", "ReduceSum", "Add", "Log", "Relu", "MaxPool", "Transpose"),
         *("LSTM", "ReduceMean", "Gemm", "MatMul", "Split", "Concat", "Squeeze", "Sigmoid", "Tanh", "Sum"),
-        "Cast",
+        *("Cast", "Sub", "Div", "Max", "ReduceMax", "Sqrt", "Erf", "Softmax"),
+        "LayerNormalization",
     }
 )
-"""What TensorRT 8.5 to 11 and ONNX Runtime all support; the window graph uses nothing else."""
+"""What ONNX Runtime and TensorRT 10.3 to 11.4 support, by the operator tables of TensorRT's ONNX parser; the
+window graphs for TensorRT use nothing else. All but LayerNormalization are in TensorRT 8.5 too."""
 
 Precision = Literal["fp32", "fp16"]
 Shape = tuple[int | str, ...]
@@ -42,6 +44,8 @@ class GraphBuilder:
     """
 
     precision: Precision = "fp32"
+    half_storage: bool = False
+    """Whether FP32 parameters are stored in FP16 where that is exact; ONNX Runtime casts them at load."""
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initialisers: dict[str, NDArray[Any]] = field(default_factory=dict)
 
@@ -65,6 +69,19 @@ class GraphBuilder:
         """Add an initialiser in the builder's precision and return its name."""
         with np.errstate(over="ignore"):  # what overflows is found when the graph is compared
             return self.constant(name, value.astype(np.float16) if self.precision == "fp16" else value)
+
+    def parameter(self, name: str, value: Array, *, wide: bool = False) -> str:
+        """Add a parameter and return the value to read: in the builder's precision, or `wide` in float32.
+
+        With `half_storage`, one that stays float32 is stored in FP16 where that is exact.
+        """
+        if self.precision == "fp16" and not wide:
+            return self.weight(name, value)
+        with np.errstate(over="ignore"):
+            narrow = value.astype(np.float16)
+        if not self.half_storage or not (narrow == value).all():
+            return self.constant(name, value)
+        return self.add("Cast", [self.constant(name, narrow)], f"{name}.wide", to=TensorProto.FLOAT)
 
     def to_precision(self, value: str, output: str) -> str:
         """Cast a float32 value to the builder's precision; the value itself where that is float32."""

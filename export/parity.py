@@ -19,13 +19,14 @@ from edge.features.network_input import network_input
 from edge.inference.encoder_stream import FeatureStream
 from edge.inference.engine import EngineLike
 from edge.inference.provider import open_engine
-from edge.model.bundle import WINDOW, Bundle, engine_graph
+from edge.model.bundle import WINDOW, Bundle
+from edge.model.engine_files import engine_graph
 from edge.onnx_session import session_options
 from export.fp16_emulation import rounding
-from export.graphs import Variant
+from export.graphs import Network, Variant
 from export.onnx_builder import Precision
 from export.parity_audio import STEP_FRAMES, filling, read_sounds, windows_of
-from train.model import EmotionNet
+from train.pretrained_net import PretrainedNet
 
 TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-4, "fp16": 2e-2}
 """Largest difference in logits that passes.
@@ -96,10 +97,12 @@ class ModelForm:
     name: str
     precision: Precision
     logits: Callable[[ParityWindows], Array]
+    baseline: bool = False
+    """Whether it is compared for a speaker's baseline; else for none."""
 
 
 def measure(
-    net: EmotionNet, bundle: Bundle, variants: Sequence[Variant] = (), checks: Checks = Checks()
+    net: Network, bundle: Bundle, variants: Sequence[Variant] = (), checks: Checks = Checks()
 ) -> Parity:
     """Compare the network with every graph of a bundle on the same sounds.
 
@@ -110,7 +113,9 @@ def measure(
         checks: the sounds, and who is told how far it is.
     """
     engine = open_engine(bundle, "cpu")
-    forms = [_network(net), *_graphs(bundle, engine, variants)]
+    exported = list(_graphs(bundle, engine, variants))
+    trained = {baseline: _network(net, baseline) for baseline in {form.baseline for form in exported}}
+    forms = [*trained.values(), *exported]
     logits: list[list[Array]] = [[] for _ in forms]
     for turn, samples in enumerate(read_sounds(checks.clips)):
         windows = _cut_windows(bundle, engine, samples)
@@ -118,9 +123,13 @@ def measure(
             logits[index].append(form.logits(windows))
             share = (turn + (index + 1) / len(forms)) / (len(checks.clips) + 1)
             checks.progress(share)
-    trained, *exported = [np.concatenate(parts) for parts in logits]
-    rows = tuple(_compare(form, found, trained) for form, found in zip(forms[1:], exported, strict=True))
-    return Parity(rows, windows=len(trained), clips=len(checks.clips))
+    found = [np.concatenate(parts) for parts in logits]
+    expected = dict(zip(trained, found, strict=False))
+    rows = tuple(
+        _compare(form, values, expected[form.baseline])
+        for form, values in zip(exported, found[len(trained) :], strict=True)
+    )
+    return Parity(rows, windows=len(found[0]), clips=len(checks.clips))
 
 
 def require(parity: Parity) -> None:
@@ -167,18 +176,35 @@ def _percent(share: float) -> str:
     return f"{100 * share:>8.1f} %"
 
 
-def _network(net: EmotionNet) -> ModelForm:
+def _network(net: Network, baseline: bool) -> ModelForm:
     def logits(windows: ParityWindows) -> Array:
+        inputs = [torch.from_numpy(windows.frames)]
+        if baseline:
+            assert isinstance(net, PretrainedNet)
+            inputs.append(torch.from_numpy(_baseline(net.arch.embedding_size)))
         with torch.no_grad():
-            found: Array = net.eval()(torch.from_numpy(windows.frames)).numpy()
+            found: Array = net.eval()(*inputs).numpy()
         return found
 
-    return ModelForm("torch", "fp32", logits)
+    return ModelForm("torch", "fp32", logits, baseline)
+
+
+def _baseline(size: int) -> Array:
+    """Return a (D,) baseline as far from the training speakers' mean as a window's embedding."""
+    return np.random.default_rng(0).standard_normal(size).astype(np.float32)
 
 
 def _graphs(bundle: Bundle, engine: EngineLike, variants: Sequence[Variant]) -> Iterator[ModelForm]:
     head = bundle.head
     yield ModelForm("stream", "fp32", lambda windows: head.logits(engine.classify(windows.features)))
+    if head.baseline_weight is not None:
+        own = head.for_baseline(_baseline(head.input_size))
+        yield ModelForm(
+            "stream with a baseline",
+            "fp32",
+            lambda windows: own.logits(engine.classify(windows.features)),
+            True,
+        )
     yield ModelForm(WINDOW, "fp32", _window(onnx.load(bundle.graph(WINDOW))))
     for variant in variants:
         name = engine_graph(variant.recurrence, variant.precision)

@@ -12,18 +12,23 @@ from typing import Final, Literal, get_args
 
 from edge.model.bundle import load_bundle
 from export.bundling import put_bundle, stage_bundle
-from export.graphs import Variant
+from export.graphs import Network, Variant
 from export.lstm import Recurrence
 from export.onnx_builder import Precision
 from export.parity import Checks
 from export.trained_model import TrainedModel
+from train.pretrained_net import PretrainedNet
 
 ExportFormat = Literal["bundle", "tensorrt", "triton", "jetson"]
 
 VARIANTS: Final = tuple(
     Variant(recurrence, precision) for precision in get_args(Precision) for recurrence in get_args(Recurrence)
 )
-"""The window graphs that TensorRT builds engines from; the device keeps the fastest that passes."""
+"""The window graphs of a CNN-LSTM that TensorRT builds engines from; the device keeps the fastest that
+passes."""
+
+PRETRAINED_VARIANTS: Final = tuple(Variant("none", precision) for precision in get_args(Precision))
+"""Those of a network on a pretrained encoder, which has no LSTM."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,12 @@ class ExportRequest:
     fp16: bool = True
     """Whether FP16 graphs are among those for TensorRT."""
 
-    @property
-    def variants(self) -> tuple[Variant, ...]:
-        """The window graphs for TensorRT."""
+    def variants(self, net: Network) -> tuple[Variant, ...]:
+        """Return the window graphs for TensorRT."""
         if self.format == "bundle":
             return ()
-        return tuple(item for item in VARIANTS if self.fp16 or item.precision == "fp32")
+        every = PRETRAINED_VARIANTS if isinstance(net, PretrainedNet) else VARIANTS
+        return tuple(item for item in every if self.fp16 or item.precision == "fp32")
 
 
 def export_target(model: TrainedModel, request: ExportRequest, checks: Checks) -> Path:
@@ -61,7 +66,8 @@ def export_target(model: TrainedModel, request: ExportRequest, checks: Checks) -
     named = replace(model, name=name)
     if request.format in {"triton", "jetson"}:
         return _made_from_a_bundle(named, request, checks)
-    put_bundle(named, request.out, replace=request.replace, variants=request.variants, checks=checks)
+    variants = request.variants(model.checkpoint.net)
+    put_bundle(named, request.out, replace=request.replace, variants=variants, checks=checks)
     return request.out
 
 
@@ -72,7 +78,7 @@ def _made_from_a_bundle(model: TrainedModel, request: ExportRequest, checks: Che
     check(request.out, replace=request.replace)  # before minutes of comparing
     with tempfile.TemporaryDirectory(prefix="mmtl.") as folder:
         staged = Path(folder) / "bundle"
-        stage_bundle(model, staged, request.variants, checks)
+        stage_bundle(model, staged, request.variants(model.checkpoint.net), checks)
         bundle = load_bundle(staged)
         if request.format == "jetson":
             return jetson.write_package(bundle, request.out, replace=request.replace)

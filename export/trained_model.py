@@ -8,15 +8,14 @@ from typing import Any
 
 from edge.errors import ModelError
 from edge.model.bundle import WEIGHTS, is_bundle, load_bundle
-from train.checkpoint import Checkpoint, load_cnn_lstm
-from train.model import EmotionNet
+from train.checkpoint import Checkpoint, load_checkpoint
 
 
 @dataclass(frozen=True)
 class TrainedModel:
     """A trained model, and what else is known of it."""
 
-    checkpoint: Checkpoint[EmotionNet]
+    checkpoint: Checkpoint
     name: str = ""
     """What people call it; empty: it has no name yet."""
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -30,11 +29,11 @@ def read_model(path: Path) -> TrainedModel:
         ModelError: it is neither, or it is damaged.
     """
     if not path.is_dir():
-        return TrainedModel(load_cnn_lstm(path))
+        return TrainedModel(load_checkpoint(path))
     if not is_bundle(path):
         raise ModelError(
             f"{path} is a folder without a model",
             remedy="name the best.safetensors of a run folder, or the folder of a bundle",
         )
     manifest = load_bundle(path).manifest
-    return TrainedModel(load_cnn_lstm(path / WEIGHTS), manifest.name, manifest.metrics)
+    return TrainedModel(load_checkpoint(path / WEIGHTS), manifest.name, manifest.metrics)

@@ -17,14 +17,13 @@ from typing import Final
 import onnx
 
 from edge.labels import EMOTIONS
-from edge.model.bundle import MANIFEST, Bundle, engine_graph
+from edge.model.bundle import MANIFEST, Bundle
+from edge.model.engine_files import WindowRecurrence, engine_graph
 from edge.system.files import atomic_write_folder
 from edge.system.outputs import require_free_folder
 
 ONNX_MODEL: Final = "mmtl_window_onnx"
 PLAN_MODEL: Final = "mmtl_window_plan"
-GRAPH: Final = engine_graph("lstm", "fp32")
-"""Graph of the bundle that is served: full windows, FP32."""
 CONFIG: Final = "config.pbtxt"
 LABELS: Final = "emotions.txt"
 LARGEST_BATCH: Final = 32
@@ -91,6 +90,12 @@ def write_repository(bundle: Bundle, out: Path, *, replace: bool = False) -> Non
         _write_models(bundle, staged / "models")
 
 
+def served_graph(bundle: Bundle) -> Path:
+    """Return the graph of the bundle that is served: full windows, FP32."""
+    recurrence: WindowRecurrence = "lstm" if bundle.manifest.graphs.execution == "incremental" else "none"
+    return bundle.graph(engine_graph(recurrence, "fp32"))
+
+
 def config(bundle: Bundle, name: str) -> str:
     """Return the config.pbtxt of one of the two models.
 
@@ -98,7 +103,7 @@ def config(bundle: Bundle, name: str) -> str:
         bundle: the model.
         name: `ONNX_MODEL` or `PLAN_MODEL`.
     """
-    graph = onnx.load(str(bundle.graph(GRAPH))).graph
+    graph = onnx.load(str(served_graph(bundle))).graph
     backend, kind, advice = {
         ONNX_MODEL: ("onnxruntime", "KIND_AUTO", ""),  # the GPUs where there are any, else the CPU
         PLAN_MODEL: ("tensorrt", "KIND_GPU", _PLAN_ADVICE),
@@ -154,7 +159,7 @@ def _write_models(bundle: Bundle, models: Path) -> None:
         (models / name / LABELS).write_text("".join(f"{emotion}\n" for emotion in EMOTIONS), "utf-8")
     version = models / ONNX_MODEL / "1"
     version.mkdir()
-    shutil.copyfile(bundle.graph(GRAPH), version / "model.onnx")
+    shutil.copyfile(served_graph(bundle), version / "model.onnx")
 
 
 def _copy_bundle(bundle: Bundle, folder: Path) -> None:

@@ -311,7 +311,7 @@ def whole_window(bundle: Bundle) -> Callable[[Array], object]:
 
 def costly_profile(bundle: Bundle) -> Profile:
     """Return a profile with the cost of a speaker's, drift watch included, that changes no result."""
-    head = bundle.head
+    head = bundle.head.for_baseline(np.zeros(bundle.head.input_size, np.float32))
     wide = replace(head, fc1_weight=np.pad(head.fc1_weight, ((0, 0), (0, SPECTRUM_SIZE))))
     figures = np.ones(2 + wide.input_size, np.float32)
     return Profile(

@@ -129,7 +129,8 @@ def engine(context: DiagnosticContext) -> Check:
     except StalePlanError as error:
         return Check(name, "problem", f"stale: {error.problem}", build)
     windows = f"{holds.batch} window{'s' if holds.batch != 1 else ''} at once"
-    return Check(name, "ok", f"fresh: {holds.recurrence}, {holds.precision}, up to {windows} ({path})")
+    encoding = holds.precision if holds.recurrence == "none" else f"{holds.recurrence}, {holds.precision}"
+    return Check(name, "ok", f"fresh: {encoding}, up to {windows} ({path})")
 
 
 def provider(context: DiagnosticContext) -> Check:

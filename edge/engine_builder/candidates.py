@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 
@@ -15,10 +15,10 @@ from edge.bounds import UNREADABLE, build, one_line, read_tensors, tensor, withi
 from edge.errors import BundleError, UsageError, VerificationError
 from edge.inference.engine import WindowEngine
 from edge.inference.offline import full_windows, normalised_frames
-from edge.model.bundle import GOLDEN, WINDOW, Bundle, engine_graph
+from edge.model.bundle import WINDOW, Bundle
+from edge.model.engine_files import GOLDEN, WindowRecurrence, engine_graph
 
 PRECISIONS: Final = ("fp32", "fp16")
-RECURRENCES: Final = ("lstm", "unrolled")
 TOLERANCE: Final = {"fp32": 1e-3, "fp16": 2e-2}
 """Largest difference that passes, by the precision of the graph, if the bundle states none.
 
@@ -44,11 +44,11 @@ class GraphCandidate:
 
     graph: str
     """Its file, relative to the bundle's folder."""
-    recurrence: str
+    recurrence: WindowRecurrence
     precision: str
 
     def __str__(self) -> str:
-        return f"{self.recurrence} {self.precision}"
+        return self.precision if self.recurrence == "none" else f"{self.recurrence} {self.precision}"
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ def candidates(bundle: Bundle, precision: str) -> list[GraphCandidate]:
     every = [
         GraphCandidate(engine_graph(recurrence, kind), recurrence, kind)
         for kind in PRECISIONS
-        for recurrence in RECURRENCES
+        for recurrence in get_args(WindowRecurrence)
     ]
     found = [item for item in every if item.graph in bundle.manifest.files]  # listed, hence checked
     if not any(item.precision == "fp32" for item in found):
-        found.append(GraphCandidate(WINDOW, "lstm", "fp32"))
+        found.append(GraphCandidate(WINDOW, _recurrence(bundle), "fp32"))
     fitting = [item for item in found if precision in {"auto", item.precision}]
     if not fitting:
         raise UsageError(
@@ -88,6 +88,11 @@ def candidates(bundle: Bundle, precision: str) -> list[GraphCandidate]:
             remedy="export it with --format tensorrt, or choose another --precision",
         )
     return fitting
+
+
+def _recurrence(bundle: Bundle) -> WindowRecurrence:
+    """Return the encoding of `window.onnx`."""
+    return "lstm" if bundle.manifest.graphs.execution == "incremental" else "none"
 
 
 def reference_of(bundle: Bundle) -> ReferenceWindows:

@@ -73,7 +73,7 @@ class Fingerprint:
     precision: str
     """"fp32" or "fp16"."""
     recurrence: str
-    """How the BiLSTM is encoded: "lstm" or "unrolled"."""
+    """How the LSTM is encoded: "lstm", "unrolled", or "none" for a network without one."""
     frames: int
     """T of a window."""
     batch: int

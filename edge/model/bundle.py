@@ -51,11 +51,6 @@ SHIPPED: Final = {"default": "small", "small": "small"}
 LARGEST_MANIFEST: Final = 2**24
 """Bytes."""
 READ_AT_ONCE: Final = 2**20
-GOLDEN: Final = "engine/golden.safetensors"
-"""Only in bundles for TensorRT: frames (B, T, F), and the embedding and logits the network makes of them.
-
-As metadata "mmtl", JSON: the largest difference in logits that passes, by precision.
-"""
 
 
 @dataclass(frozen=True)
@@ -162,16 +157,6 @@ class Bundle:
 def required_files(execution: Execution) -> tuple[str, ...]:
     """Return the names of the files that a bundle cannot do without, besides the manifest."""
     return (HEAD, *GRAPHS[execution], WEIGHTS, CARD)
-
-
-def engine_graph(recurrence: str, precision: str) -> str:
-    """Name the file of a window graph that TensorRT builds from; only bundles for TensorRT have them.
-
-    Args:
-        recurrence: "lstm" or "unrolled".
-        precision: "fp32" or "fp16".
-    """
-    return f"engine/window.{recurrence}.{precision}.onnx"
 
 
 def is_bundle(folder: Path) -> bool:

@@ -24,15 +24,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from edge.errors import MmtlError, UsageError
-from edge.model.bundle import (
-    MANIFEST,
-    Bundle,
-    engine_graph,
-    load_bundle,
-    required_files,
-    shipped_bundle,
-    write_manifest,
-)
+from edge.model.bundle import MANIFEST, Bundle, load_bundle, required_files, shipped_bundle, write_manifest
+from edge.model.engine_files import engine_graph
 from export import jetson
 from export.jetson import SUMS, TOP, packed, write_package
 

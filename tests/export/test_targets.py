@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from edge.errors import BundleError, UsageError, VerificationError
-from edge.model.bundle import GOLDEN, Bundle, load_bundle, required_files
+from edge.model.bundle import Bundle, load_bundle, required_files
+from edge.model.engine_files import GOLDEN
 from export.graphs import Variant, window_graph
 from export.parity import Checks, Parity
 from export.targets import VARIANTS, ExportFormat, ExportRequest, export_target
@@ -148,7 +149,7 @@ def test_an_encoding_that_differs_is_refused_and_nothing_is_left_behind(
 def test_a_network_too_large_for_fp16_is_refused_and_written_without(tmp_path: Path) -> None:
     model = TrainedModel(tiny_checkpoint())
     with torch.no_grad():
-        model.checkpoint.net.meta.get_submodule("blocks.0.conv").get_parameter("weight").mul_(1e6)
+        model.checkpoint.net.get_parameter("meta.blocks.0.conv.weight").mul_(1e6)
     with pytest.raises(VerificationError, match="add --no-fp16"):
         export_target(model, ExportRequest("tensorrt", tmp_path / "large"), Checks())
     export_target(model, ExportRequest("tensorrt", tmp_path / "large", fp16=False), Checks())

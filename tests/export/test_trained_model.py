@@ -55,7 +55,7 @@ def test_a_bundle_that_was_changed_is_refused(bundle: Path, name: str) -> None:
 
 
 def test_a_bundle_of_another_version_is_refused(bundle: Path) -> None:
-    (bundle / MANIFEST).write_text('{"schema_version": 2}')
+    (bundle / MANIFEST).write_text('{"schema_version": 3}')
     refused(bundle, "update mmtl")
 
 

@@ -26,6 +26,9 @@ from train.whisper_encoder import HEAD_SIZE, WhisperEncoder
 TINY = Architecture(channels=(2, 3, 4), projection=8, hidden=8, fully_connected=8, dropout=0.0)
 """The default layers with few maps and units: thousands of times cheaper."""
 
+TINY_PRETRAINED = PretrainedArchitecture(width=HEAD_SIZE, blocks=2, fully_connected=8)
+"""The narrowest encoder, of one attention head."""
+
 SAMPLE_RATE = 16_000
 
 
@@ -127,15 +130,21 @@ def tiny_checkpoint(
     return Checkpoint(net.eval(), FrontEnd(), normalisation, training, temperature)
 
 
-def tiny_pretrained(temperature: float | None = 1.3, seed: int = 0) -> Checkpoint[PretrainedNet]:
-    """Make an untrained network on an encoder of one attention head, whose weights are those of a file."""
+def tiny_pretrained(
+    arch: PretrainedArchitecture = TINY_PRETRAINED, temperature: float | None = 1.3, seed: int = 0
+) -> Checkpoint[PretrainedNet]:
+    """Make an untrained network as sensitive as a trained one, its encoder in float16 as published."""
     torch.manual_seed(seed)
-    net = PretrainedNet(PretrainedArchitecture(width=HEAD_SIZE, blocks=2, fully_connected=8))
+    net = PretrainedNet(arch)
     with torch.no_grad():
+        torch.nn.init.normal_(net.encoder.positions, std=0.1)
         for tensor in net.encoder.state_dict().values():
-            tensor.copy_(tensor.half())
-        net.embedding_mean.normal_()
-        net.embedding_std.uniform_(0.5, 2.0)
+            tensor.copy_((1.5 * tensor).half())
+        pooled = net.pooled(torch.linspace(0.3, 3.0, 16)[:, None, None] * torch.randn(16, 120, 80))
+        net.embedding_mean.copy_(pooled.mean(0))
+        net.embedding_std.copy_(pooled.std(0).clamp(min=0.02))
+        for parameter in net.head.parameters():
+            parameter.mul_(3.0 if parameter.ndim == 2 else 1.0)
     unit = BinStatistics(np.zeros(LOG_MEL.frame_size, np.float32), np.ones(LOG_MEL.frame_size, np.float32))
     training = tiny_checkpoint().training
     return Checkpoint(net.eval(), LOG_MEL, Normalisation(GainConfig(), unit), training, temperature)

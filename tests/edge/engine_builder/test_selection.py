@@ -20,7 +20,6 @@ from edge.cli import main as cli
 from edge.engine_builder import selection as engine_choice
 from edge.engine_builder.candidates import (
     PRECISIONS,
-    RECURRENCES,
     candidates,
     largest_difference,
     reference_of,
@@ -30,7 +29,8 @@ from edge.errors import BundleError, EngineError, UsageError, VerificationError
 from edge.gpu.plan import Plan, PlanRequirements, open_plan, plan_path
 from edge.gpu.probe import Gpu
 from edge.inference.engine import WindowEngine
-from edge.model.bundle import GOLDEN, WINDOW, Bundle, engine_graph, load_bundle, read_manifest, write_manifest
+from edge.model.bundle import WINDOW, Bundle, load_bundle, read_manifest, write_manifest
+from edge.model.engine_files import GOLDEN, engine_graph
 from tests.edge.gpu.fake_tensorrt import MAGIC, FakeSession, FakeTensorrt, interrupt_at
 
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6")
@@ -103,7 +103,8 @@ def exported(bundle_folder: Path, windows: Array) -> Bundle:
     bundle = load_bundle(bundle_folder)
     (bundle_folder / "engine").mkdir()
     graph = bundle.graph(WINDOW).read_bytes()
-    names = [engine_graph(recurrence, precision) for recurrence in RECURRENCES for precision in PRECISIONS]
+    names = [engine_graph("lstm", precision) for precision in PRECISIONS]
+    names += [engine_graph("unrolled", precision) for precision in PRECISIONS]
     for name in names:
         (bundle_folder / name).write_bytes(named(graph, name))
     write_golden(bundle, windows)
