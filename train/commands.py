@@ -34,21 +34,88 @@ LICENCES = {
 def train(
     corpora: Corpora,
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.", show_default=False)],
+    context: typer.Context,
     algorithm: Annotated[
-        Literal["erm", "mtl", "mmtl"],
+        Literal["erm", "mtl", "mmtl", "reptile"] | None,
         typer.Option(
-            help="erm: the paper's CNN-LSTM, plainly; mtl: with auxiliary heads; mmtl: the paper's algorithm."
+            help="erm: emotions alone; mtl: with auxiliary tasks; mmtl: the paper's algorithm; reptile: with "
+            "--encoder only. [default: mmtl; mtl with --encoder]",
         ),
-    ] = "mmtl",
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.safetensors",
+            help="Train a head on the first blocks of this Whisper encoder, which stays as it is. The "
+            "default is the paper's CNN-LSTM, trained as a whole.",
+            show_default=False,
+        ),
+    ] = None,
+    noise: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Noises and rooms for the copies: a folder with a manifest.csv (path, kind).",
+            show_default=False,
+        ),
+    ] = None,
+    copies: Annotated[
+        int,
+        typer.Option(
+            min=0, max=100, help="Copies of each clip in other recording conditions (pretrained encoder)."
+        ),
+    ] = 5,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the encoder's features are kept; the run folder's features/ by default.",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Steps of the head's training (pretrained encoder).")
+    ] = 250,
+    folds: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Folds of the training speakers, each scored by a head that was trained on the others "
+            "(pretrained encoder); 0: no scores.",
+        ),
+    ] = 4,
+    leave_corpus_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-corpus-out",
+            help="Score each corpus by a head that was trained on the others too (pretrained encoder).",
+        ),
+    ] = False,
     auxiliary: Annotated[
         str, typer.Option(help="Auxiliary tasks: any of v (valence), a (arousal), d (dominance).")
     ] = "v,a,d",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clips.")] = 30,
     learning_rate: Annotated[
-        float, typer.Option(min=1e-7, help="Peak of gamma, the outer step size.")
-    ] = 0.001,
-    inner_lr: Annotated[float, typer.Option(min=0.0, help="alpha, step size of equation 4 (mmtl).")] = 0.01,
-    transfer_lr: Annotated[float, typer.Option(min=0.0, help="beta, step size of equation 5 (mmtl).")] = 0.01,
+        float | None,
+        typer.Option(
+            min=1e-7,
+            help="Peak of gamma, the outer step size. [default: 0.001; 0.003 with --encoder, 0.0003 from a "
+            "checkpoint of such a run]",
+        ),
+    ] = None,
+    inner_lr: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="alpha, step size of equation 4 (mmtl) and of reptile. [default: 0.01; 0.05 with --encoder]",
+        ),
+    ] = None,
+    transfer_lr: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="beta, step size of equation 5 (mmtl). [default: 0.01; 0.05 with --encoder]"
+        ),
+    ] = None,
     inner_steps: Annotated[int, typer.Option(min=1, help="Number of steps of equation 4 (mmtl).")] = 1,
     query: Annotated[
         Literal["same", "disjoint"],
@@ -62,12 +129,23 @@ def train(
         bool, typer.Option(help="Apply softmax before the cross entropy, as the paper's released code does.")
     ] = False,
     label_smoothing: Annotated[
-        float, typer.Option(min=0.0, max=0.9, help="Share of each label spread evenly over the classes.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=0.9,
+            help="Share of each label spread evenly over the classes. [default: 0; 0.1 with --encoder]",
+        ),
+    ] = None,
     paper: Annotated[
         bool, typer.Option(help="Use the paper's layers, which cannot be streamed or exported.")
     ] = False,
-    start: Annotated[Path | None, typer.Option(help="Checkpoint to start from; sets the layers too.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoint or bundle to start from, or the name of one that ships; sets the layers too, "
+            "and the encoder if it has one."
+        ),
+    ] = None,
     averaging: Annotated[
         float,
         typer.Option(
@@ -78,8 +156,16 @@ def train(
         bool, typer.Option(help="Keep the batch normalisation's statistics of --start.")
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Segments in a batch (erm, mtl).")] = 8,
-    speakers: Annotated[int, typer.Option(min=1, help="Speakers in a step (mmtl).")] = 4,
-    samples: Annotated[int, typer.Option(min=2, help="Segments of each speaker (mmtl).")] = 16,
+    speakers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Speakers in a step (mmtl). [default: 4; 8 with --encoder, any algorithm]"),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Segments of each speaker (mmtl). [default: 16; 32 with --encoder, any algorithm]"
+        ),
+    ] = None,
     augment: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Strength of the augmentation; 0: none.")
     ] = 1.0,
@@ -99,60 +185,98 @@ def train(
     """Train a model and score it on speakers that it was not trained on."""
     import torch
 
-    from train.batches import SamplingConfig
     from train.console import ConsoleProgress
-    from train.mmtl import Loss, MetaRates
-    from train.model import Architecture
-    from train.run import RunSetup, run
+    from train.pretrained_command import is_pretrained, require_effect, starting_point, training_split
     from train.run_folder import RunFolder, write_json
-    from train.training import Options
 
     if threads:
         torch.set_num_threads(threads)
-    dimensions = auxiliary_tasks(auxiliary)
-    arch = Architecture.paper() if paper else Architecture()
-    arch = replace(
-        arch,
-        dimensions=len(dimensions),
-        heads="separate" if algorithm == "mtl" else heads,
-        emotions="direct" if algorithm == "mtl" else "transferred",
-    )
-    rates = MetaRates(inner_lr, transfer_lr, inner_steps, query, Loss(label_smoothing, double_softmax))
-    base = Options()
-    options = Options(
-        algorithm=algorithm,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        averaging=averaging,
-        freeze_norm=freeze_norm,
-        seed=seed,
-        rates=rates,
-        draw=SamplingConfig(base.draw.window, batch_size, speakers, samples, dimensions),
-        augmentation=base.augmentation.scaled(augment),
-    )
+    begin = starting_point(start)
+    pretrained = encoder is not None or is_pretrained(begin)
+    require_effect(context, pretrained=pretrained)
+    tasks = auxiliary_tasks(auxiliary)
     clips = labelled_clips(
         corpora, exclude or [], improvised_only=not scripted, excited_as_happy=excited_as_happy
     )
-    sides = _split(clips, split)
-    folder = RunFolder(out)
+    sides = training_split(clips, split) if pretrained else _split(clips, split)
+    folder, progress = RunFolder(out), ConsoleProgress()
     require_distinct_files(
-        {f"--out ({file.name})": file for file in folder.files}, [*files_of(corpora, clips), start, split]
+        {f"--out ({file.name})": file for file in folder.files},
+        [*files_of(corpora, clips), begin, encoder, split],
     )
-    setup = RunSetup(
-        folder,
-        _device(device),
-        start=start,
-        resume=resume,
-        provenance=_provenance([*sides.train, *sides.validation, *sides.test], start),
-    )
-    progress = ConsoleProgress()
+    provenance = _provenance([*sides.train, *sides.validation, *sides.test], begin)
+    stepped = _given(algorithm=algorithm, learning_rate=learning_rate, seed=seed)
+    rates = _given(inner_lr=inner_lr, transfer_lr=transfer_lr, inner_steps=inner_steps)
+    drawn = _given(speakers=speakers, samples=samples)
     checked = check_corpora(clips, progress)
-    scores = run(sides, arch, options, setup, progress)
+    if pretrained:
+        from train.episodes import EpisodeConfig
+        from train.head_training import RATES, HeadOptions
+        from train.mmtl import Loss
+        from train.pretrained_command import TUNING_RATE, noises, train_pretrained
+        from train.pretrained_run import PretrainedOptions, PretrainedSetup
+
+        head = HeadOptions(steps=steps)
+        if begin:
+            head = replace(head, learning_rate=TUNING_RATE * head.learning_rate)
+        if label_smoothing is not None:
+            rates["loss"] = Loss(label_smoothing)
+        train_pretrained(
+            sides,
+            PretrainedOptions(
+                head=replace(head, rates=replace(RATES, **rates), **stepped),
+                episodes=EpisodeConfig(**drawn),
+                copies=copies,
+                folds=folds,
+                leave_corpus_out=leave_corpus_out,
+            ),
+            PretrainedSetup(
+                folder, cache or out / "features", noises(noise), resume=resume, provenance=provenance
+            ),
+            (encoder, begin),
+            progress,
+        )
+    else:
+        from train.mmtl import Loss, MetaRates
+        from train.model import Architecture
+        from train.run import RunSetup, run
+        from train.training import Options
+
+        if algorithm == "reptile":
+            raise UsageError("--algorithm reptile needs a pretrained encoder", remedy="add --encoder")
+        arch = replace(
+            Architecture.paper() if paper else Architecture(),
+            dimensions=len(tasks),
+            heads="separate" if algorithm == "mtl" else heads,
+            emotions="direct" if algorithm == "mtl" else "transferred",
+        )
+        base = Options()
+        scores = run(
+            sides,
+            arch,
+            replace(
+                base,
+                epochs=epochs,
+                averaging=averaging,
+                freeze_norm=freeze_norm,
+                rates=MetaRates(query=query, loss=Loss(label_smoothing or 0.0, double_softmax), **rates),
+                draw=replace(base.draw, batch_size=batch_size, auxiliary=tasks, **drawn),
+                augmentation=base.augmentation.scaled(augment),
+                **stepped,
+            ),
+            RunSetup(folder, _device(device), start=begin, resume=resume, provenance=provenance),
+            progress,
+        )
+        typer.echo(
+            f"UAR {100 * scores.uar:.1f}  accuracy {100 * scores.accuracy:.1f}  ({scores.clips} clips)  {out}"
+        )
     if checked:
         write_json(folder.label_check, checked.to_dict())
-    typer.echo(
-        f"UAR {100 * scores.uar:.1f}  accuracy {100 * scores.accuracy:.1f}  ({scores.clips} clips)  {out}"
-    )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Keep the options that were given; the records have the defaults of the others."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def auxiliary_tasks(letters: str) -> tuple[Dimension, ...]:

@@ -17,6 +17,7 @@ from rich.table import Table
 from edge.labels import EMOTIONS
 from edge.output.progress import Tenths, bars
 from edge.output.terminal import plain_console
+from train.baseline_protocols import BaselineProtocol
 from train.evaluation import CorpusScores
 from train.few_shot import ShotScores
 from train.metrics import SelectiveAccuracy
@@ -134,6 +135,20 @@ def protocol_table(protocols: Mapping[ProtocolName, ProtocolScores], known: Coll
             "-" if worst is None else f"{worst:.1f}",
         )
     table.caption = "UAR in percent; mean over the corpora with training speakers, their number in brackets"
+    return table
+
+
+def held_out_table(scores: Mapping[BaselineProtocol, Mapping[str, CorpusScores]], speakers: str) -> Table:
+    """Build a table of the UAR of each corpus by protocol, with its interval, and the mean over corpora."""
+    names = sorted({corpus for by_corpus in scores.values() for corpus in by_corpus})
+    table = Table("corpus", *scores, box=None, caption=f"UAR of {speakers} by the speaker's baseline")
+    for name in names:
+        row = [by_corpus.get(name) for by_corpus in scores.values()]
+        table.add_row(
+            name, *(f"{item.uar:.1f} ({item.low:.1f} to {item.high:.1f})" if item else "-" for item in row)
+        )
+    means = [sum(item.uar for item in by_corpus.values()) / len(by_corpus) for by_corpus in scores.values()]
+    table.add_row("mean", *(f"{mean:.1f}" for mean in means))
     return table
 
 

@@ -30,7 +30,11 @@ class EpisodeConfig:
     without: float = 0.35
     """Share of episodes without a baseline."""
     neutral: float = 0.4
-    """Share of the other episodes whose baseline is neutral speech; the rest have any emotion, unlabelled."""
+    """Share of the remaining episodes whose baseline is neutral speech; the rest have any emotion,
+    unlabelled."""
+    one_emotion: float = 0.1
+    """Share of the episodes with a baseline whose baseline clips are all of one emotion, drawn evenly: a
+    stream may begin in an outburst."""
     most_clips: int = 10
     """Largest number of clips in a baseline."""
     corpus_power: float = 0.5
@@ -46,6 +50,8 @@ class _SpeakerWindows:
     """Windows of each emotion that the speaker shows."""
     clips: Indices
     neutral: Indices
+    clips_of: tuple[Indices, ...]
+    """Clips of each emotion that the speaker shows."""
 
 
 class Episodes:
@@ -95,6 +101,7 @@ class Episodes:
             by_emotion=tuple(some for some in windows if len(some)),
             clips=np.unique(numbers[own & (emotion != UNKNOWN)]),
             neutral=np.unique(numbers[windows[EMOTIONS.index("neutral")]]),
+            clips_of=tuple(np.unique(numbers[some]) for some in windows if len(some)),
         )
 
     def _episode(self, number: int, rng: np.random.Generator) -> Samples:
@@ -116,10 +123,16 @@ class Episodes:
         size = self._values[copy].shape[1]
         if rng.random() < self._config.without:
             return shrunken_baseline([], size)
-        ordinary = rng.random() < self._config.neutral and len(voice.neutral) > 0
-        pool = voice.neutral if ordinary else voice.clips
+        pool = self._pool(voice, rng)
         count = min(int(rng.integers(1, self._config.most_clips + 1)), len(pool))
         return shrunken_baseline(self._means[copy][rng.choice(pool, count, replace=False)], size)
+
+    def _pool(self, voice: _SpeakerWindows, rng: np.random.Generator) -> Indices:
+        """Choose the clips that a baseline is drawn from."""
+        if rng.random() < self._config.one_emotion:
+            return voice.clips_of[int(rng.integers(len(voice.clips_of)))]
+        ordinary = rng.random() < self._config.neutral and len(voice.neutral) > 0
+        return voice.neutral if ordinary else voice.clips
 
 
 def clip_means(values: Array, clip: Indices, clips: int) -> Array:

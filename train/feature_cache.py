@@ -1,7 +1,8 @@
 """Cache of the frozen encoder's features on disk.
 
 A copy holds every clip once: as recorded, or through a channel drawn for its speaker. Each copy is a
-memory-mapped .npy file and a .json file that states what it was computed from.
+memory-mapped .npy file and a .json file that states what it was computed from. A run that was interrupted
+finds the copies that were complete.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +39,7 @@ SHORTEST_FRAMES: Final = 100
 
 BATCH: Final = 16
 
-CACHE_VERSION: Final = 2
+CACHE_VERSION: Final = 3
 
 ClipProgress = Callable[[Sequence[Clip], str], Iterable[Clip]]
 
@@ -51,6 +54,28 @@ class Features:
     """(N,) index of each window's clip."""
     frames: NDArray[np.int64]
     """(N,) length of each window."""
+    seconds: tuple[float, ...] = ()
+    """Duration of each clip."""
+    digests: tuple[str, ...] = ()
+    """Hash of each clip's samples; clips of the same samples have the same."""
+
+    def of(self, chosen: NDArray[np.int64]) -> Features:
+        """Return the windows of some clips, in memory; their indices then count the chosen clips.
+
+        Args:
+            chosen: indices of clips, ascending.
+        """
+        places = np.full(int(max(self.clip.max(initial=-1), chosen.max(initial=-1))) + 1, -1)
+        places[chosen] = np.arange(len(chosen))
+        numbers = places[self.clip]
+        own = numbers >= 0
+        return Features(
+            values=self.values[own],
+            clip=numbers[own],
+            frames=self.frames[own],
+            seconds=tuple(self.seconds[place] for place in chosen) if self.seconds else (),
+            digests=tuple(self.digests[place] for place in chosen) if self.digests else (),
+        )
 
 
 @dataclass(frozen=True)
@@ -103,16 +128,31 @@ def cached_features(
         progress: wraps the clips to show the progress.
     """
     values, index = folder / f"{copy.name}.npy", folder / f"{copy.name}.json"
-    described = _described(clips, net, copy, conditions[1])
-    if not index.is_file() or json.loads(index.read_text("utf-8"))["made_from"] != described:
+    described = _described(clips, net, copy, conditions)
+    kept = _kept(values, index, described)
+    if kept is None:
         computed = list(_computed(clips, net, copy, conditions, progress))
+        rows = [row for clip in computed for row in clip.values]
+        kept = {
+            "made_from": described,
+            "clip": [number for number, clip in enumerate(computed) for _ in clip.frames],
+            "frames": [frames for clip in computed for frames in clip.frames],
+            "seconds": [clip.seconds for clip in computed],
+            "digests": [clip.digest for clip in computed],
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        index.unlink(missing_ok=True)  # never beside the values of another
         with atomic_write(values) as partial, partial.open("wb") as file:
-            np.save(file, np.array([item for item, _, _ in computed], np.float16))
-        numbers = {"clip": [clip for _, clip, _ in computed], "frames": [frames for _, _, frames in computed]}
+            np.save(file, np.array(rows, np.float16))
         with atomic_write(index) as partial:
-            partial.write_text(json.dumps({"made_from": described, **numbers}), "utf-8")
-    kept = json.loads(index.read_text("utf-8"))
-    return Features(np.load(values, mmap_mode="r"), np.array(kept["clip"]), np.array(kept["frames"]))
+            partial.write_text(json.dumps(kept), "utf-8")
+    return Features(
+        values=np.load(values, mmap_mode="r"),
+        clip=np.array(kept["clip"]),
+        frames=np.array(kept["frames"]),
+        seconds=tuple(kept["seconds"]),
+        digests=tuple(kept["digests"]),
+    )
 
 
 def network_frames(waveform: Array) -> Array:
@@ -138,23 +178,64 @@ def encoded(windows: Sequence[Array], net: PretrainedNet) -> Array:
     return values
 
 
+@dataclass(frozen=True)
+class _EncodedClip:
+    values: Array
+    """(windows, D)."""
+    frames: tuple[int, ...]
+    seconds: float
+    digest: str
+
+
 def _computed(
     clips: Sequence[Clip],
     net: PretrainedNet,
     copy: Copy,
     conditions: tuple[Ambience, ChannelConfig],
     progress: ClipProgress,
-) -> Iterator[tuple[Array, int, int]]:
-    """Yield each window's features, the index of its clip and its length."""
-    waiting: list[tuple[int, Array]] = []
-    for number, clip in enumerate(progress(clips, f"encoding {copy.name}")):
-        frames = network_frames(copy.waveform(clip, *conditions))
-        for start, length in copy.windows(clip, len(frames)):
-            waiting.append((number, frames[start : start + length]))
-        if len(waiting) >= 32 * BATCH or number == len(clips) - 1:
-            values = encoded([window for _, window in waiting], net)
-            yield from ((row, item[0], len(item[1])) for row, item in zip(values, waiting, strict=True))
-            waiting = []
+) -> Iterator[_EncodedClip]:
+    """Yield each clip's features in the order of the clips; as many clips at once as torch has threads."""
+
+    def encode(clip: Clip) -> _EncodedClip:
+        waveform = copy.waveform(clip, *conditions)
+        frames = network_frames(waveform)
+        windows = copy.windows(clip, len(frames))
+        return _EncodedClip(
+            values=encoded([frames[start : start + length] for start, length in windows], net),
+            frames=tuple(length for _, length in windows),
+            seconds=len(waveform) / LOG_MEL.sample_rate,
+            digest=hashlib.sha256(waveform.tobytes()).hexdigest(),
+        )
+
+    with _single_threaded() as workers:
+        pool = ThreadPoolExecutor(workers)
+        try:
+            found = pool.map(encode, clips)
+            for _, clip in zip(progress(clips, f"encoding {copy.name}"), found, strict=True):
+                yield clip
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _single_threaded() -> Iterator[int]:
+    """Keep torch to one thread in each of the workers; yield the number of workers."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _kept(values: Path, index: Path, described: dict[str, Any]) -> dict[str, Any] | None:
+    """Read the index of a copy; None if it is missing, outdated, or does not fit its values."""
+    try:
+        kept: dict[str, Any] = json.loads(index.read_text("utf-8"))
+        fits = np.load(values, mmap_mode="r").shape[0] == len(kept["clip"])
+        return kept if fits and kept["made_from"] == described else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
 
 
 def _random_window(frames: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -167,16 +248,33 @@ def _random_window(frames: int, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _described(
-    clips: Sequence[Clip], net: PretrainedNet, copy: Copy, config: ChannelConfig
+    clips: Sequence[Clip], net: PretrainedNet, copy: Copy, conditions: tuple[Ambience, ChannelConfig]
 ) -> dict[str, Any]:
     """Return what the features depend on, to recognise an outdated cache."""
-    weights = hashlib.sha256()
-    for name, tensor in sorted(net.encoder.state_dict().items()):
-        weights.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    recordings = hashlib.sha256("\n".join(str(clip.path) for clip in clips).encode())
+    ambience, config = conditions
+    sounds = (sound.tobytes() for sound in (*ambience.noises, *ambience.rooms))
     return {
         "version": CACHE_VERSION,
-        "encoder": weights.hexdigest(),
-        "clips": recordings.hexdigest(),
-        "conditions": repr(config) if copy.number else "as recorded",
+        "encoder": encoder_digest(net),
+        "clips": _digest(_identity(clip).encode() for clip in clips),
+        "conditions": f"{config!r} {_digest(sounds)}" if copy.number else "as recorded",
     }
+
+
+def encoder_digest(net: PretrainedNet) -> str:
+    """Return the SHA-256 of an encoder's weights in float32, in the order of their names."""
+    weights = sorted(net.encoder.state_dict().items())
+    return _digest(name.encode() + tensor.contiguous().numpy().tobytes() for name, tensor in weights)
+
+
+def _identity(clip: Clip) -> str:
+    """Name a recording and its state; the speaker counts, whose channel it is heard through."""
+    state = clip.path.stat()
+    return f"{clip.path}\t{state.st_size}\t{state.st_mtime_ns}\t{clip.corpus}/{clip.speaker}\n"
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part)
+    return total.hexdigest()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -21,7 +22,6 @@ from train.mmtl import (
     outer_gradient,
 )
 from train.speaker_head import HeadArchitecture, SpeakerHead
-from train.training import scheduled
 
 HeadAlgorithm = Literal["erm", "mtl", "mmtl", "reptile"]
 
@@ -31,6 +31,10 @@ WARM_UP: Final = 0.1
 AVERAGED: Final = 0.6
 """Share of the steps after which the running average of the weights starts."""
 
+AUXILIARY_LOSS: Final = Loss()
+"""Of mtl's auxiliary tasks: the labels are not smoothed."""
+
+Steps = Iterable[Sequence[Samples]]
 
 RATES: Final = MetaRates(inner_lr=0.05, transfer_lr=0.05, query="disjoint", loss=Loss(label_smoothing=0.1))
 
@@ -40,7 +44,7 @@ class HeadOptions:
     """Options of the training."""
 
     algorithm: HeadAlgorithm = "mtl"
-    steps: int = 500
+    steps: int = 250
     learning_rate: float = 0.003
     """gamma at the peak of its schedule; AdamW takes the outer step."""
     weight_decay: float = 0.01
@@ -52,18 +56,35 @@ class HeadOptions:
     seed: int = 0
 
 
-def train_head(episodes: Episodes, arch: HeadArchitecture, options: HeadOptions) -> SpeakerHead:
-    """Train a head and return the running average of its weights, ready to evaluate."""
+def train_head(
+    episodes: Episodes,
+    arch: HeadArchitecture,
+    options: HeadOptions,
+    *,
+    start: SpeakerHead | None = None,
+    shown: Callable[[Steps], Steps] = iter,
+) -> SpeakerHead:
+    """Train a head and return the running average of its weights, ready to evaluate.
+
+    Args:
+        episodes: of the training speakers.
+        arch: sizes of the head.
+        options: algorithm, number and size of the steps.
+        start: head of these sizes to start from; random weights if None.
+        shown: wraps the steps to show the progress.
+    """
     torch.manual_seed(options.seed)
     head = SpeakerHead(arch)
+    if start is not None:
+        head.load_state_dict(start.state_dict())
     optimiser = torch.optim.AdamW(
         head.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
     average = AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(options.averaging))  # type: ignore[no-untyped-call]
     write_gradient = _GRADIENTS[options.algorithm]
-    for step, speakers in enumerate(episodes.steps(options.steps)):
+    for step, speakers in enumerate(shown(episodes.steps(options.steps))):
         for group in optimiser.param_groups:
-            group["lr"] = options.learning_rate * scheduled(step / options.steps, WARM_UP)
+            group["lr"] = options.learning_rate * scheduled(step / options.steps)
         optimiser.zero_grad()
         write_gradient(head, speakers, options)
         optimiser.step()
@@ -71,6 +92,15 @@ def train_head(episodes: Episodes, arch: HeadArchitecture, options: HeadOptions)
             average.update_parameters(head)
     head.load_state_dict(average.module.state_dict())
     return head.eval()
+
+
+def scheduled(done: float) -> float:
+    """Return the learning rate relative to its peak: half a cosine down to 0, times a linear rise.
+
+    Args:
+        done: share of the steps that are done, in [0, 1).
+    """
+    return min(1.0, done / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def _supervised(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOptions) -> None:
@@ -84,7 +114,7 @@ def _multi_task(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOpt
     losses = []
     for item in speakers:
         outputs = head.meta(item.frames)
-        auxiliary = auxiliary_loss(outputs, item, options.rates.loss)
+        auxiliary = auxiliary_loss(outputs, item, AUXILIARY_LOSS)
         emotions = emotion_loss(head.transfer(outputs), item, options.rates.loss)
         losses.append(emotions + options.auxiliary_weight * auxiliary)
     torch.autograd.backward(torch.stack(losses).mean())

@@ -124,7 +124,13 @@ def read_ambience(manifest: Path, *, scoring: bool) -> Ambience:
             f"there is no list of noises {path}", remedy="give a CSV file with the columns path and kind"
         )
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [(path.parent / row["path"], row["kind"]) for row in csv.DictReader(file)]
+        table = csv.DictReader(file)
+        if missing := {"path", "kind"} - set(table.fieldnames or ()):
+            raise UsageError(
+                f"{path} has no column {min(missing)}",
+                remedy="give a CSV file with the columns path and kind",
+            )
+        rows = [(path.parent / row["path"], row["kind"]) for row in table]
     rooms = [
         _direct(read_clip(name))
         for name, kind in rows
@@ -223,8 +229,8 @@ def _draw_room(rooms: Sequence[Array], rng: np.random.Generator) -> Array:
 
 
 def _draw_noise(noises: Sequence[Array], rng: np.random.Generator) -> Array:
-    """Draw a recorded noise, or, one time in four, 5 s of white or brownish noise."""
-    if rng.random() >= 0.25:
+    """Draw a recorded noise, or, one time in four or if there is none, 5 s of white or brownish noise."""
+    if len(noises) and rng.random() >= 0.25:
         return noises[int(rng.integers(len(noises)))]
     white = rng.standard_normal(5 * SAMPLE_RATE).astype(np.float32)
     return with_response(white, np.linspace(0.0, -rng.uniform(0.0, 40.0), 7).astype(np.float32))

@@ -89,8 +89,8 @@ def run(
     _require_fit(split, arch, options)
     config = _config(split, arch, front_end, options, setup.provenance)
     if start:
-        _require_unheard(split, start.training)
-        config = _continued(config, start.training)
+        require_unheard(split, start.training)
+        config = continued(config, start.training)
     setup.folder.require_usable(config, resume=setup.resume)
     torch.manual_seed(options.seed)
     data = _read_sides(split, front_end, frames_for_first(arch), options.augmentation.speeds, progress)
@@ -249,7 +249,7 @@ def _require_fit(split: Split, arch: Architecture, options: Options) -> None:
             )
 
 
-def _require_unheard(split: Split, before: dict[str, Any]) -> None:
+def require_unheard(split: Split, before: dict[str, Any]) -> None:
     """Refuse validation or test speakers that the checkpoint to start from was trained or chosen on."""
     heard = before.get("speakers", {})
     learned = set(heard.get("train", []))
@@ -263,7 +263,7 @@ def _require_unheard(split: Split, before: dict[str, Any]) -> None:
             )
 
 
-def _continued(config: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+def continued(config: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """Add the command, recordings and speakers of the run that this one starts from."""
     names = [corpus["name"] for corpus in config.get("corpora", [])]
     earlier = [corpus for corpus in before.get("corpora", []) if corpus["name"] not in names]

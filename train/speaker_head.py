@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from edge.arrays import Array
+from edge.features.log_mel import LOG_MEL
 from edge.labels import DIMENSION_CLASSES, EMOTIONS
 
 PRIOR_CLIPS: Final = 4.0
@@ -60,7 +61,9 @@ def fit_statistics(embeddings: Array) -> EmbeddingStatistics:
     return EmbeddingStatistics(values.mean(axis=0).astype(np.float32), std.astype(np.float32))
 
 
-def shrunken_baseline(clip_means: Sequence[Array] | Array, size: int) -> Array:
+def shrunken_baseline(
+    clip_means: Sequence[Array] | Array, size: int, weights: Sequence[float] | Array | None = None
+) -> Array:
     """Estimate a speaker's baseline from n clips, shrunk towards the training mean.
 
     b = (n * mean + k * 0) / (n + k), k = `PRIOR_CLIPS`; the mean of standardised training values is 0
@@ -68,11 +71,18 @@ def shrunken_baseline(clip_means: Sequence[Array] | Array, size: int) -> Array:
     Args:
         clip_means: (n, D) standardised embeddings, each the mean of one clip.
         size: D.
+        weights: (n,) number of clips that each counts as (`clip_weight`); 1 if None.
     """
     if len(clip_means) == 0:
         return np.zeros(size, np.float32)
-    baseline: Array = np.sum(clip_means, axis=0) / np.float32(len(clip_means) + PRIOR_CLIPS)
+    counts = np.ones(len(clip_means), np.float32) if weights is None else np.asarray(weights, np.float32)
+    baseline: Array = (counts @ np.asarray(clip_means)) / np.float32(counts.sum() + PRIOR_CLIPS)
     return baseline.astype(np.float32)
+
+
+def clip_weight(seconds: float) -> float:
+    """Return the number of clips that a recording counts as in a baseline: its windows, at least 1."""
+    return max(1.0, 1000.0 * seconds / LOG_MEL.window_ms)
 
 
 def head_inputs(standardised: Array, baseline: Array) -> Array:

@@ -124,7 +124,7 @@ def default_split(clips: Sequence[Clip]) -> Split:
             speaker's name.
     """
     _require_speakers(speakers_of(clips), FEWEST_SPEAKERS)
-    _refuse_shared_names(clips)
+    refuse_shared_names(clips)
     validation: list[str] = []
     test: list[str] = []
     for corpus in sorted({clip.corpus for clip in clips}):
@@ -196,7 +196,12 @@ def _require_speakers(speakers: Sequence[str], fewest: int) -> None:
         )
 
 
-def _refuse_shared_names(clips: Iterable[Clip]) -> None:
+def refuse_shared_names(clips: Iterable[Clip]) -> None:
+    """Refuse a speaker's name that two corpora share: it may be two people.
+
+    Raises:
+        UsageError: there is such a name.
+    """
     corpora: dict[str, str] = {}
     for clip in clips:
         first = corpora.setdefault(clip.speaker, clip.corpus)

@@ -23,7 +23,11 @@ def averaged(logits: Sequence[Array], temperature: float = 1.0) -> Array:
     Returns:
         (clips, C) probabilities.
     """
-    return np.stack([softmax(clip / np.float32(temperature)).mean(axis=0) for clip in logits])
+    counts = np.array([len(clip) for clip in logits])
+    posteriors = softmax(np.concatenate(logits) / np.float32(temperature))
+    totals = np.add.reduceat(posteriors, np.cumsum(counts) - counts)
+    averages: Array = (totals / counts[:, None]).astype(np.float32)
+    return averages
 
 
 def fit_temperature(logits: Sequence[Array], labels: ArrayLike) -> float:

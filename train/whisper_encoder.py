@@ -20,6 +20,9 @@ from edge.features.frontend import MEL_BANDS
 HEAD_SIZE: Final = 64
 """Width of an attention head, the same in all of Whisper's sizes."""
 
+WIDEST: Final = 4_096
+"""Largest width that is read; Whisper's largest is 1280."""
+
 POSITIONS: Final = 1500
 """Hidden states of 20 ms in the 30 s that Whisper was trained on."""
 
@@ -127,22 +130,23 @@ def load_whisper_encoder(path: Path, blocks: int) -> WhisperEncoder:
             are not finite.
     """
     tensors = _read(path)
-    width = int(tensors["conv1.weight"].shape[0]) if "conv1.weight" in tensors else 0
-    if width == 0 or width % HEAD_SIZE:
+    width = int(next(iter(tensors["conv1.weight"].shape), 0)) if "conv1.weight" in tensors else 0
+    if not 0 < width <= WIDEST or width % HEAD_SIZE:
         raise ModelError(
             f"{path} is not a Whisper encoder (it has no conv1.weight of a known width)", remedy=_REMEDY
         )
     present = len({name.split(".")[1] for name in tensors if name.startswith("block.")})
     if not 0 <= blocks <= present:
         raise ModelError(f"{path} holds {present} blocks, not {blocks}", remedy=f"ask for at most {present}")
-    encoder = WhisperEncoder(width, blocks)
-    expected = {name: value.shape for name, value in encoder.state_dict().items()}
+    with torch.device("meta"):  # no memory before the file is known to fill it
+        expected = {name: value.shape for name, value in WhisperEncoder(width, blocks).state_dict().items()}
     for name, shape in expected.items():
         if name not in tensors or tensors[name].shape != shape:
             found = tuple(tensors[name].shape) if name in tensors else "nothing"
             raise ModelError(f"{path}: {name} should be {tuple(shape)} and is {found}", remedy=_REMEDY)
         if not torch.isfinite(tensors[name]).all():
             raise ModelError(f"{path}: {name} holds numbers that are not finite", remedy=_REMEDY)
+    encoder = WhisperEncoder(width, blocks)
     encoder.load_state_dict({name: tensors[name].float() for name in expected})
     return encoder.eval()
 

@@ -1,0 +1,140 @@
+"""What `mmtl train` does on a pretrained encoder: options to records, and the scores on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+
+from edge.errors import UsageError
+from edge.model.bundle import SHIPPED, WEIGHTS, find_bundle
+from train.checkpoint import Checkpoint, load_checkpoint, load_pretrained
+from train.console import ConsoleProgress, held_out_table
+from train.corpora import Clip
+from train.feature_cache import encoder_digest
+from train.pretrained_net import PretrainedNet
+from train.pretrained_run import PretrainedOptions, PretrainedSetup, run_pretrained, untrained
+from train.recording_conditions import Ambience, read_ambience
+from train.run_folder import RunFolder
+from train.splits import Split, read_split, split_by_speaker
+
+TUNING_RATE: Final = 0.1
+"""Learning rate from a checkpoint, relative to that from random weights."""
+
+ENCODER_LICENCE: Final = "MIT (OpenAI Whisper, Radford et al. 2022)"
+
+ENCODER_ONLY: Final = ("encoder", "noise", "copies", "cache", "steps", "folds", "leave_corpus_out")
+"""Parameters without effect on a CNN-LSTM."""
+
+CNN_LSTM_ONLY: Final = (
+    *("auxiliary", "epochs", "query", "heads", "double_softmax", "paper", "averaging", "freeze_norm"),
+    *("batch_size", "augment", "device"),
+)
+"""Parameters without effect on a pretrained encoder."""
+
+
+def starting_point(named: Path | None) -> Path | None:
+    """Return the checkpoint of a file, a run folder, a bundle's folder, or a bundle that ships."""
+    if named is None:
+        return None
+    if str(named) in SHIPPED:
+        return find_bundle(named) / WEIGHTS
+    best = RunFolder(named).best
+    return (best if best.is_file() else named / WEIGHTS) if named.is_dir() else named
+
+
+def is_pretrained(start: Path | None) -> bool:
+    """Return whether a checkpoint has a pretrained encoder.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    return start is not None and isinstance(load_checkpoint(start).net, PretrainedNet)
+
+
+def require_effect(context: typer.Context, *, pretrained: bool) -> None:
+    """Refuse an option that has no effect on the kind of network that is trained.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name in CNN_LSTM_ONLY if pretrained else ENCODER_ONLY:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            kind = "on a pretrained encoder" if pretrained else "without --encoder"
+            raise UsageError(
+                f"--{name.replace('_', '-')} has no effect {kind}",
+                remedy="leave it out" if pretrained else "add --encoder or leave it out",
+            )
+
+
+def training_split(clips: Sequence[Clip], path: Path | None) -> Split:
+    """Read a split; without one, all speakers are training speakers."""
+    if path is None:
+        return Split(tuple(clips), (), ())
+    named = read_split(path)
+    kept = [clip for clip in clips if clip.corpus not in named["exclude_corpora"]]
+    return split_by_speaker(kept, validation=named["validation"], test=named["test"])
+
+
+def train_pretrained(
+    sides: Split,
+    options: PretrainedOptions,
+    setup: PretrainedSetup,
+    encoder: tuple[Path | None, Path | None],
+    progress: ConsoleProgress,
+) -> None:
+    """Train on a pretrained encoder, and show the scores.
+
+    Args:
+        sides: the clips of each side.
+        options: of the training.
+        setup: folders and provenance, without a starting point.
+        encoder: the encoder's file, or the checkpoint to start from: one of the two.
+        progress: shows the progress.
+    """
+    file, start = encoder
+    if file and start:
+        raise UsageError(
+            "--encoder and --start cannot be combined: a checkpoint has its own encoder",
+            remedy="leave one of them out",
+        )
+    if start and options.leave_corpus_out:
+        raise UsageError(
+            "--leave-corpus-out cannot be combined with --start: that model was trained on corpora already",
+            remedy="leave one of them out",
+        )
+    before = load_pretrained(start) if start else None
+    net = before.net if before else untrained(file or Path())
+    origin = _encoder(net, file, before)
+    for kind in ("human", "derived"):
+        if names := [item["name"] for item in setup.provenance["corpora"] if item["ratings"] == kind]:
+            progress.say(f"ratings of valence, arousal and dominance: {kind} in {', '.join(names)}")
+    setup = replace(setup, start=before, provenance={**setup.provenance, "encoder": origin})
+    parts = run_pretrained(sides, net, options, setup, progress)
+    titles = {
+        "cross_fitted": "held-out speakers",
+        "leave_corpus_out": "held-out corpora",
+        "test": "test speakers",
+    }
+    for part, scores in parts.items():
+        progress.show(held_out_table(scores, titles[part]))
+    typer.echo(f"{setup.folder.best}")
+
+
+def noises(folder: Path | None) -> Ambience:
+    """Read the noises and rooms for training; without a folder, there are only simulated ones."""
+    return read_ambience(folder, scoring=False) if folder else Ambience((), ())
+
+
+def _encoder(
+    net: PretrainedNet, file: Path | None, before: Checkpoint[PretrainedNet] | None
+) -> dict[str, Any]:
+    """Name the encoder and its licence, for the checkpoint and the card."""
+    if before and "encoder" in before.training:
+        return dict(before.training["encoder"])
+    name = file.name if file else "unknown"
+    return {"name": name, "sha256": encoder_digest(net), "licence": ENCODER_LICENCE}

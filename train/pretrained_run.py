@@ -1,0 +1,321 @@
+"""One training run on a pretrained encoder: features, cross-fitted scores, the final head, its checkpoint.
+
+clips -> copies of pooled features -> head for each fold, which scores the fold's speakers
+-> temperature, fitted on those answers
+-> head on all training speakers, which scores the test speakers
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edge.errors import UsageError
+from edge.features.log_mel import LOG_MEL
+from edge.features.normaliser import BinStatistics, GainConfig
+from edge.labels import EMOTIONS
+from train.baseline_protocols import (
+    Answers,
+    BaselineProtocol,
+    FittedHead,
+    ProtocolConfig,
+    answers_by_protocol,
+    scores_by_protocol,
+)
+from train.checkpoint import Checkpoint, save_checkpoint
+from train.corpora import Clip
+from train.cross_fitting import (
+    held_out_answers,
+    require_disjoint,
+    speaker_folds,
+    temperature_of,
+    without_speakers_of,
+)
+from train.episodes import EpisodeConfig, Episodes
+from train.evaluation import CorpusScores
+from train.evaluation import described as described_scores
+from train.feature_cache import Copy, Features, cached_features, encoder_digest
+from train.head_training import HeadOptions, Steps, train_head
+from train.plots import plot_confusion
+from train.pretrained_net import PretrainedArchitecture, PretrainedNet
+from train.recording_conditions import Ambience, ChannelConfig
+from train.run import ProgressReporter, continued, require_unheard
+from train.run_folder import RunFolder, described, git_revision, write_json
+from train.segments import Normalisation
+from train.speaker_head import EmbeddingStatistics, fit_statistics
+from train.splits import Split, refuse_shared_names, speakers_of
+from train.whisper_encoder import load_whisper_encoder
+
+Scores = dict[BaselineProtocol, dict[str, CorpusScores]]
+
+
+@dataclass(frozen=True)
+class PretrainedOptions:
+    """Options of a run on a pretrained encoder."""
+
+    head: HeadOptions = field(default_factory=HeadOptions)
+    episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
+    protocols: ProtocolConfig = field(default_factory=ProtocolConfig)
+    conditions: ChannelConfig = field(default_factory=ChannelConfig)
+    copies: int = 5
+    """Augmented copies of each training clip, besides the clip as recorded."""
+    folds: int = 4
+    """Number of folds of the training speakers; 0: no cross-fitting, so no scores and no temperature."""
+    leave_corpus_out: bool = False
+    """Score each corpus by a head that was trained on the others."""
+
+
+@dataclass(frozen=True)
+class PretrainedSetup:
+    """Folders, noises and starting point of a run."""
+
+    folder: RunFolder
+    cache: Path
+    """Folder of the features."""
+    ambience: Ambience = field(default_factory=lambda: Ambience((), ()))
+    start: Checkpoint[PretrainedNet] | None = None
+    """Checkpoint whose encoder, statistics and head the run starts from."""
+    resume: bool = False
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Kept with the model: command, corpora, licences, encoder."""
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Clips and features of the training and the test side."""
+
+    train: list[Clip]
+    test: list[Clip]
+    copies: list[Features]
+    """Of the training side; the first is as recorded."""
+    recorded_test: Features
+    digests: tuple[str, ...]
+    """Of the training clips, then the test clips."""
+
+
+def untrained(encoder: Path, *, dimensions: int = 3) -> PretrainedNet:
+    """Put a head that is untrained on a published encoder.
+
+    Raises:
+        ModelError: the encoder's file is missing, damaged or of another model.
+    """
+    blocks = PretrainedArchitecture().blocks
+    whisper = load_whisper_encoder(encoder, blocks)
+    net = PretrainedNet(PretrainedArchitecture(whisper.conv1.out_channels, blocks, dimensions=dimensions))
+    net.encoder.load_state_dict(whisper.state_dict())
+    return net.eval()
+
+
+def run_pretrained(
+    split: Split,
+    net: PretrainedNet,
+    options: PretrainedOptions,
+    setup: PretrainedSetup,
+    progress: ProgressReporter,
+) -> dict[str, Scores]:
+    """Train a head on the pooled features of an encoder, and keep it with its scores.
+
+    Args:
+        split: the clips of each side; the validation speakers join the training side.
+        net: the encoder, frozen; its head is not used unless `setup.start` has it.
+        options: of the training.
+        setup: folders, noises and starting point.
+        progress: shows the progress.
+
+    Returns:
+        The scores by part: "cross_fitted" and "leave_corpus_out" of the training speakers, each by a head
+        that was not trained on them, and "test", as far as the run has them.
+
+    Raises:
+        UsageError: the folder holds another run, there are too few speakers, a corpus has no neutral clip, a
+            recording is on two sides, or the checkpoint to start from was trained on test speakers.
+    """
+    sides = Split((*split.train, *split.validation), (), split.test)
+    before = setup.start.training if setup.start else {}
+    require_unheard(sides, before)
+    _require_neutral(sides.train)
+    refuse_shared_names([*sides.train, *sides.test])
+    unheard = _unheard(sides.train, before)
+    folds = speaker_folds(unheard, options.folds) if options.folds else []
+    corpora_out = without_speakers_of(unheard) if options.leave_corpus_out else {}
+    config = _config(sides, net, options, setup)
+    if setup.start:
+        config = continued(config, before)
+    setup.folder.require_usable(config, resume=setup.resume)
+    with setup.folder.locked():
+        config = setup.folder.begin(config)
+        data = _features(sides, net, options, setup, progress)
+        named = {f"fold {number}": fold for number, fold in enumerate(folds, 1)}
+        heard = {"the checkpoint's own speakers": set(speakers_of(sides.train)) - set(speakers_of(unheard))}
+        training = {**named, **heard} if named else {"training": speakers_of(sides.train)}
+        require_disjoint(
+            {**training, "test": speakers_of(sides.test)}, [*data.train, *data.test], data.digests
+        )
+        fit = _Fit(net, options, setup.start is not None, progress)
+        result = _Result(setup.start.temperature if setup.start else None)
+        if named:
+            result.cross_fit(held_out_answers(data.train, data.copies, named, fit, options.protocols))
+            result.content["folds"] = folds
+        if corpora_out:
+            out = held_out_answers(data.train, data.copies, corpora_out, fit, options.protocols)
+            result.add("leave_corpus_out", out)
+        final = fit(data.train, data.copies, "all training speakers")
+        model = Checkpoint(
+            _network(net, final), LOG_MEL, _unit_normalisation(), config, temperature=result.temperature
+        )
+        save_checkpoint(setup.folder.best, model)
+        if data.test:
+            result.add("test", answers_by_protocol(final, data.test, data.recorded_test, options.protocols))
+        result.content["joined_the_training_side"] = speakers_of(split.validation)
+        _write(result, setup.folder)
+        return result.parts
+
+
+@dataclass
+class _Result:
+    """What scores.json holds, as far as it is known."""
+
+    temperature: float | None
+    content: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Scores] = field(default_factory=dict)
+
+    def cross_fit(self, answers: Answers) -> None:
+        """Fit the temperature to held-out answers, and add their scores."""
+        self.temperature = temperature_of(answers)
+        self.add("cross_fitted", answers)
+
+    def add(self, part: str, answers: Answers) -> None:
+        """Add the scores of one part by protocol and corpus, with the mean over the corpora."""
+        scores = scores_by_protocol(answers, self.temperature or 1.0)
+        self.content[part] = {
+            protocol: {
+                "mean_uar": float(np.mean([item.uar for item in by_corpus.values()])),
+                "corpora": described_scores(by_corpus),
+            }
+            for protocol, by_corpus in scores.items()
+        }
+        self.parts[part] = scores
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Trains heads on features: what is replaced to train in another way."""
+
+    net: PretrainedNet
+    options: PretrainedOptions
+    tuning: bool
+    """Start from the head and keep the statistics of `net`."""
+    progress: ProgressReporter
+
+    def __call__(self, clips: Sequence[Clip], copies: Sequence[Features], name: str) -> FittedHead:
+        """Train on some clips; the first copy gives the statistics."""
+        statistics = (
+            EmbeddingStatistics(self.net.embedding_mean.numpy(), self.net.embedding_std.numpy())
+            if self.tuning
+            else fit_statistics(np.asarray(copies[0].values, np.float32))
+        )
+        episodes = Episodes(clips, copies, statistics, self.options.episodes, self.options.head.seed)
+
+        def shown(steps: Steps) -> Steps:
+            return self.progress(steps, f"training: {name}", self.options.head.steps)
+
+        start = self.net.head if self.tuning else None
+        head = train_head(episodes, self.net.arch.head, self.options.head, start=start, shown=shown)
+        return FittedHead(statistics, head)
+
+
+def _features(
+    sides: Split,
+    net: PretrainedNet,
+    options: PretrainedOptions,
+    setup: PretrainedSetup,
+    progress: ProgressReporter,
+) -> _Data:
+    """Compute the features of all clips as recorded, and of the training clips in other conditions."""
+    train, test = list(sides.train), list(sides.test)
+    conditions = (setup.ambience, options.conditions)
+
+    def shown(clips: Sequence[Clip], label: str) -> Iterable[Clip]:
+        return progress(clips, label, len(clips))
+
+    def features(clips: Sequence[Clip], number: int) -> Features:
+        return cached_features(setup.cache, clips, net, Copy(number, options.head.seed), conditions, shown)
+
+    everything = features([*train, *test], 0)
+    return _Data(
+        train,
+        test,
+        copies=[
+            everything.of(np.arange(len(train))),
+            *(features(train, number) for number in range(1, options.copies + 1)),
+        ],
+        recorded_test=everything.of(np.arange(len(train), len(train) + len(test))),
+        digests=everything.digests,
+    )
+
+
+def _network(net: PretrainedNet, fitted: FittedHead) -> PretrainedNet:
+    """Put a fitted head on the encoder."""
+    made = copy.deepcopy(net)
+    made.embedding_mean.copy_(torch.from_numpy(fitted.statistics.mean))
+    made.embedding_std.copy_(torch.from_numpy(fitted.statistics.std))
+    made.head.load_state_dict(fitted.head.state_dict())
+    return made.eval()
+
+
+def _unit_normalisation() -> Normalisation:
+    """Return the normalisation of frames that the network normalises itself."""
+    bands = LOG_MEL.frame_size
+    return Normalisation(GainConfig(), BinStatistics(np.zeros(bands, np.float32), np.ones(bands, np.float32)))
+
+
+def _write(result: _Result, folder: RunFolder) -> None:
+    """Write the scores, and plot the confusion matrix without a baseline."""
+    write_json(folder.scores, {"temperature": result.temperature, **result.content})
+    for part, title in (("test", "Test speakers"), ("cross_fitted", "Held-out speakers")):
+        if part in result.parts:
+            matrices = [np.array(item.confusion) for item in result.parts[part]["none"].values()]
+            plot_confusion(np.sum(matrices, axis=0), folder.confusion, f"{title}, without a baseline")
+            break
+
+
+def _unheard(clips: Sequence[Clip], before: dict[str, Any]) -> list[Clip]:
+    """Leave out the speakers that the checkpoint to start from was trained on: they cannot be scored."""
+    heard = before.get("speakers", {})
+    known = {*heard.get("train", []), *heard.get("validation", [])}
+    return [clip for clip in clips if clip.speaker not in known]
+
+
+def _require_neutral(clips: Sequence[Clip]) -> None:
+    """Refuse a corpus without neutral speech: neither training nor scoring could use a neutral baseline."""
+    emotions: dict[str, set[str]] = {}
+    for clip in clips:
+        emotions.setdefault(clip.corpus, set()).add(clip.emotion)
+    for corpus, found in sorted(emotions.items()):
+        if EMOTIONS[0] not in found:
+            raise UsageError(
+                f"the corpus {corpus} has no neutral clips, which are a speaker's baseline",
+                remedy=f"add some, or leave it out with --exclude {corpus}",
+            )
+
+
+def _config(
+    sides: Split, net: PretrainedNet, options: PretrainedOptions, setup: PretrainedSetup
+) -> dict[str, Any]:
+    names = ("train", "validation", "test")
+    return {
+        "architecture": asdict(net.arch),
+        "front_end": described(LOG_MEL),
+        "options": described(options),
+        "encoder_sha256": encoder_digest(net),
+        "speakers": {name: speakers_of(getattr(sides, name)) for name in names},
+        "clips": {name: len(getattr(sides, name)) for name in names},
+        "git_revision": git_revision(),
+        **setup.provenance,
+    }
