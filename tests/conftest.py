@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import edge  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off
+from tests.edge.audio.pulse import VirtualMicrophone, virtual_microphone
 from tests.system_packages import packages_for
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # The same examples in each run, and no clock: a busy machine is no failure.
 # pytest --hypothesis-profile=default draws others.
@@ -59,3 +64,26 @@ def _signals_as_before() -> Iterator[None]:
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def pulse() -> Iterator[VirtualMicrophone]:
+    """A PulseAudio null sink in the place of a microphone."""
+    with virtual_microphone() as microphone:
+        yield microphone
+
+
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Collect the matplotlib figures that are saved, to inspect them."""
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def collect(figure: Figure, *args: Any, **options: Any) -> None:
+        figures.append(figure)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", collect)
+    return figures

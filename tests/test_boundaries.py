@@ -365,7 +365,7 @@ def styled_consoles(root: Path) -> list[str]:
     return [
         f"{path}:{node.lineno}"
         for path, tree in _sources(root, *OURS)
-        if path != "edge/output/terminal.py"
+        if path != "edge/output/console.py"
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and _name(node.func).rpartition(".")[2] in {"Console", "get_console"}
     ]

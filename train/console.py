@@ -15,8 +15,8 @@ from rich.progress import (
 from rich.table import Table
 
 from edge.labels import EMOTIONS
+from edge.output.console import plain_console
 from edge.output.progress import Tenths, bars
-from edge.output.terminal import plain_console
 from train.baseline_protocols import BaselineProtocol
 from train.evaluation import CorpusScores
 from train.few_shot import ShotScores

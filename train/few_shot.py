@@ -163,18 +163,18 @@ def divisions(clips: Sequence[Clip], shots: int, draws: int) -> Iterator[ClipDiv
         return
     for number in range(draws):
         random = np.random.default_rng([number, shots])
-        said = _sentences(clips, labels, shots, random) if shots else set()
+        support_texts = _sentences(clips, labels, shots, random) if shots else set()
         chosen: list[int] = []
         for emotion in range(len(EMOTIONS)):
             free = [
                 index
                 for index in np.flatnonzero(labels == emotion).tolist()
-                if _is_allowed(clips[index], said)
+                if _is_allowed(clips[index], support_texts)
             ]
             chosen += random.choice(free, shots, replace=False).tolist()
         left = set(range(len(clips))) - set(chosen)
-        query = sorted(index for index in left if not said or clips[index].text not in said)
-        yield ClipDivision(tuple(chosen), tuple(query), bool(said))
+        query = sorted(index for index in left if not support_texts or clips[index].text not in support_texts)
+        yield ClipDivision(tuple(chosen), tuple(query), bool(support_texts))
 
 
 def shot_scores(trials: Iterable[CalibrationTrial]) -> list[ShotScores]:
@@ -258,8 +258,8 @@ def _sentences(
     return set()
 
 
-def _is_allowed(clip: Clip, said: set[str]) -> bool:
-    return not said or clip.text in said
+def _is_allowed(clip: Clip, support_texts: set[str]) -> bool:
+    return not support_texts or clip.text in support_texts
 
 
 def _summarised(corpus: str, shots: int, speakers: dict[str, list[CalibrationTrial]]) -> ShotScores:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.labels import EMOTIONS
 from train.acoustics import NAMES, measures
@@ -115,7 +117,7 @@ def check_labels(
     chosen = _comparable(clips)
     if len({clip.corpus for clip in chosen}) < 2:
         return None
-    return compare_labels(chosen, np.array([measures(read_clip(clip.path)) for clip in progress(chosen)]))
+    return compare_labels(chosen, np.array([_measured(clip.path) for clip in progress(chosen)]))
 
 
 def compare_labels(clips: Sequence[Clip], values: ArrayLike) -> LabelCheck:
@@ -147,6 +149,10 @@ def exchanged_pair(confusion: ArrayLike) -> tuple[float, tuple[int, int]]:
     pairs = [pair for pair in combinations(range(len(table)), 2) if present[list(pair)].all()]
     gains = [(table[a, b] + table[b, a] - table[a, a] - table[b, b]) / 2 for a, b in pairs]
     return max(zip(map(float, gains), pairs, strict=True), default=(-np.inf, (0, 0)))
+
+
+def _measured(path: Path) -> Array:
+    return measures(read_clip(path))
 
 
 def _comparable(clips: Sequence[Clip]) -> list[Clip]:

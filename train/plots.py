@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from calibrate.report.figures import blank_figure
+from calibrate.report.figures import ACCENT, DOTS_PER_INCH, FAINT, INK, blank_figure
 from edge.labels import EMOTIONS
 from edge.system.files import atomic_write
 
@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 
     from train.few_shot import ShotScores
 
-INK: Final = "#22313f"
-FAINT: Final = "#8a97a3"
 LOSS: Final = "#b5562b"
 AUXILIARY: Final = "#d9a441"
-UAR: Final = "#1f6f8b"
-DOTS_PER_INCH: Final = 150
 
 
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -42,7 +38,7 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     _style(loss_axes, "training loss")
     _style(uar_axes, "validation UAR, %")
     _draw_curve(loss_axes, losses, LOSS, "emotion")
-    _draw_curve(uar_axes, uars, UAR)
+    _draw_curve(uar_axes, uars, ACCENT)
     if auxiliary:
         _draw_curve(loss_axes, auxiliary, AUXILIARY, "valence, arousal, dominance")
         loss_axes.legend(frameon=False, labelcolor=INK)
@@ -155,7 +151,7 @@ def _mark_chance(axes: Axes) -> None:
 
 
 def _mark_best(axes: Axes, epoch: int, uar: float) -> None:
-    axes.plot([epoch], [uar], marker="o", markersize=9, color=UAR, markeredgecolor="white")
+    axes.plot([epoch], [uar], marker="o", markersize=9, color=ACCENT, markeredgecolor="white")
     axes.annotate(
         f"best {uar:.1f} at epoch {epoch}",
         (epoch, uar),

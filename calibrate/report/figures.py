@@ -8,10 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+INK: Final = "#22313f"
+"""Text and axes."""
+FAINT: Final = "#8a97a3"
+"""Lines that matter less than the data."""
+ACCENT: Final = "#1f6f8b"
+"""The result that a figure is about."""
+DOTS_PER_INCH: Final = 150
 
 
 def blank_figure(width: float, height: float, *, layout: Literal["constrained"] | None = None) -> Figure:

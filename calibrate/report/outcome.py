@@ -29,7 +29,7 @@ def print_report(calibration: Calibration, earlier: Profile | None, out: Path | 
         outlier_warning,
         score_table,
     )
-    from edge.output.terminal import plain_console
+    from edge.output.console import plain_console
 
     judgement = calibration.judgement
     console = plain_console()
@@ -46,7 +46,7 @@ def print_report(calibration: Calibration, earlier: Profile | None, out: Path | 
 
 def print_ordinary(calibration: OrdinaryCalibration) -> None:
     """Print how much speech a profile from ordinary speech rests on, what may be wrong, and the next step."""
-    from edge.output.terminal import plain_console
+    from edge.output.console import plain_console
 
     console, fit, name = plain_console(), calibration.fit, calibration.profile.name
     for warning in fit.warnings:

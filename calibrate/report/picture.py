@@ -15,7 +15,7 @@ import numpy as np
 from calibrate.fitting.folds import Folds
 from calibrate.fitting.model_selection import Judgement
 from calibrate.fitting.scores import HeldOutScores
-from calibrate.report.figures import blank_figure, drawable
+from calibrate.report.figures import ACCENT, DOTS_PER_INCH, FAINT, INK, blank_figure, drawable
 from calibrate.report.summary import change_of, how_it_was_judged
 from edge.errors import UsageError
 from edge.labels import EMOTIONS
@@ -26,12 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK: Final = "#22313f"
 PALE_INK: Final = "#5b6873"
-FAINT: Final = "#8a97a3"
 BEFORE: Final = "#c3ced6"
-AFTER: Final = "#1f6f8b"
-DOTS_PER_INCH: Final = 150
 
 CHANCE: Final = 1.0 / len(EMOTIONS)
 """Recall of guessing."""
@@ -171,7 +167,7 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], *, chosen: 
     for bar in bars:
         bar.set_linewidth(0.0)
         bar.set_edgecolor("#a9b7c1")
-    bars[chosen].set(facecolor=AFTER, hatch="")
+    bars[chosen].set(facecolor=ACCENT, hatch="")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(max(2, len(names)) - 0.4, -0.6)
     axes.tick_params(length=0, colors=INK, labelsize=9)

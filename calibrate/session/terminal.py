@@ -25,8 +25,8 @@ from edge.audio.downmix import AUTO, Channel
 from edge.audio.sources import open_source
 from edge.errors import UsageError
 from edge.model.profile import profile_path
+from edge.output.console import can_redraw, plain_console
 from edge.output.screen import Screen
-from edge.output.terminal import can_redraw, plain_console
 from edge.output.text import printable
 from edge.recognition.pipeline import Stopper
 from edge.system.shell import quoted

@@ -14,8 +14,8 @@ from calibrate.session.recording import ORDINARY_TARGET_S, OrdinaryRecorder, Rec
 from calibrate.session.sam_scale import SCALES, draw_scale
 from calibrate.take_limits import LEAST_SPEECH_DBFS, SOME_VOICE_S
 from edge.labels import EMOTIONS, derived_ratings
+from edge.output.frame_layout import BAD, GOOD, WARN, Row, bar, ends, flow, meter, most_important, placed
 from edge.output.monitor_state import CLIP_DBFS
-from edge.output.terminal import BAD, GOOD, WARN, Row, bar, ends, flow, meter, most_important, placed
 from edge.output.text import printable
 
 MANNERS: Final = {

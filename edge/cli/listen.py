@@ -83,9 +83,9 @@ def _shown(*, alone: bool) -> Sink:
     Args:
         alone: whether the events go nowhere else, so that the command ends when their reader has gone.
     """
+    from edge.output.console import can_redraw, plain_console
     from edge.output.monitor import LiveMonitor
     from edge.output.sinks import PlainLines, say
-    from edge.output.terminal import can_redraw, plain_console
 
     console = plain_console(stderr=True)
     if can_redraw(console):

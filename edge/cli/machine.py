@@ -128,7 +128,7 @@ def devices() -> None:
     from rich.table import Column, Table
 
     from edge.audio.devices import input_devices
-    from edge.output.terminal import plain_console
+    from edge.output.console import plain_console
     from edge.output.text import printable
 
     found = input_devices()

@@ -91,6 +91,8 @@ _TABLE: Final = tuple(
     (Signature(name, kind), re.compile(pattern, re.DOTALL)) for kind, name, pattern in _PATTERNS
 )
 _TEXT: Final = re.compile(rb"[\t\n\r\x20-\x7e]{%d}" % TEXT_BYTES)
+_SYNC: Final = re.compile(rb"\xff(?=[\xe0-\xff])")
+"""Sync bits of an MPEG audio or ADTS frame."""
 _TRANSPORT: Final = re.compile(
     rb"(?=(\x47[\x00-\x7f].[\x10-\x3f\x50-\x7f\x90-\xbf\xd0-\xff].{184}){4}\x47)", re.DOTALL
 )
@@ -122,9 +124,8 @@ def _framed(beginning: bytes) -> Signature | None:
 
 def _frames_follow(data: bytes, length: Callable[[bytes], int]) -> bool:
     """Tell whether `FRAMES_IN_A_ROW` frames follow each other anywhere: a stream may begin inside a frame."""
-    start = data.find(b"\xff")
-    while start >= 0:
-        at = start
+    for sync in _SYNC.finditer(data):
+        at = sync.start()
         for _ in range(FRAMES_IN_A_ROW):
             step = length(data[at : at + 8])
             if not step:
@@ -132,7 +133,6 @@ def _frames_follow(data: bytes, length: Callable[[bytes], int]) -> bool:
             at += step
         else:
             return True
-        start = data.find(b"\xff", start + 1)
     return False
 
 

@@ -18,22 +18,11 @@ from rich.text import Text
 
 from edge.events import Device, Drift, Event, Session, StreamWarning
 from edge.labels import EMOTIONS, UNSURE
+from edge.output.console import plain_console
+from edge.output.frame_layout import BAD, GOOD, WARN, Row, bar, ends, flow, meter, most_important, placed
 from edge.output.monitor_state import CLIP_DBFS, MINUTE_S, MonitorState, timeline_cells
 from edge.output.screen import Screen
 from edge.output.sinks import Sink
-from edge.output.terminal import (
-    BAD,
-    GOOD,
-    WARN,
-    Row,
-    bar,
-    ends,
-    flow,
-    meter,
-    most_important,
-    placed,
-    plain_console,
-)
 from edge.output.text import clock_time, describe_drift, describe_summary, printable
 
 REDRAW_S: Final = 0.125

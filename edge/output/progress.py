@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 
+from edge.output.console import can_redraw, plain_console
 from edge.output.sinks import say
-from edge.output.terminal import can_redraw, plain_console
 from edge.system.job_control import TerminalChange, terminal_change
 
 

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 from rich.text import Text
 
-from edge.output.terminal import encodable
+from edge.output.console import encodable
 from edge.system import job_control
 from edge.system.standard_streams import native_stderr_silenced
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import stat
@@ -22,7 +21,6 @@ from calibrate.takes import Take
 from edge.arrays import Array
 from edge.audio.downmix import Channel
 from edge.audio.sound_file import read_clip
-from edge.cli.main import main
 from edge.errors import ProfileError
 from edge.inference.engine import Engine
 from edge.model.bundle import load_bundle, shipped_bundle, write_head, write_manifest
@@ -32,12 +30,8 @@ from edge.recognition.recognizer import Recognizer
 from tests.calibrate.labelled_takes import TWELVE, much_the_same, session, voice
 from tests.calibrate.ordinary_speech import ordinary, with_baseline
 from tests.calibrate.session.synthetic_voices import speech
+from tests.command_line import exit_code_of
 from tests.tolerances import float32_tolerance, largest, network_terms
-
-pytestmark = pytest.mark.skipif(
-    not (shipped_bundle("small") / "model.json").is_file(),
-    reason="the default bundle is not in this checkout",
-)
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -51,16 +45,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command; return its exit code, stdout and stderr."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mmtl", "calibrate", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
+        code = exit_code_of("calibrate", *arguments)
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -449,15 +438,12 @@ def test_a_profile_from_ordinary_speech_is_shown_as_such(
     relative: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     soundfile.write(tmp_path / "one.wav", ordinary(), 16_000)
     run("anna", "--bundle", relative, "--ordinary", "--from", tmp_path / "one.wav")
 
     def show(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["mmtl", "profile", *map(str, arguments), "--bundle", str(relative)])
-        with contextlib.suppress(SystemExit):
-            main()
+        assert exit_code_of("profile", *arguments, "--bundle", relative) == 0
         return " ".join(capsys.readouterr().out.split())
 
     kept = json.loads(show("show", "anna"))

@@ -28,11 +28,6 @@ from edge.recognition.recognizer import Recognizer
 from tests.calibrate.labelled_takes import TWELVE, much_the_same, session, voice
 from tests.calibrate.ordinary_speech import ordinary, with_baseline
 
-pytestmark = pytest.mark.skipif(
-    not (shipped_bundle("small") / "model.json").is_file(),
-    reason="the default bundle is not in this checkout",
-)
-
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

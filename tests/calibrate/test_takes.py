@@ -16,11 +16,6 @@ from edge.errors import SourceError, UsageError
 from edge.labels import EMOTIONS
 from edge.model.bundle import load_bundle, shipped_bundle
 
-needs_bundle = pytest.mark.skipif(
-    not (shipped_bundle("small") / "model.json").is_file(),
-    reason="the default bundle is not in this checkout",
-)
-
 
 def noise(seconds: float, seed: int = 0, level: float = 0.1) -> Array:
     samples = np.random.default_rng(seed).standard_normal(round(16_000 * seconds))
@@ -108,7 +103,6 @@ def test_a_missing_manifest_a_folder_and_other_encodings_are_refused(tmp_path: P
         read_takes(tmp_path / "latin.csv")
 
 
-@needs_bundle
 @pytest.mark.parametrize(
     ("samples", "error", "said"),
     [
@@ -129,7 +123,6 @@ def test_a_take_that_cannot_be_used_is_named(
         read_sounds([Take(path, 0)], load_bundle(shipped_bundle("small")))
 
 
-@needs_bundle
 def test_a_recording_of_hours_is_refused_without_reading_it(tmp_path: Path) -> None:
     path, size = tmp_path / "night.wav", 4 * 3_600 * 192_000  # four hours of 48 kHz stereo, 2.8 GB
     form = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 2, 48_000, 192_000, 4, 16)
@@ -146,7 +139,6 @@ def test_a_recording_of_hours_is_refused_without_reading_it(tmp_path: Path) -> N
         tracemalloc.stop()
 
 
-@needs_bundle
 def test_a_file_that_is_not_sound_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "letter.wav"
     path.write_text("Dear Anna,")
@@ -154,7 +146,6 @@ def test_a_file_that_is_not_sound_is_refused(tmp_path: Path) -> None:
         read_sounds([Take(path, 0)], load_bundle(shipped_bundle("small")))
 
 
-@needs_bundle
 @pytest.mark.parametrize(("second", "said"), [(3, "labelled neutral and angry"), (0, "labelled neutral")])
 def test_a_recording_that_occurs_twice_is_refused(tmp_path: Path, second: int, said: str) -> None:
     for name in ("a.wav", "copy.wav"):

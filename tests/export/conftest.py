@@ -1,28 +1,5 @@
-from __future__ import annotations
+"""What the tests of exports share with those of training."""
 
-from collections.abc import Iterator
+from tests.train.conftest import brief_sound, one_thread
 
-import pytest
-import soundfile
-import torch
-
-from tests.train.synthetic import SAMPLE_RATE, voice
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread: numbers are then the same everywhere, and small networks faster."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="package", autouse=True)
-def brief_sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Check exports on 3.5 s (20 windows with the noise after it) in place of the demo clip."""
-    path = tmp_path_factory.mktemp("sound") / "brief.wav"
-    soundfile.write(path, voice(1, "angry", 0, 3.5), SAMPLE_RATE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.parity_audio.demo_clip", lambda: path)
-        yield
+__all__ = ["brief_sound", "one_thread"]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.audio.pulse import PulseUnavailableError, virtual_microphone
+from tests.edge.audio.pulse import VirtualMicrophone
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "export" / "device_files" / "mmtl.service"
@@ -101,23 +101,17 @@ def test_the_filter_lets_through_what_a_run_needs(tmp_path: Path) -> None:
 
 @pytest.mark.mic
 @pytest.mark.slow
-def test_sound_comes_through_a_sound_server_in_a_user_namespace_of_its_own(tmp_path: Path) -> None:
+def test_sound_comes_through_a_sound_server_in_a_user_namespace_of_its_own(pulse: VirtualMicrophone) -> None:
     if shutil.which("unshare") is None or subprocess.run([*NEW_USERS, "true"], check=False).returncode != 0:
         pytest.skip("user namespaces cannot be made here")
-    try:
-        with virtual_microphone() as microphone:
-            command = [*NEW_USERS, *RUN, "mic", "--jsonl", "-", "--provider", "cpu"]
-            with subprocess.Popen(
-                command, cwd=ROOT, env=microphone.environment, stdout=subprocess.PIPE, text=True
-            ) as run:
-                assert run.stdout
-                types = [json.loads(run.stdout.readline())["type"]]
-                while "window" not in types:
-                    types.append(json.loads(run.stdout.readline())["type"])
-                run.terminate()
-                types += [json.loads(line)["type"] for line in run.stdout]
-    except PulseUnavailableError as error:
-        pytest.skip(str(error))
+    command = [*NEW_USERS, *RUN, "mic", "--jsonl", "-", "--provider", "cpu"]
+    with subprocess.Popen(command, cwd=ROOT, env=pulse.environment, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        types = [json.loads(run.stdout.readline())["type"]]
+        while "window" not in types:
+            types.append(json.loads(run.stdout.readline())["type"])
+        run.terminate()
+        types += [json.loads(line)["type"] for line in run.stdout]
     assert (types[0], types[-1], run.returncode) == ("session", "summary", 0)
 
 

@@ -7,12 +7,12 @@ refuses; that the real tritonclient has the names used is read from its source.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,10 +34,13 @@ from export.server_files.client import TritonWindow
 from export.targets import ExportRequest, export_target
 from export.trained_model import TrainedModel
 from export.triton import LARGEST_BATCH, ONNX_MODEL
+from tests.edge.streams import assert_same_events, recognised
 from tests.tolerances import float32_tolerance, largest, network_terms
 from tests.train.synthetic import tiny_checkpoint
 
 TOLERANCE = 1e-4
+
+assert_same = functools.partial(assert_same_events, tolerance=TOLERANCE)
 SOUND = read_clip(demo_clip())
 
 
@@ -145,30 +148,6 @@ def plain(folder: Path) -> Recognizer:
     return Recognizer(load_bundle(folder / "bundle"), provider="cpu")
 
 
-def heard(recognizer: Recognizer, *sizes: int) -> list[Event]:
-    recognizer.reset()
-    events, done = [], 0
-    for size in cycle(sizes):
-        events += recognizer.feed(SOUND[done : done + size])
-        done += size
-        if done >= len(SOUND):
-            break
-    return events + recognizer.flush()
-
-
-def outline(event: Event) -> tuple[object, ...]:
-    """What must be the same wherever it is computed."""
-    names = ("start_s", "end_s", "time_s", "label", "speech", "active", "windows")
-    return (event.type, *(getattr(event, name, None) for name in names))
-
-
-def assert_same(events: Sequence[Event], expected: Sequence[Event]) -> None:
-    assert [outline(event) for event in events] == [outline(event) for event in expected]
-    for event, wanted in zip(events, expected, strict=True):
-        if isinstance(event, Window) and isinstance(wanted, Window):
-            assert event.probs == pytest.approx(wanted.probs, abs=TOLERANCE)
-
-
 def changes(events: Sequence[Event]) -> list[EngineChange]:
     return [event for event in events if isinstance(event, EngineChange)]
 
@@ -180,13 +159,13 @@ def changes(events: Sequence[Event]) -> list[EngineChange]:
 def test_a_recognizer_on_triton_says_what_a_plain_one_says(
     listener: Recognizer, plain: Recognizer, server: Server, sizes: tuple[int, ...]
 ) -> None:
-    assert_same(heard(listener, *sizes), heard(plain, 1_600))
+    assert_same(recognised(listener, SOUND, *sizes), recognised(plain, SOUND, 1_600))
     assert len(server.calls) > 3
     assert {shape[1:] for shape in server.calls} == {(297, 200)}
 
 
 def test_the_events_that_are_compared_differ_among_each_other(plain: Recognizer) -> None:
-    windows = [event for event in heard(plain, 1_600) if isinstance(event, Window)]
+    windows = [event for event in recognised(plain, SOUND, 1_600) if isinstance(event, Window)]
     spread = np.ptp([list(window.probs.values()) for window in windows], axis=0)
     assert spread.max() > 100 * TOLERANCE
 
@@ -207,7 +186,10 @@ def test_a_fine_step_and_large_blocks_say_the_same_too(server: Server) -> None:
     bundle, settings = load_bundle(server.folder / "bundle"), Settings(step_ms=80)
     on_triton = client.recognizer(bundle, TritonWindow("localhost:8000", ONNX_MODEL))
     fine = Recognizer(bundle, engine=on_triton.engine, settings=settings)
-    assert_same(heard(fine, 200_000), heard(Recognizer(bundle, provider="cpu", settings=settings), 1_600))
+    assert_same(
+        recognised(fine, SOUND, 200_000),
+        recognised(Recognizer(bundle, provider="cpu", settings=settings), SOUND, 1_600),
+    )
     assert max(shape[0] for shape in server.calls) == LARGEST_BATCH
 
 
@@ -218,7 +200,7 @@ def test_a_request_that_fails_is_sent_again_and_nothing_is_noticed(
     listener: Recognizer, plain: Recognizer, server: Server
 ) -> None:
     server.fails = lambda call: call % 2 == 1  # each first attempt
-    assert_same(heard(listener, 1_600), heard(plain, 1_600))
+    assert_same(recognised(listener, SOUND, 1_600), recognised(plain, SOUND, 1_600))
     assert listener.engine.provider == "triton"
 
 
@@ -226,11 +208,11 @@ def test_a_server_that_is_lost_costs_no_window_and_is_told_once(
     listener: Recognizer, plain: Recognizer, server: Server
 ) -> None:
     server.fails = lambda call: call > 5
-    events = heard(listener, 1_600)
+    events = recognised(listener, SOUND, 1_600)
     (change,) = changes(events)
     assert change.provider == "cpu"
     assert "mmtl_window_onnx at localhost:8000 does not serve (connection reset by peer)" in change.reason
-    assert_same([event for event in events if event is not change], heard(plain, 1_600))
+    assert_same([event for event in events if event is not change], recognised(plain, SOUND, 1_600))
     assert len(server.calls) == 7, "a lost server is asked twice and no more"
 
 

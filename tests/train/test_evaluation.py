@@ -10,9 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from edge.model.bundle import Bundle, load_bundle, read_manifest, shipped_bundle
+from edge.model.bundle import Bundle, read_manifest, shipped_bundle
 from edge.model.head import softmax
-from export.bundling import export_bundle
 from tests.tolerances import float32_tolerance
 from tests.train.synthetic import SAMPLE_RATE, tiny_checkpoint, voice, write_corpus
 from train.corpora import Clip, read_corpus
@@ -20,13 +19,6 @@ from train.evaluation import THRESHOLDS, answers_by_threshold, described, recogn
 from train.segments import normalised, read_spectra
 
 DATA = Path(os.environ.get("MMTL_DATA", "../shared/data"))
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    export_bundle(tiny_checkpoint(), folder, "tiny")
-    return load_bundle(folder)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +41,8 @@ def test_the_runtime_gives_a_clip_what_the_trained_network_gives_it(
 
 def test_every_clip_is_a_new_stream(bundle: Bundle, clips: list[Clip]) -> None:
     together = recognise_clips(bundle, clips[:4])
-    session_lock = np.concatenate([recognise_clips(bundle, [clip]) for clip in clips[:4]])
-    np.testing.assert_array_equal(together, session_lock)
+    singly = np.concatenate([recognise_clips(bundle, [clip]) for clip in clips[:4]])
+    np.testing.assert_array_equal(together, singly)
 
 
 @pytest.mark.parametrize("seconds", [0.005, 0.1, 0.5])

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from calibrate.fitting.model_selection import fit_and_judge
 from calibrate.takes import Take
 from edge.labels import EMOTIONS
-from edge.model.bundle import Bundle, load_bundle
-from export.bundling import export_bundle
-from tests.train.synthetic import tiny_checkpoint, write_corpus
+from edge.model.bundle import Bundle
+from tests.train.synthetic import write_corpus
 from train import few_shot as shots
 from train.corpora import Clip, read_corpus
 from train.few_shot import (
@@ -98,13 +97,6 @@ def test_corpora_count_alike_and_numbers_of_shots_are_kept_apart() -> None:
     few, more = over_corpora(shot_scores(trials))
     assert (few.shots, few.after, few.speakers) == (1, 41.0, 1)
     assert (more.shots, more.before, more.after, more.worst_after) == (2, 50.0, 70.0, 50.0)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    export_bundle(tiny_checkpoint(), folder, "tiny")
-    return load_bundle(folder)
 
 
 @pytest.fixture(scope="module")

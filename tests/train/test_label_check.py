@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.labels import EMOTIONS
 from tests.train.synthetic import SAMPLE_RATE
+from train import label_check
 from train.acoustics import measures
 from train.console import ConsoleProgress
 from train.corpora import Clip, four_emotions, read_corpus
@@ -208,7 +210,8 @@ def test_a_bundle_that_takes_two_classes_for_each_other_is_reported(
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"no recordings in {RECORDINGS}")
-def test_an_exchange_is_found_in_real_recordings() -> None:
+def test_an_exchange_is_found_in_real_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_check, "_measured", functools.cache(label_check._measured))
     real = four_emotions(read_corpus(RECORDINGS))
     right = check_labels(real, silently)
     wrong = check_labels(exchanged(real, "emotiontts", "angry", "sad"), silently)

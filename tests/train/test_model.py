@@ -68,17 +68,17 @@ def test_features_do_not_depend_on_what_comes_before_or_after(arch: Architecture
     with torch.no_grad():
         features = meta.features(frames)
         for place in range(features.shape[1]):
-            session_lock = meta.features(frames[:, 8 * place : 8 * place + 49])
+            single = meta.features(frames[:, 8 * place : 8 * place + 49])
             tolerance = float32_tolerance(terms_of(meta), largest(features))
-            torch.testing.assert_close(session_lock, features[:, place : place + 1], rtol=0, atol=tolerance)
+            torch.testing.assert_close(single, features[:, place : place + 1], rtol=0, atol=tolerance)
 
 
 def test_the_papers_features_do_depend_on_it() -> None:
     """The twin of the test above: padding in time would be noticed."""
     meta, frames = net_of(Architecture.paper()).meta, frames_of(1, 96)
     with torch.no_grad():
-        features, session_lock = meta.features(frames), meta.features(frames[:, 16:72])
-    assert (session_lock[:, 0] - features[:, 2]).abs().max() > 1e-2
+        features, single = meta.features(frames), meta.features(frames[:, 16:72])
+    assert (single[:, 0] - features[:, 2]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("arch", [TINY, WIDE])
@@ -88,9 +88,9 @@ def test_padding_does_not_matter(arch: Architecture) -> None:
     with torch.no_grad():
         together = net(frames, torch.tensor(lengths))  # what lies past the end is noise
         for row, length in enumerate(lengths):
-            session_lock = net(frames[row : row + 1, :length])
+            single = net(frames[row : row + 1, :length])
             tolerance = float32_tolerance(arch.features_in(120) * terms_of(net), largest(together))
-            torch.testing.assert_close(together[row : row + 1], session_lock, rtol=0, atol=tolerance)
+            torch.testing.assert_close(together[row : row + 1], single, rtol=0, atol=tolerance)
 
 
 def test_ignoring_the_lengths_would_be_noticed() -> None:

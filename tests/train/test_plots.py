@@ -21,20 +21,6 @@ RECORDS: list[dict[str, Any]] = [
 MATRIX = [[6, 2, 0, 0], [0, 5, 0, 5], [1, 0, 1, 0], [0, 0, 0, 0]]
 
 
-@pytest.fixture
-def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures as they are saved, to ask them what they show."""
-    figures: list[Figure] = []
-    save = Figure.savefig
-
-    def collect(figure: Figure, *args: Any, **options: Any) -> None:
-        figures.append(figure)
-        save(figure, *args, **options)
-
-    monkeypatch.setattr(Figure, "savefig", collect)
-    return figures
-
-
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 

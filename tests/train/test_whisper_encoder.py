@@ -49,9 +49,9 @@ def test_an_item_of_a_batch_does_not_depend_on_its_padding(
         row[: len(item)] = item
     states = encoder(frames, lengths)
     for row, item, count in zip(states, items, encoder.states_in(lengths).tolist(), strict=True):
-        session_lock = encoder(item[None])[0].detach()
-        tolerance = float32_tolerance(terms_of(encoder), largest(session_lock))
-        torch.testing.assert_close(row[:count], session_lock, rtol=0, atol=tolerance)
+        single = encoder(item[None])[0].detach()
+        tolerance = float32_tolerance(terms_of(encoder), largest(single))
+        torch.testing.assert_close(row[:count], single, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -17,18 +17,12 @@ from edge.model.bundle import load_bundle, shipped_bundle
 from edge.recognition.recognizer import Recognizer
 from tests.edge.conftest import with_front_end
 
-needs_bundle = pytest.mark.skipif(
-    not (shipped_bundle("small") / "model.json").is_file(),
-    reason="the default bundle is not in this checkout",
-)
-
 
 def noise(seconds: float, seed: int = 0) -> Array:
     samples = np.random.default_rng(seed).standard_normal(round(16_000 * seconds))
     return (0.1 * samples).clip(-1, 1).astype(np.float32)
 
 
-@needs_bundle
 @pytest.mark.parametrize(("seconds", "offset"), [(0.52, 0.0), (1.7, 0.0), (3.0, 0.3), (4.4, 0.0)])
 def test_the_inputs_of_a_take_are_exactly_the_recognizer_s(seconds: float, offset: float) -> None:
     bundle = load_bundle(shipped_bundle("small"))
@@ -48,7 +42,6 @@ def test_the_inputs_of_a_take_are_exactly_the_recognizer_s(seconds: float, offse
     np.testing.assert_allclose(bundle.head.probs(inputs), shown, atol=1e-4)
 
 
-@needs_bundle
 def test_a_bundle_of_another_hop_has_as_many_windows_as_its_recognizer() -> None:
     bundle = with_front_end(load_bundle(shipped_bundle("small")), hop_length_ms=5)
     recognizer = Recognizer(bundle, provider="cpu")
@@ -59,7 +52,6 @@ def test_a_bundle_of_another_hop_has_as_many_windows_as_its_recognizer() -> None
     assert len(inputs) == sum(isinstance(event, Window) for event in events)
 
 
-@needs_bundle
 def test_the_shortest_take_gives_one_window() -> None:
     bundle = load_bundle(shipped_bundle("small"))
     generic = InputNormalisation(bundle.manifest.levels, bundle.statistics)

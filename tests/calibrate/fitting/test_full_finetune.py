@@ -77,25 +77,17 @@ def test_the_profile_is_preferred_where_it_does_better(of_profile: float, *, pre
     assert ("prefer it" in said) == preferred
 
 
-needs_bundle = pytest.mark.skipif(
-    not (shipped_bundle("small") / "model.json").is_file(),
-    reason="the default bundle is not in this checkout",
-)
-
-
 def entries(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
     found = [EntryPoint("speaker", value, full.GROUP) for value in values]
     monkeypatch.setattr(full, "entry_points", lambda **_: found)
 
 
-@needs_bundle
 def test_a_copy_that_was_not_installed_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     entries(monkeypatch)
     with pytest.raises(UsageError, match=r"pip install 'mmtl\[export\]'"):
         load_network_tuner(load_bundle(shipped_bundle("small")), Path("anna"), replace=False)
 
 
-@needs_bundle
 def test_only_what_the_extra_brings_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     entries(monkeypatch, "a_module_that_nobody_has:SpeakerBundle")
     with pytest.raises(ModuleNotFoundError, match="a_module_that_nobody_has"):

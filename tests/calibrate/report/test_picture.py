@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from calibrate.fitting.folds import Folds
-from calibrate.report.picture import AFTER, BEFORE, draw_judgement, require_picture
+from calibrate.report.figures import ACCENT
+from calibrate.report.picture import BEFORE, draw_judgement, require_picture
 from edge.errors import UsageError
 from tests.calibrate.report.judgements import HELPED, UNCHANGED
 
@@ -26,20 +27,6 @@ if TYPE_CHECKING:
 
 BY_SENTENCE = Folds("sentence", (np.array([0, 1]),))
 ONE_SENTENCE = Folds("take", (np.array([0, 1]),), one_sentence=True)
-
-
-@pytest.fixture
-def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures that are saved, to inspect them."""
-    figures: list[Figure] = []
-    save = Figure.savefig
-
-    def collect(figure: Figure, *args: Any, **options: Any) -> None:
-        figures.append(figure)
-        save(figure, *args, **options)
-
-    monkeypatch.setattr(Figure, "savefig", collect)
-    return figures
 
 
 def words(figure: Figure) -> str:
@@ -122,7 +109,7 @@ def test_light_and_dark_bars_differ_in_grey_too() -> None:
         red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
         return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255.0
 
-    assert lightness(BEFORE) > lightness(AFTER) + 0.3
+    assert lightness(BEFORE) > lightness(ACCENT) + 0.3
 
 
 def test_the_same_judgement_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -15,15 +15,9 @@ import pytest
 
 from calibrate.session.sentences import sentences
 from edge.labels import EMOTIONS
-from edge.model.bundle import shipped_bundle
 from edge.model.profile import Profile, read_profile
 from tests.calibrate.session.pseudo_terminal import CHILD, HIDE, LEAVE, SHELL, SHOW, Terminal
-from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
-
-pytestmark = pytest.mark.skipif(
-    not (shipped_bundle("small") / "model.json").is_file(),
-    reason="the default bundle is not in this checkout",
-)
+from tests.edge.audio.pulse import VirtualMicrophone
 
 MANNERS = {
     "neutral": ("-v", "en+m1", "-p", "40", "-s", "180", "-a", "90"),
@@ -32,17 +26,6 @@ MANNERS = {
     "angry": ("-v", "en+f5", "-p", "70", "-s", "280", "-a", "190"),
 }
 """Voice, pitch, words per minute and loudness of espeak-ng for each emotion: easy to tell apart."""
-
-
-@pytest.fixture(scope="module")
-def pulse() -> Iterator[VirtualMicrophone]:
-    if shutil.which("espeak-ng") is None:
-        pytest.skip("espeak-ng is not installed")
-    try:
-        with virtual_microphone() as microphone:
-            yield microphone
-    except PulseUnavailableError as error:
-        pytest.skip(str(error))
 
 
 class Speaker:
@@ -125,6 +108,7 @@ def calibrated_from(manifest: Path, folder: Path) -> Profile:
 
 @pytest.mark.mic
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 def test_a_session_from_consent_to_verdict(pulse: VirtualMicrophone, tmp_path: Path) -> None:
     speaker = Speaker(pulse, tmp_path)
     unfinished = speaker.home / "mmtl" / "sessions" / "anna"
@@ -170,19 +154,10 @@ def test_a_session_from_consent_to_verdict(pulse: VirtualMicrophone, tmp_path: P
         np.testing.assert_array_equal(recalibrated.head.tensors()[name], tensor)
 
 
-@pytest.fixture(scope="module")
-def silent() -> Iterator[VirtualMicrophone]:
-    try:
-        with virtual_microphone() as microphone:
-            yield microphone
-    except PulseUnavailableError as error:
-        pytest.skip(str(error))
-
-
 @contextmanager
-def at_the_level(silent: VirtualMicrophone, home: Path, program: str) -> Iterator[Terminal]:
+def at_the_level(pulse: VirtualMicrophone, home: Path, program: str) -> Iterator[Terminal]:
     """Begin a session with a microphone that is silent."""
-    environment = {**silent.environment, "XDG_DATA_HOME": str(home)}
+    environment = {**pulse.environment, "XDG_DATA_HOME": str(home)}
     arguments = ["calibrate", "anna", "--yes", "--language", "en", "--device", "mic:default"]
     terminal = Terminal(arguments, environment, program=program)
     try:
@@ -193,10 +168,8 @@ def at_the_level(silent: VirtualMicrophone, home: Path, program: str) -> Iterato
 
 
 @pytest.mark.mic
-def test_ctrl_z_gives_the_shell_its_terminal_and_fg_goes_on(
-    silent: VirtualMicrophone, tmp_path: Path
-) -> None:
-    with at_the_level(silent, tmp_path, SHELL) as terminal:
+def test_ctrl_z_gives_the_shell_its_terminal_and_fg_goes_on(pulse: VirtualMicrophone, tmp_path: Path) -> None:
+    with at_the_level(pulse, tmp_path, SHELL) as terminal:
         terminal.press("\x1a")
         terminal.wait_for("STOPPED as before")
         shown = terminal.written.partition("STOPPED")[0].rpartition(HIDE)[2]
@@ -212,8 +185,8 @@ def test_ctrl_z_gives_the_shell_its_terminal_and_fg_goes_on(
 
 
 @pytest.mark.mic
-def test_a_window_that_is_closed_ends_the_session(silent: VirtualMicrophone, tmp_path: Path) -> None:
-    with at_the_level(silent, tmp_path, CHILD) as terminal:
+def test_a_window_that_is_closed_ends_the_session(pulse: VirtualMicrophone, tmp_path: Path) -> None:
+    with at_the_level(pulse, tmp_path, CHILD) as terminal:
         terminal.hang_up()
         assert terminal.leave() == 0
 

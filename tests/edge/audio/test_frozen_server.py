@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from edge.recognition.pipeline import listen
 from edge.recognition.recognizer import Recognizer
 from tests.calibrate.session.pseudo_terminal import Terminal
 from tests.edge.audio.portaudio import FakeStream, Frozen, desk, ramp
-from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+from tests.edge.audio.pulse import VirtualMicrophone
 
 ROOT = Path(__file__).parents[3]
 
@@ -125,15 +124,6 @@ def test_a_signal_ends_the_wait_for_a_lost_microphone_that_cannot_be_closed(
 
 
 # With a real one
-
-
-@pytest.fixture(scope="module")
-def pulse() -> Iterator[VirtualMicrophone]:
-    try:
-        with virtual_microphone() as microphone:
-            yield microphone
-    except PulseUnavailableError as error:
-        pytest.skip(str(error))
 
 
 def started(pulse: VirtualMicrophone, *arguments: str, timeout_s: float) -> subprocess.Popen[str]:

@@ -18,7 +18,7 @@ from edge.audio.downmix import Channel
 from edge.audio.microphone import Microphone
 from edge.errors import UsageError
 from tests.edge.audio.portaudio import FakePortAudio, FakeStream, desk, device, error_of, ramp
-from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+from tests.edge.audio.pulse import VirtualMicrophone
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,6 +26,15 @@ ROOT = Path(__file__).parents[3]
 def opened(portaudio: FakePortAudio, **options: Any) -> tuple[Microphone, FakeStream]:
     microphone = Microphone(portaudio=portaudio, **options).__enter__()
     return microphone, portaudio.streams[-1]
+
+
+def heard(portaudio: FakePortAudio, **options: Any) -> tuple[Microphone, FakeStream, Iterator[Block]]:
+    """Open a microphone and take its first block."""
+    microphone, stream = opened(portaudio, **options)
+    stream.deliver(ramp(320))
+    blocks = iter(microphone)
+    next(blocks)
+    return microphone, stream, blocks
 
 
 def drain(microphone: Microphone, blocks: Iterator[Block] | None = None) -> list[Block]:
@@ -243,10 +252,7 @@ def test_a_late_callback_wakes_the_listener() -> None:
 
 
 def test_a_device_that_falls_silent_is_reported_not_waited_for() -> None:
-    microphone, stream = opened(desk(), stall_s=0.05, reconnect=False)
-    stream.deliver(ramp(320))
-    blocks = iter(microphone)
-    next(blocks)
+    microphone, _, blocks = heard(desk(), stall_s=0.05, reconnect=False)
     message = error_of(lambda: next(blocks))
     assert message.startswith("USB Headset: Audio (hw:1,0) stopped delivering sound 0.05 s ago: see")
     drain(microphone)
@@ -348,10 +354,7 @@ def test_an_unplugged_device_is_taken_up_again_by_name_and_the_time_between_is_l
 @pytest.mark.usefixtures("hasty")
 def test_a_device_is_looked_for_until_it_is_there_and_opens() -> None:
     portaudio = desk()
-    microphone, stream = opened(portaudio)
-    stream.deliver(ramp(320))
-    blocks = iter(microphone)
-    next(blocks)
+    microphone, stream, blocks = heard(portaudio)
     lose(stream)
 
     def later(fake: FakePortAudio) -> None:
@@ -371,10 +374,7 @@ def test_a_device_is_looked_for_until_it_is_there_and_opens() -> None:
 @pytest.mark.usefixtures("hasty")
 def test_a_device_that_opens_again_but_delivers_nothing_is_not_back() -> None:
     portaudio = desk()
-    microphone, stream = opened(portaudio, stall_s=0.02)
-    stream.deliver(ramp(320))
-    blocks = iter(microphone)
-    next(blocks)
+    microphone, _, blocks = heard(portaudio, stall_s=0.02)
     assert next(blocks).device_change == DeviceChange(HEADSET, "lost")
 
     def deaf(fake: FakePortAudio) -> None:
@@ -407,11 +407,8 @@ def test_a_device_can_be_lost_again_and_again() -> None:
 @pytest.mark.usefixtures("hasty")
 def test_what_a_lost_device_delivers_late_is_not_heard() -> None:
     portaudio = desk()
-    microphone, stream = opened(portaudio, stall_s=60.0)
+    microphone, stream, blocks = heard(portaudio, stall_s=60.0)
     portaudio.opening = ramp(320, start=5_000)
-    stream.deliver(ramp(320))
-    blocks = iter(microphone)
-    next(blocks)
     lose(stream)
     assert [next(blocks).device_change, next(blocks).device_change] == [
         DeviceChange(HEADSET, "lost"),
@@ -426,10 +423,7 @@ def test_what_a_lost_device_delivers_late_is_not_heard() -> None:
 def test_leaving_while_the_device_is_away_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(microphone_module, "RETRY_S", 60.0)
     portaudio = desk()
-    microphone, stream = opened(portaudio)
-    stream.deliver(ramp(320))
-    blocks = iter(microphone)
-    next(blocks)
+    microphone, stream, blocks = heard(portaudio)
     lose(stream)
     assert next(blocks).device_change == DeviceChange(HEADSET, "lost")
     leaving = threading.Timer(0.05, microphone.__exit__, [None, None, None])
@@ -442,10 +436,7 @@ def test_leaving_while_the_device_is_away_ends_the_wait(monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("hasty")
 def test_leaving_while_the_device_is_being_opened_frees_it() -> None:
     portaudio = desk()
-    microphone, stream = opened(portaudio)
-    stream.deliver(ramp(320))
-    blocks = iter(microphone)
-    next(blocks)
+    microphone, stream, blocks = heard(portaudio)
     lose(stream)
     assert next(blocks).device_change == DeviceChange(HEADSET, "lost")
     portaudio.opening = ramp(320)
@@ -495,15 +486,6 @@ with source:
 np.save(path, samples)
 print(source.name, [(d.name, d.default, 16_000 in d.rates) for d in input_devices()], sep="|")
 """
-
-
-@pytest.fixture(scope="module")
-def pulse() -> Iterator[VirtualMicrophone]:
-    try:
-        with virtual_microphone() as microphone:
-            yield microphone
-    except PulseUnavailableError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.mic

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from edge.audio.sources import demo_clip
-from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+from tests.edge.audio.pulse import VirtualMicrophone
 
 ROOT = Path(__file__).parents[3]
 
@@ -117,15 +117,6 @@ class Run:
         for reader in self._readers:
             reader.join()
         return code
-
-
-@pytest.fixture(scope="module")
-def pulse() -> Iterator[VirtualMicrophone]:
-    try:
-        with virtual_microphone() as microphone:
-            yield microphone
-    except PulseUnavailableError as error:
-        pytest.skip(str(error))
 
 
 @contextmanager

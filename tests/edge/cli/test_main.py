@@ -25,6 +25,7 @@ from edge.model import profile as profile_module
 from edge.model.bundle import ENCODER, MANIFEST, Bundle
 from edge.model.profile import Profile, save_profile
 from edge.output.sinks import Sink
+from tests.command_line import exit_code_of
 from tests.edge.schema import checked
 
 ROOT = Path(__file__).parents[3]
@@ -54,12 +55,7 @@ def mmtl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp
     monkeypatch.setattr(profile_module, "profiles_folder", lambda: tmp_path / "profiles")
 
     def run(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["mmtl", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
+        code = exit_code_of(*arguments)
         return Outcome(code, *capfd.readouterr())
 
     return run

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 
 from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
-from edge.cli import main as cli
 from edge.diagnostics import benchmark as benchmarking
 from edge.diagnostics.benchmark import (
     Benchmark,
@@ -27,6 +25,7 @@ from edge.model.bundle import Bundle
 from edge.model.profile import Profile, require_applicable
 from edge.recognition.latency import STAGES
 from edge.recognition.recognizer import Recognizer
+from tests.command_line import exit_code_of
 from tests.edge.conftest import with_front_end
 
 
@@ -130,8 +129,7 @@ def test_the_command_writes_one_json_object(
         return figures
 
     monkeypatch.setattr(benchmarking, "benchmark", measured)
-    monkeypatch.setattr(sys, "argv", ["mmtl", "benchmark", "--seconds", "3", "--json"])
-    cli.main()
+    assert exit_code_of("benchmark", "--seconds", "3", "--json") == 0
     described = json.loads(capfd.readouterr().out)
     assert described["streams_per_core"] == figures.streams_per_core
     assert described["step"]["p50"] == figures.step.p50

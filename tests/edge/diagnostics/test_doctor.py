@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.audio.sources import demo_clip
-from edge.cli import main as cli
 from edge.diagnostics import checks, doctor, probes
 from edge.diagnostics.checks import Check, DiagnosticContext, Verdict
 from edge.diagnostics.doctor import AREAS, Area, Examined, described, examine, exit_code, lines
 from edge.diagnostics.probes import Answer, SystemProbe
 from edge.errors import EngineError, ModelError, SourceError, UsageError
 from edge.model.bundle import ENCODER
-from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+from tests.command_line import exit_code_of
+from tests.edge.audio.pulse import VirtualMicrophone, virtual_microphone
 
 CARD = """
 import random
@@ -232,12 +231,7 @@ def mmtl(
     def run(*arguments: str, sound: str = CARD) -> tuple[int, str]:
         (tmp_path / "sounddevice.py").write_text(sound)
         monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["mmtl", "doctor", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
+        code = exit_code_of("doctor", *arguments)
         out, err = capfd.readouterr()
         assert err == ""
         return code, out
@@ -301,14 +295,11 @@ def test_a_bundle_that_is_not_there_is_code_4(mmtl: Mmtl, tmp_path: Path) -> Non
 
 @pytest.fixture
 def pulse(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualMicrophone]:
-    """A PulseAudio null sink in the place of a microphone."""
-    try:
-        with virtual_microphone() as running:
-            for name, value in running.environment.items():
-                monkeypatch.setenv(name, value)
-            yield running
-    except PulseUnavailableError as reason:
-        pytest.skip(str(reason))
+    """A PulseAudio null sink in the place of a microphone, for this process."""
+    with virtual_microphone() as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        yield running
 
 
 @pytest.mark.mic

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import soundfile
 from safetensors.numpy import load_file
 
 from edge.arrays import Array
-from edge.cli import main as cli
 from edge.diagnostics import verification
 from edge.diagnostics.verification import TOLERANCE, verify
 from edge.errors import UsageError
@@ -22,6 +20,7 @@ from edge.inference import offline
 from edge.model.bundle import ENCODER, WEIGHTS, WINDOW, Bundle, load_bundle, read_manifest, write_manifest
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.window_classifier import EmbeddedWindow
+from tests.command_line import exit_code_of
 from tests.edge.conftest import with_front_end
 
 Talk = Callable[..., Array]
@@ -174,16 +173,6 @@ def test_a_recognizer_with_a_fault_is_found(
         assert math.isinf(report.largest_difference)
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command line in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["mmtl", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 @pytest.fixture
 def recording(sound: Array, tmp_path: Path) -> Path:
     path = tmp_path / "speech.wav"
@@ -191,10 +180,8 @@ def recording(sound: Array, tmp_path: Path) -> Path:
     return path
 
 
-def test_the_command_prints_a_line_for_each_check(
-    recording: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert run(monkeypatch, "verify", "default", str(recording), "--step-ms", "80", "--seed", "3") == 0
+def test_the_command_prints_a_line_for_each_check(recording: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of("verify", "default", str(recording), "--step-ms", "80", "--seed", "3") == 0
     out, err = capfd.readouterr()
     assert err == ""
     assert re.match(r"\d+ windows", out)
@@ -202,17 +189,16 @@ def test_the_command_prints_a_line_for_each_check(
     assert len(re.findall(r"^ok ", out, re.MULTILINE)) == 4
 
 
-def test_the_demo_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(monkeypatch, "verify", "default", "demo") == 0
+def test_the_demo_needs_no_file() -> None:
+    assert exit_code_of("verify", "default", "demo") == 0
 
 
 def test_a_failure_is_said_and_leaves_with_code_7(
     doctored: Callable[[str], Path],
     recording: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(monkeypatch, "verify", str(doctored(WINDOW)), str(recording)) == 7
+    assert exit_code_of("verify", str(doctored(WINDOW)), str(recording)) == 7
     out, err = capfd.readouterr()
     assert "FAILED  streaming equals offline" in out
     assert len(re.findall(r"^ok ", out, re.MULTILINE)) == 3

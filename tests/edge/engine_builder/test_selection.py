@@ -16,7 +16,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from edge.arrays import Array
-from edge.cli import main as cli
 from edge.engine_builder import selection as engine_choice
 from edge.engine_builder.candidates import (
     PRECISIONS,
@@ -31,6 +30,7 @@ from edge.gpu.probe import Gpu
 from edge.inference.engine import WindowEngine
 from edge.model.bundle import WINDOW, Bundle, load_bundle, read_manifest, write_manifest
 from edge.model.engine_files import GOLDEN, engine_graph
+from tests.command_line import exit_code_of
 from tests.edge.gpu.fake_tensorrt import MAGIC, FakeSession, FakeTensorrt, interrupt_at
 
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6")
@@ -389,12 +389,8 @@ def run(desk: Desk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtur
     monkeypatch.setattr(engine_choice, "build_environment", lambda: desk.environment)
 
     def build(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mmtl", "build-engine", *arguments])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return (int(stop.code or 0), *capfd.readouterr())
-        return (0, *capfd.readouterr())
+        code = exit_code_of("build-engine", *arguments)
+        return (code, *capfd.readouterr())
 
     return build
 

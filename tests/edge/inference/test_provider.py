@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from edge.arrays import Array
-from edge.cli import main as cli
 from edge.diagnostics.verification import TOLERANCE
 from edge.errors import EngineError, UsageError
 from edge.events import Window
@@ -28,6 +27,7 @@ from edge.model.bundle import WINDOW, Bundle, load_bundle, shipped_bundle
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.stream_session import session_of
 from edge.server.client_stream import shared_engines
+from tests.command_line import exit_code_of
 from tests.edge.inference.fake_runtime import FakeTensorrt
 from tests.edge.schema import checked
 
@@ -216,20 +216,11 @@ def test_recognizers_of_all_threads_have_their_own_streaming_graphs(bundle: Bund
     assert make().engine is not other
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["mmtl", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 def test_the_command_says_what_runs_and_why_in_one_line_on_stderr(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     without_driver(monkeypatch)
-    assert run(monkeypatch, "run", "demo", "--jsonl", "-", "--step-ms", "800") == 0
+    assert exit_code_of("run", "demo", "--jsonl", "-", "--step-ms", "800") == 0
     out, err = capfd.readouterr()
     reason = "there is no NVIDIA driver here (libcuda.so.1: cannot open it)"
     assert err == f"mmtl: runs on cpu: {reason}\n"
@@ -238,13 +229,12 @@ def test_the_command_says_what_runs_and_why_in_one_line_on_stderr(
 
 
 def test_the_command_on_tensorrt_lets_go_of_the_gpu(
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     machine: FakeTensorrt,
     build: Build,
 ) -> None:
     build(load_bundle(shipped_bundle("small")))
-    assert run(monkeypatch, "run", "demo", "--jsonl", "-") == 0
+    assert exit_code_of("run", "demo", "--jsonl", "-") == 0
     out, err = capfd.readouterr()
     assert err == "mmtl: runs on tensorrt: an engine was built for Orin\n"
     events = [checked(line) for line in out.splitlines()]
@@ -257,9 +247,9 @@ def test_the_command_on_tensorrt_lets_go_of_the_gpu(
 
 @pytest.mark.parametrize("command", ["run", "monitor"])
 def test_tensorrt_that_is_not_to_be_had_is_one_line_and_code_5(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], machine: FakeTensorrt, command: str
+    capfd: pytest.CaptureFixture[str], machine: FakeTensorrt, command: str
 ) -> None:
-    assert run(monkeypatch, command, "demo", "--provider", "tensorrt") == 5
+    assert exit_code_of(command, "demo", "--provider", "tensorrt") == 5
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert "no engine has been built for this model yet: run mmtl build-engine" in err

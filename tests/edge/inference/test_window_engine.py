@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import cycle
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge.arrays import Array
 from edge.errors import EngineError
-from edge.events import EngineChange, Event, Window
+from edge.events import EngineChange, Window
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
 from edge.gpu.session import TensorrtSession
 from edge.inference.engine import EncoderState, Engine, WindowEngine
@@ -22,8 +22,11 @@ from edge.model.profile import ADOPTED, Profile
 from edge.recognition.recognizer import Recognizer
 from tests.edge.conftest import random_head
 from tests.edge.inference.fake_runtime import FakeTensorrt
+from tests.edge.streams import assert_same_events, recognised
 
 TOLERANCE = 1e-4
+
+assert_same = functools.partial(assert_same_events, tolerance=TOLERANCE)
 
 BLOCKS = st.one_of(st.sampled_from([1, 7, 159, 1_280, 8_191]), st.integers(200, 60_000))
 """Samples."""
@@ -67,31 +70,6 @@ def recognizer(bundle: Bundle, fails_at: int | None = None) -> Recognizer:
     return Recognizer(bundle, engine=engine)
 
 
-def heard(recognizer: Recognizer, sound: Array, *sizes: int) -> list[Event]:
-    recognizer.reset()
-    events, done = [], 0
-    for size in cycle(sizes or (len(sound),)):
-        events += recognizer.feed(sound[done : done + size])
-        done += size
-        if done >= len(sound):
-            break
-    return events + recognizer.flush()
-
-
-def outline(event: Event) -> tuple[object, ...]:
-    """What must be the same whatever computes."""
-    names = ("start_s", "end_s", "time_s", "label", "speech", "active", "windows")
-    return (event.type, *(getattr(event, name, None) for name in names))
-
-
-def assert_same(events: list[Event], expected: list[Event]) -> None:
-    assert [outline(event) for event in events] == [outline(event) for event in expected]
-    for event, wanted in zip(events, expected, strict=True):
-        if isinstance(event, Window) and isinstance(wanted, Window):
-            assert event.probs == pytest.approx(wanted.probs, abs=TOLERANCE)
-            assert event.smoothed == pytest.approx(wanted.smoothed, abs=TOLERANCE)
-
-
 # As if it streamed
 
 
@@ -102,7 +80,7 @@ def test_whole_windows_equal_streaming_for_any_blocks(
 ) -> None:
     if max(sizes) < 160:
         sizes = [*sizes, 1_600]
-    assert_same(heard(windowwise, sound, *sizes), heard(streaming, sound))
+    assert_same(recognised(windowwise, sound, *sizes), recognised(streaming, sound))
 
 
 def test_a_speaker_s_head_reads_the_same_spectrum_from_both(bundle: Bundle, sound: Array) -> None:
@@ -111,7 +89,7 @@ def test_a_speaker_s_head_reads_the_same_spectrum_from_both(bundle: Bundle, soun
     profile = Profile("anna", bundle.fingerprint, random_head(size=size), levels, statistics, ADOPTED)
     engines = WindowwiseEngine(bundle, Counted(bundle), provider="tensorrt"), Engine(bundle, "cpu")
     whole, streamed = (
-        heard(Recognizer(bundle, profile=profile, engine=engine), sound, 1_280) for engine in engines
+        recognised(Recognizer(bundle, profile=profile, engine=engine), sound, 1_280) for engine in engines
     )
     assert_same(whole, streamed)
 
@@ -119,12 +97,12 @@ def test_a_speaker_s_head_reads_the_same_spectrum_from_both(bundle: Bundle, soun
 def test_there_are_short_windows_and_full_ones_in_what_is_compared(bundle: Bundle, sound: Array) -> None:
     counted = Counted(bundle)
     engine = WindowwiseEngine(bundle, counted, provider="tensorrt")
-    events = heard(Recognizer(bundle, engine=engine), sound, 1_280)
+    events = recognised(Recognizer(bundle, engine=engine), sound, 1_280)
     windows = [event for event in events if isinstance(event, Window)]
     full = sum(shape[0] for shape in counted.calls)
     assert 0 < full < len(windows) + 1
     assert {shape[1:] for shape in counted.calls} == {(297, 200)}
-    early = heard(Recognizer(bundle, engine=engine), sound[:24_000])
+    early = recognised(Recognizer(bundle, engine=engine), sound[:24_000])
     (short,) = [event for event in early if isinstance(event, Window)]
     assert short.end_s - short.start_s < 1.6
     assert sum(shape[0] for shape in counted.calls) == full
@@ -133,7 +111,7 @@ def test_there_are_short_windows_and_full_ones_in_what_is_compared(bundle: Bundl
 def test_windows_that_are_due_together_are_asked_for_together(bundle: Bundle, sound: Array) -> None:
     counted = Counted(bundle)
     engine = WindowwiseEngine(bundle, counted, provider="tensorrt")
-    heard(Recognizer(bundle, engine=engine), sound)
+    recognised(Recognizer(bundle, engine=engine), sound)
     assert counted.calls[0][0] > 5
 
 
@@ -172,8 +150,8 @@ def test_step_by_step_equals_at_once_and_streams_do_not_touch_each_other(bundle:
         pieces.append(features)
     np.testing.assert_array_equal(np.concatenate(pieces, axis=1), at_once)
     for stream in range(2):
-        session_lock, _ = engine.encode(frames[stream : stream + 1], engine.initial_state())
-        np.testing.assert_array_equal(session_lock[0], at_once[stream])
+        single, _ = engine.encode(frames[stream : stream + 1], engine.initial_state())
+        np.testing.assert_array_equal(single[0], at_once[stream])
 
 
 def test_the_state_handed_in_is_left_alone_and_keeps_nothing_else_alive(bundle: Bundle) -> None:
@@ -194,10 +172,10 @@ def test_a_lost_gpu_costs_no_window_and_is_reported_once(
     bundle: Bundle, streaming: Recognizer, sound: Array, fails_at: int
 ) -> None:
     failing = recognizer(bundle, fails_at)
-    events = heard(failing, sound, 1_280)
+    events = recognised(failing, sound, 1_280)
     (change,) = [event for event in events if isinstance(event, EngineChange)]
     assert (change.provider, change.reason) == ("cpu", "the GPU is gone: use --provider cpu")
-    assert_same([event for event in events if event is not change], heard(streaming, sound))
+    assert_same([event for event in events if event is not change], recognised(streaming, sound))
     index = events.index(change)
     window = events[index - 1]
     assert isinstance(window, Window), "it is said with the first window that the CPU computed"
@@ -206,10 +184,10 @@ def test_a_lost_gpu_costs_no_window_and_is_reported_once(
 
 def test_a_gpu_lost_in_the_last_window_is_reported_too(bundle: Bundle, talk: Talk) -> None:
     short = talk((3.1, 0.3))
-    windows = sum(isinstance(event, Window) for event in heard(recognizer(bundle), short))
+    windows = sum(isinstance(event, Window) for event in recognised(recognizer(bundle), short))
     counted = Counted(bundle)
-    heard(Recognizer(bundle, engine=WindowwiseEngine(bundle, counted, provider="tensorrt")), short, 800)
-    events = heard(recognizer(bundle, len(counted.calls)), short, 800)
+    recognised(Recognizer(bundle, engine=WindowwiseEngine(bundle, counted, provider="tensorrt")), short, 800)
+    events = recognised(recognizer(bundle, len(counted.calls)), short, 800)
     assert isinstance(events[-1], EngineChange)
     assert sum(isinstance(event, Window) for event in events) == windows
 
@@ -218,8 +196,8 @@ def test_a_lost_gpu_is_asked_no_more(bundle: Bundle, sound: Array) -> None:
     counted = Counted(bundle, fails_at=2)
     engine = WindowwiseEngine(bundle, counted, provider="tensorrt")
     stream = Recognizer(bundle, engine=engine)
-    heard(stream, sound, 1_280)
-    again = heard(stream, sound, 1_280)
+    recognised(stream, sound, 1_280)
+    again = recognised(stream, sound, 1_280)
     assert len(counted.calls) == 2
     assert not any(isinstance(event, EngineChange) for event in again), (
         "the next session says so at its start"
@@ -246,7 +224,7 @@ def test_the_streaming_graphs_on_a_gpu_that_is_lost_go_on_with_the_cpu(
     events = stream.feed(sound[20_000:]) + stream.flush()
     (change,) = [event for event in events if isinstance(event, EngineChange)]
     assert (change.provider, change.reason) == ("cpu", "CUDA failure 700: an illegal access")
-    expected = heard(streaming, sound)
+    expected = recognised(streaming, sound)
     found = [event for event in events if event is not change]
     assert_same(found, expected[len(expected) - len(found) :])
 
@@ -268,8 +246,8 @@ def test_tensorrt_equals_streaming_and_continues_when_the_gpu_is_lost(
     with TensorrtSession(machine.plan(), tensorrt=machine, open_cuda=machine.open_cuda) as session:
         engine = WindowwiseEngine(bundle, session, provider="tensorrt", close=session.close)
         stream = Recognizer(bundle, engine=engine)
-        expected = heard(streaming, sound)
-        assert_same(heard(stream, sound, 4_000), expected)
+        expected = recognised(streaming, sound)
+        assert_same(recognised(stream, sound, 4_000), expected)
         assert engine.provider == "tensorrt"
         assert sum(machine.batches) > 5
         stream.reset()

@@ -195,13 +195,6 @@ def test_a_bundle_with_any_number_in_its_head_is_used_or_refused(
 # Profiles
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where profiles are kept during a test."""
-    monkeypatch.setattr(profile_module, "profiles_folder", lambda: tmp_path / "profiles")
-    return tmp_path / "profiles"
-
-
 @pytest.fixture
 def profile(bundle: Bundle) -> Profile:
     size = bundle.head.input_size + SPECTRUM_SIZE

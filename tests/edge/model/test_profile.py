@@ -40,13 +40,6 @@ from tests.edge.conftest import random_head
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where profiles are kept during a test."""
-    monkeypatch.setattr(profile_module, "profiles_folder", lambda: tmp_path / "profiles")
-    return tmp_path / "profiles"
-
-
 @pytest.fixture
 def profile(bundle: Bundle) -> Profile:
     return Profile(

@@ -9,17 +9,9 @@ import numpy as np
 import pytest
 
 from edge.errors import MmtlError, ProfileError, UsageError
-from edge.model import profile as profile_module
 from edge.model.bundle import Bundle
 from edge.model.profile import Profile, load_profile, profile_path, save_profile, session_folder
 from edge.model.profile_store import Deleted, delete_profile, export_profile, import_profile
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where profiles are kept during a test."""
-    monkeypatch.setattr(profile_module, "profiles_folder", lambda: tmp_path / "profiles")
-    return tmp_path / "profiles"
 
 
 @pytest.fixture

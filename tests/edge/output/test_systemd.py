@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +14,13 @@ import pytest
 
 from edge.arrays import Array
 from edge.audio.block import Block
-from edge.cli import main as cli
 from edge.events import Device, Event, Session, Summary, Window
 from edge.model.bundle import Bundle
 from edge.output import systemd as readiness
 from edge.output.systemd import VARIABLE, ServiceManager, notify
 from edge.recognition.pipeline import listen
 from edge.recognition.recognizer import Recognizer
+from tests.command_line import exit_code_of
 
 SESSION = Session("mic:USB", "default", "anna", "tensorrt", ("happy",), 3.0, 0.24, False)
 
@@ -163,8 +162,7 @@ def test_a_service_is_warm_before_it_is_ready(
         before.append(manager.heard())
 
     monkeypatch.setattr(Recognizer, "warm_up", watched)
-    monkeypatch.setattr(sys, "argv", ["mmtl", "run", "demo", "--provider", "cpu"])
-    cli.main()
+    assert exit_code_of("run", "demo", "--provider", "cpu") == 0
     assert before == [[]]
     assert manager.heard()[0].startswith("READY=1\nSTATUS=listening to demo")
     assert capsys.readouterr().err == ""

@@ -12,7 +12,7 @@ import pytest
 from rich.cells import cell_len
 
 from tests.calibrate.session.pseudo_terminal import CHILD, ENTER, HIDE, HOME, LEAVE, SHELL, SHOW, Terminal
-from tests.edge.audio.pulse import PulseUnavailableError, VirtualMicrophone, virtual_microphone
+from tests.edge.audio.pulse import VirtualMicrophone
 from tests.edge.schema import checked
 
 Open = Callable[..., Terminal]
@@ -96,15 +96,6 @@ def test_ctrl_z_gives_the_shell_its_screen_and_cursor_and_fg_goes_on(monitor: Op
     assert window.leave() == 0
     window.wait_for("mmtl heard")
     assert window.written.count(LEAVE) == window.written.count(SHOW) == 2
-
-
-@pytest.fixture(scope="module")
-def pulse() -> Iterator[VirtualMicrophone]:
-    try:
-        with virtual_microphone() as microphone:
-            yield microphone
-    except PulseUnavailableError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.mic

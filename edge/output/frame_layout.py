@@ -5,10 +5,8 @@ Colour only repeats what a letter, a word or a length already shows.
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
-from rich.console import Console
 from rich.text import Text
 
 FLOOR_DBFS: Final = -60.0
@@ -19,9 +17,6 @@ HIGH_DBFS: Final = -14.0
 GOOD: Final = "#6cc08b"
 WARN: Final = "#f5c542"
 BAD: Final = "#f0604d"
-
-ASCII: Final = str.maketrans("━╸─╵●○·…█▀▄", '#|-|*o.~#"_')
-"""Replacements for terminals whose encoding is not Unicode."""
 
 Row = tuple[int, Text]
 """Rank and line: the higher the rank, the sooner the line is dropped; 0 is kept longest."""
@@ -73,22 +68,3 @@ def flow(items: list[Text], width: int) -> list[Text]:
 def ends(left: Text, right: Text, width: int) -> Text:
     """Align one text left and one right on a line."""
     return Text.assemble(left, " " * max(1, width - left.cell_len - right.cell_len), right)
-
-
-def plain_console(*, stderr: bool = False) -> Console:
-    """Return a console that interprets no markup, which names of files and devices may contain."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
-
-
-def can_redraw(console: Console) -> bool:
-    """Tell whether a console is a terminal that can be redrawn."""
-    has_a_type = os.name == "nt" or bool(os.environ.get("TERM"))
-    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal and has_a_type
-
-
-def encodable(drawn: Text, console: Console) -> Text:
-    """Replace the characters of a frame that the console's encoding lacks."""
-    encoding = console.encoding
-    if not encoding.startswith("utf"):
-        drawn.plain = drawn.plain.translate(ASCII).encode(encoding, "replace").decode(encoding)
-    return drawn
