@@ -208,7 +208,6 @@ def train(
     stepped = _given(algorithm=algorithm, learning_rate=learning_rate, seed=seed)
     rates = _given(inner_lr=inner_lr, transfer_lr=transfer_lr, inner_steps=inner_steps)
     drawn = _given(speakers=speakers, samples=samples)
-    checked = check_corpora(clips, progress)
     if pretrained:
         from train.episodes import EpisodeConfig
         from train.head_training import RATES, HeadOptions
@@ -231,7 +230,12 @@ def train(
                 leave_corpus_out=leave_corpus_out,
             ),
             PretrainedSetup(
-                folder, cache or out / "features", noises(noise), resume=resume, provenance=provenance
+                folder,
+                cache or out / "features",
+                noises(noise),
+                resume=resume,
+                provenance=provenance,
+                label_check=lambda: check_corpora(clips, progress),
             ),
             (encoder, begin),
             progress,
@@ -250,7 +254,8 @@ def train(
             heads="separate" if algorithm == "mtl" else heads,
             emotions="direct" if algorithm == "mtl" else "transferred",
         )
-        base = Options()
+        setup = RunSetup(folder, _device(device), start=begin, resume=resume, provenance=provenance)
+        base, checked = Options(), check_corpora(clips, progress)
         scores = run(
             sides,
             arch,
@@ -264,14 +269,14 @@ def train(
                 augmentation=base.augmentation.scaled(augment),
                 **stepped,
             ),
-            RunSetup(folder, _device(device), start=begin, resume=resume, provenance=provenance),
+            setup,
             progress,
         )
+        if checked:
+            write_json(folder.label_check, checked.to_dict())
         typer.echo(
             f"UAR {100 * scores.uar:.1f}  accuracy {100 * scores.accuracy:.1f}  ({scores.clips} clips)  {out}"
         )
-    if checked:
-        write_json(folder.label_check, checked.to_dict())
 
 
 def _given(**values: Any) -> dict[str, Any]:

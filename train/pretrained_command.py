@@ -110,9 +110,6 @@ def train_pretrained(
     before = load_pretrained(start) if start else None
     net = before.net if before else untrained(file or Path())
     origin = _encoder(net, file, before)
-    for kind in ("human", "derived"):
-        if names := [item["name"] for item in setup.provenance["corpora"] if item["ratings"] == kind]:
-            progress.say(f"ratings of valence, arousal and dominance: {kind} in {', '.join(names)}")
     setup = replace(setup, start=before, provenance={**setup.provenance, "encoder": origin})
     parts = run_pretrained(sides, net, options, setup, progress)
     titles = {

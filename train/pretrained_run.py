@@ -8,7 +8,7 @@ clips -> copies of pooled features -> head for each fold, which scores the fold'
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from train.evaluation import CorpusScores
 from train.evaluation import described as described_scores
 from train.feature_cache import Copy, Features, cached_features, encoder_digest
 from train.head_training import HeadOptions, Steps, train_head
+from train.label_check import LabelCheck
 from train.plots import plot_confusion
 from train.pretrained_net import PretrainedArchitecture, PretrainedNet
 from train.recording_conditions import Ambience, ChannelConfig
@@ -84,6 +85,8 @@ class PretrainedSetup:
     resume: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
     """Kept with the model: command, corpora, licences, encoder."""
+    label_check: Callable[[], LabelCheck | None] = lambda: None
+    """Compares the labels of the corpora; called when everything that takes no time has been checked."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,9 @@ def run_pretrained(
     setup.folder.require_usable(config, resume=setup.resume)
     with setup.folder.locked():
         config = setup.folder.begin(config)
+        if checked := setup.label_check():
+            write_json(setup.folder.label_check, checked.to_dict())
+        _say_ratings(setup.provenance, progress)
         data = _features(sides, net, options, setup, progress)
         named = {f"fold {number}": fold for number, fold in enumerate(folds, 1)}
         heard = {"the checkpoint's own speakers": set(speakers_of(sides.train)) - set(speakers_of(unheard))}
@@ -283,6 +289,13 @@ def _write(result: _Result, folder: RunFolder) -> None:
             matrices = [np.array(item.confusion) for item in result.parts[part]["none"].values()]
             plot_confusion(np.sum(matrices, axis=0), folder.confusion, f"{title}, without a baseline")
             break
+
+
+def _say_ratings(provenance: dict[str, Any], progress: ProgressReporter) -> None:
+    corpora = provenance.get("corpora", [])
+    for kind in ("human", "derived"):
+        if names := [corpus["name"] for corpus in corpora if corpus["ratings"] == kind]:
+            progress.say(f"ratings of valence, arousal and dominance: {kind} in {', '.join(names)}")
 
 
 def _unheard(clips: Sequence[Clip], before: dict[str, Any]) -> list[Clip]:

@@ -106,3 +106,59 @@ def test_windows_lie_within_the_clip_and_are_of_the_asked_lengths(clips: list[Cl
         for start, length in Copy(number).windows(clips[0], frames):
             assert 0 <= start <= start + length <= frames
             assert min(frames, SHORTEST_FRAMES) <= length <= WINDOW_FRAMES
+
+
+def test_features_of_some_clips_count_those_clips(
+    clips: list[Clip], net: PretrainedNet, tmp_path: Path
+) -> None:
+    everything = features(tmp_path, clips, net, Copy(0))
+    some = everything.of(np.array([1, 4]))
+    assert some.clip.tolist() == [0, 1]
+    np.testing.assert_array_equal(some.values, everything.values[[1, 4]])
+    assert some.digests == (everything.digests[1], everything.digests[4])
+    assert some.seconds == (0.7, 0.7)
+
+
+def test_clips_of_the_same_samples_have_the_same_digest(
+    clips: list[Clip], net: PretrainedNet, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.wav"
+    other.write_bytes(clips[0].path.read_bytes())
+    digests = features(tmp_path / "kept", [*clips, replace(clips[0], path=other)], net, Copy(0)).digests
+    assert digests[-1] == digests[0]
+    assert len(set(digests)) == len(clips)
+
+
+@pytest.mark.parametrize("damage", ["index", "values", "swapped"])
+def test_a_damaged_copy_is_computed_again(
+    clips: list[Clip], net: PretrainedNet, tmp_path: Path, damage: str
+) -> None:
+    first = np.array(features(tmp_path, clips, net, Copy(0)).values)
+    if damage == "index":
+        (tmp_path / "copy-0-0.json").write_text("{")
+    elif damage == "values":
+        (tmp_path / "copy-0-0.npy").write_bytes(b"\x93NUMPY")
+    else:
+        np.save(tmp_path / "copy-0-0.npy", first[:-1])
+    np.testing.assert_array_equal(features(tmp_path, clips, net, Copy(0)).values, first)
+
+
+def test_a_changed_recording_is_computed_again(net: PretrainedNet, tmp_path: Path) -> None:
+    own = read_corpus(write_corpus(tmp_path / "corpus", speakers=1, takes=1, seconds=0.6))
+    first = np.array(features(tmp_path, own, net, Copy(0)).values)
+    own[0].path.write_bytes(own[1].path.read_bytes() + b"\0")
+    second = features(tmp_path, own, net, Copy(0)).values
+    np.testing.assert_array_equal(second[0], first[1])
+
+
+def test_as_many_threads_as_torch_has_give_the_same_features(
+    clips: list[Clip], net: PretrainedNet, tmp_path: Path
+) -> None:
+    one = features(tmp_path / "one", clips, net, Copy(1)).values
+    torch.set_num_threads(3)
+    try:
+        several = features(tmp_path / "several", clips, net, Copy(1)).values
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    np.testing.assert_array_equal(several, one)

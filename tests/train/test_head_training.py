@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from tests.tolerances import float32_tolerance
 from train.corpora import Clip, with_derived_ratings
 from train.episodes import EpisodeConfig, Episodes, clip_means
 from train.feature_cache import Features
-from train.head_training import HeadAlgorithm, HeadOptions, train_head
+from train.head_training import HeadAlgorithm, HeadOptions, scheduled, train_head
 from train.speaker_head import (
     PRIOR_CLIPS,
+    EmbeddingStatistics,
     HeadArchitecture,
     SpeakerHead,
     fit_statistics,
@@ -108,6 +110,28 @@ def test_the_share_without_a_baseline_is_as_asked(clips: list[Clip], features: F
     assert np.mean(relative) == pytest.approx(0.65, abs=0.06)
 
 
+@pytest.mark.parametrize(("share", "lone"), [(0.0, 0.2), (0.5, 0.6), (1.0, 1.0)])
+def test_a_share_of_the_baselines_is_of_one_emotion(
+    clips: list[Clip], features: Features, share: float, lone: float
+) -> None:
+    """Values that are pure emotions tell what a baseline is made of. One clip is of one emotion anyway."""
+    emotions = np.eye(len(EMOTIONS), SIZE)[[EMOTIONS.index(clip.emotion) for clip in clips]]
+    pure = replace(features, values=emotions[features.clip].astype(np.float16))
+    statistics = EmbeddingStatistics(np.zeros(SIZE, np.float32), np.ones(SIZE, np.float32))
+    config = EpisodeConfig(speakers=4, samples=2, without=0.0, neutral=0.0, one_emotion=share, most_clips=4)
+    baselines = [
+        (samples.frames[0, :SIZE] - samples.frames[0, SIZE:]).numpy()
+        for speakers in Episodes(clips, [pure], statistics, config, 0).steps(100)
+        for samples in speakers
+    ]
+    alone = [int((baseline > 0).sum()) == 1 for baseline in baselines]
+    assert np.mean(alone) == pytest.approx(lone, abs=0.1)
+    firsts = np.bincount(
+        [int(baseline.argmax()) for baseline, one in zip(baselines, alone, strict=True) if one]
+    )
+    assert firsts.min() > 0.6 * firsts.max()
+
+
 def test_a_seed_determines_the_episodes(clips: list[Clip], features: Features) -> None:
     one, two, other = (next(episodes(clips, features, seed=seed).steps(1))[0].frames for seed in (1, 1, 2))
     assert torch.equal(one, two)
@@ -140,6 +164,23 @@ def test_each_algorithm_learns_and_a_baseline_helps_where_speakers_differ(
     with_baseline = recall(head, clips, features, shots=3)
     assert with_baseline > 0.8
     assert with_baseline >= recall(head, clips, features, shots=0)
+
+
+def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
+    rates = [scheduled(step / 100) for step in range(100)]
+    assert rates[0] == 0.0
+    assert rates.index(max(rates)) == 10
+    assert max(rates) == pytest.approx(0.5 * (1.0 + np.cos(0.1 * np.pi)))
+    assert rates[-1] < 1e-3
+
+
+def test_a_head_is_trained_on_from_another(clips: list[Clip], features: Features) -> None:
+    arch = HeadArchitecture(SIZE, 8)
+    first = train_head(episodes(clips, features), arch, HeadOptions(steps=5))
+    still = HeadOptions(steps=2, learning_rate=1e-9, seed=1)
+    second = train_head(episodes(clips, features), arch, still, start=first)
+    for one, two in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
 
 
 def test_a_seed_determines_the_head(clips: list[Clip], features: Features) -> None:

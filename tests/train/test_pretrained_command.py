@@ -1,0 +1,201 @@
+"""`mmtl train --encoder`, and `--start` of what it made, as a person would type them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from edge.model.bundle import WEIGHTS, shipped_bundle
+from tests.train.synthetic import write_corpus, write_encoder
+from tests.train.test_commands import mmtl, refusal
+from train.checkpoint import load_pretrained
+from train.pretrained_command import starting_point
+
+SMALL = (
+    "--steps",
+    "3",
+    "--speakers",
+    "2",
+    "--samples",
+    "4",
+    "--copies",
+    "1",
+    "--folds",
+    "2",
+    "--threads",
+    "1",
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), speakers=3, takes=1, seconds=0.6)
+
+
+@pytest.fixture(scope="module")
+def encoder(corpus: Path) -> Path:
+    return write_encoder(corpus.parent / "encoder.safetensors")
+
+
+@pytest.fixture(scope="module")
+def run(corpus: Path, encoder: Path) -> Path:
+    folder = corpus.parent / "encoder-run"
+    assert mmtl("train", corpus, "--encoder", encoder, "--out", folder, *SMALL) == 0
+    return folder
+
+
+def test_a_head_is_trained_on_an_encoder_end_to_end(run: Path, encoder: Path) -> None:
+    training = load_pretrained(run / "best.safetensors").training
+    assert training["command"].startswith("mmtl train ")
+    assert training["corpora"][0]["ratings"] == "derived"
+    assert training["encoder"]["name"] == encoder.name
+    assert training["encoder"]["licence"].startswith("MIT (OpenAI Whisper")
+    assert training["speakers"] == {"train": ["s0", "s1", "s2"], "validation": [], "test": []}
+    options = training["options"]
+    assert (options["head"]["algorithm"], options["head"]["learning_rate"]) == ("mtl", 0.003)
+    assert options["head"]["rates"]["loss"]["label_smoothing"] == 0.1
+    assert (options["episodes"]["speakers"], options["copies"]) == (2, 1)
+    assert (run / "features" / "copy-1-0.npy").is_file()
+    assert "cross_fitted" in json.loads((run / "scores.json").read_text())
+
+
+def test_the_options_of_the_algorithms_reach_the_head(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    options = (
+        "--algorithm",
+        "mmtl",
+        "--inner-lr",
+        "0.02",
+        "--label-smoothing",
+        "0",
+        "--learning-rate",
+        "0.001",
+    )
+    arguments = ("--encoder", encoder, "--cache", tmp_path / "kept", *options, *SMALL)
+    assert mmtl("train", corpus, "--out", tmp_path / "run", *arguments) == 0
+    head = load_pretrained(tmp_path / "run" / "best.safetensors").training["options"]["head"]
+    assert (head["algorithm"], head["learning_rate"]) == ("mmtl", 0.001)
+    assert (head["rates"]["inner_lr"], head["rates"]["transfer_lr"]) == (0.02, 0.05)
+    assert head["rates"]["loss"]["label_smoothing"] == 0.0
+    assert (tmp_path / "kept" / "copy-0-0.npy").is_file()
+
+
+def test_a_checkpoint_is_tuned_to_another_corpus_at_a_lower_rate(
+    corpus: Path, run: Path, tmp_path: Path
+) -> None:
+    rows = (corpus / "manifest.csv").read_text().replace(",synthetic,s", ",mine,m").splitlines()
+    mine = tmp_path / "mine.csv"
+    mine.write_text("\n".join([rows[0], *(f"{corpus}/{row}" for row in rows[1:])]))
+    assert mmtl("train", mine, "--start", run, "--out", tmp_path / "tuned", *SMALL) == 0
+    training = load_pretrained(tmp_path / "tuned" / "best.safetensors").training
+    assert training["options"]["head"]["learning_rate"] == pytest.approx(0.0003)
+    assert training["speakers"]["train"] == ["m0", "m1", "m2", "s0", "s1", "s2"]
+    assert [item["name"] for item in training["corpora"]] == ["mine", "synthetic"]
+    assert training["encoder"] == load_pretrained(run / "best.safetensors").training["encoder"]
+
+
+def test_a_start_is_a_file_a_run_folder_a_bundles_folder_or_a_name(run: Path, tmp_path: Path) -> None:
+    best = run / "best.safetensors"
+    assert starting_point(None) is None
+    assert starting_point(best) == starting_point(run) == best
+    assert starting_point(tmp_path) == tmp_path / WEIGHTS
+    assert starting_point(Path("small")) == shipped_bundle("small") / WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--epochs", "3"), "--epochs has no effect on a pretrained encoder: leave it out"),
+        (("--paper",), "--paper has no effect on a pretrained encoder"),
+        (("--folds", "9"), "3 training speakers are too few for 9 folds by speaker: give --folds 2 to 3"),
+        (("--leave-corpus-out", "--folds", "2"), "needs two corpora or more, and there is only synthetic"),
+        (("--noise", "nowhere"), "there is no list of noises"),
+        (("--split", "none.json"), "there is no split file"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused_and_nothing_is_written(
+    corpus: Path,
+    encoder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    out = tmp_path / "run"
+    assert message in refusal(capsys, "train", corpus, "--encoder", encoder, "--out", out, *options)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--folds", "2"), "--folds has no effect without --encoder: add --encoder or leave it out"),
+        (("--leave-corpus-out",), "--leave-corpus-out has no effect without --encoder"),
+        (("--algorithm", "reptile"), "--algorithm reptile needs a pretrained encoder: add --encoder"),
+    ],
+)
+def test_options_of_an_encoder_are_refused_without_one(
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    assert message in refusal(capsys, "train", corpus, "--out", tmp_path / "run", *options)
+
+
+def test_a_checkpoint_has_its_own_encoder_and_corpora(
+    corpus: Path, encoder: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("train", corpus, "--out", tmp_path / "run", "--start", run)
+    assert "--encoder and --start cannot be combined" in refusal(capsys, *arguments, "--encoder", encoder)
+    assert "cannot be combined with --start" in refusal(capsys, *arguments, "--leave-corpus-out")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: {"weight": torch.zeros(3)}, "is not a Whisper encoder"),
+        (lambda tensors: tensors | {"conv1.weight": torch.zeros(())}, "is not a Whisper encoder"),
+        (lambda tensors: tensors | {"conv1.weight": torch.zeros(640_000, 1)}, "is not a Whisper encoder"),
+        (lambda tensors: tensors | {"conv1.bias": torch.full((64,), torch.nan)}, "not finite"),
+        (
+            lambda tensors: {name: value for name, value in tensors.items() if "block.1." not in name},
+            "holds 1 blocks, not 2",
+        ),
+    ],
+)
+def test_an_encoder_of_another_kind_is_refused(
+    corpus: Path,
+    encoder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    message: str,
+) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file(change(load_file(encoder)), other)
+    assert mmtl("train", corpus, "--encoder", other, "--out", tmp_path / "run") == 4
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_list_of_noises_without_its_columns_is_refused(
+    corpus: Path, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "manifest.csv").write_text("file,kind\na.wav,rain\n")
+    arguments = ("--encoder", encoder, "--noise", tmp_path, "--out", tmp_path / "run")
+    assert "has no column path" in refusal(capsys, "train", corpus, *arguments)
+
+
+def test_a_run_never_overwrites_the_checkpoint_it_starts_from(
+    run: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "best.safetensors").read_bytes()
+    assert "would overwrite" in refusal(capsys, "train", corpus, "--start", run, "--out", run)
+    assert (run / "best.safetensors").read_bytes() == before
