@@ -24,7 +24,7 @@ from edge.inference.engine import PROVIDER_OPTIONS, PROVIDERS
 from edge.inference.provider import open_engine
 from edge.inference.window_engine import WindowwiseEngine
 from edge.model.bundle import WEIGHTS, WINDOW, Bundle, default_bundle, load_bundle
-from train.checkpoint import load_cnn_lstm
+from train.checkpoint import load_checkpoint
 
 Runs = Callable[[Array], object]
 
@@ -64,7 +64,7 @@ def available(bundle: Bundle, device: str) -> dict[str, Runs]:
 def torch_runner(bundle: Bundle, device: str) -> Runs:
     """Run the trained network in float32, as the runtime does: without TF32."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    net = load_cnn_lstm(bundle.folder / WEIGHTS).net.eval().to(device)
+    net = load_checkpoint(bundle.folder / WEIGHTS).net.eval().to(device)
 
     def run(frames: Array) -> object:
         with torch.inference_mode():

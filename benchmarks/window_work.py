@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import numpy_helper, shape_inference
 
@@ -82,7 +83,28 @@ def sized(path: Path, shape: Shape) -> onnx.ModelProto:
     (frames,) = model.graph.input
     for axis, size in zip(frames.type.tensor_type.shape.dim, shape, strict=True):
         axis.dim_value = size
-    return shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    known = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    return shape_inference.infer_shapes(with_constants(known), check_type=True, strict_mode=True)
+
+
+def with_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Compute what does not depend on the input, as a runtime does at load: weights in FP32, and sizes."""
+    graph = model.graph
+    weights = {item.name: item for item in graph.initializer}
+    shapes = {value.name: shape_of(value) for value in graph.value_info}
+    for node in list(graph.node):
+        (source, *_), (output, *_) = node.input, node.output
+        if node.op_type == "Cast" and source in weights:
+            value = numpy_helper.to_array(weights[source]).astype(np.float32)
+            graph.initializer.remove(weights[source])
+        elif node.op_type == "Shape":
+            ends = {item.name: item.i for item in node.attribute}
+            value = np.array(shapes[source][ends.get("start", 0) : ends.get("end")], np.int64)
+        else:
+            continue
+        graph.initializer.append(numpy_helper.from_array(value, output))
+        graph.node.remove(node)
+    return model
 
 
 def work_of(model: onnx.ModelProto) -> Work:
@@ -91,6 +113,7 @@ def work_of(model: onnx.ModelProto) -> Work:
     weights = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
     shapes = {name: value.shape for name, value in weights.items()}
     shapes |= {value.name: shape_of(value) for value in (*graph.input, *graph.value_info, *graph.output)}
+    assert all(map(all, shapes.values())), "a value has no size"
     counted: Counter[str] = Counter()
     for node in graph.node:
         counted[node.op_type] += multiply_adds(node, shapes)
@@ -135,10 +158,8 @@ def held_at_each_node(graph: onnx.GraphProto, shapes: dict[str, Shape]) -> Itera
 
 
 def shape_of(value: onnx.ValueInfoProto) -> Shape:
-    """Return the shape of a value, all of whose sizes are known."""
-    shape = tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
-    assert all(shape), f"{value.name} has no size"
-    return shape
+    """Return the sizes of a value; 0 for one that is not known."""
+    return tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
 
 
 def bytes_of(shape: Shape) -> int:

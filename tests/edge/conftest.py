@@ -48,6 +48,19 @@ def bundle() -> Bundle:
     return replace(loaded, head=random_head(size=loaded.manifest.graphs.embedding_size))
 
 
+@pytest.fixture(scope="session")
+def window_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle that runs whole windows, on a narrow encoder of random weights. Writing it takes torch."""
+    for needed in ("torch", "torchaudio", "onnx"):
+        pytest.importorskip(needed, reason="writing a bundle needs mmtl[export]")
+    from export.bundling import export_bundle
+    from tests.train.synthetic import tiny_pretrained
+
+    folder = tmp_path_factory.mktemp("window") / "tiny"
+    export_bundle(tiny_pretrained(), folder, "tiny")
+    return load_bundle(folder)
+
+
 def with_front_end(bundle: Bundle, **constants: Any) -> Bundle:
     """The bundle with other constants of the front end, and as many features in a window as they give."""
     manifest = bundle.manifest

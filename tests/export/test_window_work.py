@@ -11,6 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.window_work import Work, sized, work_of
 from edge.model.bundle import WEIGHTS, WINDOW, shipped_bundle
+from export.onnx_builder import write_graph
+from export.pretrained_graph import pretrained_window_graph
+from tests.train.synthetic import tiny_pretrained
 from train.checkpoint import load_cnn_lstm
 
 SCALE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text("utf-8")
@@ -32,6 +35,19 @@ def test_convolutions_and_products_are_counted_as_torch_counts_them(window: Work
 def test_the_lstm_is_counted_by_its_gates(window: Work) -> None:
     directions, steps, inputs, units = 2, 32, 128, 128
     assert window.multiply_adds["LSTM"] == directions * steps * 4 * units * (inputs + units)
+
+
+def test_a_network_on_an_encoder_is_counted_as_torch_counts_it_with_weights_in_fp32(tmp_path: Path) -> None:
+    net = tiny_pretrained().net
+    write_graph(pretrained_window_graph(net), tmp_path / "window.onnx")
+    work = work_of(sized(tmp_path / "window.onnx", (1, 296, 80)))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.encoder(torch.zeros(1, 296, 80))
+    attention = 2 * 2 * 148 * 148 * 64  # two products in each of two blocks, which torch does not count
+    counted = work.multiply_adds["Conv"] + work.multiply_adds["MatMul"] - attention
+    assert 2 * counted == counter.get_total_flops()
+    encoder = sum(value.numel() for name, value in net.encoder.named_parameters() if name != "positions")
+    assert 4 * encoder < work.weights < 4 * (encoder + 40 * net.arch.embedding_size)
 
 
 def test_a_batch_is_so_many_windows_with_one_set_of_weights(window: Work) -> None:
