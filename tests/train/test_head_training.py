@@ -110,11 +110,14 @@ def test_the_share_without_a_baseline_is_as_asked(clips: list[Clip], features: F
     assert np.mean(relative) == pytest.approx(0.65, abs=0.06)
 
 
-@pytest.mark.parametrize(("share", "lone"), [(0.0, 0.2), (0.5, 0.6), (1.0, 1.0)])
+@pytest.mark.parametrize(("share", "lone"), [(0.0, 0.31), (0.5, 0.65), (1.0, 1.0)])
 def test_a_share_of_the_baselines_is_of_one_emotion(
     clips: list[Clip], features: Features, share: float, lone: float
 ) -> None:
-    """Values that are pure emotions tell what a baseline is made of. One clip is of one emotion anyway."""
+    """Values that are pure emotions tell what a baseline is made of.
+
+    Drawn from all, 1 to 4 of 16 clips are of one emotion with a chance of 0.31.
+    """
     emotions = np.eye(len(EMOTIONS), SIZE)[[EMOTIONS.index(clip.emotion) for clip in clips]]
     pure = replace(features, values=emotions[features.clip].astype(np.float16))
     statistics = EmbeddingStatistics(np.zeros(SIZE, np.float32), np.ones(SIZE, np.float32))
@@ -125,11 +128,10 @@ def test_a_share_of_the_baselines_is_of_one_emotion(
         for samples in speakers
     ]
     alone = [int((baseline > 0).sum()) == 1 for baseline in baselines]
-    assert np.mean(alone) == pytest.approx(lone, abs=0.1)
-    firsts = np.bincount(
-        [int(baseline.argmax()) for baseline, one in zip(baselines, alone, strict=True) if one]
-    )
-    assert firsts.min() > 0.6 * firsts.max()
+    assert np.mean(alone) == pytest.approx(lone, abs=0.06)
+    emotion = np.array([baseline.argmax() for baseline in baselines])[alone]
+    counts = np.bincount(emotion, minlength=len(EMOTIONS))
+    assert counts.min() > 0.6 * counts.max()
 
 
 def test_a_seed_determines_the_episodes(clips: list[Clip], features: Features) -> None:
