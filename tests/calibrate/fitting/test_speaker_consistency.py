@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from calibrate.fitting.speaker_consistency import (
     DISTANCE_PRIOR,
@@ -60,10 +63,18 @@ def test_a_resonance_is_not_mistaken_for_the_pitch(pitch_hz: float) -> None:
     assert pitch_of(buzz(pitch_hz, ringing_hz=4.0 * pitch_hz)) == pytest.approx(pitch_hz, rel=0.03)
 
 
+@functools.cache
+def spoken() -> tuple[Array, NDArray[np.float64]]:
+    """A take and its voice features."""
+    sound = speech(peak=0.6)
+    return sound, voice_features(sound, FRONT_END)
+
+
+@settings(max_examples=30)
 @given(st.floats(0.01, 1.5))
 def test_the_voice_features_do_not_depend_on_loudness(gain: float) -> None:
-    sound = speech(peak=0.6)
-    plain, louder = voice_features(sound, FRONT_END), voice_features(np.float32(gain) * sound, FRONT_END)
+    sound, plain = spoken()
+    louder = voice_features(np.float32(gain) * sound, FRONT_END)
     terms = FRONT_END.n_fft + FRONT_END.bins + len(sound) // FRONT_END.hop_length
     np.testing.assert_allclose(louder, plain, rtol=0, atol=float32_tolerance(terms, largest(plain)))
 

@@ -24,6 +24,7 @@ from edge.recognition.recognizer import Recognizer
 from edge.recognition.settings import Settings
 from edge.server.client_session import Service
 from edge.server.client_stream import shared_engines
+from tests.command_line import exit_code_of
 from tests.edge.server.clients import END, FAST, Events, messages, open_server, said_to, websocket
 
 ROOT = Path(__file__).parents[3]
@@ -159,13 +160,10 @@ def mmtl(*arguments: object, data: bytes = b"") -> subprocess.CompletedProcess[s
 def test_run_hears_the_channel_it_is_told(tmp_path: Path, voice: Array) -> None:
     path = tmp_path / "array.wav"
     soundfile.write(path, array_of_six(voice), 16_000)
-    outputs = [
-        [
-            json.loads(line)
-            for line in mmtl("run", path, "--provider", "cpu", "--jsonl", "-", *more).stdout.splitlines()
-        ]
-        for more in ([], ["--channel", 0], ["--channel", 5], ["--channel", "mix"])
-    ]
+    log, outputs = tmp_path / "events.jsonl", []
+    for more in ([], ["--channel", 0], ["--channel", 5], ["--channel", "mix"]):
+        assert exit_code_of("run", path, "--provider", "cpu", "--jsonl", log, "--replace", *more) == 0
+        outputs.append([json.loads(line) for line in log.read_text().splitlines()])
     auto, first, playback, mix = (windows(events) for events in outputs)
     assert auto == first
     assert len({json.dumps(each) for each in (first, playback, mix)}) == 3
