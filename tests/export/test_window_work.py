@@ -47,7 +47,8 @@ def test_a_network_on_an_encoder_is_counted_as_torch_counts_it_with_weights_in_f
     counted = work.multiply_adds["Conv"] + work.multiply_adds["MatMul"] - attention
     assert 2 * counted == counter.get_total_flops()
     encoder = sum(value.numel() for name, value in net.encoder.named_parameters() if name != "positions")
-    assert 4 * encoder < work.weights < 4 * (encoder + 40 * net.arch.embedding_size)
+    positions, rest = 148 * 64, 12 * net.arch.embedding_size
+    assert 4 * (encoder + positions) < work.weights < 4 * (encoder + positions + rest)
 
 
 def test_a_batch_is_so_many_windows_with_one_set_of_weights(window: Work) -> None:
