@@ -129,15 +129,26 @@ def _initial_state(builder: GraphBuilder, sequence: str, units: int) -> list[str
 
 def _stacked(lstm: nn.LSTM) -> dict[str, Array]:
     """Reorder torch's gates i, f, g, o to ONNX's i, o, f, c and stack the directions."""
+    directions = [_reordered(lstm, suffix) for suffix in SUFFIXES]
+    return {name: np.concatenate([one[name] for one in directions]) for name in directions[0]}
+
+
+def forward_parameters(lstm: nn.LSTM) -> dict[str, Array]:
+    """Return the parameters of a layer with one direction as the operator takes them.
+
+    Returns:
+        "weight" (1, 4 H, P), "recurrence" (1, 4 H, H) and "bias" (1, 8 H).
+    """
+    return _reordered(lstm, "")
+
+
+def _reordered(lstm: nn.LSTM, suffix: str) -> dict[str, Array]:
     order = ("i", "o", "f", "g")
-    biases = [
-        np.concatenate([_gates(lstm, f"bias_{kind}", suffix, order) for kind in ("hh", "ih")])
-        for suffix in SUFFIXES
-    ]
+    bias = np.concatenate([_gates(lstm, f"bias_{kind}", suffix, order) for kind in ("hh", "ih")])
     return {
-        "weight": np.stack([_gates(lstm, "weight_ih", suffix, order) for suffix in SUFFIXES]),
-        "recurrence": np.stack([_gates(lstm, "weight_hh", suffix, order) for suffix in SUFFIXES]),
-        "bias": np.stack(biases),
+        "weight": _gates(lstm, "weight_ih", suffix, order)[None],
+        "recurrence": _gates(lstm, "weight_hh", suffix, order)[None],
+        "bias": bias[None],
     }
 
 

@@ -25,7 +25,7 @@ from edge.features.frontend import FrontEnd
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
 from edge.features.network_input import network_input
 from edge.features.vad import SpeechDetector, VadConfig
-from edge.inference.engine import WindowEngine
+from edge.inference.engine import Engine, WindowEngine
 from edge.inference.offline import full_windows, normalised_frames
 from edge.inference.window_grid import feature_ms
 from edge.model.bundle import Bundle, Execution
@@ -319,16 +319,25 @@ class _Measurements:
 
 def whole_window(bundle: Bundle) -> Callable[[Array], object]:
     """Return a function that computes the first window of a sound: spectra, graph and head."""
-    engine, manifest = WindowEngine(bundle), bundle.manifest
+    embed, manifest = _window_embedding(bundle), bundle.manifest
     front_end = manifest.front_end
     samples = front_end.samples_in(front_end.window_frames)
 
     def compute(sound: Array) -> object:
         normaliser = network_input(front_end, manifest.levels, bundle.statistics)
         frames = normalised_frames(sound[:samples], front_end, normaliser)
-        return bundle.head.probs(engine(full_windows(frames, front_end, step_frames=1))[0])
+        return bundle.head.probs(embed(full_windows(frames, front_end, step_frames=1)))
 
     return compute
+
+
+def _window_embedding(bundle: Bundle) -> Callable[[Array], Array]:
+    """Return a function from (B, T, F) frames of full windows to (B, D) embeddings, without earlier sound."""
+    if bundle.manifest.graphs.execution == "recurrent":
+        engine = Engine(bundle, "cpu")
+        return lambda frames: engine.classify(engine.encode(frames, engine.initial_state(len(frames)))[0])
+    window = WindowEngine(bundle)
+    return lambda frames: window(frames)[0]
 
 
 def costly_profile(bundle: Bundle) -> Profile:

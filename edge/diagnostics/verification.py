@@ -1,4 +1,4 @@
-"""Verify that streaming output equals offline inference by the whole-window graph."""
+"""Verify that streaming output equals offline inference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge.events import Event, Window
 from edge.features.frontend import filtered
 from edge.features.network_input import network_input
 from edge.features.vad import SpeechDetector, SpeechFlags
-from edge.inference.engine import WindowEngine
+from edge.inference.engine import Engine, WindowEngine
 from edge.inference.offline import normalised_frames
 from edge.inference.window_grid import step_in_features, window_ends
 from edge.model.bundle import Bundle
@@ -155,19 +155,38 @@ def _probs_by_end(recognizer: Recognizer, events: Iterable[Event]) -> ProbsByEnd
 def _offline(
     bundle: Bundle, samples: Array, ends: list[int], step_ms: int, progress: Callable[[float], None]
 ) -> ProbsByEnd:
-    """Run the whole-window graph on the frames of each window: offline inference."""
-    front_end, graphs = bundle.manifest.front_end, bundle.manifest.graphs
-    length = graphs.frames_in(graphs.window_features)
+    """Compute the probabilities of each window from the whole recording: offline inference."""
+    front_end = bundle.manifest.front_end
     frames = normalised_frames(
         samples, front_end, network_input(front_end, bundle.manifest.levels, bundle.statistics)
     )
-    graph, embeddings = WindowEngine(bundle), {}
+    embed, embeddings = _offline_embeddings(bundle, frames), {}
     for done, end in enumerate(ends, start=1):
-        last = front_end.frames_in(end)
-        embeddings[end] = graph(frames[None, max(0, last - length) : last])[0][0]
+        embeddings[end] = embed(front_end.frames_in(end))
         progress(done / len(ends))
     heads = _heads(bundle, samples, embeddings, step_ms)
     return {end: heads[end].probs(embedding[None])[0] for end, embedding in embeddings.items()}
+
+
+def _offline_embeddings(bundle: Bundle, frames: Array) -> Callable[[int], Array]:
+    """Return a function from the end of a window, a number of frames, to its (D,) embedding.
+
+    It runs the whole-window graph on the frames of the window. A recurrent network has none, since its state
+    is carried over from window to window: its encoder runs over the (T, F) frames in one piece.
+    """
+    graphs = bundle.manifest.graphs
+    if graphs.execution == "recurrent":
+        engine, step = Engine(bundle, "cpu"), graphs.frames_per_feature
+        features, _ = engine.encode(frames[None, : len(frames) // step * step], engine.initial_state())
+
+        def from_features(end: int) -> Array:
+            last = graphs.features_in(end)
+            window: Array = engine.classify(features[:, max(0, last - graphs.window_features) : last])[0]
+            return window
+
+        return from_features
+    graph, length = WindowEngine(bundle), graphs.frames_in(graphs.window_features)
+    return lambda end: graph(frames[None, max(0, end - length) : end])[0][0]
 
 
 def _heads(bundle: Bundle, samples: Array, embeddings: dict[int, Array], step_ms: int) -> dict[int, Head]:

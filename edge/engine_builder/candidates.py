@@ -16,7 +16,7 @@ from edge.errors import BundleError, UsageError, VerificationError
 from edge.inference.engine import WindowEngine
 from edge.inference.offline import full_windows, normalised_frames
 from edge.model.bundle import WINDOW, Bundle
-from edge.model.engine_files import GOLDEN, WindowRecurrence, engine_graph
+from edge.model.engine_files import GOLDEN, WindowRecurrence, engine_graph, require_window_graph
 
 PRECISIONS: Final = ("fp32", "fp16")
 TOLERANCE: Final = {"fp32": 1e-3, "fp16": 2e-2}
@@ -70,7 +70,9 @@ def candidates(bundle: Bundle, precision: str) -> list[GraphCandidate]:
 
     Raises:
         UsageError: the precision is unknown, or no graph has it.
+        EngineError: the network carries its state from window to window.
     """
+    require_window_graph(bundle)
     if precision not in {"auto", *PRECISIONS}:
         raise UsageError(f"unknown precision {precision!r}", remedy=f"choose auto, {' or '.join(PRECISIONS)}")
     every = [

@@ -17,10 +17,13 @@ from edge.bounds import within
 from edge.features.input_filter import InputFilter
 from edge.stream_buffer import StreamBuffer
 
-Spectrum = Literal["linear", "log_mel"]
+Spectrum = Literal["linear", "log_mel", "mel_power"]
 
 MEL_BANDS: Final = 80
 """Values of a frame of the log mel spectrogram."""
+
+MEL_POWER_BANDS: Final = 40
+"""Values of a frame of the mel power spectrum."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,13 @@ class FrontEnd:
     hum_notch_q: float = field(default=5.0, metadata=within(0.0, 1_000.0))
     """Quality factor of the input filter's notches at 50 and 60 Hz; 0 for none."""
     spectrum: Spectrum = "linear"
-    """What the network reads: the bins under an automatic gain (`normaliser`), or mel bands (`log_mel`)."""
+    """What the network reads: the bins under an automatic gain (`normaliser`), the logarithms of mel bands
+    (`log_mel`), or mel bands under an automatic gain (`mel_power`)."""
 
     @property
     def frame_size(self) -> int:
         """Values of a frame of the network's input."""
-        return MEL_BANDS if self.spectrum == "log_mel" else self.bins
+        return {"linear": self.bins, "log_mel": MEL_BANDS, "mel_power": MEL_POWER_BANDS}[self.spectrum]
 
     @property
     def win_length(self) -> int:
@@ -169,7 +173,7 @@ def _overlapping(waveform: Array, frames: int, front_end: FrontEnd) -> Array:
 
 def _analysis_window(front_end: FrontEnd) -> Array:
     """Return the (win_length,) window of a frame: Hamming's, or Hann's before mel bands, as in Whisper."""
-    return _raised_cosine(front_end.win_length, 0.5 if front_end.spectrum == "log_mel" else 0.54)
+    return _raised_cosine(front_end.win_length, 0.54 if front_end.spectrum == "linear" else 0.5)
 
 
 @functools.cache

@@ -75,12 +75,12 @@ class LogMel:
 
 
 @functools.cache
-def mel_filters() -> Array:
-    """Return the (201, 80) triangular filters from 0 Hz to half the rate, each of unit area.
+def mel_filters(bands: int = MEL_BANDS) -> Array:
+    """Return the (201, bands) triangular filters from 0 Hz to half the rate, each of unit area.
 
     The scale is Slaney's (Auditory Toolbox, 1998): linear up to 1 kHz, then logarithmic.
     """
-    corners = _from_mel(np.linspace(0.0, _to_mel(LOG_MEL.sample_rate / 2), MEL_BANDS + 2))  # Hz
+    corners = _from_mel(np.linspace(0.0, _to_mel(LOG_MEL.sample_rate / 2), bands + 2))  # Hz
     bins = np.arange(LOG_MEL.bins)[:, None] * (LOG_MEL.sample_rate / LOG_MEL.n_fft)
     low, centre, high = corners[:-2], corners[1:-1], corners[2:]
     rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)

@@ -7,6 +7,7 @@ from typing import Protocol
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd
 from edge.features.log_mel import LogMel
+from edge.features.mel_power import MelPower
 from edge.features.normaliser import BinStatistics, GainConfig, Normaliser
 
 
@@ -30,7 +31,13 @@ def network_input(front_end: FrontEnd, levels: GainConfig, statistics: BinStatis
 
     Args:
         front_end: of the bundle.
-        levels: the gain control; without effect on mel bands, whose network normalises each window.
+        levels: the gain control; without effect on a log mel spectrum, whose network normalises each window.
         statistics: (frame_size,) of the bundle or of a speaker.
     """
-    return LogMel(statistics) if front_end.spectrum == "log_mel" else Normaliser(levels, statistics)
+    match front_end.spectrum:
+        case "linear":
+            return Normaliser(levels, statistics)
+        case "log_mel":
+            return LogMel(statistics)
+        case "mel_power":
+            return MelPower(levels, statistics)

@@ -37,9 +37,10 @@ class FeatureStream:
     Remembers less than a frame of samples, the level, fewer frames than one more feature takes, and
     the encoder's state. There is nothing to flush: a feature is emitted with the last frame it covers.
 
-    The convolutions are valid in time: feature j is made of frames 8 j to 8 j + 48 only. The encoder
-    runs on 8 frames at a time from a state of zeros, so it is fed 7 empty frames first (which puts
-    its steps in line with the pools' pairs) and its first 6 outputs are incomplete and dropped.
+    The convolutions of a CNN-LSTM are valid in time: feature j is made of frames 8 j to 8 j + 48 only. The
+    encoder runs on 8 frames at a time from a state of zeros, so it is fed 7 empty frames first (which puts
+    its steps in line with the pools' pairs) and its first 6 outputs are incomplete and dropped. A feature of
+    other networks is made of 8 frames, and none is incomplete.
     """
 
     def __init__(

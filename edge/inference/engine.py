@@ -26,7 +26,11 @@ ASKED_FOR: Final = "asked for"
 
 @dataclass(frozen=True)
 class EncoderState:
-    """The frames that each convolution still needs, one array of (B, channels, frames, bins) each."""
+    """What the encoder still needs of earlier sound, by the manifest's `state_shapes`.
+
+    The frames that each convolution needs, (B, channels, frames, bins) each, or the hidden and the cell state
+    of each recurrent layer, (B, units) each.
+    """
 
     maps: tuple[Array, ...]
 
@@ -59,7 +63,10 @@ class EngineLike(Protocol):
 
 
 class Engine:
-    """Runs the graphs of an incremental bundle. The state of a stream is an argument and a result."""
+    """Runs the graphs of an incremental or recurrent bundle.
+
+    The state of a stream is an argument and a result.
+    """
 
     def __init__(self, bundle: Bundle, provider: str = "auto", threads: int = 1) -> None:
         """Load the graphs.

@@ -20,6 +20,7 @@ from edge.inference.engine import (
 )
 from edge.inference.window_engine import WindowwiseEngine
 from edge.model.bundle import Bundle
+from edge.model.engine_files import require_window_graph
 
 CHOICES: Final = ("auto", "cpu", "cuda", "tensorrt")
 
@@ -62,7 +63,7 @@ def _fastest(bundle: Bundle) -> EngineLike:
 
 def _on_onnx_runtime(bundle: Bundle, provider: str) -> EngineLike:
     """Load the graphs with ONNX Runtime; "auto" falls back to the CPU where CUDA cannot be used."""
-    if bundle.manifest.graphs.execution == "incremental":
+    if bundle.manifest.graphs.execution != "window":
         return Engine(bundle, provider)
     chosen = choose_provider(provider)
     reason = ASKED_FOR if provider != "auto" else offered(chosen)
@@ -79,6 +80,7 @@ def _on_onnx_runtime(bundle: Bundle, provider: str) -> EngineLike:
 
 def _on_tensorrt(bundle: Bundle, gpu: Gpu, reason: str = ASKED_FOR) -> WindowwiseEngine:
     """Load the plan that was built for a bundle on this GPU."""
+    require_window_graph(bundle)
     find_plan(bundle)  # raises before TensorRT is imported, which takes seconds
     trt = tensorrt_module()
     plan = open_plan(bundle, PlanTarget.of(gpu, trt.__version__), PlanRequirements())

@@ -40,12 +40,14 @@ CLASSIFIER: Final = "classifier.onnx"
 WINDOW: Final = "window.onnx"
 WEIGHTS: Final = "weights.safetensors"
 CARD: Final = "CARD.md"
-Execution = Literal["incremental", "window"]
+Execution = Literal["incremental", "recurrent", "window"]
 GRAPHS: Final[dict[Execution, tuple[str, ...]]] = {
     "incremental": (ENCODER, CLASSIFIER, WINDOW),
+    "recurrent": (ENCODER, CLASSIFIER),
     "window": (WINDOW,),
 }
-"""The graphs of a bundle: features computed once each as the sound arrives, or whole windows only."""
+"""The graphs of a bundle: features computed once each as the sound arrives, of a few frames or of all sound
+before, or whole windows only."""
 SHIPPED: Final = {"default": "small", "small": "small"}
 """Folders of the models that ship with the program, by name."""
 LARGEST_MANIFEST: Final = 2**24
@@ -70,7 +72,8 @@ class Graphs:
     window_features: int = field(metadata=within(1, 3_000))
     """Features of a full window."""
     execution: Execution = "incremental"
-    """How the network runs. If by windows, a feature is the frames that it covers."""
+    """How the network runs. If by windows, a feature is the frames that it covers. If recurrent, the state is
+    carried over from window to window, and there is no graph of whole windows."""
     first_window_features: int | None = field(default=None, metadata=within(1, 3_000))
     """Features of the shortest window at the start of a stream; None: streams begin with a full window."""
 
@@ -360,7 +363,7 @@ def _feature_size(bundle: Bundle) -> int:
     front_end, graphs = bundle.manifest.front_end, bundle.manifest.graphs
     return (
         graphs.feature_size
-        if graphs.execution == "incremental"
+        if graphs.execution != "window"
         else graphs.frames_for_first * front_end.frame_size
     )
 
@@ -368,7 +371,7 @@ def _feature_size(bundle: Bundle) -> int:
 def _require_known_spectrum(bundle: Bundle) -> None:
     """Refuse mel bands of other frames than those that `edge.features.log_mel` computes."""
     front_end = bundle.manifest.front_end
-    if front_end.spectrum == "log_mel" and not has_mel_bands(front_end):
+    if front_end.spectrum != "linear" and not has_mel_bands(front_end):
         raise BundleError(
             f"the bundle {bundle.folder} has mel bands of other frames than this program computes",
             remedy="use the program that wrote it",

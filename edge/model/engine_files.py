@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from edge.errors import EngineError
+from edge.model.bundle import WINDOW, Bundle
+
 WindowRecurrence = Literal["none", "lstm", "unrolled"]
 """Encoding of a window graph's LSTM: it has none, as the operator, or step by step."""
 
@@ -23,3 +26,17 @@ def engine_graph(recurrence: WindowRecurrence, precision: str) -> str:
     """
     encoding = precision if recurrence == "none" else f"{recurrence}.{precision}"
     return f"engine/window.{encoding}.onnx"
+
+
+def require_window_graph(bundle: Bundle) -> None:
+    """Check that a bundle can run by whole windows, as TensorRT does.
+
+    Raises:
+        EngineError: the network carries its state over from window to window.
+    """
+    if WINDOW not in bundle.manifest.graphs.files:
+        raise EngineError(
+            f"the bundle {bundle.folder} cannot run on TensorRT: its network carries its state over from "
+            "window to window",
+            remedy="use --provider cpu or cuda, or another bundle",
+        )

@@ -1,0 +1,192 @@
+"""A speaker encoder's causal LSTM layers, pooled over a window, and the speaker-relative head on them.
+
+    mel power (B, T, 40) -> RecurrentEncoder -> mean of each 8 frames -> features (B, S, P)
+    features of a window -> mean over time, and deviation of the last layer -> standardised embedding (B, D)
+    -> SpeakerHead
+
+The state of the layers is carried over from one window to the next, so each frame is computed once. Shapes by
+letter: B batch, T frames of 10 ms, M mel bands, W units, S features of 80 ms, P = 2 W values of the last two
+layers, D = 3 W embedding, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from edge.bounds import within
+from edge.errors import ModelError
+from edge.features.frontend import MEL_POWER_BANDS
+from train.pretrained_net import moments
+from train.speaker_head import HeadArchitecture, SpeakerHead
+
+FRAMES_PER_FEATURE: Final = 8
+"""Frames whose outputs are averaged: 80 ms."""
+
+POOLED_LAYERS: Final = 2
+"""Last layers whose outputs are features."""
+
+LayerState = tuple[Tensor, Tensor]
+"""Hidden and cell state of one layer, (1, B, W) each."""
+
+
+@dataclass(frozen=True)
+class RecurrentArchitecture:
+    """Sizes of the network."""
+
+    units: int = field(default=256, metadata=within(1, 4_096))
+    """W."""
+    layers: int = field(default=3, metadata=within(2, 16))
+    fully_connected: int = field(default=64, metadata=within(1, 4_096))
+    dimensions: int = field(default=3, metadata=within(1, 3))
+    """Number of auxiliary tasks among valence, arousal and dominance; each has outputs of its own."""
+    dropout: float = field(default=0.3, metadata=within(0.0, 0.9))
+
+    @property
+    def feature_size(self) -> int:
+        """P."""
+        return POOLED_LAYERS * self.units
+
+    @property
+    def embedding_size(self) -> int:
+        """D."""
+        return (POOLED_LAYERS + 1) * self.units
+
+    @property
+    def head(self) -> HeadArchitecture:
+        """Sizes of the head."""
+        return HeadArchitecture(
+            embedding=self.embedding_size,
+            fully_connected=self.fully_connected,
+            dimensions=self.dimensions,
+            dropout=self.dropout,
+        )
+
+
+class RecurrentEncoder(nn.Module):
+    """Causal LSTM layers, one on the other."""
+
+    def __init__(self, units: int, layers: int) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(
+            nn.LSTM(units if index else MEL_POWER_BANDS, units, batch_first=True) for index in range(layers)
+        )
+
+    def hidden_states(
+        self, mel_power: Tensor, state: Sequence[LayerState] | None = None
+    ) -> tuple[list[Tensor], list[LayerState]]:
+        """Return the (B, T, W) outputs of each layer, and the state of each after the last frame.
+
+        Args:
+            mel_power: (B, T, M) frames.
+            state: of each layer before the first frame; zeros if None.
+        """
+        outputs, after = [mel_power], []
+        for index, layer in enumerate(self.layer):
+            hidden, last = layer(outputs[-1], state[index] if state else None)
+            outputs.append(hidden)
+            after.append(last)
+        return outputs[1:], after
+
+    def forward(
+        self, mel_power: Tensor, state: Sequence[LayerState] | None = None
+    ) -> tuple[Tensor, list[LayerState]]:
+        """Map (B, T, M), T a multiple of 8, to (B, T / 8, P) features, and return the new state."""
+        outputs, after = self.hidden_states(mel_power, state)
+        batch, frames, _ = mel_power.shape
+        joined = torch.cat(outputs[-POOLED_LAYERS:], dim=2).view(
+            batch, frames // FRAMES_PER_FEATURE, FRAMES_PER_FEATURE, -1
+        )
+        return joined.mean(dim=2), after
+
+
+class RecurrentNet(nn.Module):
+    """Mel power spectra of a stream to emotion logits of its windows."""
+
+    embedding_mean: Tensor
+    embedding_std: Tensor
+
+    def __init__(self, arch: RecurrentArchitecture) -> None:
+        super().__init__()
+        self.arch = arch
+        self.encoder = RecurrentEncoder(arch.units, arch.layers)
+        self.register_buffer("embedding_mean", torch.zeros(arch.embedding_size))
+        self.register_buffer("embedding_std", torch.ones(arch.embedding_size))
+        self.head = SpeakerHead(arch.head)
+
+    def pooled(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (B, S, P) features of windows to (B, D) embeddings before standardisation.
+
+        Args:
+            features: what lies past an item's end has no effect.
+            lengths: (B,) number of valid features; all if None.
+        """
+        mean, deviation = moments(features, lengths)
+        return torch.cat([mean, deviation[:, -self.arch.units :]], dim=1)
+
+    def embedding(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (B, S, P) to (B, D) embeddings with the training set's mean 0, deviation 1."""
+        return (self.pooled(features, lengths) - self.embedding_mean) / self.embedding_std
+
+    def forward(self, features: Tensor, baseline: Tensor | None = None) -> Tensor:
+        """Map (B, S, P) features to (B, C) emotion logits.
+
+        Args:
+            features: windows of one length.
+            baseline: (D,) or (B, D) of the speaker; 0, the training set's mean, if None.
+        """
+        embedding = self.embedding(features)
+        relative = embedding if baseline is None else embedding - baseline
+        logits: Tensor = self.head(torch.cat([embedding, relative], dim=1))
+        return logits
+
+
+def load_recurrent_encoder(path: Path) -> RecurrentEncoder:
+    """Read the published LSTM layers, in float32 and evaluation mode.
+
+    Raises:
+        ModelError: the file is missing, damaged or of another model, or holds numbers that are not finite.
+    """
+    tensors = _read(path)
+    layers = len([name for name in tensors if name.startswith("lstm.weight_ih_l")])
+    if layers == 0 or tensors.get("lstm.weight_hh_l0", torch.zeros(0)).dim() != 2:
+        raise ModelError(
+            f"{path} is not a recurrent speaker encoder (it has no lstm.weight_hh_l0)", remedy=_REMEDY
+        )
+    encoder = RecurrentEncoder(int(tensors["lstm.weight_hh_l0"].shape[1]), layers)
+    read = {}
+    for name, expected in encoder.state_dict().items():
+        index, kind = name.removeprefix("layer.").split(".")
+        stored = f"lstm.{kind.removesuffix('_l0')}_l{index}"
+        found = tensors.get(stored)
+        if found is None or found.shape != expected.shape:
+            shape = "nothing" if found is None else tuple(found.shape)
+            raise ModelError(
+                f"{path}: {stored} should be {tuple(expected.shape)} and is {shape}", remedy=_REMEDY
+            )
+        if not torch.isfinite(found).all():
+            raise ModelError(f"{path}: {stored} holds numbers that are not finite", remedy=_REMEDY)
+        read[name] = found.float()
+    encoder.load_state_dict(read)
+    return encoder.eval()
+
+
+_REMEDY: Final = "give the file of the recurrent encoder, complete and unchanged"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ModelError(
+            f"there is no pretrained encoder {path}", remedy="give the path of its .safetensors file"
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged or not a safetensors file ({error})", remedy=_REMEDY) from error
