@@ -26,6 +26,16 @@ def noise(samples: int, seed: int = 0) -> Array:
     return 0.1 * np.random.default_rng(seed).standard_normal(samples).astype(np.float32)
 
 
+@pytest.mark.parametrize("frames", [0, 1, 16, 50])
+def test_bands_are_the_product_with_the_filters_for_any_number_of_frames(frames: int) -> None:
+    power = power_spectrogram(noise(LOG_MEL.samples_in(50)), LOG_MEL)[:frames]
+    expected = np.log10(np.maximum(power.astype(np.float64) @ mel_filters(), 1e-10))
+    found = log_mel(power)
+    assert found.shape == (frames, MEL_BANDS)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
+
+
 @pytest.mark.parametrize("size", [1, 157, 160, 400])
 def test_a_stream_gives_the_frames_of_the_whole_for_blocks_of_one_size(size: int) -> None:
     whole = noise(2000)
