@@ -16,7 +16,7 @@ def recognised(recognizer: Recognizer, sound: Array, *sizes: int) -> list[Event]
     """Recognise (N,) samples as a new stream, in blocks of these sizes in turn; in one block without any."""
     recognizer.reset()
     events, done = [], 0
-    for size in cycle(sizes or (len(sound),)):
+    for size in cycle(sizes or (max(1, len(sound)),)):
         events += recognizer.feed(sound[done : done + size])
         done += size
         if done >= len(sound):

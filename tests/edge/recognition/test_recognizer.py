@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import cycle
 
 import numpy as np
 import pytest
@@ -27,6 +26,7 @@ from edge.recognition.recognizer import MOST_AT_ONCE_S, Recognizer
 from edge.recognition.settings import Settings
 from edge.recognition.window_events import QUIETEST_DBFS
 from tests.edge.conftest import random_head, with_front_end
+from tests.edge.streams import recognised as heard
 from tests.tolerances import float32_tolerance
 
 RATE = 16_000
@@ -48,18 +48,6 @@ def recognizer(bundle: Bundle) -> Recognizer:
 def sound(talk: Talk) -> Array:
     """Two utterances of different loudness, a pause before each and after the first."""
     return talk((0.7, 0.0), (2.3, 0.3), (1.5, 0.0), (1.4, 0.05))
-
-
-def heard(recognizer: Recognizer, sound: Array, *sizes: int) -> list[Event]:
-    """Recognise a sound as a new stream, in blocks of these sizes in turn."""
-    recognizer.reset()
-    events, done = [], 0
-    for size in cycle(sizes or (max(1, len(sound)),)):
-        events += recognizer.feed(sound[done : done + size])
-        done += size
-        if done >= len(sound):
-            break
-    return events + recognizer.flush()
 
 
 def windows(events: list[Event]) -> list[Window]:

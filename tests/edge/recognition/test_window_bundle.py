@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import cycle
 
 import numpy as np
 import pytest
@@ -27,6 +26,7 @@ from edge.recognition.settings import Settings
 from edge.server.client_stream import shared_engines
 from tests.edge.conftest import random_head
 from tests.edge.server.clients import Open, raw, said_to
+from tests.edge.streams import recognised as heard
 
 TOLERANCE = 1e-4
 RATE = 16_000
@@ -59,17 +59,6 @@ def profile(window_bundle: Bundle) -> Profile:
     return Profile(
         "anna", window_bundle.fingerprint, head, manifest.levels, window_bundle.statistics, ADOPTED
     )
-
-
-def heard(recognizer: Recognizer, sound: Array, *sizes: int) -> list[Event]:
-    recognizer.reset()
-    events, done = [], 0
-    for size in cycle(sizes or (len(sound),)):
-        events += recognizer.feed(sound[done : done + size])
-        done += size
-        if done >= len(sound):
-            break
-    return events + recognizer.flush()
 
 
 def windows(events: list[Event]) -> list[Window]:
