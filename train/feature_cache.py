@@ -12,7 +12,6 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +29,7 @@ from train.corpora import Clip
 from train.pretrained_net import PretrainedNet
 from train.recording_conditions import Ambience, ChannelConfig, draw_channel
 from train.segments import segment_starts
+from train.threads import single_threaded
 
 WINDOW_FRAMES: Final = LOG_MEL.window_frames
 """Longest window, in frames of 10 ms: 2.96 s."""
@@ -207,7 +207,7 @@ def _computed(
             digest=hashlib.sha256(waveform.tobytes()).hexdigest(),
         )
 
-    with _single_threaded() as workers:
+    with single_threaded() as workers:
         pool = ThreadPoolExecutor(workers)
         try:
             found = pool.map(encode, clips)
@@ -215,17 +215,6 @@ def _computed(
                 yield clip
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _single_threaded() -> Iterator[int]:
-    """Keep torch to one thread in each of the workers; yield the number of workers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _kept(values: Path, index: Path, described: dict[str, Any]) -> dict[str, Any] | None:

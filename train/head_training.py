@@ -22,6 +22,7 @@ from train.mmtl import (
     outer_gradient,
 )
 from train.speaker_head import HeadArchitecture, SpeakerHead
+from train.threads import single_threaded
 
 HeadAlgorithm = Literal["erm", "mtl", "mmtl", "reptile"]
 
@@ -82,14 +83,15 @@ def train_head(
     )
     average = AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(options.averaging))  # type: ignore[no-untyped-call]
     write_gradient = _GRADIENTS[options.algorithm]
-    for step, speakers in enumerate(shown(episodes.steps(options.steps))):
-        for group in optimiser.param_groups:
-            group["lr"] = options.learning_rate * scheduled(step / options.steps)
-        optimiser.zero_grad()
-        write_gradient(head, speakers, options)
-        optimiser.step()
-        if step >= AVERAGED * options.steps:
-            average.update_parameters(head)
+    with single_threaded():
+        for step, speakers in enumerate(shown(episodes.steps(options.steps))):
+            for group in optimiser.param_groups:
+                group["lr"] = options.learning_rate * scheduled(step / options.steps)
+            optimiser.zero_grad()
+            write_gradient(head, speakers, options)
+            optimiser.step()
+            if step >= AVERAGED * options.steps:
+                average.update_parameters(head)
     head.load_state_dict(average.module.state_dict())
     return head.eval()
 
