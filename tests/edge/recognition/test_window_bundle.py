@@ -16,6 +16,8 @@ from edge.diagnostics.benchmark import benchmark, table
 from edge.diagnostics.verification import verify
 from edge.errors import EngineError
 from edge.events import EngineChange, Event, Overrun, Utterance, Window
+from edge.features.long_term_spectrum import SPECTRUM_SIZE
+from edge.gpu.session import TensorrtSession
 from edge.inference.engine import WindowEngine
 from edge.inference.window_engine import WindowwiseEngine
 from edge.model.bundle import Bundle
@@ -25,6 +27,7 @@ from edge.recognition.recognizer import Recognizer
 from edge.recognition.settings import Settings
 from edge.server.client_stream import shared_engines
 from tests.edge.conftest import random_head
+from tests.edge.inference.fake_runtime import FakeTensorrt
 from tests.edge.server.clients import Open, raw, said_to
 from tests.edge.streams import recognised as heard
 
@@ -196,6 +199,21 @@ def test_a_gpu_that_is_lost_costs_no_window(window_bundle: Bundle, make_window: 
     assert_same([event for event in events if event is not change], heard(make_window(), sound))
 
 
+def test_tensorrt_gets_full_windows_and_gives_the_same(
+    window_bundle: Bundle, make_window: Make, sound: Array
+) -> None:
+    sizes = {"embedding": window_bundle.manifest.graphs.embedding_size, "logits": 4}
+    machine = FakeTensorrt(WindowEngine(window_bundle), 296, 80, sizes)
+    with TensorrtSession(machine.plan(), tensorrt=machine, open_cuda=machine.open_cuda) as session:
+        engine = WindowwiseEngine(window_bundle, session, provider="tensorrt", close=session.close)
+        assert (session.frames, session.bins) == (engine.frames, engine.bins)
+        events = heard(Recognizer(window_bundle, engine=engine), sound, 4_000)
+        assert engine.provider == "tensorrt"
+        engine.close()
+    assert sum(machine.batches) > 10
+    assert_same(events, heard(make_window(), sound))
+
+
 def test_a_client_of_the_server_gets_the_same_windows(make_window: Make, serving: Open, sound: Array) -> None:
     with serving(maker=make_window) as running:
         told = said_to(running, raw(sound))
@@ -205,8 +223,6 @@ def test_a_client_of_the_server_gets_the_same_windows(make_window: Make, serving
 
 
 def test_a_head_of_random_layers_reads_the_spectrum_too(window_bundle: Bundle, sound: Array) -> None:
-    from edge.features.long_term_spectrum import SPECTRUM_SIZE
-
     manifest = window_bundle.manifest
     head = random_head(size=window_bundle.head.input_size + SPECTRUM_SIZE)
     own = Profile("anna", window_bundle.fingerprint, head, manifest.levels, window_bundle.statistics, ADOPTED)
