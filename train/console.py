@@ -22,6 +22,8 @@ from train.evaluation import CorpusScores
 from train.few_shot import ShotScores
 from train.metrics import SelectiveAccuracy
 from train.protocols import ProtocolName, ProtocolScores, mean_uar
+from train.scoring_conditions import ConditionName, ConditionScores
+from train.speech_claims import LABELS, SpeechClaims
 
 Item = TypeVar("Item")
 
@@ -149,6 +151,33 @@ def held_out_table(scores: Mapping[BaselineProtocol, Mapping[str, CorpusScores]]
         )
     means = [sum(item.uar for item in by_corpus.values()) / len(by_corpus) for by_corpus in scores.values()]
     table.add_row("mean", *(f"{mean:.1f}" for mean in means))
+    return table
+
+
+def condition_table(conditions: Mapping[ConditionName, ConditionScores], known: Collection[str]) -> Table:
+    """Build a table of the UAR under each recording condition, and the loss against clean sound.
+
+    Args:
+        conditions: scores.
+        known: corpora with training speakers, which the mean is over.
+    """
+    corpora = list(dict.fromkeys(corpus for scores in conditions.values() for corpus in scores.uar))
+    table = Table("condition", "mean", *corpora, box=None)
+    for name, scores in conditions.items():
+        mean, loss = scores.mean(known)
+        cells = [f"{scores.uar[corpus]:.1f} / {scores.loss[corpus]:.1f}" for corpus in corpora]
+        table.add_row(name, f"{mean:.1f} / {loss:.1f}", *cells)
+    table.caption = "UAR in percent / points lost against clean; without adaptation"
+    return table
+
+
+def speech_table(claims: Sequence[SpeechClaims]) -> Table:
+    """Build a table of what is claimed of ordinary speech."""
+    table = Table("speech", "baseline", "windows", *LABELS, "claimed", box=None)
+    for item in claims:
+        shares = [f"{item.shares[label]:.0f}" for label in LABELS]
+        table.add_row(item.corpus, item.baseline, str(item.windows), *shares, f"{item.claimed:.1f}")
+    table.caption = "% of windows with speech; claimed: an emotion other than neutral"
     return table
 
 

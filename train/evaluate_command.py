@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from unicodedata import normalize
@@ -12,24 +12,25 @@ from unicodedata import normalize
 import typer
 
 from edge.errors import UsageError
-from edge.labels import EMOTIONS
 from edge.system.files import require_writable
 from edge.system.outputs import require_distinct_files, require_free
-from train.command_inputs import Corpora, check_corpora, command_line, files_of, labelled_clips
+from train.command_inputs import check_corpora, command_line, files_of, labelled_clips
 
 if TYPE_CHECKING:
     from edge.model.bundle import Bundle
-    from train.console import ConsoleProgress
     from train.corpora import Clip
-    from train.evaluation import CorpusScores
-    from train.protocols import ProtocolName, ProtocolScores
 
 
 def evaluate(
     bundle: Annotated[
         Path, typer.Argument(help="Folder of a bundle, or a model that ships.", show_default=False)
     ],
-    corpora: Corpora,
+    corpora: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Manifest files, folders with a manifest.csv, or IEMOCAP's folder.", show_default=False
+        ),
+    ] = None,
     heard: Annotated[bool, typer.Option(help="Score its training and validation speakers too.")] = False,
     protocols: Annotated[
         str | None,
@@ -38,6 +39,31 @@ def evaluate(
             help="none (every clip a new stream), running (clips follow each other in a stream), ordinary "
             "(a profile from 20 s of neutral speech), labelled (8 labelled clips). Default: all that the "
             "bundle supports.",
+            show_default=False,
+        ),
+    ] = None,
+    conditions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME,...",
+            help="Score changed recordings too, without adaptation: noise20, noise10, room, telephone, "
+            "quiet, clipped, mp3, opus, offset.",
+            show_default=False,
+        ),
+    ] = None,
+    noise: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Noises and rooms for --conditions: a manifest with the columns path and kind.",
+            show_default=False,
+        ),
+    ] = None,
+    speech: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Ordinary speech without emotion labels: measure how often an emotion is claimed in it.",
             show_default=False,
         ),
     ] = None,
@@ -66,37 +92,35 @@ def evaluate(
 ) -> None:
     """Score a bundle on labelled recordings, by corpus and speaker, with the deployed runtime."""
     from edge.model.bundle import find_bundle, load_bundle
-    from train.console import ConsoleProgress
+    from train.evaluation_run import calibration_curve, claims_in_speech, protocols_and_conditions
     from train.protocols import parse_protocols, supported_protocols
+    from train.scoring_conditions import parse_conditions, recording_conditions
+    from train.speech_claims import read_speech
 
-    if heard and record:
-        raise UsageError(
-            "--record keeps only scores of speakers that the bundle was not trained on",
-            remedy="leave out --heard",
-        )
-    if picture and shots is None:
-        raise UsageError("--picture plots the scores of --shots", remedy="add --shots")
-    if protocols and shots is not None:
-        raise UsageError(
-            "--shots measures calibration by number of clips, not --protocols", remedy="leave one of them out"
-        )
+    _require_recordable(heard=heard, record=record)
+    _require_compatible(shots, picture, [protocols, conditions, speech])
+    if not corpora and (not speech or protocols or conditions):
+        raise UsageError("no recordings to score", remedy="name a corpus after the bundle, or add --speech")
     counts = [] if shots is None else shot_counts(shots)
+    changed = parse_conditions(conditions, with_ambience=noise is not None) if conditions else ()
     if picture:
         require_free(picture, replace=overwrite)
         require_writable(picture.parent)
     model = load_bundle(find_bundle(bundle))
     chosen = parse_protocols(protocols, model) if protocols else supported_protocols(model)
-    clips = labelled_clips(corpora, [], improvised_only=True, excited_as_happy=False)
-    require_distinct_files({"--picture": picture}, [model.folder, *files_of(corpora, clips)])
-    check_corpora(clips, ConsoleProgress())
-    if speakers:
-        clips = _of_speakers(clips, normalize("NFC", speakers).split(","))
-    if not heard:
-        clips = _unheard(clips, model.manifest.training)
-    if counts:
-        measured = {"calibrated": _calibrated(model, clips, counts, draws, picture, as_json=as_json)}
-    else:
-        measured = _by_protocol(model, clips, chosen, draws, as_json=as_json)
+    transforms = recording_conditions(noise, changed)
+    ordinary = read_speech(speech) if speech else []
+    measured: dict[str, Any] = {}
+    if corpora:
+        clips = _clips_to_score(model, corpora, speakers, picture, heard=heard)
+        if counts:
+            measured["calibrated"] = calibration_curve(model, clips, counts, draws, picture, show=not as_json)
+        else:
+            measured |= protocols_and_conditions(model, clips, chosen, draws, transforms, show=not as_json)
+    if ordinary:
+        measured["speech"] = claims_in_speech(model, ordinary, show=not as_json)
+    if as_json:
+        typer.echo(json.dumps(measured["calibrated"]["shots"] if counts else measured, indent=2))
     if record:
         _record(model, measured)
 
@@ -115,124 +139,36 @@ def shot_counts(listed: str) -> list[int]:
     return counts
 
 
-def _by_protocol(
-    model: Bundle, clips: list[Clip], protocols: Sequence[ProtocolName], draws: int, *, as_json: bool
-) -> dict[str, Any]:
-    """Score the clips by each protocol; show the scores and return them."""
+def _require_recordable(*, heard: bool, record: bool) -> None:
+    if heard and record:
+        raise UsageError(
+            "--record keeps only scores of speakers that the bundle was not trained on",
+            remedy="leave out --heard",
+        )
+
+
+def _require_compatible(shots: str | None, picture: Path | None, others: Sequence[object]) -> None:
+    if picture and shots is None:
+        raise UsageError("--picture plots the scores of --shots", remedy="add --shots")
+    if shots is not None and any(others):
+        raise UsageError(
+            "--shots measures calibration by number of clips alone",
+            remedy="leave out --protocols, --conditions and --speech",
+        )
+
+
+def _clips_to_score(
+    model: Bundle, corpora: list[Path], speakers: str | None, picture: Path | None, *, heard: bool
+) -> list[Clip]:
+    """Read the corpora and check their labels; keep the speakers that are to be scored."""
     from train.console import ConsoleProgress
-    from train.protocols import described_protocol
 
-    progress = ConsoleProgress()
-    scores = _protocol_scores(model, clips, protocols, draws, progress)
-    if not any(item.corpora for item in scores.values()):
-        raise UsageError(
-            f"every speaker has too few clips for {' and '.join(protocols)}", remedy="add --protocols none"
-        )
-    if "none" in scores:
-        _check_confusion(scores["none"].corpora, progress)
-    for name, item in scores.items():
-        for corpus, left_out in item.left_out.items():
-            progress.say(f"{name}: too few clips in {corpus} of {', '.join(left_out)}")
-    measured: dict[str, Any] = {
-        name: described_protocol(item) for name, item in scores.items() if item.corpora
-    }
-    if as_json:
-        typer.echo(json.dumps(measured, indent=2))
-    else:
-        _show_protocols(scores, model, progress)
-    return measured
-
-
-def _protocol_scores(
-    model: Bundle,
-    clips: list[Clip],
-    protocols: Sequence[ProtocolName],
-    draws: int,
-    progress: ConsoleProgress,
-) -> dict[ProtocolName, ProtocolScores]:
-    from edge.audio.sound_file import read_clip
-    from edge.inference.provider import open_engine
-    from train import protocols as by
-    from train.evaluation import ClipRecognizer
-
-    engine = open_engine(model, "cpu")
-    recognize = ClipRecognizer(model, engine)
-    windows = [recognize(read_clip(clip.path)) for clip in progress(clips, "recognising", len(clips))]
-    heard = by.EvaluationClips(model, engine, clips, windows)
-    measures = {
-        "running": (by.running_answers, by.DRAWS),
-        "ordinary": (by.ordinary_answers, by.DRAWS),
-        "labelled": (by.labelled_answers, draws),
-    }
-    scores: dict[ProtocolName, ProtocolScores] = {}
-    for name in protocols:
-        if name == "none":
-            scores[name] = by.unadapted(heard)
-        else:
-            answers, count = measures[name]
-            total = count * len(heard.speakers)
-            scores[name] = by.adapted(clips, progress(answers(heard, count), name, total))
-    return scores
-
-
-def _show_protocols(
-    scores: dict[ProtocolName, ProtocolScores], model: Bundle, progress: ConsoleProgress
-) -> None:
-    from train.console import adapted_table, answer_table, protocol_table, recall_table, score_table
-    from train.model_card import trained_corpora
-
-    for name, item in scores.items():
-        if not item.corpora:
-            continue
-        if name == "none":
-            progress.show(score_table(item.corpora))
-            progress.show(answer_table(item.corpora, item.answers))
-        else:
-            progress.show(adapted_table(name, item.corpora))
-    progress.show(recall_table(scores))
-    progress.show(protocol_table(scores, trained_corpora(model.manifest.training)))
-
-
-def _check_confusion(scores: dict[str, CorpusScores], progress: ConsoleProgress) -> None:
-    """Warn of a corpus in which the bundle confuses two classes with each other."""
-    from train.label_check import WIDE_MARGIN, exchanged_pair
-
-    for corpus, item in scores.items():
-        table = [[100 * count / max(1, sum(row)) for count in row] for row in item.confusion]
-        gain, (a, b) = exchanged_pair(table)
-        if gain >= WIDE_MARGIN:
-            first, second = EMOTIONS[a], EMOTIONS[b]
-            progress.say(
-                f"warning: in {corpus} the bundle recognises {table[a][b]:.0f} % of {first} as {second} and "
-                f"{table[b][a]:.0f} % of {second} as {first}: the two look exchanged, in these labels or in "
-                "the bundle's training labels"
-            )
-
-
-def _calibrated(
-    model: Bundle, clips: list[Clip], shots: list[int], draws: int, picture: Path | None, *, as_json: bool
-) -> dict[str, Any]:
-    """Score every speaker before and after calibration; show the scores and return them."""
-    from train.console import ConsoleProgress, shot_table
-    from train.few_shot import calibration_trials, count_trials, over_corpora, shot_scores
-    from train.plots import plot_shots
-
-    progress = ConsoleProgress()
-    trials = calibration_trials(model, clips, shots, draws)
-    scores = shot_scores(progress(trials, "calibrating", count_trials(clips, shots, draws)))
-    if not scores:
-        raise UsageError(
-            f"no speaker has more than {min(shots)} clips of each emotion, and some are needed to score",
-            remedy="give --shots a smaller number, or other recordings",
-        )
-    described = [asdict(item) for item in scores]
-    if as_json:
-        typer.echo(json.dumps(described, indent=2))
-    else:
-        progress.show(shot_table([*scores, *over_corpora(scores)]))
-    if picture:
-        plot_shots(scores, picture)
-    return {"draws": draws, "shots": described}
+    clips = labelled_clips(corpora, [], improvised_only=True, excited_as_happy=False)
+    require_distinct_files({"--picture": picture}, [model.folder, *files_of(corpora, clips)])
+    check_corpora(clips, ConsoleProgress())
+    if speakers:
+        clips = _of_speakers(clips, normalize("NFC", speakers).split(","))
+    return clips if heard else _unheard(clips, model.manifest.training)
 
 
 def _record(model: Bundle, measured: dict[str, Any]) -> None:

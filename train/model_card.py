@@ -10,6 +10,8 @@ from edge.labels import EMOTIONS
 from edge.model.bundle import CARD, Manifest
 from edge.system.files import atomic_write
 from train.protocols import PROTOCOLS
+from train.scoring_conditions import DESCRIBED
+from train.speech_claims import LABELS
 
 LIMITS = """\
 - It hears acted speech only. How people sound when nobody acts differs, and so does every microphone: on
@@ -47,7 +49,7 @@ def write_card(folder: Path, manifest: Manifest) -> None:
     parts = [
         f"# {manifest.name}",
         "Neutral, happy, sad or angry, from 3 s of speech, by Meta Multi-Task Learning (Cai et al. 2020).",
-        f"Weights: {manifest.licence}. Attribution: the recordings below.",
+        f"Weights: {manifest.licence}. Attribution: the recordings below." + _encoder(manifest.training),
         "## Recordings\n\n" + _recordings(manifest.training),
         "## Training\n\n" + _training(manifest.training),
         "## Scores\n\n" + _scores(manifest.metrics, trained_corpora(manifest.training)),
@@ -55,6 +57,22 @@ def write_card(folder: Path, manifest: Manifest) -> None:
     ]
     with atomic_write(folder / CARD) as partial:
         partial.write_text("\n\n".join(part.strip() for part in parts) + "\n", "utf-8")
+
+
+def _encoder(training: dict[str, Any]) -> str:
+    """Write where the weights of a pretrained encoder are from; nothing, if there is none."""
+    origin = training.get("encoder")
+    if not origin:
+        return ""
+    lines = [
+        "",
+        "",
+        f"The encoder's weights, which training did not change, are those of {origin['name']}.",
+        f"Their licence: {origin['licence']}. What was learned from the recordings is in the head.",
+    ]
+    if "sha256" in origin:
+        lines += ["", f"- SHA-256 of the encoder's weights: {origin['sha256']}"]
+    return "\n".join(lines)
 
 
 def _recordings(training: dict[str, Any]) -> str:
@@ -105,14 +123,15 @@ def _scores(metrics: dict[str, Any], known: Collection[str]) -> str:
     """
     if not metrics:
         return "Not measured yet: run `mmtl evaluate BUNDLE CORPUS --record`."
-    writers = {"calibrated": _shots}
+    writers = {"calibrated": _shots, "conditions": _conditions, "speech": _speech}
     rank = {name: place for place, name in enumerate((*PROTOCOLS, *writers))}
     names = sorted(metrics, key=lambda name: rank.get(name, len(rank)))
     by_protocol: dict[str, dict[str, Any]] = {
         name: metrics[name]["corpora"] for name in names if name in PROTOCOLS
     }
     parts = [_summary(by_protocol, known)] if len(by_protocol) > 1 else []
-    return "\n\n".join([*parts, *(writers.get(name, _protocol)(name, metrics[name]) for name in names)])
+    parts += [writers.get(name, _protocol)(name, metrics[name]) for name in names]
+    return "\n\n".join(parts)
 
 
 def _summary(by_protocol: dict[str, dict[str, Any]], known: Collection[str]) -> str:
@@ -155,7 +174,7 @@ def _protocol(name: str, measured: dict[str, Any]) -> str:
         "|---" * len(columns) + "|",
         *(_row(corpus, scores, extra) for corpus, scores in corpora.items()),
         *_recalls(corpora),
-        *_left_out(measured.get("left_out", {})),
+        *_left_out(measured),
     ]
     return "\n".join(lines + (_answers(measured.get("answers", [])) if name == "none" else []))
 
@@ -176,11 +195,15 @@ def _recalls(corpora: dict[str, Any]) -> list[str]:
     ]
 
 
-def _left_out(left_out: dict[str, Any]) -> list[str]:
-    if not left_out:
-        return []
-    named = "; ".join(f"{corpus}: {', '.join(names)}" for corpus, names in left_out.items())
-    return ["", f"Left out, as they have too few clips: {named}."]
+def _left_out(measured: dict[str, Any]) -> list[str]:
+    """Write which speakers were left out, and whose adaptation was refused."""
+    lines = []
+    if left_out := measured.get("left_out"):
+        named = "; ".join(f"{corpus}: {', '.join(names)}" for corpus, names in left_out.items())
+        lines += ["", f"Left out, as they have too few clips: {named}."]
+    if refusals := measured.get("refusals"):
+        lines += ["", f"Refused, so that the generic model was scored: {'; '.join(refusals)}."]
+    return lines
 
 
 def _whole(value: float | None) -> str:
@@ -202,6 +225,46 @@ def _shots(name: str, measured: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*lines, *map(_shot_row, measured["shots"])])
+
+
+def _conditions(name: str, measured: dict[str, Any]) -> str:
+    """Write the UAR under changed recording conditions, and what that loses against clean sound."""
+    scores = measured["conditions"]
+    corpora = list(dict.fromkeys(corpus for item in scores.values() for corpus in item["uar"]))
+    lines = [
+        "### Recording conditions",
+        "",
+        f"    {measured['command']}",
+        "",
+        "UAR in percent / points lost against clean sound, without adaptation, by corpus.",
+        "",
+        "| condition | what it is | " + " | ".join(corpora) + " |",
+        "|---" * (2 + len(corpora)) + "|",
+    ]
+    for condition, item in scores.items():
+        cells = [f"{item['uar'][corpus]:.1f} / {item['loss'][corpus]:.1f}" for corpus in corpora]
+        lines.append(f"| `{condition}` | {DESCRIBED[condition]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _speech(name: str, measured: dict[str, Any]) -> str:
+    """Write how often an emotion is claimed in ordinary speech."""
+    lines = [
+        "### Ordinary speech",
+        "",
+        f"    {measured['command']}",
+        "",
+        "Percent of the windows with speech, by label, in readings and commands without an emotion label.",
+        "Claimed: an emotion other than neutral.",
+        "",
+        "| speech | baseline | windows | " + " | ".join(LABELS) + " | claimed |",
+        "|---" * (4 + len(LABELS)) + "|",
+    ]
+    for item in measured["claims"]:
+        shares = [f"{item['shares'][label]:.0f}" for label in LABELS]
+        cells = [item["corpus"], item["baseline"], str(item["windows"]), *shares, f"{item['claimed']:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _shot_row(item: dict[str, Any]) -> str:

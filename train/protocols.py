@@ -9,12 +9,15 @@ labelled   a profile from labelled clips, `SHOTS` of each emotion
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibrate.fitting.ordinary import ordinary_head
+from calibrate.quality import measure
+from calibrate.take_limits import LEAST_ORDINARY_S
 from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.sound_file import read_clip
 from edge.errors import UsageError
@@ -25,7 +28,6 @@ from edge.model.head import Head
 from edge.recognition.recognizer import Recognizer
 from train.corpora import Clip
 from train.evaluation import (
-    ClipRecognizer,
     ClipWindows,
     CorpusScores,
     answers_by_threshold,
@@ -41,9 +43,6 @@ PROTOCOLS: Final[tuple[ProtocolName, ...]] = ("none", "running", "ordinary", "la
 
 BASELINE_S: Final = 20.0
 """Speech that is heard before a clip is scored (running), or that a profile is made from (ordinary)."""
-
-LEAST_ORDINARY_S: Final = 8.0
-"""Speakers with fewer seconds of neutral clips, one of them kept to be scored, have no ordinary profile."""
 
 PAUSE_S: Final = 1.0
 """Silence between two clips of a stream: enough for speech to end, see `edge.features.vad.VadConfig`."""
@@ -67,6 +66,8 @@ class Answers:
     """(N, C), of the same clips without adaptation."""
     speech_s: float | None = None
     """Mean duration of the speech that the baseline rests on."""
+    refusal: str = ""
+    """Why the adaptation was refused, so that the generic model answers; empty: it was not."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class ProtocolScores:
     """Of all corpora together, by threshold of "unsure"."""
     left_out: dict[str, tuple[str, ...]]
     """Speakers with too few clips for the protocol, by corpus."""
+    refusals: tuple[str, ...] = ()
+    """Whose adaptation was refused, and why; the generic model was scored."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,9 @@ def adapted(clips: Sequence[Clip], parts: Iterable[Answers]) -> ProtocolScores:
     probs = np.concatenate([part.probs for part in scored])
     generic = np.concatenate([part.generic for part in scored])
     scores = score_by_corpus(chosen, probs, generic, _speech_by_corpus(scored))
-    return ProtocolScores(scores, answers_by_threshold(chosen, probs), left_out)
+    refusals = [f"{part.clips[0].speaker}: {part.refusal}" for part in scored if part.refusal]
+    answers = answers_by_threshold(chosen, probs)
+    return ProtocolScores(scores, answers, left_out, tuple(dict.fromkeys(refusals)))
 
 
 def mean_uar(scores: ProtocolScores, known: Collection[str]) -> tuple[float, int] | None:
@@ -185,6 +190,7 @@ def described_protocol(scores: ProtocolScores) -> dict[str, Any]:
         "corpora": described(scores.corpora),
         "answers": [asdict(item) for item in scores.answers],
         **({"left_out": scores.left_out} if scores.left_out else {}),
+        **({"refusals": scores.refusals} if scores.refusals else {}),
     }
 
 
@@ -207,19 +213,28 @@ def running_answers(heard: EvaluationClips, draws: int = DRAWS) -> Iterator[Answ
 
 
 def ordinary_answers(heard: EvaluationClips, draws: int = DRAWS) -> Iterator[Answers]:
-    """Make a profile from neutral clips of each speaker, and recognise the speaker's other clips with it."""
+    """Make a profile from neutral clips of each speaker, and recognise the speaker's other clips with it.
+
+    Speakers with less voice in their neutral clips than a profile needs are not scored. What
+    `mmtl calibrate --ordinary` refuses for another reason is answered by the generic model.
+    """
     for own in heard.speakers:
         for number in range(draws):
             order = np.random.default_rng(number).permutation(own).tolist()
             neutral, sounds = _ordinary_speech([heard.clips[index] for index in order])
-            seconds = sum(map(len, sounds)) / SAMPLE_RATE
-            if seconds < LEAST_ORDINARY_S:
+            if voice_s(sounds) < LEAST_ORDINARY_S:
                 yield heard.answers([], [], None)
                 continue
-            head = ordinary_head(heard.bundle, heard.engine, sounds)
             others = [index for place, index in enumerate(order) if place not in neutral]
-            probs = [head.probs(heard.windows[index].embeddings).mean(axis=0) for index in others]
-            yield heard.answers(others, probs, seconds)
+            head, refusal = _ordinary_head(heard, sounds)
+            probs = [_with_head(heard.windows[index], head) for index in others]
+            seconds = sum(map(len, sounds)) / SAMPLE_RATE
+            yield replace(heard.answers(others, probs, seconds), refusal=refusal)
+
+
+def voice_s(sounds: Sequence[Array]) -> float:
+    """Return the duration of voice in (N,) samples of each sound."""
+    return sum(measure(sound).voice_s for sound in sounds)
 
 
 def labelled_answers(heard: EvaluationClips, draws: int) -> Iterator[Answers]:
@@ -228,19 +243,17 @@ def labelled_answers(heard: EvaluationClips, draws: int) -> Iterator[Answers]:
         yield Answers(trial.query, trial.after, trial.before)
 
 
-def ordinary_head(bundle: Bundle, engine: EngineLike, sounds: Sequence[Array]) -> Head:
-    """Return the head for the speaker's baseline, from recordings of ordinary speech.
+def _ordinary_head(heard: EvaluationClips, sounds: Sequence[Array]) -> tuple[Head | None, str]:
+    """Return the head of a profile; None and the reason, if it is refused."""
+    try:
+        return ordinary_head(heard.bundle, heard.engine, sounds).head, ""
+    except UsageError as error:
+        return None, error.problem
 
-    b = sum of w_i m_i / (sum of w_i + k), m_i the mean embedding of recording i, k = `prior_windows`,
-    w_i = max(1, duration / window)
-    """
-    recognize = ClipRecognizer(bundle, engine)
-    front_end = bundle.manifest.front_end
-    window = front_end.samples_in(front_end.window_frames)
-    weights = np.array([max(1.0, len(sound) / window) for sound in sounds])
-    means = np.array([recognize(sound).embeddings.mean(axis=0) for sound in sounds])
-    baseline = weights @ means / (weights.sum() + bundle.manifest.baseline.prior_windows)
-    return bundle.head.for_baseline(baseline.astype(np.float32))
+
+def _with_head(windows: ClipWindows, head: Head | None) -> Array:
+    """Return the (C,) posterior of a clip with a speaker's head, or with the generic one."""
+    return windows.probs if head is None else head.probs(windows.embeddings).mean(axis=0)
 
 
 def _ordinary_speech(clips: Sequence[Clip]) -> tuple[set[int], list[Array]]:

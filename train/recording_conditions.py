@@ -86,7 +86,7 @@ class RecordingChannel:
         if self.room is not None:
             waveform = in_room(waveform, self.room)
         if self.noise is not None:
-            waveform = with_noise(waveform, _stretch(self.noise, len(waveform), rng), self.snr_db)
+            waveform = with_noise(waveform, noise_stretch(self.noise, len(waveform), rng), self.snr_db)
         if self.telephone:
             waveform = by_telephone(waveform)
         if self.clipped_share > 0.0:
@@ -236,7 +236,7 @@ def _draw_noise(noises: Sequence[Array], rng: np.random.Generator) -> Array:
     return with_response(white, np.linspace(0.0, -rng.uniform(0.0, 40.0), 7).astype(np.float32))
 
 
-def _stretch(noise: Array, samples: int, rng: np.random.Generator) -> Array:
+def noise_stretch(noise: Array, samples: int, rng: np.random.Generator) -> Array:
     """Return `samples` samples of the noise from a random start, repeated if it is too short."""
     stretch: Array = np.resize(np.roll(noise, -int(rng.integers(len(noise)))), samples)
     return stretch

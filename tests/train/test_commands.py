@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from edge.errors import UsageError
 from edge.model.bundle import load_bundle, write_head, write_manifest
 from tests.command_line import exit_code_of
-from tests.train.synthetic import write_corpus, write_iemocap
+from tests.train.synthetic import SAMPLE_RATE, voice, write_corpus, write_iemocap
 from train.checkpoint import load_cnn_lstm
 from train.commands import auxiliary_tasks
 
@@ -290,7 +291,7 @@ def test_protocols_are_scored_in_one_command_and_kept(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("train.protocols.BASELINE_S", 6.0)
-    monkeypatch.setattr("train.protocols.LEAST_ORDINARY_S", 1.5)
+    monkeypatch.setattr("train.protocols.LEAST_ORDINARY_S", 0.0)
     corpus = write_corpus(tmp_path / "corpus", speakers=4, takes=3, seconds=0.8)
     make_relative(bundle)
     before = load_bundle(bundle)
@@ -311,13 +312,48 @@ def test_protocols_are_scored_in_one_command_and_kept(
         assert f"| `{name}` | {recorded[name]['corpora']['synthetic']['uar']:.1f} (1) |" in card
 
 
+def test_conditions_and_ordinary_speech_are_measured_in_the_same_command(
+    corpus: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "rain.wav", voice(5, "sad", 0, 1.0), SAMPLE_RATE)
+    (tmp_path / "manifest.csv").write_text("path,kind\nrain.wav,Rain\n")
+    options = ["--protocols", "none", "--conditions", "noise10,quiet", "--noise", tmp_path, "--record"]
+    assert mmtl("evaluate", bundle, corpus, *options, "--speech", tmp_path, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert list(printed) == ["none", "conditions", "speech"]
+    assert list(printed["conditions"]["conditions"]) == ["clean", "noise10", "quiet"]
+    clean, noisy, quiet = printed["conditions"]["conditions"].values()
+    assert clean["uar"] == {"synthetic": printed["none"]["corpora"]["synthetic"]["uar"]}
+    assert noisy["loss"]["synthetic"] == clean["uar"]["synthetic"] - noisy["uar"]["synthetic"]
+    assert printed["speech"]["claims"][0]["recordings"] == 1
+    card = (bundle / "CARD.md").read_text()
+    assert "| `quiet` | 20 dB lower, in 16 bits | " + f"{quiet['uar']['synthetic']:.1f} / " in card
+    assert "### Ordinary speech" in card
+    assert mmtl("evaluate", bundle, corpus, *options[:-1], "--speech", tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "noise10" in shown
+    assert "claimed" in shown
+
+
+def test_ordinary_speech_is_measured_without_a_corpus(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "a.wav", voice(5, "sad", 0, 1.0), SAMPLE_RATE)
+    (tmp_path / "manifest.csv").write_text("path\na.wav\n")
+    assert mmtl("evaluate", bundle, "--speech", tmp_path, "--json") == 0
+    assert list(json.loads(capsys.readouterr().out)) == ["speech"]
+    assert "name a corpus after the bundle" in refusal(capsys, "evaluate", bundle)
+    said = refusal(capsys, "evaluate", bundle, "--speech", tmp_path, "--conditions", "mp3")
+    assert "name a corpus after the bundle" in said
+
+
 def test_protocols_that_cannot_be_scored_are_refused(
     corpus: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refusal(capsys, "evaluate", bundle, corpus, "--protocols", "running")
     assert "the bundle's head reads no baseline" in said
     said = refusal(capsys, "evaluate", bundle, corpus, "--protocols", "none", "--shots", "2")
-    assert "leave one of them out" in said
+    assert "leave out --protocols" in said
     said = refusal(capsys, "evaluate", bundle, corpus, "--protocols", "labelled")
     assert "every speaker has too few clips for labelled" in said
 

@@ -23,8 +23,8 @@ from train import label_check
 from train.acoustics import measures
 from train.console import ConsoleProgress
 from train.corpora import Clip, four_emotions, read_corpus
-from train.evaluate_command import _check_confusion
 from train.evaluation import score_by_corpus
+from train.evaluation_run import check_confusion
 from train.label_check import LabelCheck, check_labels, compare_labels, exchanged_pair
 
 STYLE = {
@@ -202,7 +202,7 @@ def test_a_bundle_that_takes_two_classes_for_each_other_is_reported(
     own = np.eye(len(EMOTIONS), dtype=np.float32)[[EMOTIONS.index(clip.emotion) for clip in red]]
     exchange = np.arange(len(red)) % 5 < 5 * wrong
     probs = np.where(exchange[:, None], own[:, [0, 1, 3, 2]], own)
-    _check_confusion(score_by_corpus(red, probs), ConsoleProgress())
+    check_confusion(score_by_corpus(red, probs), ConsoleProgress())
     said = " ".join(capsys.readouterr().err.split())
     assert ("in red the bundle recognises 80 % of sad as angry and 80 % of angry as sad" in said) is warned
 

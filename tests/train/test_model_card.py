@@ -69,6 +69,42 @@ def test_a_card_names_recordings_licences_commands_and_speakers(tmp_path: Path) 
     assert "## Limits" in text
 
 
+def test_a_card_names_the_origin_and_licence_of_a_pretrained_encoder(tmp_path: Path) -> None:
+    encoder = {"name": "tiny.safetensors", "sha256": "0a1b", "licence": "MIT (OpenAI Whisper)"}
+    text = card(tmp_path, TRAINING | {"encoder": encoder}, {})
+    assert "which training did not change, are those of tiny.safetensors." in text
+    assert "Their licence: MIT (OpenAI Whisper)." in text
+    assert "- SHA-256 of the encoder's weights: 0a1b" in text
+    assert text.index("0a1b") < text.index("## Recordings")
+    assert "encoder" not in card(tmp_path, TRAINING, {})
+
+
+def test_a_card_shows_recording_conditions_and_ordinary_speech(tmp_path: Path) -> None:
+    conditions = {
+        "clean": {"uar": {"one": 60.0, "two": 50.0}, "loss": {"one": 0.0, "two": 0.0}},
+        "noise20": {"uar": {"one": 55.5, "two": 51.0}, "loss": {"one": 4.5, "two": -1.0}},
+    }
+    claim = {
+        "corpus": "reading",
+        "baseline": "running",
+        "windows": 1234,
+        "shares": {"neutral": 60.0, "happy": 5.0, "sad": 4.0, "angry": 1.0, "unsure": 30.0},
+        "claimed": 10.0,
+    }
+    measured = {
+        "speech": {"command": "mmtl evaluate x --speech there", "claims": [claim]},
+        "conditions": {"command": "mmtl evaluate x y --conditions noise20", "conditions": conditions},
+    }
+    text = card(tmp_path, TRAINING, measured)
+    assert "    mmtl evaluate x y --conditions noise20\n" in text
+    assert "| condition | what it is | one | two |\n|---|---|---|---|\n" in text
+    row = "noise of kinds kept out of training, at 20 dB"
+    assert f"| `noise20` | {row} | 55.5 / 4.5 | 51.0 / -1.0 |" in text
+    assert "    mmtl evaluate x --speech there\n" in text
+    assert "| reading | running | 1234 | 60 | 5 | 4 | 1 | 30 | 10.0 |" in text
+    assert "| protocol |" not in text
+
+
 def test_a_card_without_scores_says_how_to_get_them(tmp_path: Path) -> None:
     assert "Not measured yet: run `mmtl evaluate BUNDLE CORPUS --record`." in card(tmp_path, TRAINING, {})
 
@@ -105,6 +141,7 @@ def test_a_card_compares_the_protocols(tmp_path: Path) -> None:
         "command": "mmtl evaluate b",
         "corpora": {"one": adapted_scores(uar=70.0, worst=33.0)},
         "left_out": {"unheard": ["x", "y"]},
+        "refusals": ["z: more than one person seems to speak"],
     }
     text = card(tmp_path, TRAINING, {"ordinary": ordinary, "none": none})
     assert "| protocol | mean | one | unheard | worst speaker |" in text
@@ -116,6 +153,7 @@ def test_a_card_compares_the_protocols(tmp_path: Path) -> None:
         in text
     )
     assert "Left out, as they have too few clips: unheard: x, y." in text
+    assert "the generic model was scored: z: more than one person seems to speak." in text
     assert "in two random orders" not in text
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from calibrate.fitting.ordinary import OrdinaryFit
 from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.errors import UsageError
@@ -147,39 +149,78 @@ def test_a_clip_in_a_stream_is_answered_by_windows_without_sound_of_other_clips(
     assert ends[marked[3]].max() == ends.max()
 
 
-def test_an_ordinary_profile_is_made_of_neutral_clips_that_are_not_scored(
-    heard: EvaluationClips, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(protocols, "LEAST_ORDINARY_S", 2.0)
+@pytest.fixture
+def spoken(monkeypatch: pytest.MonkeyPatch) -> list[list[Array]]:
+    """Take tones for speech; return the sounds that profiles are made of."""
     given: list[list[Array]] = []
-    real: Callable[..., object] = protocols.ordinary_head
 
-    def spy(bundle: Bundle, engine: object, sounds: list[Array]) -> object:
+    def fit(bundle: Bundle, engine: object, sounds: list[Array]) -> OrdinaryFit:
         given.append(sounds)
-        return real(bundle, engine, sounds)
+        baseline = np.full(bundle.head.input_size, 0.3, np.float32)
+        return OrdinaryFit(bundle.head.for_baseline(baseline), baseline, 1.0, 9.0, ())
 
-    monkeypatch.setattr(protocols, "ordinary_head", spy)
+    monkeypatch.setattr(protocols, "ordinary_head", fit)
+    monkeypatch.setattr(protocols, "voice_s", lambda sounds: sum(map(len, sounds)) / SAMPLE_RATE)
+    monkeypatch.setattr(protocols, "LEAST_ORDINARY_S", 2.0)
+    return given
+
+
+def test_an_ordinary_profile_is_made_of_neutral_clips_that_are_not_scored(
+    heard: EvaluationClips, spoken: list[list[Array]]
+) -> None:
     parts = list(ordinary_answers(heard, draws=2))
     assert [len(part.clips) for part in parts] == [10, 10, 0, 0]
-    assert [len(sounds) for sounds in given] == [2, 2]
-    for part, sounds in zip(parts, given, strict=False):
+    assert [len(sounds) for sounds in spoken] == [2, 2]
+    for part, sounds in zip(parts, spoken, strict=False):
         neutral = [read_clip(clip.path) for clip in part.clips if clip.emotion == "neutral"]
         assert len(neutral) == 1
         assert not any(np.array_equal(sound, neutral[0]) for sound in sounds)
         assert {clip.speaker for clip in part.clips} == {"s0"}
         assert part.speech_s == pytest.approx(2 * SECONDS)
-        assert np.abs(part.probs - part.generic).max() > 1e-3
     assert adapted(heard.clips, parts).left_out == {"made": ("s1",)}
 
 
-def test_the_clips_of_an_ordinary_profile_are_enough(
-    heard: EvaluationClips, monkeypatch: pytest.MonkeyPatch
+def test_a_clip_is_answered_with_the_head_of_the_profile(
+    heard: EvaluationClips, spoken: list[list[Array]], relative: Bundle
+) -> None:
+    (part, *_) = ordinary_answers(heard, draws=1)
+    head = relative.head.for_baseline(np.full(relative.head.input_size, 0.3, np.float32))
+    for clip, probs, generic in zip(part.clips, part.probs, part.generic, strict=True):
+        windows = heard.windows[heard.clips.index(clip)]
+        np.testing.assert_allclose(probs, head.probs(windows.embeddings).mean(axis=0), atol=1e-6)
+        np.testing.assert_array_equal(generic, windows.probs)
+    assert np.abs(part.probs - part.generic).max() > 0.01
+
+
+def test_a_profile_takes_no_more_clips_than_it_needs(
+    heard: EvaluationClips, spoken: list[list[Array]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocols, "LEAST_ORDINARY_S", 1.0)
     monkeypatch.setattr(protocols, "BASELINE_S", SECONDS)
-    parts = list(ordinary_answers(heard, draws=1))
-    assert parts[0].speech_s == pytest.approx(SECONDS)  # stops as soon as it has enough
-    assert len(parts[0].clips) == 11
+    (part, *_) = ordinary_answers(heard, draws=1)
+    assert part.speech_s == pytest.approx(SECONDS)
+    assert len(part.clips) == 11
+
+
+def test_speech_that_is_refused_is_answered_by_the_generic_model(
+    heard: EvaluationClips, spoken: list[list[Array]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> OrdinaryFit:
+        raise UsageError("more than one person seems to speak", remedy="record one person alone")
+
+    monkeypatch.setattr(protocols, "ordinary_head", refuse)
+    parts = list(ordinary_answers(heard, draws=2))
+    np.testing.assert_array_equal(parts[0].probs, parts[0].generic)
+    scores = adapted(heard.clips, parts)
+    assert scores.refusals == ("s0: more than one person seems to speak",)
+    assert scores.corpora["made"].change == 0.0
+
+
+def test_voice_is_counted_not_the_pauses() -> None:
+    speech = read_clip(Path("edge/demo.flac"))[: 4 * SAMPLE_RATE]
+    found = protocols.voice_s([speech])
+    assert 1.0 < found < 4.0
+    assert protocols.voice_s([np.pad(speech, (0, SAMPLE_RATE))]) == pytest.approx(found, abs=0.1)
 
 
 def test_the_change_and_the_harm_are_against_the_same_clips_without_adaptation(clips: list[Clip]) -> None:
