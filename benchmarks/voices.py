@@ -66,7 +66,7 @@ def main() -> None:
         return
     bundle = load_bundle(default_bundle())
     clips = four_emotions(read_corpus(options.data))
-    voices = {clip.path: voice_features(read_clip(clip.path), bundle.manifest.front_end) for clip in clips}
+    voices = {clip.path: voice_features(read_clip(clip.path)) for clip in clips}
     held_out = bundle.manifest.training["speakers"]["test"]
     if options.spreads:
         show_spreads([clip for clip in clips if group_of(clip, held_out) == GROUPS[0]], voices)

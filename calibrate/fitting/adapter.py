@@ -3,10 +3,10 @@
     logits' / T = logits / T + A x,     x = [e / s_e, (v - c) / s_v, h / s_h, 1]
 
 e is the embedding, v the long-term spectrum, c its mean over the session, and h the output of FC 1.
-The part on h lets the emotions use all of FC 1 and not only the few auxiliary logits; the part on e
-uses what FC 1 discards, and the part on v what the network discards. A = 0 is the generic head, so the
-penalty keeps the fit near the generic meta and transfer learner. Differs: Cai et al. 2020, section 2.4,
-tune these two without a penalty.
+`fit_embedding_adapter` leaves v out. The part on h lets the emotions use all of FC 1 and not only the few
+auxiliary logits; the part on e uses what FC 1 discards, and the part on v what the network discards. A = 0 is
+the generic head, so the penalty keeps the fit near the generic meta and transfer learner. Differs: Cai et al.
+2020, section 2.4, tune these two without a penalty.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ It does not depend on the number of takes, because those of one session resemble
 EMBEDDING_SCALE: Final = 0.3
 """s_e: about the root mean square of an embedding's values."""
 
+STANDARDISED_SCALE: Final = 0.05
+"""s_e of embeddings whose values have a deviation of 1; chosen on development speakers
+(`docs/calibration.md`)."""
+
 MEAN_SCALE: Final = 0.5
 """s_v of the spectrum's means, in nats; chosen with the next one (`docs/calibration.md`)."""
 
@@ -50,13 +54,13 @@ class InputScaling:
     """(X,): s_e, then s_v."""
 
     @staticmethod
-    def of(generic: Head, examples: Examples) -> InputScaling:
+    def of(generic: Head, examples: Examples, embedding_scale: float = EMBEDDING_SCALE) -> InputScaling:
         """Centre on the session's mean spectrum, in which every emotion has the same weight."""
         size, values = generic.input_size, examples.inputs.shape[1]
         offset = examples.weights @ examples.inputs
         offset[:size] = 0.0
         spread = np.repeat([MEAN_SCALE, DEVIATION_SCALE], (values - size) // 2)
-        return InputScaling(offset, np.concatenate([np.full(size, EMBEDDING_SCALE), spread]))
+        return InputScaling(offset, np.concatenate([np.full(size, embedding_scale), spread]))
 
     def inputs(self, generic: Head, windows: Array) -> Floats:
         """Turn the (M, X) inputs of windows into the layer's (M, X + H + 1) x."""
@@ -71,7 +75,19 @@ def fit_adapter(generic: Head, examples: Examples) -> Head:
 
     min over A of sum_m w_m CE(softmax(z_m / T + A x_m)) + lambda |A|^2
     """
-    scaling = InputScaling.of(generic, examples)
+    return _fit(generic, examples, InputScaling.of(generic, examples))
+
+
+def fit_embedding_adapter(generic: Head, examples: Examples) -> Head:
+    """Fit the same layer without the spectrum, for standardised embeddings, and fold it into a head.
+
+    These retain the timbre that the spectrum would add.
+    """
+    heard = replace(examples, inputs=examples.inputs[:, : generic.input_size])
+    return _fit(generic, heard, InputScaling.of(generic, heard, STANDARDISED_SCALE))
+
+
+def _fit(generic: Head, examples: Examples, scaling: InputScaling) -> Head:
     inputs = scaling.inputs(generic, examples.inputs)
     objective = adapter_objective(inputs, generic, examples, L2_PENALTY)
     fitted = descend(objective, np.zeros(len(generic.fc3_bias) * inputs.shape[1]))

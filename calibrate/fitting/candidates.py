@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from calibrate.fitting.adapter import fit_adapter
+from calibrate.fitting.adapter import fit_adapter, fit_embedding_adapter
 from calibrate.fitting.examples import Examples, cross_entropy, take_shares
 from calibrate.fitting.gradient_descent import Floats, Objective, descend
 from calibrate.fitting.mmtl_adaptation import fit_dimensions, has_dimensions
@@ -52,6 +52,8 @@ class Candidate:
     """Fits the head, from the one for the speaker's baseline; None keeps the generic one."""
     complexity_penalty: float = 0.0
     """Nats added to the held-out log loss when candidates are compared."""
+    spectrum: Spectrum | None = None
+    """What the network reads with which it is tried; None: anything."""
 
     def head(self, generic: Head, start: Head, examples: Examples) -> Head:
         """Return the head for the speaker.
@@ -71,8 +73,7 @@ def candidates(
 
     The head is fitted only to a session of all emotions: a fit to some of them forgets the others, and
     no held-out take would show it. Statistics need about the same duration of each emotion, otherwise
-    they would absorb emotion differences as speaker traits. Log mel bands are not normalised by statistics:
-    their network normalises each window.
+    they would absorb emotion differences as speaker traits.
 
     Args:
         takes: of the session.
@@ -80,7 +81,6 @@ def candidates(
         generic: the head to start from.
         spectrum: what the network reads.
     """
-    normalised = spectrum != "log_mel"
     lengths: Counter[int] = Counter()
     for take, sound in zip(takes, sounds, strict=True):
         lengths[take.emotion] += len(sound)
@@ -89,7 +89,8 @@ def candidates(
     return [
         candidate
         for candidate in CANDIDATES
-        if ((balanced and normalised) or not candidate.own_statistics)
+        if candidate.spectrum in (None, spectrum)
+        and (balanced or not candidate.own_statistics)
         and (complete or not candidate.fit)
         and (generic.baseline_weight is not None or candidate.fit is not keep_baseline)
         and (has_dimensions(generic) or candidate.fit is not fit_dimensions)
@@ -169,7 +170,15 @@ CANDIDATES: Final = (
     Candidate("baseline", own_statistics=False, fit=keep_baseline, complexity_penalty=0.05),
     Candidate("bias", own_statistics=False, fit=fit_bias, complexity_penalty=0.15),
     Candidate("dimensions", own_statistics=False, fit=fit_dimensions, complexity_penalty=0.15),
-    Candidate("adapter", own_statistics=False, fit=fit_adapter),
-    Candidate("statistics + adapter", own_statistics=True, fit=fit_adapter, complexity_penalty=0.15),
+    Candidate("adapter", own_statistics=False, fit=fit_adapter, spectrum="linear"),
+    Candidate("embedding adapter", own_statistics=False, fit=fit_embedding_adapter, spectrum="log_mel"),
+    Candidate(
+        "statistics + adapter",
+        own_statistics=True,
+        fit=fit_adapter,
+        complexity_penalty=0.15,
+        spectrum="linear",
+    ),
 )
-"""Simplest first; the first is the generic model."""
+"""Simplest first; the first is the generic model. A network of log mel bands normalises each window itself,
+so that statistics would be without effect, and its embedding is standardised."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from calibrate.fitting.examples import Examples, cross_entropy
 from calibrate.fitting.gradient_descent import Floats
-from edge.labels import DIMENSION_CLASSES
+from edge.labels import DIMENSION_CLASSES, DIMENSIONS
 from edge.model.head import Head
 
 INNER_LR: Final = 0.01
@@ -46,8 +46,8 @@ def fit_dimensions(generic: Head, examples: Examples) -> Head:
 
 
 def has_dimensions(head: Head) -> bool:
-    """Tell whether FC 2's outputs are the classes that the three dimensions share, as in the paper."""
-    return len(head.fc2_bias) == DIMENSION_CLASSES
+    """Tell whether FC 2's outputs are the classes of the three dimensions: shared as in the paper, or not."""
+    return len(head.fc2_bias) in (DIMENSION_CLASSES, len(DIMENSIONS) * DIMENSION_CLASSES)
 
 
 def dimensions_gradient(
@@ -64,12 +64,22 @@ def dimensions_gradient(
     before = embeddings @ fc1_weight.T + fc1_bias
     hidden = np.maximum(before, 0.0)
     logits = hidden @ fc2_weight.T + fc2_bias
-    labels = examples.dimensions.T
-    losses, errors = zip(*(cross_entropy(logits, of, examples.weights) for of in labels), strict=True)
-    error = np.mean(errors, axis=0)
+    losses, error = [], np.zeros_like(logits)
+    for part, labels in zip(_outputs_of_dimensions(len(fc2_bias)), examples.dimensions.T, strict=True):
+        loss, slope = cross_entropy(logits[:, part], labels, examples.weights)
+        losses.append(loss)
+        error[:, part] += slope / len(DIMENSIONS)
     back = (error @ fc2_weight) * (before > 0.0)
     slopes = [back.T @ embeddings, back.sum(axis=0), error.T @ hidden, error.sum(axis=0)]
     return float(np.mean(losses)), slopes
+
+
+def _outputs_of_dimensions(count: int) -> list[slice]:
+    """Return which of a number of outputs each dimension has."""
+    if count == DIMENSION_CLASSES:
+        return [slice(count)] * len(DIMENSIONS)
+    starts = range(0, count, DIMENSION_CLASSES)
+    return [slice(start, start + DIMENSION_CLASSES) for start in starts]
 
 
 def _transferred(head: Head, examples: Examples) -> Head:

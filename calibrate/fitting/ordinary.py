@@ -102,7 +102,7 @@ def ordinary_head(bundle: Bundle, engine: EngineLike, sounds: Sequence[Array]) -
             f"only {speech_s:.0f} s of speech was heard, and at least {LEAST_ORDINARY_S:.0f} s are needed",
             remedy="record 20 to 30 s of normal speech",
         )
-    if sounds_like_two_people([piece for sound in sounds for piece in _pieces(sound)]):
+    if sounds_like_two_people([piece for sound in sounds for piece in speech_pieces(sound)]):
         raise UsageError(
             "more than one person seems to speak",
             remedy="record one person alone, with nobody else in the room",
@@ -256,12 +256,24 @@ def _checked(sound: Array, name: str, least_s: float) -> Quality:
     return quality
 
 
-def _pieces(sound: Array) -> list[Array]:
+def speech_pieces(sound: Array) -> list[Array]:
     """Cut a recording into consecutive pieces with the same duration of voice, `PIECE_S` or more."""
     voiced = np.cumsum(voiced_blocks(sound))
     count = max(1, int(voiced[-1] * BLOCK_S / PIECE_S))
     cuts = np.searchsorted(voiced, voiced[-1] * np.arange(1, count) / count) * PIECE
     return np.split(sound[: len(voiced) * PIECE], cuts)
+
+
+def claimed_share(head: Head, windows: Sequence[Array]) -> tuple[str, float]:
+    """Return the emotion but neutral that most windows claim with `CONFIDENT`, and their share in [0, 1].
+
+    Args:
+        head: the generic one, which knows nothing of the speaker.
+        windows: (W, D) embeddings of each recording.
+    """
+    claims = np.mean(head.probs(np.concatenate(windows)) >= CONFIDENT, axis=0)
+    claims[NEUTRAL] = 0.0
+    return EMOTIONS[int(claims.argmax())], float(claims.max())
 
 
 def _claimed(head: Head, windows: Sequence[Array]) -> str:
@@ -270,14 +282,12 @@ def _claimed(head: Head, windows: Sequence[Array]) -> str:
     Raises:
         UsageError: it is.
     """
-    claims = np.mean(head.probs(np.concatenate(windows)) >= CONFIDENT, axis=0)
-    claims[NEUTRAL] = 0.0
-    emotion = EMOTIONS[int(claims.argmax())]
-    found = f"this does not sound like ordinary speech ({emotion} in {claims.max():.0%} of it)"
-    if claims.max() >= REFUSED_SHARE:
+    emotion, share = claimed_share(head, windows)
+    found = f"this does not sound like ordinary speech ({emotion} in {share:.0%} of it)"
+    if share >= REFUSED_SHARE:
         raise UsageError(
             found,
             remedy="speak as on a usual day; if this is the usual voice, record a session with labelled "
             "sentences, without --ordinary",
         )
-    return f"{found[:1].upper()}{found[1:]}." if claims.max() >= WARNED_SHARE else ""
+    return f"{found[:1].upper()}{found[1:]}." if share >= WARNED_SHARE else ""

@@ -16,6 +16,8 @@ import soundfile
 
 import calibrate.takes
 from calibrate.fitting.session_reference import session_reference
+from calibrate.session.session import Session
+from calibrate.session.session_folder import SessionFolder
 from calibrate.session.session_lock import session_lock
 from calibrate.takes import Take
 from edge.arrays import Array
@@ -484,3 +486,65 @@ def test_ordinary_speech_that_cannot_be_used_leaves_no_profile(
     assert code == 2
     assert "only 4 s of speech was heard" in err
     assert not profile_path("anna").exists()
+
+
+@pytest.fixture
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run guided sessions without a terminal and a microphone."""
+    monkeypatch.setattr("calibrate.session.workflow.require_terminal", lambda *_: None)
+    monkeypatch.setattr("calibrate.session.workflow.require_microphone", lambda *_: None)
+
+
+def says(monkeypatch: pytest.MonkeyPatch, sound: Array, asked: list[Session]) -> None:
+    """Let guided sessions record ordinary speech, and two takes of each emotion where they are asked for."""
+
+    def run_session(session: Session, folder: SessionFolder, *_: object) -> tuple[Session, bool]:
+        asked.append(session)
+        if session.ordinary == "open":
+            session = folder.keep_ordinary(session, sound)
+        for prompt in session.open:
+            take = voice(prompt.emotion, prompt.index)
+            session = folder.keep(session, prompt, take, (None, None, None))
+        return session, True
+
+    monkeypatch.setattr("calibrate.session.workflow.run_session", run_session)
+
+
+@pytest.mark.usefixtures("at_a_terminal")
+def test_a_guided_session_of_ordinary_speech_alone_writes_a_profile_and_deletes_the_recording(
+    run: Run, relative: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Session] = []
+    says(monkeypatch, ordinary(), asked)
+    code, out, err = run("anna", "--bundle", relative, "--ordinary", "--yes")
+    assert code == 0, err
+    assert (asked[0].takes, asked[0].ordinary) == (0, "open")
+    assert "Fitted to 14 s of ordinary speech" in out
+    assert "The session's recordings are deleted." in err
+    assert read_profile(profile_path("anna")).report["kind"] == "ordinary"
+    assert [item.name for item in home.rglob("*") if item.is_file()] == ["anna.safetensors"]
+
+
+@pytest.mark.usefixtures("at_a_terminal")
+def test_a_guided_session_of_two_people_leaves_neither_a_profile_nor_a_recording(
+    run: Run, relative: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(monkeypatch, np.concatenate([ordinary(9.0), ordinary(9.0, faster=1.5)]), [])
+    code, _, err = run("anna", "--bundle", relative, "--ordinary", "--yes")
+    assert (code, "more than one person seems to speak" in err) == (2, True)
+    assert [item for item in home.rglob("*") if item.is_file()] == []
+
+
+@pytest.mark.usefixtures("at_a_terminal")
+@pytest.mark.parametrize("reads_baseline", [True, False])
+def test_a_guided_session_begins_with_ordinary_speech_where_the_model_uses_it(
+    run: Run, relative: Path, monkeypatch: pytest.MonkeyPatch, reads_baseline: bool
+) -> None:
+    asked: list[Session] = []
+    says(monkeypatch, ordinary(), asked)
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    code, _, err = run("anna", "--yes", "--bundle", relative if reads_baseline else "small")
+    assert code == 0, err
+    assert (asked[0].takes, asked[0].ordinary) == (2, "open" if reads_baseline else "none")
+    report = read_profile(profile_path("anna")).report
+    assert ("ordinary" in report, "baseline" in report["candidates"]) == (reads_baseline, reads_baseline)

@@ -15,9 +15,11 @@ from calibrate.fitting.adapter import (
     HIDDEN_SCALE,
     L2_PENALTY,
     MEAN_SCALE,
+    STANDARDISED_SCALE,
     InputScaling,
     adapter_objective,
     fit_adapter,
+    fit_embedding_adapter,
     with_adapter,
 )
 from calibrate.fitting.examples import Examples, examples
@@ -190,6 +192,23 @@ def test_it_learns_what_only_the_spectrum_shows() -> None:
     guesses = fit_adapter(blind, deaf(to_fit)).probs(others.inputs).argmax(axis=1)
     assert (answers == others.emotions).all()
     assert (guesses == others.emotions).mean() < 0.6
+
+
+def test_an_adapter_for_standardised_embeddings_reads_no_spectrum() -> None:
+    head, data = toy_head(), toy_data()
+    fitted = fit_embedding_adapter(head, data)
+    assert fitted.input_size == SIZE
+    deaf = replace(data, inputs=data.inputs[:, :SIZE])
+    hidden = np.maximum(deaf.inputs @ head.fc1_weight.T + head.fc1_bias, 0.0) / HIDDEN_SCALE
+    ones = np.ones((len(hidden), 1))
+    x = np.concatenate([deaf.inputs / STANDARDISED_SCALE, hidden, ones], axis=1).astype(np.float64)
+    objective = adapter_objective(x, head, deaf, L2_PENALTY)
+    layer = descend(objective, np.zeros(4 * x.shape[1])).reshape(4, -1)
+    expected = head.logits(deaf.inputs) / head.temperature + x @ layer.T
+    tolerance = logits_tolerance(fitted, deaf.inputs) / fitted.temperature
+    np.testing.assert_allclose(
+        fitted.logits(data.inputs) / fitted.temperature, expected, rtol=0, atol=tolerance
+    )
 
 
 def test_the_folded_head_is_one_like_any_other() -> None:

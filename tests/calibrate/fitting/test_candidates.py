@@ -186,7 +186,7 @@ def test_an_unbalanced_session_does_not_support_statistics() -> None:
 
 
 def test_a_head_without_the_dimensions_classes_is_not_tuned_on_them() -> None:
-    wide = replace(toy_head(), fc2_bias=np.zeros(12, np.float32))
+    wide = replace(toy_head(), fc2_bias=np.zeros(8, np.float32))
     assert tried(WHOLE, wide) == ["generic", "bias", "adapter", "statistics + adapter"]
 
 
@@ -196,4 +196,4 @@ def test_the_baseline_is_a_candidate_where_the_head_reads_one() -> None:
 
 
 def test_the_speaker_s_statistics_are_no_candidate_where_the_network_ignores_them() -> None:
-    assert tried(WHOLE, spectrum="log_mel") == ["generic", "bias", "dimensions", "adapter"]
+    assert tried(WHOLE, spectrum="log_mel") == ["generic", "bias", "dimensions", "embedding adapter"]

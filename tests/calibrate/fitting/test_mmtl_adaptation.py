@@ -38,7 +38,12 @@ def log_probs(logits: Floats) -> Floats:
 
 def mean_auxiliary_loss(theta: list[Floats], data: Examples) -> float:
     """(1/k) sum_j L_j(theta), a window and a dimension at a time."""
-    logs = log_probs(auxiliary_logits(theta, data)).tolist()
+    logits = auxiliary_logits(theta, data)
+    if logits.shape[1] == 12:  # each dimension has outputs of its own
+        parts = [log_probs(logits[:, first : first + 4]) for first in (0, 4, 8)]
+        rows_of = [part[np.arange(len(data.weights)), data.dimensions[:, k]] for k, part in enumerate(parts)]
+        return -float(data.weights @ np.mean(rows_of, axis=0))
+    logs = log_probs(logits).tolist()
     rows = zip(data.weights.tolist(), logs, data.dimensions.tolist(), strict=True)
     return -float(sum(weight * sum(log[label] for label in labels) / 3.0 for weight, log, labels in rows))
 
@@ -66,8 +71,11 @@ def numeric_gradients(
     return slopes
 
 
-def test_the_gradient_is_that_of_finite_differences() -> None:
+@pytest.mark.parametrize("outputs", [4, 12])
+def test_the_gradient_is_that_of_finite_differences(outputs: int) -> None:
     data, theta = toy_examples(), doubled(toy_head(), *META)
+    theta[2] = np.random.default_rng(7).standard_normal((outputs, theta[2].shape[1]))
+    theta[3] = np.random.default_rng(8).standard_normal(outputs)
     loss, slopes = dimensions_gradient(theta, data.inputs.astype(np.float64), data)
     assert loss == pytest.approx(mean_auxiliary_loss(theta, data))
     numeric = numeric_gradients(lambda weights: mean_auxiliary_loss(weights, data), theta)
@@ -121,5 +129,7 @@ def test_emotions_do_not_reach_the_meta_learner_nor_dimensions_the_temperature()
 def test_only_a_head_with_the_dimension_classes_can_be_tuned_on_them() -> None:
     generic = toy_head()
     wider = replace(generic, fc2_weight=np.ones((8, 6), np.float32), fc2_bias=np.zeros(8, np.float32))
+    separate = replace(generic, fc2_weight=np.ones((12, 6), np.float32), fc2_bias=np.zeros(12, np.float32))
     assert has_dimensions(generic)
+    assert has_dimensions(separate)
     assert not has_dimensions(wider)

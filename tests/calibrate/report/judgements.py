@@ -7,7 +7,7 @@ from calibrate.fitting.model_selection import Judgement
 from calibrate.fitting.scores import HeldOutScores, Improvement
 from edge.model.profile import ADOPTED, REJECTED
 
-GENERIC, BIAS, *_ = CANDIDATES
+GENERIC, BIAS = (next(item for item in CANDIDATES if item.name == name) for name in ("generic", "bias"))
 
 BEFORE = HeldOutScores(0.4375, 1.125, 0.25, ((3, 1, 0, 0), (0, 0, 4, 0), (1, 0, 3, 0), (0, 2, 1, 1)))
 AFTER = HeldOutScores(0.875, 0.5, 0.0625, ((4, 0, 0, 0), (0, 3, 1, 0), (0, 0, 3, 1), (0, 0, 0, 4)))
