@@ -8,6 +8,8 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Final
 
+import onnx
+
 from edge.features.frontend import FrontEnd
 from edge.labels import EMOTIONS
 from edge.model.bundle import (
@@ -28,7 +30,6 @@ from edge.system.files import atomic_write_folder
 from edge.system.outputs import require_free_folder
 from export.golden import write_golden
 from export.graphs import (
-    Network,
     Variant,
     classifier_graph,
     encoder_graph,
@@ -39,11 +40,17 @@ from export.graphs import (
 from export.onnx_builder import write_graph
 from export.parity import Checks, Parity, measure, require
 from export.pretrained_graph import folded_head
+from export.recurrent_graph import (
+    recurrent_classifier_graph,
+    recurrent_encoder_graph,
+    recurrent_state_shapes,
+)
 from export.trained_model import TrainedModel
-from train.checkpoint import Checkpoint, save_checkpoint
-from train.model import POOL
+from train.checkpoint import Checkpoint, Network, save_checkpoint
+from train.model import POOL, EmotionNet
 from train.model_card import write_card
 from train.pretrained_net import PretrainedNet
+from train.recurrent_net import FRAMES_PER_FEATURE, RecurrentNet
 from train.run import frames_for_first
 
 FRAMES_OF_FEATURE: Final = 8
@@ -112,10 +119,8 @@ def stage_bundle(model: TrainedModel, folder: Path, variants: Sequence[Variant],
 
 def _write(model: TrainedModel, folder: Path, variants: Sequence[Variant]) -> None:
     checkpoint, net = model.checkpoint, model.checkpoint.net
-    if not isinstance(net, PretrainedNet):
-        write_graph(encoder_graph(net), folder / ENCODER)
-        write_graph(classifier_graph(net), folder / CLASSIFIER)
-    write_graph(window_graph(net), folder / WINDOW)
+    for name, graph in _graphs(net).items():
+        write_graph(graph, folder / name)
     write_head(folder, head_of(net, checkpoint.temperature), checkpoint.normalisation.statistics)
     save_checkpoint(folder / WEIGHTS, checkpoint)
     engines = _write_engine_graphs(checkpoint, folder, variants)
@@ -124,21 +129,37 @@ def _write(model: TrainedModel, folder: Path, variants: Sequence[Variant]) -> No
     write_manifest(folder, manifest)
 
 
+def _graphs(net: Network) -> dict[str, onnx.ModelProto]:
+    """Draw the graphs that the network's bundle needs, by the names of their files."""
+    match net:
+        case PretrainedNet():
+            return {WINDOW: window_graph(net)}
+        case RecurrentNet():
+            return {ENCODER: recurrent_encoder_graph(net), CLASSIFIER: recurrent_classifier_graph(net)}
+        case EmotionNet():
+            return {
+                ENCODER: encoder_graph(net),
+                CLASSIFIER: classifier_graph(net),
+                WINDOW: window_graph(net),
+            }
+
+
 def _write_engine_graphs(checkpoint: Checkpoint, folder: Path, variants: Sequence[Variant]) -> list[str]:
     """Write the window graphs for TensorRT and the golden windows; return their names."""
     if not variants:
         return []
-    frames = checkpoint.front_end.window_frames
+    net, frames = checkpoint.net, checkpoint.front_end.window_frames
+    assert not isinstance(net, RecurrentNet), "it has no graph of whole windows"
     graphs = {engine_graph(item.recurrence, item.precision): item for item in variants}
     for name, variant in graphs.items():
-        write_graph(window_graph(checkpoint.net, variant, frames), folder / name)
+        write_graph(window_graph(net, variant, frames), folder / name)
     write_golden(checkpoint, folder / GOLDEN)
     return [*graphs, GOLDEN]
 
 
 def head_of(net: Network, temperature: float | None) -> Head:
     """Return the layers after the embedding as a head."""
-    if isinstance(net, PretrainedNet):
+    if not isinstance(net, EmotionNet):
         return folded_head(net, temperature or 1.0)
     layers = {"fc1": net.meta.fc1, "fc2": net.meta.fc2, "fc3": net.transfer.fc3}
     arrays = {
@@ -179,6 +200,19 @@ def graph_sizes(net: Network, front_end: FrontEnd) -> Graphs:
             window_features=front_end.window_frames // FRAMES_OF_FEATURE,
             execution="window",
             first_window_features=math.ceil(FIRST_WINDOW_S / feature_s),
+        )
+    if isinstance(net, RecurrentNet):
+        return Graphs(
+            state_shapes=recurrent_state_shapes(net.arch),
+            feature_size=net.arch.feature_size,
+            embedding_size=net.arch.embedding_size,
+            frames_per_feature=FRAMES_PER_FEATURE,
+            frames_for_first=FRAMES_PER_FEATURE,
+            window_features=front_end.window_frames // FRAMES_PER_FEATURE,
+            execution="recurrent",
+            first_window_features=math.ceil(
+                FIRST_WINDOW_S / (FRAMES_PER_FEATURE * front_end.hop_length_ms / 1000.0)
+            ),
         )
     return Graphs(
         state_shapes=state_shapes(net.arch),

@@ -17,6 +17,7 @@ from export.parity import TOLERANCE
 from export.parity_audio import filling, shipped_sound, windows_of
 from train.checkpoint import Checkpoint
 from train.pretrained_net import PretrainedNet
+from train.recurrent_net import RecurrentNet
 
 COUNT: Final = 8
 
@@ -32,6 +33,7 @@ def write_golden(checkpoint: Checkpoint, path: Path) -> None:
     normaliser = network_input(checkpoint.front_end, normalisation.levels, normalisation.statistics)
     windows = windows_of(samples, checkpoint.front_end, normaliser)
     frames = windows[np.linspace(0, len(windows) - 1, COUNT).round().astype(int)]
+    assert not isinstance(net, RecurrentNet), "it has no graph of whole windows"
     with torch.no_grad():
         embedding, logits = outputs(net, torch.from_numpy(frames))
     tensors = {"frames": frames, "embedding": embedding.numpy(), "logits": logits.numpy()}

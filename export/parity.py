@@ -18,15 +18,18 @@ from edge.features.frontend import filtered
 from edge.features.network_input import network_input
 from edge.inference.encoder_stream import FeatureStream
 from edge.inference.engine import EngineLike
+from edge.inference.offline import normalised_frames
 from edge.inference.provider import open_engine
 from edge.model.bundle import WINDOW, Bundle
 from edge.model.engine_files import engine_graph
 from edge.onnx_session import session_options
 from export.fp16_emulation import rounding
-from export.graphs import Network, Variant
+from export.graphs import Variant
 from export.onnx_builder import Precision
 from export.parity_audio import STEP_FRAMES, filling, read_sounds, windows_of
-from train.pretrained_net import PretrainedNet
+from train.checkpoint import Network
+from train.model import EmotionNet
+from train.recurrent_net import FRAMES_PER_FEATURE, RecurrentNet
 
 TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-4, "fp16": 2e-2}
 """Largest difference in logits that passes.
@@ -88,6 +91,10 @@ class ParityWindows:
     """(B, T, F) whole windows."""
     features: Array
     """(B, S, P) features of the same windows from the streaming encoder."""
+    sound: Array
+    """(T, F) frames of the whole sound."""
+    starts: tuple[int, ...]
+    """First feature of each window."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +185,11 @@ def _percent(share: float) -> str:
 
 def _network(net: Network, baseline: bool) -> ModelForm:
     def logits(windows: ParityWindows) -> Array:
-        inputs = [torch.from_numpy(windows.frames)]
+        inputs = [
+            torch.from_numpy(_features(net, windows) if isinstance(net, RecurrentNet) else windows.frames)
+        ]
         if baseline:
-            assert isinstance(net, PretrainedNet)
+            assert not isinstance(net, EmotionNet)
             inputs.append(torch.from_numpy(_baseline(net.arch.embedding_size)))
         with torch.no_grad():
             found: Array = net.eval()(*inputs).numpy()
@@ -205,7 +214,8 @@ def _graphs(bundle: Bundle, engine: EngineLike, variants: Sequence[Variant]) -> 
             lambda windows: own.logits(engine.classify(windows.features)),
             True,
         )
-    yield ModelForm(WINDOW, "fp32", _window(onnx.load(bundle.graph(WINDOW))))
+    if WINDOW in bundle.manifest.graphs.files:
+        yield ModelForm(WINDOW, "fp32", _window(onnx.load(bundle.graph(WINDOW))))
     for variant in variants:
         name = engine_graph(variant.recurrence, variant.precision)
         yield ModelForm(name, variant.precision, _window(rounding(onnx.load(bundle.graph(name)))))
@@ -230,13 +240,26 @@ def _cut_windows(bundle: Bundle, engine: EngineLike, samples: Array) -> ParityWi
     manifest = bundle.manifest
     front_end, graphs = manifest.front_end, manifest.graphs
     samples = filling(samples, front_end)
-    frames = windows_of(samples, front_end, network_input(front_end, manifest.levels, bundle.statistics))
+    normaliser = network_input(front_end, manifest.levels, bundle.statistics)
+    frames = windows_of(samples, front_end, normaliser)
     stream = FeatureStream(engine, front_end, manifest.levels, bundle.statistics)
     features = stream.feed(filtered(samples, front_end)).features
     starts = [index * STEP_FRAMES // graphs.frames_per_feature for index in range(len(frames))]
     return ParityWindows(
-        frames, np.stack([features[start : start + graphs.window_features] for start in starts])
+        frames,
+        np.stack([features[start : start + graphs.window_features] for start in starts]),
+        sound=normalised_frames(samples, front_end, normaliser),
+        starts=tuple(starts),
     )
+
+
+def _features(net: RecurrentNet, windows: ParityWindows) -> Array:
+    """Run a recurrent encoder over the whole sound; return the (B, S, P) features of its windows."""
+    frames, size = windows.sound, windows.features.shape[1]
+    whole = len(frames) // FRAMES_PER_FEATURE * FRAMES_PER_FEATURE
+    with torch.no_grad():
+        features = net.encoder(torch.from_numpy(frames[None, :whole]))[0][0].numpy()
+    return np.stack([features[start : start + size] for start in windows.starts])
 
 
 def _compare(form: ModelForm, found: Array, trained: Array) -> ParityRow:

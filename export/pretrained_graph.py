@@ -19,6 +19,7 @@ from edge.features.log_mel import LOG_MEL
 from edge.model.head import Head
 from export.onnx_builder import GraphBuilder, Precision, array
 from train.pretrained_net import DYNAMIC_RANGE, MAXIMUM, PretrainedNet
+from train.recurrent_net import RecurrentNet
 from train.whisper_encoder import HEAD_SIZE, STRIDE, Attention, EncoderBlock, FeedForward
 
 WHISPER_OFFSET, WHISPER_SCALE = 4.0, 4.0
@@ -53,7 +54,7 @@ def pretrained_window_graph(
     )
 
 
-def folded_head(net: PretrainedNet, temperature: float) -> Head:
+def folded_head(net: PretrainedNet | RecurrentNet, temperature: float) -> Head:
     """Return the layers after the embedding e as a head that reads the speaker's baseline b.
 
     FC 1 reads [e, e - b]: (W1 + W2) e - W2 b

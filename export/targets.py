@@ -10,14 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from edge.errors import UsageError
 from edge.model.bundle import load_bundle
 from export.bundling import put_bundle, stage_bundle
-from export.graphs import Network, Variant
+from export.graphs import Variant
 from export.lstm import Recurrence
 from export.onnx_builder import Precision
 from export.parity import Checks
 from export.trained_model import TrainedModel
+from train.checkpoint import Network
 from train.pretrained_net import PretrainedNet
+from train.recurrent_net import RecurrentNet
 
 ExportFormat = Literal["bundle", "tensorrt", "triton", "jetson"]
 
@@ -45,9 +48,19 @@ class ExportRequest:
     """Whether FP16 graphs are among those for TensorRT."""
 
     def variants(self, net: Network) -> tuple[Variant, ...]:
-        """Return the window graphs for TensorRT."""
+        """Return the window graphs for TensorRT.
+
+        Raises:
+            UsageError: the network has none.
+        """
         if self.format == "bundle":
             return ()
+        if isinstance(net, RecurrentNet):
+            raise UsageError(
+                f"the format {self.format} is for networks that run by whole windows; a recurrent encoder "
+                "carries its state over from window to window",
+                remedy="export it with --format bundle",
+            )
         every = PRETRAINED_VARIANTS if isinstance(net, PretrainedNet) else VARIANTS
         return tuple(item for item in every if self.fp16 or item.precision == "fp32")
 

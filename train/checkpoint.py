@@ -22,6 +22,7 @@ from edge.model.head import TEMPERATURES
 from edge.system.files import atomic_write
 from train.model import Architecture, EmotionNet
 from train.pretrained_net import PretrainedArchitecture, PretrainedNet
+from train.recurrent_net import RecurrentArchitecture, RecurrentNet
 from train.segments import Normalisation
 from train.whisper_encoder import HEAD_SIZE
 
@@ -33,9 +34,11 @@ ENCODER_PREFIX: Final = "encoder."
 LEAST_EMBEDDING_STD: Final = 1e-6
 """Smallest standard deviation of an embedding's value over the training windows."""
 
-Net_co = TypeVar(
-    "Net_co", bound=EmotionNet | PretrainedNet, default=EmotionNet | PretrainedNet, covariant=True
-)
+Network = EmotionNet | PretrainedNet | RecurrentNet
+
+AnyArchitecture = Architecture | PretrainedArchitecture | RecurrentArchitecture
+
+Net_co = TypeVar("Net_co", bound=Network, default=Network, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of either kind of network onto the CPU, in evaluation mode.
+    """Read a checkpoint of any kind of network onto the CPU, in evaluation mode.
 
     Raises:
         ModelError: the file is missing, damaged, of another version or architecture, or holds an invalid
@@ -139,13 +142,14 @@ def load_pretrained(path: Path) -> Checkpoint[PretrainedNet]:
     """Read a checkpoint of a network on a pretrained encoder.
 
     Raises:
-        ModelError: as `load_checkpoint`, or the network is a CNN-LSTM.
+        ModelError: as `load_checkpoint`, or the network is of another kind.
     """
     found = load_checkpoint(path)
     if isinstance(found.net, PretrainedNet):
         return cast("Checkpoint[PretrainedNet]", found)
+    kind = "network on a recurrent encoder" if isinstance(found.net, RecurrentNet) else "CNN-LSTM"
     raise ModelError(
-        f"{path} holds a CNN-LSTM, and a network on a pretrained encoder is needed here",
+        f"{path} holds a {kind}, and a network on a pretrained encoder is needed here",
         remedy="give the checkpoint of a run with --encoder",
     )
 
@@ -164,8 +168,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from error
 
 
-def _architecture(described: dict[str, Any]) -> Architecture | PretrainedArchitecture:
-    """Build the architecture; only that of a CNN-LSTM has channels."""
+def _architecture(described: dict[str, Any]) -> AnyArchitecture:
+    """Build the architecture; a CNN-LSTM alone has channels, a recurrent encoder alone has units."""
+    if "units" in described:
+        return build(RecurrentArchitecture, described)
     if "channels" not in described:
         arch = build(PretrainedArchitecture, described)
         if arch.width % HEAD_SIZE:
@@ -178,8 +184,14 @@ def _architecture(described: dict[str, Any]) -> Architecture | PretrainedArchite
     return build(Architecture, described | sizes)
 
 
-def _network(arch: Architecture | PretrainedArchitecture) -> EmotionNet | PretrainedNet:
-    return EmotionNet(arch) if isinstance(arch, Architecture) else PretrainedNet(arch)
+def _network(arch: AnyArchitecture) -> Network:
+    match arch:
+        case Architecture():
+            return EmotionNet(arch)
+        case PretrainedArchitecture():
+            return PretrainedNet(arch)
+        case RecurrentArchitecture():
+            return RecurrentNet(arch)
 
 
 def _table(value: object) -> dict[str, Any]:
@@ -188,21 +200,22 @@ def _table(value: object) -> dict[str, Any]:
     return value
 
 
-def _require_same_input(
-    arch: Architecture | PretrainedArchitecture, front_end: FrontEnd, statistics: BinStatistics
-) -> None:
+def _require_same_input(arch: AnyArchitecture, front_end: FrontEnd, statistics: BinStatistics) -> None:
     """Check that the front-end makes the frames that the network reads."""
-    mel = front_end.spectrum == "log_mel" and has_mel_bands(front_end)
-    if isinstance(arch, PretrainedArchitecture):
-        if not mel:
+    if not isinstance(arch, Architecture):
+        wanted = "log_mel" if isinstance(arch, PretrainedArchitecture) else "mel_power"
+        if front_end.spectrum != wanted or not has_mel_bands(front_end):
             raise ValueError("the front-end does not make the mel bands that a pretrained encoder reads")
         if len(statistics.mean) != front_end.frame_size:
-            raise ValueError(f"there are statistics of {len(statistics.mean)} values, not of 80 mel bands")
+            raise ValueError(
+                f"there are statistics of {len(statistics.mean)} values, not of {front_end.frame_size} mel "
+                "bands"
+            )
     elif front_end.spectrum != "linear":
         raise ValueError("the front-end makes mel bands, which a CNN-LSTM does not read")
 
 
-def _require_usable(arch: Architecture | PretrainedArchitecture, tensors: dict[str, Tensor]) -> None:
+def _require_usable(arch: AnyArchitecture, tensors: dict[str, Tensor]) -> None:
     """Check shape, type and values of the tensors before memory is allocated for the architecture."""
     with torch.device("meta"):
         expected = _network(arch).state_dict()

@@ -64,7 +64,7 @@ class FeatureStream:
         self._power.reset()
         self._normaliser.reset()
         self._state = self._engine.initial_state()
-        self._incomplete = graphs.frames_for_first // graphs.frames_per_feature
+        self._incomplete = (graphs.frames_for_first - 1) // graphs.frames_per_feature
         ahead = (self._incomplete + 1) * graphs.frames_per_feature - graphs.frames_for_first
         self._frames = StreamBuffer(np.zeros((ahead, self._engine.bins), np.float32))
         self._encoded = 0

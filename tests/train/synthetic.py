@@ -14,12 +14,14 @@ from safetensors.torch import save_file
 from edge.arrays import Array
 from edge.features.frontend import FrontEnd
 from edge.features.log_mel import LOG_MEL
+from edge.features.mel_power import MEL_POWER
 from edge.features.normaliser import BinStatistics, GainConfig
 from edge.labels import EMOTIONS
 from train.checkpoint import Checkpoint
 from train.corpora import Clip
 from train.model import Architecture, EmotionNet
 from train.pretrained_net import PretrainedArchitecture, PretrainedNet
+from train.recurrent_net import RecurrentArchitecture, RecurrentNet
 from train.segments import Normalisation, Spectra
 from train.whisper_encoder import HEAD_SIZE, WhisperEncoder
 
@@ -28,6 +30,8 @@ TINY = Architecture(channels=(2, 3, 4), projection=8, hidden=8, fully_connected=
 
 TINY_PRETRAINED = PretrainedArchitecture(width=HEAD_SIZE, blocks=2, fully_connected=8)
 """The narrowest encoder, of one attention head."""
+
+TINY_RECURRENT = RecurrentArchitecture(units=16, fully_connected=8)
 
 SAMPLE_RATE = 16_000
 
@@ -148,6 +152,26 @@ def tiny_pretrained(
     unit = BinStatistics(np.zeros(LOG_MEL.frame_size, np.float32), np.ones(LOG_MEL.frame_size, np.float32))
     training = tiny_checkpoint().training
     return Checkpoint(net.eval(), LOG_MEL, Normalisation(GainConfig(), unit), training, temperature)
+
+
+def tiny_recurrent(temperature: float | None = 1.3, seed: int = 0) -> Checkpoint[RecurrentNet]:
+    """Make an untrained network on a recurrent encoder, as sensitive as a trained one."""
+    torch.manual_seed(seed)
+    net = RecurrentNet(TINY_RECURRENT)
+    with torch.no_grad():
+        for tensor in net.encoder.state_dict().values():
+            tensor.copy_((2.0 * tensor).half())
+        loudness = torch.logspace(-4.0, 0.5, 16)[:, None, None]
+        features, _ = net.encoder(loudness * torch.rand(16, 120, MEL_POWER.frame_size))
+        pooled = net.pooled(features)
+        net.embedding_mean.copy_(pooled.mean(0))
+        net.embedding_std.copy_(pooled.std(0).clamp(min=0.05))
+        for parameter in net.head.parameters():
+            parameter.mul_(2.0 if parameter.ndim == 2 else 1.0)
+    bands = MEL_POWER.frame_size
+    unit = BinStatistics(np.zeros(bands, np.float32), np.ones(bands, np.float32))
+    normalisation = Normalisation(GainConfig(reference=-1.0), unit)
+    return Checkpoint(net.eval(), MEL_POWER, normalisation, tiny_checkpoint().training, temperature)
 
 
 def write_encoder(path: Path, blocks: int = 2, seed: int = 0) -> Path:
