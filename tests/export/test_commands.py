@@ -149,7 +149,7 @@ def test_a_graph_that_differs_has_exit_code_7_and_leaves_nothing(
     assert export(checkpoint, "--out", tmp_path / "model") == 7
     told, message = capsys.readouterr()
     assert re.search(r"^stream .*passed\nwindow\.onnx .*REFUSED$", told, re.MULTILINE)
-    assert message.startswith("mmtl: the exported graphs differ")
+    assert message.startswith("mmtl: nothing was written: the exported graphs differ")
     assert message.count("\n") == 1
     assert list(tmp_path.iterdir()) == [checkpoint]
 
