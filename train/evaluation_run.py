@@ -14,6 +14,7 @@ from edge.errors import UsageError
 from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle
+from train.card_scores import trained_corpora
 from train.console import (
     ConsoleProgress,
     adapted_table,
@@ -29,7 +30,6 @@ from train.corpora import Clip
 from train.evaluation import ClipRecognizer, CorpusScores, score_by_corpus
 from train.few_shot import calibration_trials, count_trials, over_corpora, shot_scores
 from train.label_check import WIDE_MARGIN, exchanged_pair
-from train.model_card import trained_corpora
 from train.plots import plot_shots
 from train.protocols import (
     DRAWS,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,22 @@ def test_a_checkpoint_has_no_name_and_no_scores_yet(tmp_path: Path) -> None:
     model = read_model(tmp_path / "best.safetensors")
     assert (model.name, model.metrics) == ("", {})
     assert model.checkpoint.temperature == tiny_checkpoint().temperature
+
+
+def test_a_run_brings_the_scores_of_its_held_out_speakers(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "best.safetensors", tiny_checkpoint())
+    cross_fitted = {"none": {"mean_uar": 50.0, "corpora": {}}}
+    scores = {"temperature": 1.2, "cross_fitted": cross_fitted, "test": {"uar": 0.3}}
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    assert read_model(tmp_path / "best.safetensors").metrics == {"cross_fitted": cross_fitted}
+    (tmp_path / "best.safetensors").rename(tmp_path / "other.safetensors")
+    assert read_model(tmp_path / "other.safetensors").metrics == {}
+
+
+def test_damaged_scores_of_a_run_are_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "best.safetensors", tiny_checkpoint())
+    (tmp_path / "scores.json").write_text('{"cross_fitted": ')
+    refused(tmp_path / "best.safetensors", "scores.json is damaged")
 
 
 def test_a_bundle_brings_its_weights_its_name_and_its_scores(bundle: Path) -> None:

@@ -69,6 +69,27 @@ def test_a_card_names_recordings_licences_commands_and_speakers(tmp_path: Path) 
     assert "## Limits" in text
 
 
+def test_a_card_names_the_algorithm(tmp_path: Path) -> None:
+    assert "3 s of speech, by Meta Multi" in card(tmp_path, TRAINING | {"options": {"algorithm": "mmtl"}}, {})
+    tuned = {"options": {"head": {"algorithm": "mtl"}}}
+    assert "3 s of speech, by multi-task learning." in card(tmp_path, TRAINING | tuned, {})
+    assert "from 3 s of speech.\n" in card(tmp_path, TRAINING, {})
+
+
+def test_a_card_shows_the_scores_of_held_out_training_speakers(tmp_path: Path) -> None:
+    held_out = {
+        "none": {"mean_uar": 60.0, "corpora": {"one": adapted_scores(uar=58.0), "two": SCORES}},
+        "ordinary": {"mean_uar": 65.0, "corpora": {"one": SCORES | {"uar": 65.0}}},
+    }
+    text = card(tmp_path, TRAINING, {"cross_fitted": held_out})
+    assert "### Cross-validation by speaker" in text
+    assert "| `none` | 59.6 (2) | 58.0 | 61.3 | 41.0 |\n| `ordinary` | 65.0 (1) | 65.0 | - | 41.0 |" in text
+    assert "| one | 50 | 75 | - | 100 |" in text
+    assert "Not measured yet" in text  # by the runtime
+    measured = {"none": {"command": "mmtl evaluate", "corpora": {"one": SCORES}}}
+    assert "Not measured yet" not in card(tmp_path, TRAINING, measured | {"cross_fitted": held_out})
+
+
 def test_a_card_names_the_origin_and_licence_of_a_pretrained_encoder(tmp_path: Path) -> None:
     encoder = {"name": "tiny.safetensors", "sha256": "0a1b", "licence": "MIT (OpenAI Whisper)"}
     text = card(tmp_path, TRAINING | {"encoder": encoder}, {})
