@@ -56,7 +56,7 @@ from train.run import frames_for_first
 FRAMES_OF_FEATURE: Final = 8
 """Frames of a feature where whole windows run: the grid of windows is then 80 ms with every model."""
 FIRST_WINDOW_S: Final = 1.5
-"""Shortest window at the start of a stream where whole windows run: docs/pretrained_encoder.md has what
+"""Shortest window at the start of a stream where whole windows run: docs/default_model.md has what
 shorter sounds score."""
 
 

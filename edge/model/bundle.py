@@ -48,8 +48,8 @@ GRAPHS: Final[dict[Execution, tuple[str, ...]]] = {
 }
 """The graphs of a bundle: features computed once each as the sound arrives, of a few frames or of all sound
 before, or whole windows only."""
-SHIPPED: Final = {"default": "small", "small": "small"}
-"""Folders of the models that ship with the program, by name."""
+SHIPPED: Final = ("default", "small")
+"""The models that ship with the program: their names, and their folders in `bundles`."""
 LARGEST_MANIFEST: Final = 2**24
 """Bytes."""
 READ_AT_ONCE: Final = 2**20
@@ -174,7 +174,7 @@ def default_bundle() -> Path:
 
 def shipped_bundle(name: str) -> Path:
     """Return the folder of one of the `SHIPPED` models."""
-    return Path(str(resources.files("edge"))) / "bundles" / SHIPPED[name]
+    return Path(str(resources.files("edge"))) / "bundles" / name
 
 
 def find_bundle(name_or_path: str | Path | None) -> Path:

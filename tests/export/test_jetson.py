@@ -474,7 +474,7 @@ def test_the_command_and_the_service_hear_the_demo(installed: Device) -> None:
         },
     )
     assert (served.code, served.err) == (0, "")
-    assert served.out.startswith("listening to demo: default")
+    assert served.out.startswith("listening to demo: small")
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ class Speaker:
     def calibrating(self, *options: str) -> Iterator[Terminal]:
         """Run `mmtl calibrate anna`, and end it in any case."""
         environment = {**self._pulse.environment, "XDG_DATA_HOME": str(self.home)}
-        terminal = Terminal(["calibrate", "anna", *options], environment)
+        terminal = Terminal(["calibrate", "anna", "--bundle", "small", *options], environment)
         try:
             yield terminal
         finally:
@@ -95,7 +95,15 @@ def record_twice(terminal: Terminal, speaker: Speaker) -> None:
 def calibrated_from(manifest: Path, folder: Path) -> Profile:
     """Calibrate on the kept recordings, and read the profile."""
     home = folder / "again"
-    command = [sys.executable, "-c", "from edge.cli.main import main; main()", "calibrate", "anna"]
+    command = [
+        sys.executable,
+        "-c",
+        "from edge.cli.main import main; main()",
+        "calibrate",
+        "anna",
+        "--bundle",
+        "small",
+    ]
     subprocess.run(
         [*command, "--from", str(manifest)],
         env={**os.environ, "XDG_DATA_HOME": str(home)},
@@ -158,7 +166,17 @@ def test_a_session_from_consent_to_verdict(pulse: VirtualMicrophone, tmp_path: P
 def at_the_level(pulse: VirtualMicrophone, home: Path, program: str) -> Iterator[Terminal]:
     """Begin a session with a microphone that is silent."""
     environment = {**pulse.environment, "XDG_DATA_HOME": str(home)}
-    arguments = ["calibrate", "anna", "--yes", "--language", "en", "--device", "mic:default"]
+    arguments = [
+        "calibrate",
+        "anna",
+        "--bundle",
+        "small",
+        "--yes",
+        "--language",
+        "en",
+        "--device",
+        "mic:default",
+    ]
     terminal = Terminal(arguments, environment, program=program)
     try:
         terminal.wait_for("Microphone check", "Enter continue")
@@ -194,7 +212,7 @@ def test_a_window_that_is_closed_ends_the_session(pulse: VirtualMicrophone, tmp_
 @pytest.mark.parametrize("size", [(80, 24), (20, 5)])
 def test_without_agreement_nothing_is_recorded(tmp_path: Path, size: tuple[int, int]) -> None:
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
-    terminal = Terminal(["calibrate", "anna", "--language", "en"], environment, size)
+    terminal = Terminal(["calibrate", "anna", "--bundle", "small", "--language", "en"], environment, size)
     try:
         terminal.wait_for("agree? [y/N]")
         terminal.press("n\r")

@@ -131,7 +131,7 @@ def test_a_window_that_is_closed_ends_the_command_with_all_events(
     monitor: Open, tmp_path: Path, command: str, pace: list[str], shown: str
 ) -> None:
     log = tmp_path / "events.jsonl"
-    window = monitor("demo", *pace, "--jsonl", str(log), command=command)
+    window = monitor("demo", "--bundle", "small", *pace, "--jsonl", str(log), command=command)
     window.wait_for(shown)
     window.hang_up()
     assert window.leave() == 0
@@ -154,7 +154,7 @@ def test_a_window_may_change_its_size(monitor: Open, size: tuple[int, int]) -> N
 
 def test_what_a_library_writes_does_not_reach_the_screen(monitor: Open) -> None:
     window = monitor("demo", program=NOISY)
-    window.wait_for("listening 2")
+    window.wait_for("listening 1")
     assert "NOISE" not in window.written
     window.press("\x03")
     assert window.leave() == 0
@@ -172,8 +172,8 @@ def test_what_a_library_writes_does_not_reach_the_screen(monitor: Open) -> None:
 def test_a_terminal_that_cannot_be_redrawn_shows_lines_as_they_come(
     monitor: Open, term: str, variables: dict[str, str]
 ) -> None:
-    window = monitor("demo", environment={**os.environ, **variables}, term=term)
-    window.wait_for("listening to demo: default", "0:03.0 ")
+    window = monitor("demo", "--bundle", "small", environment={**os.environ, **variables}, term=term)
+    window.wait_for("listening to demo: small", "0:03.0 ")
     assert window.process.poll() is None
     window.press("\x03")
     assert window.leave() == 0
