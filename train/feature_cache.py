@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge.arrays import Array
+from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.sound_file import read_clip
 from edge.features.frontend import filtered, power_spectrogram
 from edge.features.log_mel import LOG_MEL, log_mel
 from edge.system.files import atomic_write
 from train.corpora import Clip
 from train.pretrained_net import PretrainedNet
-from train.recording_conditions import Ambience, ChannelConfig, draw_channel
+from train.recording_conditions import Ambience, ChannelConfig, draw_channel, speech_level
 from train.segments import segment_starts
 from train.threads import single_threaded
 
@@ -36,6 +36,15 @@ WINDOW_FRAMES: Final = LOG_MEL.window_frames
 
 SHORTEST_FRAMES: Final = 100
 """Shortest window of a training copy, unless the clip is shorter: 1 s."""
+
+PAUSED: Final = 0.5
+"""Share of a training copy's clips with a pause before and after, as windows of a stream have them."""
+
+LONGEST_PAUSE_S: Final = 1.5
+"""Longest pause: a full window then holds as much of the clip, or all of it."""
+
+PAUSE_DB: Final = (30.0, 90.0)
+"""Level of the noise in a pause, below that of the speech."""
 
 BATCH: Final = 16
 
@@ -96,6 +105,8 @@ class Copy:
         if self.number == 0:
             return waveform
         channel = draw_channel(config, ambience, self._generator(f"{clip.corpus}/{clip.speaker}"))
+        if self._is_paused(clip):
+            waveform = _with_pauses(waveform, self._generator(f"pause {clip.path.name}"))
         return channel(waveform, self._generator(str(clip.path.name)))
 
     def windows(self, clip: Clip, frames: int) -> list[tuple[int, int]]:
@@ -103,7 +114,11 @@ class Copy:
         if self.number == 0:
             return [(start, min(frames, WINDOW_FRAMES)) for start in segment_starts(frames, WINDOW_FRAMES)]
         rng = self._generator(f"window {clip.path.name}")
-        return [_random_window(frames, rng) for _ in segment_starts(frames, WINDOW_FRAMES)[:2]]
+        shortest = WINDOW_FRAMES if self._is_paused(clip) else SHORTEST_FRAMES
+        return [_random_window(frames, shortest, rng) for _ in segment_starts(frames, WINDOW_FRAMES)[:2]]
+
+    def _is_paused(self, clip: Clip) -> bool:
+        return bool(self._generator(f"paused {clip.path.name}").random() < PAUSED)
 
     def _generator(self, text: str) -> np.random.Generator:
         return np.random.default_rng((self.seed, self.number, zlib.crc32(text.encode())))
@@ -227,11 +242,19 @@ def _kept(values: Path, index: Path, described: dict[str, Any]) -> dict[str, Any
         return None
 
 
-def _random_window(frames: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Draw a window: the longest possible half of the time, else 1 to 3 s, often from the start."""
+def _with_pauses(waveform: Array, rng: np.random.Generator) -> Array:
+    """Put a pause of faint noise before and after (N,) samples."""
+    before, after = (rng.uniform(0.0, LONGEST_PAUSE_S, 2) * SAMPLE_RATE).astype(int)
+    level = speech_level(waveform) * 10.0 ** (-rng.uniform(*PAUSE_DB) / 20.0)
+    noise = (level * rng.standard_normal(before + after)).astype(np.float32)
+    return np.concatenate([noise[:before], waveform, noise[before:]])
+
+
+def _random_window(frames: int, shortest: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Draw a window: the longest possible half of the time; often from the start."""
     most = min(frames, WINDOW_FRAMES)
     whole = rng.random() < 0.5
-    length = most if whole else int(rng.integers(min(most, SHORTEST_FRAMES), most + 1))
+    length = most if whole else int(rng.integers(min(most, shortest), most + 1))
     start = 0 if rng.random() < 0.2 else int(rng.integers(0, frames - length + 1))
     return start, length
 
@@ -241,12 +264,13 @@ def _described(
 ) -> dict[str, Any]:
     """Return what the features depend on, to recognise an outdated cache."""
     ambience, config = conditions
+    pauses = (PAUSED, LONGEST_PAUSE_S, *PAUSE_DB)
     sounds = (sound.tobytes() for sound in (*ambience.noises, *ambience.rooms))
     return {
         "version": CACHE_VERSION,
         "encoder": encoder_digest(net),
         "clips": _digest(_identity(clip).encode() for clip in clips),
-        "conditions": f"{config!r} {_digest(sounds)}" if copy.number else "as recorded",
+        "conditions": f"{config!r} {pauses} {_digest(sounds)}" if copy.number else "as recorded",
     }
 
 

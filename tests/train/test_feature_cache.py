@@ -12,6 +12,7 @@ import torch
 
 from edge.audio.sound_file import read_clip
 from tests.train.synthetic import write_corpus
+from train import feature_cache
 from train.corpora import Clip, read_corpus
 from train.feature_cache import (
     SHORTEST_FRAMES,
@@ -81,15 +82,19 @@ def test_another_encoder_or_other_clips_are_computed_again(
 
 
 def test_other_copies_differ_and_a_number_determines_them(
-    clips: list[Clip], net: PretrainedNet, tmp_path: Path
+    clips: list[Clip], net: PretrainedNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(feature_cache, "PAUSED", 0.0)  # copies then have windows of the same clips
     zero, one, two = (np.array(features(tmp_path, clips, net, Copy(n)).values) for n in range(3))
     assert not np.allclose(zero, one)
     assert not np.allclose(one, two)
     np.testing.assert_array_equal(features(tmp_path / "..", clips, net, Copy(1)).values, one)
 
 
-def test_clips_of_a_speaker_share_their_channel_in_a_copy(clips: list[Clip]) -> None:
+def test_clips_of_a_speaker_share_their_channel_in_a_copy(
+    clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_cache, "PAUSED", 0.0)
     telephone_or_not = replace(QUIET, noise=0.0, telephone=0.5)
     rooms = Ambience(AMBIENCE.noises, ())
     for number in range(1, 6):
@@ -162,3 +167,21 @@ def test_as_many_threads_as_torch_has_give_the_same_features(
     finally:
         torch.set_num_threads(1)
     np.testing.assert_array_equal(several, one)
+
+
+def test_half_of_the_clips_of_a_copy_stand_between_pauses(clips: list[Clip]) -> None:
+    silent = ChannelConfig(speed=0.0, tilt=0.0, room=0.0, noise=0.0, telephone=0.0, clipping=0.0)
+    shares = []
+    for number in range(1, 31):
+        for clip in clips[:4]:
+            recorded, heard = read_clip(clip.path), Copy(number).waveform(clip, AMBIENCE, silent)
+            longer = len(heard) - len(recorded)
+            assert 0 <= longer <= 2 * feature_cache.LONGEST_PAUSE_S * 16_000
+            shares.append(longer > 0)
+            if longer:
+                starts = [start for start in range(longer + 1) if heard[start] == recorded[0]]
+                assert any(np.array_equal(heard[s : s + len(recorded)], recorded) for s in starts)
+                frames = len(network_frames(heard))
+                for _, length in Copy(number).windows(clip, frames):
+                    assert length == min(frames, WINDOW_FRAMES)
+    assert 0.3 < np.mean(shares) < 0.7
