@@ -95,9 +95,10 @@ def _held_out(name: str, measured: dict[str, Any]) -> str:
     lines = [
         f"### {title}",
         "",
-        f"{what} Measured by the training command, in torch and not by the runtime. UAR in percent by the",
-        "speaker's baseline: `none`, `running` (the speech heard before, at least 20 s), `ordinary` (about",
-        "20 s of neutral speech). The mean is over corpora, their number in brackets.",
+        what,
+        "Measured by the training command, in torch and not by the runtime. UAR in percent by the speaker's",
+        "baseline: `none`, `running` (the speech heard before, at least 20 s), `ordinary` (about 20 s of",
+        "neutral speech). The mean is over corpora, their number in brackets. Recall is without a baseline.",
         "",
         _by_corpus(by_protocol, ()),
         *_recalls(by_protocol.get("none", {})),

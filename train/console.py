@@ -89,7 +89,7 @@ def score_table(scores: dict[str, CorpusScores]) -> Table:
 def adapted_table(protocol: ProtocolName, scores: dict[str, CorpusScores]) -> Table:
     """Build a table of the scores of each corpus with adaptation, and what that changes."""
     columns = ("corpus", "speakers", "answers", "UAR", "95 % interval", "worst", "ECE", "change", "harmed")
-    table = Table(*columns, box=None, title=protocol, title_justify="left")
+    table = Table(*columns, "heard", box=None, title=protocol, title_justify="left")
     for corpus, item in scores.items():
         table.add_row(
             *_uar_cells(corpus, item),
@@ -97,8 +97,9 @@ def adapted_table(protocol: ProtocolName, scores: dict[str, CorpusScores]) -> Ta
             f"{item.ece:.1f}",
             "-" if item.change is None else f"{item.change:+.1f}",
             "-" if item.harmed is None else f"{item.harmed:.0f}",
+            "-" if item.speech_s is None else f"{item.speech_s:.0f} s",
         )
-    table.caption = "change: points against none on the same clips; harmed: % of speakers that lose over 2"
+    table.caption = "change against none on the same clips; harmed: % of speakers that lose over 2"
     return table
 
 
@@ -136,7 +137,7 @@ def protocol_table(protocols: Mapping[ProtocolName, ProtocolScores], known: Coll
             *("-" if item is None else f"{item.uar:.1f}" for item in found),
             "-" if worst is None else f"{worst:.1f}",
         )
-    table.caption = "UAR in percent; mean over the corpora with training speakers, their number in brackets"
+    table.caption = "UAR; mean over corpora with training speakers, their number in brackets"
     return table
 
 
