@@ -220,7 +220,7 @@ class Recording:
     """`mmtl run mic --jsonl -` with sound to record, and the events it has written so far."""
 
     def __init__(self, pulse: VirtualMicrophone) -> None:
-        options = ("--jsonl", "-", "--provider", "cpu")
+        options = ("--jsonl", "-", "--provider", "cpu", "--bundle", "small")
         self.process = started(pulse, "run", "mic", *options, timeout_s=WAIT_S)
         self.events: list[dict[str, Any]] = []
 

@@ -234,7 +234,7 @@ def test_the_command_on_tensorrt_lets_go_of_the_gpu(
     build: Build,
 ) -> None:
     build(load_bundle(shipped_bundle("small")))
-    assert exit_code_of("run", "demo", "--jsonl", "-") == 0
+    assert exit_code_of("run", "demo", "--bundle", "small", "--jsonl", "-") == 0
     out, err = capfd.readouterr()
     assert err == "mmtl: runs on tensorrt: an engine was built for Orin\n"
     events = [checked(line) for line in out.splitlines()]
