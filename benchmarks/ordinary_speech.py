@@ -1,12 +1,14 @@
 """How often ordinary speech is refused or warned of, and how often what is none passes.
 
-    python benchmarks/ordinary_speech.py [--data FOLDER] [--bundle FOLDER] [--draws 4] [--test]
+    python benchmarks/ordinary_speech.py [--data FOLDER] [--speech FOLDER] [--bundle FOLDER] [--draws 2]
 
 Recordings are made of one speaker's clips, one after the other, until they hold 24 or 10 s of voice. In those
 of two people, one half or one quarter is another speaker's of the same corpus. Printed, in percent of the
-recordings: those of neutral clips that `sounds_like_two_people` takes for two people; and those of each
-emotion that `ordinary_head` warns of and refuses by the bundle's posteriors. The speakers are those that the
-constants were chosen on, most of whom the bundle was trained on; with --test, the others.
+recordings: how many `ordinary_head` warns of or refuses, and how many of these it refuses, because more than
+one person seems to speak, or because of the emotion that the bundle claims. The clips are those of --data
+without emotale (acted; neutral ones for the first question, those of each emotion for the second), and with
+--speech those of a manifest of ordinary speech (columns path, corpus, speaker and gender), in which a
+speaker with fewer than 8 s of voice is left out.
 """
 
 from __future__ import annotations
@@ -27,17 +29,19 @@ from calibrate.fitting.ordinary import (
     ordinary_windows,
     speech_pieces,
 )
-from calibrate.fitting.speaker_consistency import sounds_like_two_people
+from calibrate.fitting.speaker_consistency import REFUSED_SEPARATION, WARNED_SEPARATION, voice_separation
 from calibrate.quality import measure
 from calibrate.take_limits import LEAST_ORDINARY_S
 from edge.arrays import Array
 from edge.audio.sound_file import read_clip
+from edge.file_formats.manifest import manifest_rows, recording_path
 from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, find_bundle, load_bundle
 from train.corpora import Clip, four_emotions, read_corpus
 
 UNHEARD: Final = "emotale"
+UNLABELLED: Final = "unlabelled"
 LENGTHS_S: Final = (24.0, 10.0)
 """Of voice."""
 
@@ -46,6 +50,7 @@ class Voices:
     """The clips of a group of speakers, joined to recordings."""
 
     def __init__(self, clips: Sequence[Clip], draws: int) -> None:
+        """Group the clips by speaker."""
         self.draws = draws
         self._sounds: dict[Path, tuple[Array, float]] = {}
         self.speakers: dict[str, list[Clip]] = defaultdict(list)
@@ -89,51 +94,73 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MMTL_DATA", "../shared/data")))
     parser.add_argument("--bundle", type=Path)
-    parser.add_argument("--draws", type=int, default=4)
-    parser.add_argument("--test", action="store_true")
+    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--speech", type=Path, help="folder of a manifest of ordinary speech")
     options = parser.parse_args()
     if not options.data.is_dir():
         print(f"skipped: no recordings in {options.data}: set MMTL_DATA, or give --data FOLDER")
         return
     bundle = load_bundle(find_bundle(options.bundle))
-    held_out = bundle.manifest.training["speakers"]
-    clips = four_emotions(read_corpus(options.data))
-    unused = {clip.speaker for clip in clips if clip.corpus == UNHEARD} | set(held_out["test"])
-    chosen = Voices([clip for clip in clips if (clip.speaker in unused) == options.test], options.draws)
+    clips = [clip for clip in four_emotions(read_corpus(options.data)) if clip.corpus != UNHEARD]
+    report("acted", Voices(clips, options.draws), "neutral", EMOTIONS, bundle)
+    if options.speech:
+        report("ordinary", Voices(read_speakers(options.speech), 1), UNLABELLED, [UNLABELLED], bundle)
+
+
+def read_speakers(folder: Path) -> list[Clip]:
+    """Read the clips of a manifest of ordinary speech that names its speakers."""
+    return [
+        Clip(recording_path(row, folder), row["corpus"], row["speaker"], UNLABELLED, row["gender"])
+        for _, row in manifest_rows(folder / "manifest.csv", ("path", "corpus", "speaker", "gender"))
+        if row["speaker"]
+    ]
+
+
+def report(name: str, voices: Voices, ordinary: str, emotions: Sequence[str], bundle: Bundle) -> None:
+    """Print the shares of one kind of speech."""
     for voice_s in LENGTHS_S:
-        print(f"{voice_s:.0f} s of voice, taken for two people: {two_people(chosen, voice_s)}")
-    if bundle.head.baseline_weight is None:
-        return
-    for emotion in EMOTIONS:
-        print(f"{emotion}: {claims(bundle, chosen, emotion)}")
+        for mixed, shares in two_people(voices, ordinary, voice_s).items():
+            print(f"{name} speech, {voice_s:.0f} s, {mixed}: {shares}", flush=True)
+    if bundle.head.baseline_weight is not None:
+        for emotion in emotions:
+            print(f"{name} speech, {emotion}: {claims(bundle, voices, emotion)}", flush=True)
 
 
-def two_people(voices: Voices, voice_s: float) -> str:
-    """Describe the shares of recordings of one and of two people that are taken for two."""
+def described(values: Sequence[float], warned: float, refused: float) -> str:
+    """Describe the shares of values from two limits on."""
+    found = np.array(values)
+    return (
+        f"{(found >= warned).mean():.1%} warned of or refused, {(found >= refused).mean():.1%} refused, "
+        f"of {len(found)}"
+    )
+
+
+def two_people(voices: Voices, ordinary: str, voice_s: float) -> dict[str, str]:
+    """Describe the shares of recordings of one and of two people, by who speaks."""
     generator = np.random.default_rng(0)
-    found: dict[str, list[bool]] = defaultdict(list)
+    found: dict[str, list[float]] = defaultdict(list)
     for speaker in sorted(voices.speakers):
         for _ in range(voices.draws):
-            sound, heard = voices.recording(speaker, "neutral", voice_s, generator)
+            sound, heard = voices.recording(speaker, ordinary, voice_s, generator)
             if heard < LEAST_ORDINARY_S:
                 break
-            found["one person"].append(sounds_like_two_people(speech_pieces(sound)))
+            found["one person"].append(voice_separation(speech_pieces(sound)))
             for same, share in ((False, 0.5), (False, 0.25), (True, 0.5), (True, 0.25)):
                 others = voices.others(speaker, same_sex=same)
                 if not others:
                     continue
                 other = others[int(generator.integers(len(others)))]
                 parts = [
-                    voices.recording(speaker, "neutral", (1.0 - share) * voice_s, generator)[0],
-                    voices.recording(other, "neutral", share * voice_s, generator)[0],
+                    voices.recording(speaker, ordinary, (1.0 - share) * voice_s, generator)[0],
+                    voices.recording(other, ordinary, share * voice_s, generator)[0],
                 ]
                 name = f"{share:.0%} of {'the same' if same else 'the other'} sex"
-                found[name].append(sounds_like_two_people(speech_pieces(np.concatenate(parts))))
-    return ", ".join(f"{name} {np.mean(item):.1%} of {len(item)}" for name, item in found.items())
+                found[name].append(voice_separation(speech_pieces(np.concatenate(parts))))
+    return {name: described(item, WARNED_SEPARATION, REFUSED_SEPARATION) for name, item in found.items()}
 
 
 def claims(bundle: Bundle, voices: Voices, emotion: str) -> str:
-    """Describe the shares of recordings of an emotion that are warned of, and refused."""
+    """Describe the shares of recordings of an emotion."""
     engine, generator, shares = open_engine(bundle, "cpu"), np.random.default_rng(0), []
     for speaker in sorted(voices.speakers):
         for _ in range(voices.draws):
@@ -141,9 +168,7 @@ def claims(bundle: Bundle, voices: Voices, emotion: str) -> str:
             if heard < LEAST_ORDINARY_S:
                 break
             shares.append(claimed_share(bundle.head, ordinary_windows(bundle, engine, [sound]))[1])
-    values = np.array(shares)
-    warned, refused = (values >= WARNED_SHARE).mean(), (values >= REFUSED_SHARE).mean()
-    return f"{warned:.1%} warned of or refused, {refused:.1%} refused, of {len(values)} recordings"
+    return described(shares, WARNED_SHARE, REFUSED_SHARE)
 
 
 if __name__ == "__main__":

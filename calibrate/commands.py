@@ -30,7 +30,7 @@ def calibrate(
     more: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FILE]...", help="With --ordinary --from: further recordings.", show_default=False
+            metavar="FILE", help="With --ordinary --from: further recordings.", show_default=False
         ),
     ] = None,
     source: Annotated[

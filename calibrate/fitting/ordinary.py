@@ -15,7 +15,12 @@ import numpy as np
 
 from calibrate.fitting.embeddings import extract_embeddings, speech_windows, windows_worth
 from calibrate.fitting.examples import take_shares
-from calibrate.fitting.speaker_consistency import PIECE_S, sounds_like_two_people
+from calibrate.fitting.speaker_consistency import (
+    PIECE_S,
+    REFUSED_SEPARATION,
+    WARNED_SEPARATION,
+    voice_separation,
+)
 from calibrate.quality import Quality, measure, setup_advice, voiced_blocks
 from calibrate.take_limits import (
     BLOCK_S,
@@ -102,11 +107,7 @@ def ordinary_head(bundle: Bundle, engine: EngineLike, sounds: Sequence[Array]) -
             f"only {speech_s:.0f} s of speech was heard, and at least {LEAST_ORDINARY_S:.0f} s are needed",
             remedy="record 20 to 30 s of normal speech",
         )
-    if sounds_like_two_people([piece for sound in sounds for piece in speech_pieces(sound)]):
-        raise UsageError(
-            "more than one person seems to speak",
-            remedy="record one person alone, with nobody else in the room",
-        )
+    people = _people(sounds)
     windows = ordinary_windows(bundle, engine, sounds)
     claim = _claimed(bundle.head, windows)
     weights = [windows_worth(len(own), graphs, front_end) for own in windows]
@@ -114,7 +115,7 @@ def ordinary_head(bundle: Bundle, engine: EngineLike, sounds: Sequence[Array]) -
         np.stack([own.mean(axis=0) for own in windows]), weights, bundle.manifest.baseline.prior_windows
     )
     advice = [setup_advice(quality) for quality in qualities]
-    warnings = tuple(dict.fromkeys(text for text in (*advice, claim) if text))
+    warnings = tuple(dict.fromkeys(text for text in (*advice, people, claim) if text))
     return OrdinaryFit(bundle.head.for_baseline(baseline), baseline, sum(weights), speech_s, warnings)
 
 
@@ -254,6 +255,21 @@ def _checked(sound: Array, name: str, least_s: float) -> Quality:
             remedy="turn the input level down or move back a little, and record it again",
         )
     return quality
+
+
+def _people(sounds: Sequence[Array]) -> str:
+    """Warn if the voices fall into two groups; refuse if these are far apart.
+
+    Raises:
+        UsageError: they are.
+    """
+    apart = voice_separation([piece for sound in sounds for piece in speech_pieces(sound)])
+    if apart >= REFUSED_SEPARATION:
+        raise UsageError(
+            "more than one person seems to speak",
+            remedy="record one person alone, with nobody else in the room, and in one voice",
+        )
+    return "More than one person may be speaking: listen to it." if apart >= WARNED_SEPARATION else ""
 
 
 def speech_pieces(sound: Array) -> list[Array]:

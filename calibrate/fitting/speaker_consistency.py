@@ -37,8 +37,11 @@ NEIGHBOURS: Final = 2
 DISTANCE_PRIOR: Final = 0.25
 """Squared spreads added to the usual distance, which may be small by chance."""
 
-SEPARATION_THRESHOLD: Final = 2.8
-"""Separation of two groups of pieces above which two people seem to speak (`docs/calibration.md`)."""
+WARNED_SEPARATION: Final = 2.8
+"""Separation of two groups of pieces from which two people may speak (`docs/calibration.md`) ..."""
+
+REFUSED_SEPARATION: Final = 3.6
+"""... and from which it is likely."""
 
 PIECE_S: Final = 1.5
 """Duration of voice in a piece of ordinary speech."""
@@ -96,8 +99,8 @@ def find_outliers(sounds: Sequence[Array]) -> list[int]:
     return np.flatnonzero(outlier_scores(voices) > OUTLIER_THRESHOLD).tolist()
 
 
-def sounds_like_two_people(pieces: Sequence[Array]) -> bool:
-    """Return whether pieces of ordinary speech fall into two groups that are far from each other.
+def voice_separation(pieces: Sequence[Array]) -> float:
+    """Return the `separation` of pieces of ordinary speech; 0 if they are too few to tell.
 
     Only for ordinary speech: the emotions of one person are as far apart.
 
@@ -105,10 +108,10 @@ def sounds_like_two_people(pieces: Sequence[Array]) -> bool:
         pieces: (N,) samples of each, with about `PIECE_S` of voice, in the order of the recording.
     """
     if len(pieces) < FEWEST_PIECES:
-        return False
+        return 0.0
     spread = np.linspace(0, len(pieces) - 1, min(len(pieces), MOST_PIECES)).round().astype(int)
     voices = np.stack([voice_features(pieces[index]) for index in spread])
-    return separation(voices) > SEPARATION_THRESHOLD
+    return separation(voices)
 
 
 def separation(voices: Floats) -> float:

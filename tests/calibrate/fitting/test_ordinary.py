@@ -177,6 +177,19 @@ def _above(head: Head, axis: Array, cut: float) -> Head:
     )
 
 
+def test_voices_that_may_be_of_two_people_are_used_with_a_warning(
+    bundle: Bundle, engine: EngineLike, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sounds = [ordinary(9.0), ordinary(9.0, faster=1.5)]
+    monkeypatch.setattr("calibrate.fitting.ordinary.REFUSED_SEPARATION", 1e6)
+    assert (
+        "More than one person may be speaking: listen to it."
+        in ordinary_head(bundle, engine, sounds).warnings
+    )
+    monkeypatch.setattr("calibrate.fitting.ordinary.WARNED_SEPARATION", 1e6)
+    assert ordinary_head(bundle, engine, sounds).warnings == ()
+
+
 def test_quiet_speech_is_used_with_a_warning(bundle: Bundle, engine: EngineLike) -> None:
     fit = ordinary_head(bundle, engine, [ordinary(14.0, peak=0.02)])
     assert isinstance(fit, OrdinaryFit)
