@@ -93,7 +93,7 @@ def hung_up(client: socket.socket, data: bytes) -> bool:
 
 @pytest.mark.parametrize("kind", list(FLOODS))
 def test_a_flood_of_frames_without_sound_is_hung_up_on_and_leaves_the_others_alone(kind: str) -> None:
-    with serve_process("--tcp", "0", "--websocket", "0", "--provider", "cpu") as server:
+    with serve_process("--tcp", "0", "--websocket", "0", "--bundle", "small") as server:
         before_mb = server.resident_mb()
         for _ in range(3):
             with raw_websocket(server) as client:
