@@ -640,8 +640,8 @@ def test_a_profile_that_does_not_fit_is_refused_and_the_stream_goes_on(
 def test_the_shipped_model_is_loaded_when_none_is_named() -> None:
     recognizer = Recognizer.load(provider="cpu")
     assert recognizer.profile is None
-    assert (recognizer.feature_ms, recognizer.window_s) == (80, 3.0)
-    named = Recognizer.load(str(shipped_bundle("small")), provider="cpu")
+    assert (recognizer.feature_ms, recognizer.window_s) == (80, 2.975)
+    named = Recognizer.load(str(shipped_bundle("default")), provider="cpu")
     assert named.bundle.manifest == recognizer.bundle.manifest
 
 
