@@ -252,7 +252,7 @@ def test_clients_without_a_token_take_no_place_from_those_with_one(serving: Open
 def test_the_command_requires_the_token(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text(TOKEN)
-    arguments = ("--tcp", "0.0.0.0:0", "--token-file", str(path), "--provider", "cpu")
+    arguments = ("--tcp", "0.0.0.0:0", "--token-file", str(path), "--bundle", "small")
     with serve_process(*arguments) as server:
         assert types(said_to(server, SOUND)) == ["error"]
         assert types(said_to(server, line({"token": TOKEN}) + SOUND)) == ["session", "summary"]
