@@ -73,9 +73,9 @@ class Box:
 
 STAGES: Final = (
     Box("sound", ("microphone, file,", "pipe or network", "to 16 kHz mono"), "edge/audio"),
-    Box("front-end", ("offset and hum filter", "log power spectrum", "voice activity"), "edge/features"),
-    Box("encoder", ("each 80 ms once", "convolutions with", "explicit state"), "edge/inference"),
-    Box("classifier", ("32 features: 3 s", "LSTM, every 240 ms", "head of the speaker"), "edge/model"),
+    Box("front-end", ("offset and hum filter", "log mel spectrum", "voice activity"), "edge/features"),
+    Box("encoder", ("Whisper, 2 blocks", "over 3 s of sound", "every 240 ms"), "edge/inference"),
+    Box("classifier", ("embedding, relative", "to the speaker's", "baseline"), "edge/model"),
     Box("decision", ("smoothing, “unsure”", "utterance: mean of", "its windows"), "edge/recognition"),
     Box("events", ("monitor, JSON Lines,", "CSV, MQTT, TCP,", "WebSocket"), "edge/output"),
 )
