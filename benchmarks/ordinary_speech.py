@@ -111,8 +111,8 @@ def read_speakers(folder: Path) -> list[Clip]:
     """Read the clips of a manifest of ordinary speech that names its speakers."""
     return [
         Clip(recording_path(row, folder), row["corpus"], row["speaker"], UNLABELLED, row["gender"])
-        for _, row in manifest_rows(folder / "manifest.csv", ("path", "corpus", "speaker", "gender"))
-        if row["speaker"]
+        for _, row in manifest_rows(folder / "manifest.csv", ("path",))
+        if row.get("speaker")
     ]
 
 
