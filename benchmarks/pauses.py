@@ -1,6 +1,6 @@
 """Labels of a stream of neutral clips, by the length of the pauses between them, and after an outburst.
 
-    python benchmarks/pauses.py ../shared/data --corpus emotale
+    python benchmarks/pauses.py [--bundle NAME_OR_FOLDER] [--data FOLDER] [--corpus NAME]
 
 A window of a stream holds pauses, where one of a clip does not. Printed: percent of the windows of speech
 with each label, over the speakers, from 3 s after the first neutral clip on.
@@ -9,8 +9,10 @@ with each label, over the speakers, from 3 s after the first neutral clip on.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -21,17 +23,22 @@ from edge.labels import EMOTIONS, UNSURE
 from edge.recognition.recognizer import Recognizer
 from train.corpora import Clip, read_corpus
 
+DATA: Final = Path(os.environ.get("MMTL_DATA", "../shared/data"))
 NEUTRAL_S, OUTBURST_S, SETTLED_S = 30.0, 20.0, 3.0
-LABELS = (*EMOTIONS, UNSURE)
+"""Duration of the neutral clips, of the outburst, and of the neutral clips before a window counts."""
+LABELS: Final = (*EMOTIONS, UNSURE)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("data", type=Path, help="manifest, or the folder that holds it")
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--corpus", default="emotale", help="of speakers that the model has not heard")
     parser.add_argument("--bundle", default="default")
     options = parser.parse_args()
+    if options.data == DATA and not (DATA / "manifest.csv").is_file():
+        print(f"skipped: no recordings in {DATA}: set MMTL_DATA, or give --data FOLDER")
+        return
     recognizer = Recognizer.load(options.bundle, provider="cpu")
     clips = [clip for clip in read_corpus(options.data) if clip.corpus == options.corpus]
     print(f"{'':28}" + "".join(f"{label:>9}" for label in LABELS))

@@ -17,6 +17,7 @@ from edge.model.bundle import (
     ENCODER,
     WEIGHTS,
     WINDOW,
+    Execution,
     Graphs,
     Manifest,
     is_bundle,
@@ -53,11 +54,9 @@ from train.pretrained_net import PretrainedNet
 from train.recurrent_net import FRAMES_PER_FEATURE, RecurrentNet
 from train.run import frames_for_first
 
-FRAMES_OF_FEATURE: Final = 8
-"""Frames of a feature where whole windows run: the grid of windows is then 80 ms with every model."""
 FIRST_WINDOW_S: Final = 1.5
-"""Shortest window at the start of a stream where whole windows run: docs/default_model.md has what
-shorter sounds score."""
+"""Shortest window at the start of a stream, but with a CNN-LSTM: docs/default_model.md has what shorter
+sounds score."""
 
 
 def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, *, replace: bool = False) -> Parity:
@@ -189,38 +188,43 @@ def _manifest(model: TrainedModel) -> Manifest:
 
 def graph_sizes(net: Network, front_end: FrontEnd) -> Graphs:
     """Return what a manifest says of the graphs."""
-    if isinstance(net, PretrainedNet):
-        feature_s = FRAMES_OF_FEATURE * front_end.hop_length_ms / 1000.0
-        return Graphs(
-            state_shapes=(),
-            feature_size=FRAMES_OF_FEATURE * front_end.frame_size,
-            embedding_size=net.arch.embedding_size,
-            frames_per_feature=FRAMES_OF_FEATURE,
-            frames_for_first=FRAMES_OF_FEATURE,
-            window_features=front_end.window_frames // FRAMES_OF_FEATURE,
-            execution="window",
-            first_window_features=math.ceil(FIRST_WINDOW_S / feature_s),
-        )
-    if isinstance(net, RecurrentNet):
-        return Graphs(
-            state_shapes=recurrent_state_shapes(net.arch),
-            feature_size=net.arch.feature_size,
-            embedding_size=net.arch.embedding_size,
-            frames_per_feature=FRAMES_PER_FEATURE,
-            frames_for_first=FRAMES_PER_FEATURE,
-            window_features=front_end.window_frames // FRAMES_PER_FEATURE,
-            execution="recurrent",
-            first_window_features=math.ceil(
-                FIRST_WINDOW_S / (FRAMES_PER_FEATURE * front_end.hop_length_ms / 1000.0)
-            ),
-        )
+    match net:
+        case PretrainedNet():
+            return _with_first_windows(
+                net, front_end, (), FRAMES_PER_FEATURE * front_end.frame_size, "window"
+            )
+        case RecurrentNet():
+            states = recurrent_state_shapes(net.arch)
+            return _with_first_windows(net, front_end, states, net.arch.feature_size, "recurrent")
+        case EmotionNet():
+            return Graphs(
+                state_shapes=state_shapes(net.arch),
+                feature_size=feature_size(net.arch),
+                embedding_size=2 * net.arch.hidden,
+                frames_per_feature=POOL ** len(net.arch.kernels),
+                frames_for_first=frames_for_first(net.arch),
+                window_features=net.arch.features_in(front_end.window_frames),
+            )
+
+
+def _with_first_windows(
+    net: PretrainedNet | RecurrentNet,
+    front_end: FrontEnd,
+    states: tuple[tuple[int, ...], ...],
+    size: int,
+    execution: Execution,
+) -> Graphs:
+    """Return the sizes of a network whose features are of `FRAMES_PER_FEATURE` frames each."""
+    feature_s = FRAMES_PER_FEATURE * front_end.hop_length_ms / 1000.0
     return Graphs(
-        state_shapes=state_shapes(net.arch),
-        feature_size=feature_size(net.arch),
-        embedding_size=2 * net.arch.hidden,
-        frames_per_feature=POOL ** len(net.arch.kernels),
-        frames_for_first=frames_for_first(net.arch),
-        window_features=net.arch.features_in(front_end.window_frames),
+        state_shapes=states,
+        feature_size=size,
+        embedding_size=net.arch.embedding_size,
+        frames_per_feature=FRAMES_PER_FEATURE,
+        frames_for_first=FRAMES_PER_FEATURE,
+        window_features=front_end.window_frames // FRAMES_PER_FEATURE,
+        execution=execution,
+        first_window_features=math.ceil(FIRST_WINDOW_S / feature_s),
     )
 
 

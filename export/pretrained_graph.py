@@ -7,6 +7,7 @@ them. Letters: B windows, T frames of 10 ms, M mel bands, S states of 20 ms, W w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
@@ -189,11 +190,16 @@ def _embed(builder: GraphBuilder, net: PretrainedNet, before: str, last: str) ->
         builder.add("Squeeze", [mean, _integers(builder, "axis_1", 1)], "mean_flat"),
         builder.add("Sqrt", [variance], "deviation"),
     ]
+    standardise(builder, pooled, net)
+
+
+def standardise(builder: GraphBuilder, pooled: Sequence[str], net: PretrainedNet | RecurrentNet) -> str:
+    """Join pooled values and standardise them to the "embedding" (B, D)."""
     joined = builder.add("Concat", pooled, "pooled", axis=1)
-    moved = builder.add(
-        "Sub", [joined, builder.constant("embedding_mean", array(net.embedding_mean))], "moved"
+    mean, std = (
+        builder.constant(name, array(getattr(net, name))) for name in ("embedding_mean", "embedding_std")
     )
-    builder.add("Div", [moved, builder.constant("embedding_std", array(net.embedding_std))], "embedding")
+    return builder.add("Div", [builder.add("Sub", [joined, mean], "moved"), std], "embedding")
 
 
 def _classify(builder: GraphBuilder, head: Head) -> None:

@@ -14,7 +14,8 @@ from torch import nn
 
 from edge.features.frontend import MEL_POWER_BANDS
 from export.lstm import forward_parameters
-from export.onnx_builder import GraphBuilder, Shape, array
+from export.onnx_builder import GraphBuilder, Shape
+from export.pretrained_graph import standardise
 from train.recurrent_net import FRAMES_PER_FEATURE, POOLED_LAYERS, RecurrentArchitecture, RecurrentNet
 
 STATES: tuple[str, str] = ("hidden", "cell")
@@ -60,11 +61,7 @@ def recurrent_classifier_graph(net: RecurrentNet) -> onnx.ModelProto:
         builder.add("Squeeze", [mean, _axis(builder, 1)], "mean_flat"),
         builder.add("Sqrt", [variance], "deviation"),
     ]
-    joined = builder.add("Concat", pooled, "pooled", axis=1)
-    moved = builder.add(
-        "Sub", [joined, builder.constant("embedding_mean", array(net.embedding_mean))], "moved"
-    )
-    builder.add("Div", [moved, builder.constant("embedding_std", array(net.embedding_std))], "embedding")
+    standardise(builder, pooled, net)
     return builder.model(
         "mmtl_classifier",
         {"features": ("B", "S", arch.feature_size)},

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from edge.arrays import Array
+from edge.model.bundle import BaselineConfig
+from edge.recognition.speaker_baseline import shrunken_baseline
 from train.corpora import Clip
 from train.episodes import clip_means
 from train.evaluation import CorpusScores, score_by_corpus
@@ -25,7 +27,6 @@ from train.speaker_head import (
     SpeakerHead,
     clip_weight,
     head_inputs,
-    shrunken_baseline,
 )
 from train.temperature import averaged
 
@@ -162,4 +163,4 @@ class _Heard:
 
     def _baseline(self, heard: Sequence[int] | NDArray[np.int64]) -> Array:
         weights = [clip_weight(self.seconds[number]) for number in heard]
-        return shrunken_baseline(self.means[list(heard)], self.means.shape[1], weights)
+        return shrunken_baseline(self.means[list(heard)], weights, BaselineConfig.prior_windows)

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from edge.arrays import Array
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, dimension_class
+from edge.model.bundle import BaselineConfig
+from edge.recognition.speaker_baseline import shrunken_baseline
 from train.corpora import Clip
 from train.feature_cache import Features
 from train.mmtl import UNKNOWN, Samples
-from train.speaker_head import EmbeddingStatistics, head_inputs, shrunken_baseline
+from train.speaker_head import EmbeddingStatistics, head_inputs
 
 Indices = NDArray[np.int64]
 
@@ -122,10 +124,11 @@ class Episodes:
     def _baseline(self, voice: _SpeakerWindows, copy: int, rng: np.random.Generator) -> Array:
         size = self._values[copy].shape[1]
         if rng.random() < self._config.without:
-            return shrunken_baseline([], size)
+            return np.zeros(size, np.float32)
         pool = self._pool(voice, rng)
         count = min(int(rng.integers(1, self._config.most_clips + 1)), len(pool))
-        return shrunken_baseline(self._means[copy][rng.choice(pool, count, replace=False)], size)
+        means = self._means[copy][rng.choice(pool, count, replace=False)]
+        return shrunken_baseline(means, [1.0] * count, BaselineConfig.prior_windows)
 
     def _pool(self, voice: _SpeakerWindows, rng: np.random.Generator) -> Indices:
         """Choose the clips that a baseline is drawn from."""

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge.arrays import SAMPLE_RATE, Array
+from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.features.frontend import filtered, power_spectrogram
 from edge.features.log_mel import LOG_MEL, log_mel
 from edge.system.files import atomic_write
 from train.corpora import Clip
 from train.pretrained_net import PretrainedNet
-from train.recording_conditions import Ambience, ChannelConfig, draw_channel, speech_level
+from train.recording_conditions import PAUSE_DB, Ambience, ChannelConfig, draw_channel, with_pauses
 from train.segments import segment_starts
 from train.threads import single_threaded
 
@@ -42,9 +42,6 @@ PAUSED: Final = 0.5
 
 LONGEST_PAUSE_S: Final = 1.5
 """Longest pause: a full window then holds as much of the clip, or all of it."""
-
-PAUSE_DB: Final = (30.0, 90.0)
-"""Level of the noise in a pause, below that of the speech."""
 
 BATCH: Final = 16
 
@@ -106,7 +103,7 @@ class Copy:
             return waveform
         channel = draw_channel(config, ambience, self._generator(f"{clip.corpus}/{clip.speaker}"))
         if self._is_paused(clip):
-            waveform = _with_pauses(waveform, self._generator(f"pause {clip.path.name}"))
+            waveform = with_pauses(waveform, LONGEST_PAUSE_S, self._generator(f"pause {clip.path.name}"))
         return channel(waveform, self._generator(str(clip.path.name)))
 
     def windows(self, clip: Clip, frames: int) -> list[tuple[int, int]]:
@@ -240,14 +237,6 @@ def _kept(values: Path, index: Path, described: dict[str, Any]) -> dict[str, Any
         return kept if fits and kept["made_from"] == described else None
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-
-
-def _with_pauses(waveform: Array, rng: np.random.Generator) -> Array:
-    """Put a pause of faint noise before and after (N,) samples."""
-    before, after = (rng.uniform(0.0, LONGEST_PAUSE_S, 2) * SAMPLE_RATE).astype(int)
-    level = speech_level(waveform) * 10.0 ** (-rng.uniform(*PAUSE_DB) / 20.0)
-    noise = (level * rng.standard_normal(before + after)).astype(np.float32)
-    return np.concatenate([noise[:before], waveform, noise[before:]])
 
 
 def _random_window(frames: int, shortest: int, rng: np.random.Generator) -> tuple[int, int]:

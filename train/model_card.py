@@ -10,10 +10,10 @@ from edge.system.files import atomic_write
 from train.card_scores import trained_corpora, written_scores
 
 LIMITS = """\
-- It hears acted speech only. How people sound when nobody acts differs, and so does every microphone: on
-  speech of another kind expect less than these figures, and calibrate.
-- Four emotions are far from all there are; anything else is pressed into them or called "unsure".
-- How somebody sounds is not what they feel. Do not use it to judge people: not for hiring, policing,
+- It was trained on acted speech. Expect lower scores on speech that is not acted and on other microphones,
+  and calibrate.
+- It knows four emotions. Speech in any other is labelled as one of these or as "unsure".
+- The sound of a voice does not show what a person feels. Do not judge people by it: not in hiring, policing,
   education, health or insurance.
 - Valence, arousal and dominance were derived from the emotions by a table (Russell & Mehrabian 1977)
   wherever the list of recordings says "derived": they then add nothing beyond the emotion.

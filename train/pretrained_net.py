@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edge.bounds import within
-from edge.labels import EMOTIONS
-from train.speaker_head import HeadArchitecture, SpeakerHead
+from train.speaker_net import SpeakerArchitecture, SpeakerNet, moments
 from train.whisper_encoder import WhisperEncoder
 
 DYNAMIC_RANGE: Final = 8.0
@@ -27,76 +26,32 @@ MAXIMUM: Final = 1.5
 
 
 @dataclass(frozen=True)
-class PretrainedArchitecture:
+class PretrainedArchitecture(SpeakerArchitecture):
     """Sizes of the network."""
 
     width: int = field(default=384, metadata=within(64, 4_096))
     """W of the encoder: 384 in Whisper tiny, 512 in base."""
     blocks: int = field(default=2, metadata=within(1, 32))
-    fully_connected: int = field(default=64, metadata=within(1, 4_096))
-    dimensions: int = field(default=3, metadata=within(1, 3))
-    """Number of auxiliary tasks among valence, arousal and dominance; each has outputs of its own."""
-    dropout: float = field(default=0.3, metadata=within(0.0, 0.9))
 
     @property
     def embedding_size(self) -> int:
         """D."""
         return 3 * self.width
 
-    @property
-    def head(self) -> HeadArchitecture:
-        """Sizes of the head."""
-        return HeadArchitecture(
-            embedding=self.embedding_size,
-            fully_connected=self.fully_connected,
-            dimensions=self.dimensions,
-            dropout=self.dropout,
-        )
 
-
-class PretrainedNet(nn.Module):
-    """Log mel spectrograms of windows to emotion logits."""
-
-    embedding_mean: Tensor
-    embedding_std: Tensor
+class PretrainedNet(SpeakerNet[PretrainedArchitecture, WhisperEncoder]):
+    """(B, T, M) log10 mel power of windows to emotion logits."""
 
     def __init__(self, arch: PretrainedArchitecture) -> None:
-        super().__init__()
-        self.arch = arch
-        self.encoder = WhisperEncoder(arch.width, arch.blocks)
-        self.register_buffer("embedding_mean", torch.zeros(arch.embedding_size))
-        self.register_buffer("embedding_std", torch.ones(arch.embedding_size))
-        self.head = SpeakerHead(arch.head)
+        super().__init__(arch, WhisperEncoder(arch.width, arch.blocks))
 
-    def pooled(self, log_mel: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map (B, T, M) log10 mel power to (B, D) embeddings before standardisation.
-
-        Args:
-            log_mel: frames; what lies past an item's end has no effect.
-            lengths: (B,) number of valid frames; all if None.
-        """
-        frames = normalised(log_mel, lengths)
+    def pooled(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (B, T, M) frames, T or `lengths` of them valid, to (B, D) before standardisation."""
+        frames = normalised(inputs, lengths)
         states = self.encoder.hidden_states(frames, lengths)
         counts = None if lengths is None else self.encoder.states_in(lengths)
         mean, deviation = moments(states[-1], counts)
         return torch.cat([moments(states[-2], counts)[0], mean, deviation], dim=1)
-
-    def embedding(self, log_mel: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map (B, T, M) log10 mel power to (B, D) embeddings with the training set's mean 0, deviation 1."""
-        return (self.pooled(log_mel, lengths) - self.embedding_mean) / self.embedding_std
-
-    def forward(self, log_mel: Tensor, baseline: Tensor | None = None) -> Tensor:
-        """Map (B, T, M) log10 mel power to (B, C) emotion logits.
-
-        Args:
-            log_mel: windows of one length.
-            baseline: (D,) or (B, D) of the speaker; 0, the training set's mean, if None.
-        """
-        embedding = self.embedding(log_mel)
-        relative = embedding if baseline is None else embedding - baseline
-        logits: Tensor = self.head(torch.cat([embedding, relative], dim=1))
-        assert logits.shape[1] == len(EMOTIONS)
-        return logits
 
 
 def normalised(log_mel: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -117,22 +72,6 @@ def normalised(log_mel: Tensor, lengths: Tensor | None = None) -> Tensor:
     valid = (torch.arange(log_mel.shape[1], device=log_mel.device)[None, :] < lengths[:, None])[:, :, None]
     loudest = log_mel.masked_fill(~valid, -torch.inf).amax(dim=(1, 2), keepdim=True)
     return _scaled(log_mel - loudest) * valid
-
-
-def moments(states: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation over time, (B, W) each, of (B, S, W) hidden states.
-
-    Args:
-        states: padded hidden states.
-        counts: (B,) number of valid states; all if None.
-    """
-    if counts is None:
-        mean = states.mean(dim=1)
-        return mean, (states - mean[:, None]).square().mean(dim=1).sqrt()
-    within_item = (torch.arange(states.shape[1], device=states.device)[None, :] < counts[:, None])[:, :, None]
-    count = counts[:, None].to(states.dtype)
-    mean = (states * within_item).sum(dim=1) / count
-    return mean, (((states - mean[:, None]) * within_item).square().sum(dim=1) / count).sqrt()
 
 
 def _scaled(relative: Tensor) -> Tensor:

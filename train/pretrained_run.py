@@ -108,9 +108,11 @@ def untrained(encoder: Path, *, dimensions: int = 3) -> PretrainedNet:
     Raises:
         ModelError: the encoder's file is missing, damaged or of another model.
     """
-    blocks = PretrainedArchitecture().blocks
+    blocks = PretrainedArchitecture.blocks
     whisper = load_whisper_encoder(encoder, blocks)
-    net = PretrainedNet(PretrainedArchitecture(whisper.conv1.out_channels, blocks, dimensions=dimensions))
+    net = PretrainedNet(
+        PretrainedArchitecture(width=whisper.conv1.out_channels, blocks=blocks, dimensions=dimensions)
+    )
     net.encoder.load_state_dict(whisper.state_dict())
     return net.eval()
 

@@ -28,6 +28,9 @@ SCORING_ROOMS: Final = frozenset({"kitchen-true-stereo", "omni-35-10", "spatiali
 SPEECH_DB: Final = 25.0
 """A frame of 25 ms counts as speech if its level is within this of the loudest frame's."""
 
+PAUSE_DB: Final = (30.0, 90.0)
+"""Level of the noise in a pause, below that of the speech."""
+
 TELEPHONE_HZ: Final = (300.0, 3400.0)
 
 TELEPHONE_RATE: Final = 8000
@@ -162,6 +165,14 @@ def with_noise(waveform: Array, noise: Array, snr_db: float) -> Array:
     gain = speech_level(waveform) / max(rms, 1e-9) * 10.0 ** (-snr_db / 20.0)
     noisy: Array = waveform + np.float32(gain) * noise
     return noisy
+
+
+def with_pauses(waveform: Array, longest_s: float, rng: np.random.Generator) -> Array:
+    """Put a pause of faint noise before and after (N,) samples, each up to a duration."""
+    before, after = (rng.uniform(0.0, longest_s, 2) * SAMPLE_RATE).astype(int)
+    level = speech_level(waveform) * 10.0 ** (-rng.uniform(*PAUSE_DB) / 20.0)
+    noise = (level * rng.standard_normal(before + after)).astype(np.float32)
+    return np.concatenate([noise[:before], waveform, noise[before:]])
 
 
 def in_room(waveform: Array, response: Array) -> Array:

@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edge.bounds import within
 from edge.errors import ModelError
 from edge.features.frontend import MEL_POWER_BANDS
-from train.pretrained_net import moments
-from train.speaker_head import HeadArchitecture, SpeakerHead
+from train.encoder_file import filled, read_encoder_file
+from train.speaker_net import SpeakerArchitecture, SpeakerNet, moments
 
 FRAMES_PER_FEATURE: Final = 8
 """Frames whose outputs are averaged: 80 ms."""
@@ -38,16 +36,12 @@ LayerState = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class RecurrentArchitecture:
+class RecurrentArchitecture(SpeakerArchitecture):
     """Sizes of the network."""
 
     units: int = field(default=256, metadata=within(1, 4_096))
     """W."""
     layers: int = field(default=3, metadata=within(2, 16))
-    fully_connected: int = field(default=64, metadata=within(1, 4_096))
-    dimensions: int = field(default=3, metadata=within(1, 3))
-    """Number of auxiliary tasks among valence, arousal and dominance; each has outputs of its own."""
-    dropout: float = field(default=0.3, metadata=within(0.0, 0.9))
 
     @property
     def feature_size(self) -> int:
@@ -58,16 +52,6 @@ class RecurrentArchitecture:
     def embedding_size(self) -> int:
         """D."""
         return (POOLED_LAYERS + 1) * self.units
-
-    @property
-    def head(self) -> HeadArchitecture:
-        """Sizes of the head."""
-        return HeadArchitecture(
-            embedding=self.embedding_size,
-            fully_connected=self.fully_connected,
-            dimensions=self.dimensions,
-            dropout=self.dropout,
-        )
 
 
 class RecurrentEncoder(nn.Module):
@@ -107,45 +91,16 @@ class RecurrentEncoder(nn.Module):
         return joined.mean(dim=2), after
 
 
-class RecurrentNet(nn.Module):
-    """Mel power spectra of a stream to emotion logits of its windows."""
-
-    embedding_mean: Tensor
-    embedding_std: Tensor
+class RecurrentNet(SpeakerNet[RecurrentArchitecture, RecurrentEncoder]):
+    """(B, S, P) features of windows to emotion logits; `encoder` makes them of the mel power of a stream."""
 
     def __init__(self, arch: RecurrentArchitecture) -> None:
-        super().__init__()
-        self.arch = arch
-        self.encoder = RecurrentEncoder(arch.units, arch.layers)
-        self.register_buffer("embedding_mean", torch.zeros(arch.embedding_size))
-        self.register_buffer("embedding_std", torch.ones(arch.embedding_size))
-        self.head = SpeakerHead(arch.head)
+        super().__init__(arch, RecurrentEncoder(arch.units, arch.layers))
 
-    def pooled(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map (B, S, P) features of windows to (B, D) embeddings before standardisation.
-
-        Args:
-            features: what lies past an item's end has no effect.
-            lengths: (B,) number of valid features; all if None.
-        """
-        mean, deviation = moments(features, lengths)
+    def pooled(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (B, S, P) features, S or `lengths` of them valid, to (B, D) before standardisation."""
+        mean, deviation = moments(inputs, lengths)
         return torch.cat([mean, deviation[:, -self.arch.units :]], dim=1)
-
-    def embedding(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map (B, S, P) to (B, D) embeddings with the training set's mean 0, deviation 1."""
-        return (self.pooled(features, lengths) - self.embedding_mean) / self.embedding_std
-
-    def forward(self, features: Tensor, baseline: Tensor | None = None) -> Tensor:
-        """Map (B, S, P) features to (B, C) emotion logits.
-
-        Args:
-            features: windows of one length.
-            baseline: (D,) or (B, D) of the speaker; 0, the training set's mean, if None.
-        """
-        embedding = self.embedding(features)
-        relative = embedding if baseline is None else embedding - baseline
-        logits: Tensor = self.head(torch.cat([embedding, relative], dim=1))
-        return logits
 
 
 def load_recurrent_encoder(path: Path) -> RecurrentEncoder:
@@ -154,39 +109,25 @@ def load_recurrent_encoder(path: Path) -> RecurrentEncoder:
     Raises:
         ModelError: the file is missing, damaged or of another model, or holds numbers that are not finite.
     """
-    tensors = _read(path)
+    tensors = read_encoder_file(path, _REMEDY)
     layers = len([name for name in tensors if name.startswith("lstm.weight_ih_l")])
     if layers == 0 or tensors.get("lstm.weight_hh_l0", torch.zeros(0)).dim() != 2:
         raise ModelError(
             f"{path} is not a recurrent speaker encoder (it has no lstm.weight_hh_l0)", remedy=_REMEDY
         )
-    encoder = RecurrentEncoder(int(tensors["lstm.weight_hh_l0"].shape[1]), layers)
-    read = {}
-    for name, expected in encoder.state_dict().items():
+    units = int(tensors["lstm.weight_hh_l0"].shape[1])
+
+    def make() -> RecurrentEncoder:
+        return RecurrentEncoder(units, layers)
+
+    def stored(name: str) -> str:
         index, kind = name.removeprefix("layer.").split(".")
-        stored = f"lstm.{kind.removesuffix('_l0')}_l{index}"
-        found = tensors.get(stored)
-        if found is None or found.shape != expected.shape:
-            shape = "nothing" if found is None else tuple(found.shape)
-            raise ModelError(
-                f"{path}: {stored} should be {tuple(expected.shape)} and is {shape}", remedy=_REMEDY
-            )
-        if not torch.isfinite(found).all():
-            raise ModelError(f"{path}: {stored} holds numbers that are not finite", remedy=_REMEDY)
-        read[name] = found.float()
-    encoder.load_state_dict(read)
+        return f"lstm.{kind.removesuffix('_l0')}_l{index}"
+
+    state = filled(make, tensors, stored, path, _REMEDY)
+    encoder = make()
+    encoder.load_state_dict(state)
     return encoder.eval()
 
 
 _REMEDY: Final = "give the file of the recurrent encoder, complete and unchanged"
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ModelError(
-            f"there is no pretrained encoder {path}", remedy="give the path of its .safetensors file"
-        )
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged or not a safetensors file ({error})", remedy=_REMEDY) from error

@@ -6,9 +6,8 @@ learner (phi). Shapes by letter: B batch, D embedding, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,9 +16,6 @@ from torch.nn import functional as F  # noqa: N812
 from edge.arrays import Array
 from edge.features.log_mel import LOG_MEL
 from edge.labels import DIMENSION_CLASSES, EMOTIONS
-
-PRIOR_CLIPS: Final = 4.0
-"""Weight of the training mean in a speaker's baseline, in clips."""
 
 
 @dataclass(frozen=True)
@@ -61,27 +57,8 @@ def fit_statistics(embeddings: Array) -> EmbeddingStatistics:
     return EmbeddingStatistics(values.mean(axis=0).astype(np.float32), std.astype(np.float32))
 
 
-def shrunken_baseline(
-    clip_means: Sequence[Array] | Array, size: int, weights: Sequence[float] | Array | None = None
-) -> Array:
-    """Estimate a speaker's baseline from n clips, shrunk towards the training mean.
-
-    b = (n * mean + k * 0) / (n + k), k = `PRIOR_CLIPS`; the mean of standardised training values is 0
-
-    Args:
-        clip_means: (n, D) standardised embeddings, each the mean of one clip.
-        size: D.
-        weights: (n,) number of clips that each counts as (`clip_weight`); 1 if None.
-    """
-    if len(clip_means) == 0:
-        return np.zeros(size, np.float32)
-    counts = np.ones(len(clip_means), np.float32) if weights is None else np.asarray(weights, np.float32)
-    baseline: Array = (counts @ np.asarray(clip_means)) / np.float32(counts.sum() + PRIOR_CLIPS)
-    return baseline.astype(np.float32)
-
-
 def clip_weight(seconds: float) -> float:
-    """Return the number of clips that a recording counts as in a baseline: its windows, at least 1."""
+    """Return the weight of a recording in a baseline: its windows without overlap, at least 1."""
     return max(1.0, 1000.0 * seconds / LOG_MEL.window_ms)
 
 

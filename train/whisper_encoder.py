@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from edge.errors import ModelError
 from edge.features.frontend import MEL_BANDS
+from train.encoder_file import filled, read_encoder_file
 
 HEAD_SIZE: Final = 64
 """Width of an attention head, the same in all of Whisper's sizes."""
@@ -129,7 +128,7 @@ def load_whisper_encoder(path: Path, blocks: int) -> WhisperEncoder:
         ModelError: the file is missing, damaged or of another model, has fewer blocks, or holds numbers that
             are not finite.
     """
-    tensors = _read(path)
+    tensors = read_encoder_file(path, _REMEDY)
     width = int(next(iter(tensors["conv1.weight"].shape), 0)) if "conv1.weight" in tensors else 0
     if not 0 < width <= WIDEST or width % HEAD_SIZE:
         raise ModelError(
@@ -138,31 +137,17 @@ def load_whisper_encoder(path: Path, blocks: int) -> WhisperEncoder:
     present = len({name.split(".")[1] for name in tensors if name.startswith("block.")})
     if not 0 <= blocks <= present:
         raise ModelError(f"{path} holds {present} blocks, not {blocks}", remedy=f"ask for at most {present}")
-    with torch.device("meta"):  # no memory before the file is known to fill it
-        expected = {name: value.shape for name, value in WhisperEncoder(width, blocks).state_dict().items()}
-    for name, shape in expected.items():
-        if name not in tensors or tensors[name].shape != shape:
-            found = tuple(tensors[name].shape) if name in tensors else "nothing"
-            raise ModelError(f"{path}: {name} should be {tuple(shape)} and is {found}", remedy=_REMEDY)
-        if not torch.isfinite(tensors[name]).all():
-            raise ModelError(f"{path}: {name} holds numbers that are not finite", remedy=_REMEDY)
-    encoder = WhisperEncoder(width, blocks)
-    encoder.load_state_dict({name: tensors[name].float() for name in expected})
+
+    def make() -> WhisperEncoder:
+        return WhisperEncoder(width, blocks)
+
+    state = filled(make, tensors, lambda name: name, path, _REMEDY)
+    encoder = make()
+    encoder.load_state_dict(state)
     return encoder.eval()
 
 
 _REMEDY: Final = "give the file of a Whisper encoder, complete and unchanged"
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ModelError(
-            f"there is no pretrained encoder {path}", remedy="give the path of its .safetensors file"
-        )
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged or not a safetensors file ({error})", remedy=_REMEDY) from error
 
 
 def _within(lengths: Tensor, size: int) -> Tensor:

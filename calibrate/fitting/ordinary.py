@@ -1,4 +1,4 @@
-"""Ordinary speech, without labels: how a person speaks when nothing is the matter, and the head for it.
+"""Ordinary speech, without labels: how a person usually speaks, and the head for it.
 
 Only for a bundle whose head reads the speaker's baseline. Everything is measured before a head is returned:
 a baseline of shouting, of music or of two persons would make every later answer worse, and no held-out
@@ -37,6 +37,7 @@ from edge.features.silero_vad import PIECE
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle
 from edge.model.head import Head
+from edge.recognition.speaker_baseline import shrunken_baseline
 
 if TYPE_CHECKING:
     from edge.inference.engine import EngineLike
@@ -148,20 +149,6 @@ def ordinary_windows(bundle: Bundle, engine: EngineLike, sounds: Sequence[Array]
     return chosen
 
 
-def shrunken_baseline(means: Array, weights: Sequence[float], prior: float) -> Array:
-    """Return the (D,) baseline: b = sum of w_i m_i / (sum of w_i + k).
-
-    The mean of the training speakers' embeddings, with weight k, is 0.
-
-    Args:
-        means: (n, D) mean embedding of each recording.
-        weights: w, > 0, in windows.
-        prior: k, in windows.
-    """
-    baseline: Array = (np.asarray(weights) @ means / (sum(weights) + prior)).astype(np.float32)
-    return baseline
-
-
 @dataclass(frozen=True)
 class StartingHeads:
     """The heads that fits to labelled takes start from: the generic one, for the speaker's baseline.
@@ -267,7 +254,7 @@ def _people(sounds: Sequence[Array]) -> str:
     if apart >= REFUSED_SEPARATION:
         raise UsageError(
             "more than one person seems to speak",
-            remedy="record one person alone, with nobody else in the room, and in one voice",
+            remedy="record one person alone, who does not change the voice",
         )
     return "More than one person may be speaking: listen to it." if apart >= WARNED_SEPARATION else ""
 

@@ -16,7 +16,7 @@ from edge.features.network_input import network_input
 from edge.features.vad import SpeechDetector, SpeechFlags
 from edge.inference.engine import Engine, WindowEngine
 from edge.inference.offline import normalised_frames
-from edge.inference.window_grid import step_in_features, window_ends
+from edge.inference.window_grid import first_window_ends, step_in_features, window_ends
 from edge.model.bundle import Bundle
 from edge.model.head import Head
 from edge.recognition.recognizer import Recognizer
@@ -121,9 +121,7 @@ def _due(recognizer: Recognizer, count: int) -> list[int]:
             f"{heard:.2f} s of sound arrived, expected at least {least:.2f} s", remedy="name a longer file"
         )
     features, step = graphs.features_in(frames), recognizer.step_features
-    first = graphs.first_window_features or graphs.window_features
-    early = range(graphs.window_features % step or step, graphs.window_features, step)
-    shorter = [end for end in early if first <= end <= features]
+    shorter = [end for end in first_window_ends(graphs, step) if end <= features]
     ends = sorted({*shorter, *window_ends(features, graphs, step)})
     return [front_end.samples_in(graphs.frames_in(end)) for end in ends]
 

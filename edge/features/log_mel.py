@@ -29,20 +29,21 @@ FLOOR: Final = np.float32(1e-10)
 
 def has_mel_bands(front_end: FrontEnd) -> bool:
     """Return whether the frames of a front-end are those that the mel filters are made for."""
-    return (front_end.win_length_ms, front_end.hop_length_ms, front_end.n_fft, front_end.bins) == (
-        LOG_MEL.win_length_ms,
-        LOG_MEL.hop_length_ms,
-        LOG_MEL.n_fft,
-        LOG_MEL.bins,
-    )
+    names = ("win_length_ms", "hop_length_ms", "n_fft", "bins")
+    return all(getattr(front_end, name) == getattr(LOG_MEL, name) for name in names)
 
 
 def log_mel(power: Array) -> Array:
     """Map (T, 201) power spectra to (T, 80) float32 log10 power of mel bands."""
-    pieces = [power[first : first + _PIECE] @ mel_filters() for first in range(0, len(power), _PIECE)]
-    bands = np.concatenate([np.zeros((0, MEL_BANDS), np.float32), *pieces])
-    logs: Array = np.log10(np.maximum(bands, FLOOR))
+    logs: Array = np.log10(np.maximum(mel_power(power, MEL_BANDS), FLOOR))
     return logs
+
+
+def mel_power(power: Array, bands: int) -> Array:
+    """Map (T, 201) power spectra to (T, bands) float32 power of mel bands."""
+    filters = mel_filters(bands)
+    pieces = [power[first : first + _PIECE] @ filters for first in range(0, len(power), _PIECE)]
+    return np.concatenate([np.zeros((0, bands), np.float32), *pieces])
 
 
 def log_mel_spectrogram(waveform: Array) -> Array:

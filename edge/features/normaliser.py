@@ -172,9 +172,12 @@ class Normaliser:
         """
         heard = frame_levels(power) if levels is None else levels
         level, self.state = track_gain(heard, self.state, self._levels)
-        logs = log_power(power, level, self._levels.eps)
-        normalised: Array = (logs - self._statistics.mean) / self._statistics.std
+        normalised: Array = (self.values(power, level) - self._statistics.mean) / self._statistics.std
         return normalised
+
+    def values(self, power: Array, level: Array) -> Array:
+        """Return what the statistics are of: the logarithm of (T, F) power at a level of 0."""
+        return log_power(power, level, self._levels.eps)
 
 
 def for_speaker(levels: GainConfig, level: float, prior_frames: float) -> GainConfig:

@@ -28,10 +28,10 @@ def step_in_features(step_ms: int, graphs: Graphs, front_end: FrontEnd) -> int:
 
 
 def window_ends(features: int, graphs: Graphs, step_features: int) -> list[int]:
-    """List where the full windows of a recording end: the number of the feature after the last.
+    """List where the windows of a recording end: the number of the feature after the last.
 
     Full windows at a step, then the one that ends with the last feature, which is shorter in a recording
-    shorter than a window.
+    shorter than a window. The shorter windows at the start of a stream are those of `first_window_ends`.
 
     Args:
         features: of the recording, > 0.
@@ -40,3 +40,9 @@ def window_ends(features: int, graphs: Graphs, step_features: int) -> list[int]:
     """
     ends = list(range(graphs.window_features, features + 1, step_features))
     return ends if ends and ends[-1] == features else [*ends, features]
+
+
+def first_window_ends(graphs: Graphs, step_features: int) -> list[int]:
+    """List where the shorter windows at the start of a stream end, on the grid of the full ones."""
+    full, first = graphs.window_features, graphs.first_window_features or graphs.window_features
+    return list(range(full - (full - first) // step_features * step_features, full, step_features))

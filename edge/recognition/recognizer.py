@@ -110,7 +110,7 @@ class Recognizer:
 
     @property
     def feature_ms(self) -> int:
-        """Time from one feature to the next: 80 with the bundle that ships."""
+        """Time from one feature to the next: 80 with the bundles that ship."""
         return feature_ms(self.engine.graphs, self.front_end)
 
     @property

@@ -1,8 +1,9 @@
-"""The speaker's baseline while listening: a causal, shrunken mean of the embeddings of earlier speech."""
+"""The speaker's baseline: the shrunken mean of the speaker's embeddings, of recordings or while listening."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from edge.model.bundle import BaselineConfig
 
 
 class SpeakerBaseline:
-    """Estimates the ordinary embedding of whoever speaks, without labels.
+    """Estimates the mean embedding of the current speaker, without labels.
 
     b = sum of w_i e_i / (sum of w_i + k), k = `prior_windows`
 
@@ -60,3 +61,18 @@ class SpeakerBaseline:
             self._sum *= kept / self._weight
         self._sum += self._share * embedding
         self._weight = kept + self._share
+
+
+def shrunken_baseline(means: Array, weights: Sequence[float], prior: float) -> Array:
+    """Return the (D,) baseline: b = sum of w_i m_i / (sum of w_i + k).
+
+    The mean of the training speakers' embeddings, with weight k, is 0.
+
+    Args:
+        means: (n, D) mean embedding of each recording.
+        weights: w, > 0, in windows.
+        prior: k, in windows.
+    """
+    shares = np.asarray(weights, np.float64)
+    baseline: Array = (shares @ means / (shares.sum() + prior)).astype(np.float32)
+    return baseline

@@ -16,6 +16,7 @@ from edge.features.long_term_spectrum import BANDS, band_powers, long_term_spect
 from edge.features.normaliser import DECIBEL
 from edge.features.vad import SpeechFlags
 from edge.inference.encoder_stream import EncodedBlock
+from edge.inference.window_grid import first_window_ends
 from edge.model.bundle import Graphs
 from edge.stream_buffer import StreamBuffer
 
@@ -36,8 +37,7 @@ class WindowBuffer:
         """
         self._graphs, self._front_end, self._with_spectra = graphs, front_end, with_spectra
         self._step_features = step_features
-        first = graphs.first_window_features or graphs.window_features
-        self._windows = -((graphs.window_features - first) // step_features)
+        self._next_end = min([*first_window_ends(graphs, step_features), graphs.window_features])
         self._full_scale = np.float32(np.log(front_end.full_scale_power))
         self._features = StreamBuffer(np.zeros((0, graphs.feature_size), np.float32))
         self._dbfs = StreamBuffer(np.zeros(0, np.float32))
@@ -82,10 +82,8 @@ class WindowBuffer:
 
         They are full, but for those at the start of a stream if the bundle has shorter ones.
         """
-        due = []
-        while (end := self._graphs.window_features + self._windows * self._step_features) <= self.end:
-            due.append(end)
-            self._windows += 1
+        due = list(range(self._next_end, self.end + 1, self._step_features))
+        self._next_end += len(due) * self._step_features
         return due
 
     def features(self, ends: Sequence[int]) -> Array:

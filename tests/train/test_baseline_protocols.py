@@ -9,6 +9,8 @@ import pytest
 
 from edge.arrays import Array
 from edge.labels import EMOTIONS
+from edge.model.bundle import BaselineConfig
+from edge.recognition.speaker_baseline import shrunken_baseline
 from train.baseline_protocols import (
     LEFT_TO_SCORE,
     BaselineProtocol,
@@ -21,12 +23,10 @@ from train.baseline_protocols import (
 from train.corpora import Clip
 from train.feature_cache import Features
 from train.speaker_head import (
-    PRIOR_CLIPS,
     EmbeddingStatistics,
     HeadArchitecture,
     SpeakerHead,
     clip_weight,
-    shrunken_baseline,
 )
 
 TAKES = 6
@@ -141,5 +141,5 @@ def test_scores_are_by_corpus_and_of_the_speakers() -> None:
 def test_a_long_recording_counts_as_several_clips() -> None:
     assert (clip_weight(0.5), clip_weight(2.975), clip_weight(5.95)) == (1.0, 1.0, 2.0)
     means = np.array([[1.0], [4.0]], np.float32)
-    weighed = shrunken_baseline(means, 1, [1.0, 2.0])
-    np.testing.assert_allclose(weighed, [(1.0 + 2.0 * 4.0) / (3.0 + PRIOR_CLIPS)], rtol=1e-6)
+    weighed = shrunken_baseline(means, [1.0, 2.0], BaselineConfig.prior_windows)
+    np.testing.assert_allclose(weighed, [(1.0 + 2.0 * 4.0) / (3.0 + BaselineConfig.prior_windows)], rtol=1e-6)

@@ -10,22 +10,23 @@ import pytest
 import torch
 
 from edge.labels import EMOTIONS
+from edge.model.bundle import BaselineConfig
+from edge.recognition.speaker_baseline import shrunken_baseline
 from tests.tolerances import float32_tolerance
 from train.corpora import Clip, with_derived_ratings
 from train.episodes import EpisodeConfig, Episodes, clip_means
 from train.feature_cache import Features
 from train.head_training import HeadAlgorithm, HeadOptions, scheduled, train_head
 from train.speaker_head import (
-    PRIOR_CLIPS,
     EmbeddingStatistics,
     HeadArchitecture,
     SpeakerHead,
     fit_statistics,
     head_inputs,
-    shrunken_baseline,
 )
 
 SIZE = 6
+PRIOR = BaselineConfig.prior_windows
 TAKES = 4
 
 
@@ -61,12 +62,12 @@ def episodes(
 
 
 def test_a_baseline_is_shrunk_to_the_training_mean_which_stands_for_none() -> None:
-    ones = np.ones((3, SIZE), np.float32)
-    np.testing.assert_array_equal(shrunken_baseline([], SIZE), np.zeros(SIZE))
-    shrunk, expected = shrunken_baseline(ones, SIZE), 3 / (3 + PRIOR_CLIPS) * np.ones(SIZE)
+    none, ones = np.zeros((0, SIZE), np.float32), np.ones((3, SIZE), np.float32)
+    np.testing.assert_array_equal(shrunken_baseline(none, [], PRIOR), np.zeros(SIZE))
+    shrunk, expected = shrunken_baseline(ones, [1.0] * 3, PRIOR), 3 / (3 + PRIOR) * np.ones(SIZE)
     np.testing.assert_allclose(shrunk, expected, rtol=float32_tolerance(3 + 1, 1.0))
     many = np.ones((10_000, SIZE), np.float32)
-    np.testing.assert_allclose(shrunken_baseline(many, SIZE), np.ones(SIZE), atol=1e-3)
+    np.testing.assert_allclose(shrunken_baseline(many, [1.0] * 10_000, PRIOR), np.ones(SIZE), atol=1e-3)
 
 
 def test_inputs_are_absolute_then_relative() -> None:
@@ -149,7 +150,8 @@ def recall(head: SpeakerHead, clips: list[Clip], features: Features, shots: int)
     for speaker in sorted({clip.speaker for clip in clips}):
         own = [number for number, clip in enumerate(clips) if clip.speaker == speaker]
         means = clip_means(values, features.clip, len(clips))
-        baseline = shrunken_baseline(means[[number for number in own if number % TAKES < shots]], SIZE)
+        heard = means[[number for number in own if number % TAKES < shots]]
+        baseline = shrunken_baseline(heard, [1.0] * len(heard), PRIOR)
         query = [number for number in own if number % TAKES == TAKES - 1]
         logits = head(torch.from_numpy(head_inputs(means[query], baseline)))
         truth = [EMOTIONS.index(clips[number].emotion) for number in query]

@@ -10,9 +10,9 @@ from train.pretrained_net import (
     MAXIMUM,
     PretrainedArchitecture,
     PretrainedNet,
-    moments,
     normalised,
 )
+from train.speaker_net import moments
 from train.whisper_encoder import HEAD_SIZE
 
 

@@ -17,7 +17,6 @@ from calibrate.fitting.ordinary import (
     OrdinaryFit,
     StartingHeads,
     ordinary_head,
-    shrunken_baseline,
 )
 from calibrate.takes import InputNormalisation
 from edge.arrays import Array
@@ -27,6 +26,7 @@ from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, load_bundle, shipped_bundle
 from edge.model.head import Head
+from edge.recognition.speaker_baseline import shrunken_baseline
 from tests.calibrate.fitting.toys import EIGHT, PLAIN, SIZE, embeddings_of, takes_of, toy_head
 from tests.calibrate.ordinary_speech import ordinary, with_baseline
 
