@@ -46,8 +46,8 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE.safetensors",
-            help="Train a head on the first blocks of this Whisper encoder, which stays as it is. The "
-            "default is the paper's CNN-LSTM, trained as a whole.",
+            help="Train a head on the first blocks of this Whisper encoder, or on the LSTM of this speaker "
+            "encoder, which stays as it is. The default is the paper's CNN-LSTM, trained as a whole.",
             show_default=False,
         ),
     ] = None,

@@ -1,6 +1,8 @@
 """Cache of the frozen encoder's features on disk.
 
-A copy holds every clip once: as recorded, or through a channel drawn for its speaker. Each copy is a
+A copy holds every clip once: as recorded, or through a channel drawn for its speaker. A recurrent encoder
+hears the clips as recorded one by one, from an empty state, and the clips of the other copies in streams of
+one speaker, whose state and gain it carries over. Each copy is a
 memory-mapped .npy file and a .json file that states what it was computed from. A run that was interrupted
 finds the copies that were complete.
 """
@@ -10,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +26,14 @@ from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.features.frontend import filtered, power_spectrogram
 from edge.features.log_mel import LOG_MEL, log_mel
+from edge.features.normaliser import GainConfig
 from edge.system.files import atomic_write
 from train.corpora import Clip
 from train.pretrained_net import PretrainedNet
 from train.recording_conditions import PAUSE_DB, Ambience, ChannelConfig, draw_channel, with_pauses
+from train.recurrent_net import RecurrentNet
 from train.segments import segment_starts
+from train.stream_features import STREAM_CLIPS, streamed_features, streams_of
 from train.threads import single_threaded
 
 WINDOW_FRAMES: Final = LOG_MEL.window_frames
@@ -46,6 +51,8 @@ LONGEST_PAUSE_S: Final = 1.5
 BATCH: Final = 16
 
 CACHE_VERSION: Final = 3
+
+EncoderNet = PretrainedNet | RecurrentNet
 
 ClipProgress = Callable[[Sequence[Clip], str], Iterable[Clip]]
 
@@ -124,10 +131,11 @@ class Copy:
 def cached_features(
     folder: Path,
     clips: Sequence[Clip],
-    net: PretrainedNet,
+    net: EncoderNet,
     copy: Copy,
     conditions: tuple[Ambience, ChannelConfig],
     progress: ClipProgress,
+    levels: GainConfig | None = None,
 ) -> Features:
     """Return the features of a copy, computing them only if the folder does not hold them.
 
@@ -138,12 +146,14 @@ def cached_features(
         copy: the copy to compute.
         conditions: noises and rooms, and how often each is used.
         progress: wraps the clips to show the progress.
+        levels: gain in front of a recurrent encoder; that of an unknown training set if None.
     """
+    levels = levels or GainConfig()
     values, index = folder / f"{copy.name}.npy", folder / f"{copy.name}.json"
-    described = _described(clips, net, copy, conditions)
+    described = _described(clips, net, copy, conditions, levels)
     kept = _kept(values, index, described)
     if kept is None:
-        computed = list(_computed(clips, net, copy, conditions, progress))
+        computed = _computed(clips, net, copy, conditions, progress, levels)
         rows = [row for clip in computed for row in clip.values]
         kept = {
             "made_from": described,
@@ -201,32 +211,52 @@ class _EncodedClip:
 
 def _computed(
     clips: Sequence[Clip],
-    net: PretrainedNet,
+    net: EncoderNet,
     copy: Copy,
     conditions: tuple[Ambience, ChannelConfig],
     progress: ClipProgress,
-) -> Iterator[_EncodedClip]:
-    """Yield each clip's features in the order of the clips; as many clips at once as torch has threads."""
+    levels: GainConfig,
+) -> list[_EncodedClip]:
+    """Return each clip's features in the order of the clips; as many streams at once as torch has threads."""
+    alone = copy.number == 0 or isinstance(net, PretrainedNet)
+    streams = [[place] for place in range(len(clips))] if alone else streams_of(clips, copy.seed, copy.number)
 
-    def encode(clip: Clip) -> _EncodedClip:
-        waveform = copy.waveform(clip, *conditions)
-        frames = network_frames(waveform)
-        windows = copy.windows(clip, len(frames))
-        return _EncodedClip(
-            values=encoded([frames[start : start + length] for start, length in windows], net),
-            frames=tuple(length for _, length in windows),
-            seconds=len(waveform) / LOG_MEL.sample_rate,
-            digest=hashlib.sha256(waveform.tobytes()).hexdigest(),
-        )
+    def encode(stream: Sequence[int]) -> list[_EncodedClip]:
+        waveforms = [copy.waveform(clips[place], *conditions) for place in stream]
+        if isinstance(net, RecurrentNet):
+            windows_of = [lambda frames, clip=clips[place]: copy.windows(clip, frames) for place in stream]
+            pooled = streamed_features(waveforms, net, levels, windows_of)
+        else:
+            pooled = [_pooled_alone(waveforms[0], clips[stream[0]], net, copy)]
+        return [
+            _EncodedClip(
+                values=values,
+                frames=frames,
+                seconds=len(waveform) / LOG_MEL.sample_rate,
+                digest=hashlib.sha256(waveform.tobytes()).hexdigest(),
+            )
+            for (values, frames), waveform in zip(pooled, waveforms, strict=True)
+        ]
 
     with single_threaded() as workers:
         pool = ThreadPoolExecutor(workers)
         try:
-            found = pool.map(encode, clips)
-            for _, clip in zip(progress(clips, f"encoding {copy.name}"), found, strict=True):
-                yield clip
+            found = (clip for stream in pool.map(encode, streams) for clip in stream)
+            heard = [clip for _, clip in zip(progress(clips, f"encoding {copy.name}"), found, strict=True)]
         finally:
             pool.shutdown(cancel_futures=True)
+    by_place = dict(zip((place for stream in streams for place in stream), heard, strict=True))
+    return [by_place[place] for place in range(len(clips))]
+
+
+def _pooled_alone(
+    waveform: Array, clip: Clip, net: PretrainedNet, copy: Copy
+) -> tuple[Array, tuple[int, ...]]:
+    """Return the (windows, D) features of a clip, and the length of each window in frames."""
+    frames = network_frames(waveform)
+    windows = copy.windows(clip, len(frames))
+    values = encoded([frames[start : start + length] for start, length in windows], net)
+    return values, tuple(length for _, length in windows)
 
 
 def _kept(values: Path, index: Path, described: dict[str, Any]) -> dict[str, Any] | None:
@@ -249,7 +279,11 @@ def _random_window(frames: int, shortest: int, rng: np.random.Generator) -> tupl
 
 
 def _described(
-    clips: Sequence[Clip], net: PretrainedNet, copy: Copy, conditions: tuple[Ambience, ChannelConfig]
+    clips: Sequence[Clip],
+    net: EncoderNet,
+    copy: Copy,
+    conditions: tuple[Ambience, ChannelConfig],
+    levels: GainConfig,
 ) -> dict[str, Any]:
     """Return what the features depend on, to recognise an outdated cache."""
     ambience, config = conditions
@@ -259,11 +293,12 @@ def _described(
         "version": CACHE_VERSION,
         "encoder": encoder_digest(net),
         "clips": _digest(_identity(clip).encode() for clip in clips),
+        **({"stream": f"{levels!r} {STREAM_CLIPS}"} if isinstance(net, RecurrentNet) else {}),
         "conditions": f"{config!r} {pauses} {_digest(sounds)}" if copy.number else "as recorded",
     }
 
 
-def encoder_digest(net: PretrainedNet) -> str:
+def encoder_digest(net: EncoderNet) -> str:
     """Return the SHA-256 of an encoder's weights in float32, in the order of their names."""
     weights = sorted(net.encoder.state_dict().items())
     return _digest(name.encode() + tensor.contiguous().numpy().tobytes() for name, tensor in weights)

@@ -14,10 +14,11 @@ from edge.model.bundle import SHIPPED, WEIGHTS, find_bundle
 from train.checkpoint import Checkpoint, load_checkpoint, load_pretrained
 from train.console import ConsoleProgress, held_out_table
 from train.corpora import Clip
-from train.feature_cache import encoder_digest
+from train.feature_cache import EncoderNet, encoder_digest
 from train.pretrained_net import PretrainedNet
 from train.pretrained_run import PretrainedOptions, PretrainedSetup, run_pretrained, untrained
 from train.recording_conditions import Ambience, read_ambience
+from train.recurrent_net import RecurrentNet
 from train.run_folder import RunFolder
 from train.splits import Split, read_split, split_by_speaker
 
@@ -25,6 +26,8 @@ TUNING_RATE: Final = 0.1
 """Learning rate from a checkpoint, relative to that from random weights."""
 
 ENCODER_LICENCE: Final = "MIT (OpenAI Whisper, Radford et al. 2022)"
+
+RECURRENT_LICENCE: Final = "Apache 2.0 (Resemblyzer 0.1.4, C. Jemine)"
 
 ENCODER_ONLY: Final = ("encoder", "noise", "copies", "cache", "steps", "folds", "leave_corpus_out")
 """Parameters without effect on a CNN-LSTM."""
@@ -108,7 +111,7 @@ def train_pretrained(
             remedy="leave one of them out",
         )
     before = load_pretrained(start) if start else None
-    net = before.net if before else untrained(file or Path())
+    net: EncoderNet = before.net if before else untrained(file or Path())
     origin = _encoder(net, file, before)
     setup = replace(setup, start=before, provenance={**setup.provenance, "encoder": origin})
     parts = run_pretrained(sides, net, options, setup, progress)
@@ -127,11 +130,10 @@ def noises(folder: Path | None) -> Ambience:
     return read_ambience(folder, scoring=False) if folder else Ambience((), ())
 
 
-def _encoder(
-    net: PretrainedNet, file: Path | None, before: Checkpoint[PretrainedNet] | None
-) -> dict[str, Any]:
+def _encoder(net: EncoderNet, file: Path | None, before: Checkpoint[PretrainedNet] | None) -> dict[str, Any]:
     """Name the encoder and its licence, for the checkpoint and the card."""
     if before and "encoder" in before.training:
         return dict(before.training["encoder"])
     name = file.name if file else "unknown"
-    return {"name": name, "sha256": encoder_digest(net), "licence": ENCODER_LICENCE}
+    licence = RECURRENT_LICENCE if isinstance(net, RecurrentNet) else ENCODER_LICENCE
+    return {"name": name, "sha256": encoder_digest(net), "licence": licence}

@@ -11,13 +11,16 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
+from torch import nn
 
-from edge.errors import UsageError
+from edge.errors import ModelError, UsageError
+from edge.features.frontend import FrontEnd
 from edge.features.log_mel import LOG_MEL
+from edge.features.mel_power import MEL_POWER
 from edge.features.normaliser import BinStatistics, GainConfig
 from edge.labels import EMOTIONS
 from train.baseline_protocols import (
@@ -37,20 +40,23 @@ from train.cross_fitting import (
     temperature_of,
     without_speakers_of,
 )
+from train.encoder_file import read_encoder_file
 from train.episodes import EpisodeConfig, Episodes
 from train.evaluation import CorpusScores
 from train.evaluation import described as described_scores
-from train.feature_cache import Copy, Features, cached_features, encoder_digest
+from train.feature_cache import Copy, EncoderNet, Features, cached_features, encoder_digest
 from train.head_training import HeadOptions, Steps, train_head
 from train.label_check import LabelCheck
 from train.plots import plot_confusion
 from train.pretrained_net import PretrainedArchitecture, PretrainedNet
 from train.recording_conditions import Ambience, ChannelConfig
+from train.recurrent_net import RecurrentArchitecture, RecurrentNet, load_recurrent_encoder
 from train.run import ProgressReporter, continued, require_unheard
 from train.run_folder import RunFolder, described, git_revision, write_json
 from train.segments import Normalisation
 from train.speaker_head import EmbeddingStatistics, fit_statistics
 from train.splits import Split, refuse_shared_names, speakers_of
+from train.stream_features import reference_level
 from train.whisper_encoder import load_whisper_encoder
 
 Scores = dict[BaselineProtocol, dict[str, CorpusScores]]
@@ -98,16 +104,42 @@ class _Data:
     copies: list[Features]
     """Of the training side; the first is as recorded."""
     recorded_test: Features
+    levels: GainConfig
+    """Gain in front of the encoder."""
     digests: tuple[str, ...]
     """Of the training clips, then the test clips."""
 
 
-def untrained(encoder: Path, *, dimensions: int = 3) -> PretrainedNet:
-    """Put a head that is untrained on a published encoder.
+def untrained(encoder: Path, *, dimensions: int = 3) -> EncoderNet:
+    """Put a head that is untrained on a published encoder; the names of its tensors say which it is.
 
     Raises:
         ModelError: the encoder's file is missing, damaged or of another model.
     """
+    names = read_encoder_file(encoder, _REMEDY)
+    if any(name.startswith("lstm.") for name in names):
+        recurrent = load_recurrent_encoder(encoder)
+        layers = recurrent.layer
+        net = RecurrentNet(
+            RecurrentArchitecture(
+                units=cast("nn.LSTM", layers[0]).hidden_size, layers=len(layers), dimensions=dimensions
+            )
+        )
+        net.encoder.load_state_dict(recurrent.state_dict())
+        return net.eval()
+    if "conv1.weight" not in names:
+        raise ModelError(
+            f"{encoder} holds neither a Whisper encoder (conv1.weight) nor a recurrent speaker encoder "
+            "(lstm.weight_hh_l0)",
+            remedy=_REMEDY,
+        )
+    return _on_whisper(encoder, dimensions)
+
+
+_REMEDY: Final = "give the file of a Whisper or a recurrent speaker encoder, complete and unchanged"
+
+
+def _on_whisper(encoder: Path, dimensions: int) -> PretrainedNet:
     blocks = PretrainedArchitecture.blocks
     whisper = load_whisper_encoder(encoder, blocks)
     net = PretrainedNet(
@@ -119,7 +151,7 @@ def untrained(encoder: Path, *, dimensions: int = 3) -> PretrainedNet:
 
 def run_pretrained(
     split: Split,
-    net: PretrainedNet,
+    net: EncoderNet,
     options: PretrainedOptions,
     setup: PretrainedSetup,
     progress: ProgressReporter,
@@ -175,7 +207,11 @@ def run_pretrained(
             result.add("leave_corpus_out", out)
         final = fit(data.train, data.copies, "all training speakers")
         model = Checkpoint(
-            _network(net, final), LOG_MEL, _unit_normalisation(), config, temperature=result.temperature
+            net=_network(net, final),
+            front_end=_front_end(net),
+            normalisation=_unit_normalisation(_front_end(net), data.levels),
+            training=config,
+            temperature=result.temperature,
         )
         save_checkpoint(setup.folder.best, model)
         if data.test:
@@ -215,7 +251,7 @@ class _Result:
 class _Fit:
     """Trains heads on features: what is replaced to train in another way."""
 
-    net: PretrainedNet
+    net: EncoderNet
     options: PretrainedOptions
     tuning: bool
     """Start from the head and keep the statistics of `net`."""
@@ -240,7 +276,7 @@ class _Fit:
 
 def _features(
     sides: Split,
-    net: PretrainedNet,
+    net: EncoderNet,
     options: PretrainedOptions,
     setup: PretrainedSetup,
     progress: ProgressReporter,
@@ -248,12 +284,17 @@ def _features(
     """Compute the features of all clips as recorded, and of the training clips in other conditions."""
     train, test = list(sides.train), list(sides.test)
     conditions = (setup.ambience, options.conditions)
+    levels = GainConfig()
+    if isinstance(net, RecurrentNet):
+        levels = GainConfig(reference=reference_level(progress(train, "measuring levels", len(train))))
 
     def shown(clips: Sequence[Clip], label: str) -> Iterable[Clip]:
         return progress(clips, label, len(clips))
 
     def features(clips: Sequence[Clip], number: int) -> Features:
-        return cached_features(setup.cache, clips, net, Copy(number, options.head.seed), conditions, shown)
+        return cached_features(
+            setup.cache, clips, net, Copy(number, options.head.seed), conditions, shown, levels
+        )
 
     everything = features([*train, *test], 0)
     return _Data(
@@ -264,11 +305,12 @@ def _features(
             *(features(train, number) for number in range(1, options.copies + 1)),
         ],
         recorded_test=everything.of(np.arange(len(train), len(train) + len(test))),
+        levels=levels,
         digests=everything.digests,
     )
 
 
-def _network(net: PretrainedNet, fitted: FittedHead) -> PretrainedNet:
+def _network(net: EncoderNet, fitted: FittedHead) -> EncoderNet:
     """Put a fitted head on the encoder."""
     made = copy.deepcopy(net)
     made.embedding_mean.copy_(torch.from_numpy(fitted.statistics.mean))
@@ -277,10 +319,14 @@ def _network(net: PretrainedNet, fitted: FittedHead) -> PretrainedNet:
     return made.eval()
 
 
-def _unit_normalisation() -> Normalisation:
-    """Return the normalisation of frames that the network normalises itself."""
-    bands = LOG_MEL.frame_size
-    return Normalisation(GainConfig(), BinStatistics(np.zeros(bands, np.float32), np.ones(bands, np.float32)))
+def _front_end(net: EncoderNet) -> FrontEnd:
+    return MEL_POWER if isinstance(net, RecurrentNet) else LOG_MEL
+
+
+def _unit_normalisation(front_end: FrontEnd, levels: GainConfig) -> Normalisation:
+    """Return the gain, and statistics that leave the frames as they are."""
+    bands = front_end.frame_size
+    return Normalisation(levels, BinStatistics(np.zeros(bands, np.float32), np.ones(bands, np.float32)))
 
 
 def _write(result: _Result, folder: RunFolder) -> None:
@@ -321,12 +367,12 @@ def _require_neutral(clips: Sequence[Clip]) -> None:
 
 
 def _config(
-    sides: Split, net: PretrainedNet, options: PretrainedOptions, setup: PretrainedSetup
+    sides: Split, net: EncoderNet, options: PretrainedOptions, setup: PretrainedSetup
 ) -> dict[str, Any]:
     names = ("train", "validation", "test")
     return {
         "architecture": asdict(net.arch),
-        "front_end": described(LOG_MEL),
+        "front_end": described(_front_end(net)),
         "options": described(options),
         "encoder_sha256": encoder_digest(net),
         "speakers": {name: speakers_of(getattr(sides, name)) for name in names},

@@ -21,7 +21,7 @@ from train.checkpoint import Checkpoint
 from train.corpora import Clip
 from train.model import Architecture, EmotionNet
 from train.pretrained_net import PretrainedArchitecture, PretrainedNet
-from train.recurrent_net import RecurrentArchitecture, RecurrentNet
+from train.recurrent_net import RecurrentArchitecture, RecurrentEncoder, RecurrentNet
 from train.segments import Normalisation, Spectra
 from train.whisper_encoder import HEAD_SIZE, WhisperEncoder
 
@@ -179,6 +179,17 @@ def write_encoder(path: Path, blocks: int = 2, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     encoder = WhisperEncoder(HEAD_SIZE, blocks)
     save_file({name: value.half() for name, value in encoder.state_dict().items()}, path)
+    return path
+
+
+def write_recurrent_encoder(path: Path, units: int = 16, layers: int = 3, seed: int = 0) -> Path:
+    """Write the file of a recurrent encoder, in float16 and by the names of the published one."""
+    torch.manual_seed(seed)
+    tensors = {}
+    for name, value in RecurrentEncoder(units, layers).state_dict().items():
+        _, index, kind = name.split(".")
+        tensors[f"lstm.{kind.removesuffix('_l0')}_l{index}"] = value.half()
+    save_file(tensors, path)
     return path
 
 

@@ -11,11 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from edge.model.bundle import WEIGHTS, shipped_bundle
-from tests.train.synthetic import write_corpus, write_encoder
+from edge.features.mel_power import MEL_POWER
+from edge.features.normaliser import GainConfig
+from edge.model.bundle import WEIGHTS, load_bundle, shipped_bundle
+from tests.train.synthetic import write_corpus, write_encoder, write_recurrent_encoder
 from tests.train.test_commands import mmtl, refusal
-from train.checkpoint import load_pretrained
+from train.checkpoint import load_checkpoint, load_pretrained
 from train.pretrained_command import starting_point
+from train.recurrent_net import RecurrentNet, load_recurrent_encoder
 
 SMALL = (
     "--steps",
@@ -160,7 +163,10 @@ def test_a_checkpoint_has_its_own_encoder_and_corpora(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors: {"weight": torch.zeros(3)}, "is not a Whisper encoder"),
+        (
+            lambda tensors: {"weight": torch.zeros(3)},
+            "holds neither a Whisper encoder (conv1.weight) nor a recurrent",
+        ),
         (lambda tensors: tensors | {"conv1.weight": torch.zeros(())}, "is not a Whisper encoder"),
         (lambda tensors: tensors | {"conv1.weight": torch.zeros(640_000, 1)}, "is not a Whisper encoder"),
         (lambda tensors: tensors | {"conv1.bias": torch.full((64,), torch.nan)}, "not finite"),
@@ -183,6 +189,23 @@ def test_an_encoder_of_another_kind_is_refused(
     assert mmtl("train", corpus, "--encoder", other, "--out", tmp_path / "run") == 4
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recurrent_encoder_is_recognised_and_its_network_exported(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_recurrent_encoder(tmp_path / "lstm.safetensors")
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    assert mmtl("train", corpus, "--encoder", file, "--out", run, *SMALL) == 0
+    found = load_checkpoint(run / "best.safetensors")
+    assert isinstance(found.net, RecurrentNet)
+    assert found.front_end == MEL_POWER
+    assert found.normalisation.levels.reference != GainConfig().reference
+    assert found.training["encoder"]["licence"].startswith("Apache 2.0")
+    for name, tensor in load_recurrent_encoder(file).state_dict().items():
+        torch.testing.assert_close(found.net.encoder.state_dict()[name], tensor, rtol=0, atol=0)
+    assert mmtl("export", run / "best.safetensors", "--out", bundle) == 0, capsys.readouterr().err
+    assert load_bundle(bundle).manifest.graphs.execution == "recurrent"
 
 
 def test_a_list_of_noises_without_its_columns_is_refused(
