@@ -43,6 +43,7 @@ from train.mmtl import (
 )
 from train.model import EmotionNet
 from train.segments import Normalisation, Spectra, normalised, segment_starts
+from train.systems.base import System
 
 Algorithm = Literal["erm", "mtl", "mmtl"]
 
@@ -99,7 +100,7 @@ class Training:
 
     def __init__(
         self,
-        net: EmotionNet,
+        net: EmotionNet | System,
         training: Sequence[Spectra],
         normalisation: Normalisation,
         options: Options,
@@ -107,7 +108,8 @@ class Training:
     ) -> None:
         self.options = options
         self.device = device
-        self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        on_device = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = cast(EmotionNet, on_device)  # a `System` has no learners; it is trained by erm alone
         self.batches = Batches(training, normalisation, options.augmentation, options.draw, options.seed)
         self.average = AveragedModel(
             self.net,
@@ -190,10 +192,15 @@ class Training:
         samples = _on(batch, self.device)
         self.optimiser.zero_grad(set_to_none=True)
         with _autocast(self.device):
-            logits = self.net(samples.frames, samples.lengths)
-        loss = emotion_loss(logits, samples, self.options.rates.loss)
+            loss = self._supervised_loss(samples)
         torch.autograd.backward(loss)
         return loss.item(), None
+
+    def _supervised_loss(self, samples: Samples) -> Tensor:
+        net: nn.Module = self.net
+        if isinstance(net, System):
+            return net.loss(samples, self.options.rates.loss)
+        return emotion_loss(net(samples.frames, samples.lengths), samples, self.options.rates.loss)
 
     def _mtl_step(self, batch: Samples) -> StepLosses:
         samples = _on(batch, self.device)

@@ -13,9 +13,10 @@ from edge.labels import DIMENSIONS
 from tests.train.synthetic import TINY, make_spectra
 from train.augment import Augmentation
 from train.batches import SamplingConfig
-from train.mmtl import Loss, MetaRates
+from train.mmtl import Loss, MetaRates, Samples
 from train.model import Architecture, EmotionNet
 from train.segments import Spectra, fit_normalisation, normalised
+from train.systems.base import System
 from train.training import Algorithm, Options, Training, predict, scheduled
 
 CPU = torch.device("cpu")
@@ -204,3 +205,20 @@ def test_predicting_leaves_the_network_as_it_was() -> None:
     before = {key: value.clone() for key, value in net.state_dict().items()}
     predict(net, spectra, fit_normalisation(spectra), 80, CPU)
     assert identical(before, net.state_dict())
+
+
+def test_a_system_of_table_2_is_trained_by_its_own_loss() -> None:
+    class Constant(System):
+        def __init__(self) -> None:
+            super().__init__()
+            self.value = nn.Parameter(torch.tensor(3.0))
+
+        def loss(self, samples: Samples, loss: Loss) -> Tensor:
+            return self.value.square()
+
+    spectra = make_spectra(4, takes=2)
+    options = options_for("erm")
+    training = Training(Constant(), spectra, fit_normalisation(spectra), options, CPU)
+    losses = [loss for loss, _ in training.epoch()]
+    assert losses[0] == 9.0
+    assert losses[-1] < 9.0
