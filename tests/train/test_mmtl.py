@@ -179,6 +179,56 @@ def test_the_step_differs_from_plain_gradients_at_theta_and_phi() -> None:
         assert (gradient - other).abs().max() > 1e-3 * other.abs().max()
 
 
+def by_hand_adapted(theta: Sequence[Tensor], support: Samples, rate: float) -> list[Tensor]:
+    """Take equation 4 as a function of theta, with a graph, so that it can be differentiated again."""
+    outputs = by_hand_meta(theta, support)
+    losses = [
+        by_hand_cross_entropy(outputs, labels, weights)
+        for labels, weights in zip(support.ratings, support.rating_weights, strict=True)
+    ]
+    gradient = torch.autograd.grad(torch.stack(losses).mean(), theta, create_graph=True)
+    return [w - rate * g for w, g in zip(theta, gradient, strict=True)]
+
+
+def by_hand_second_order(
+    theta: Sequence[Tensor], phi_i: Sequence[Tensor], samples: Samples, rate: float
+) -> list[Tensor]:
+    """Return grad_theta L_Q(theta - alpha/k sum_j grad L_S,j(theta), phi'), equation 6 as it is written."""
+    theta = leaves(theta)
+    logits = by_hand_transfer(phi_i, by_hand_meta(by_hand_adapted(theta, samples, rate), samples))
+    loss = by_hand_cross_entropy(logits, samples.emotion, samples.emotion_weights)
+    return list(torch.autograd.grad(loss, theta))
+
+
+def test_the_second_order_gradient_is_the_slope_of_the_loss_after_adaptation() -> None:
+    meta, transfer = learners(4)
+    theta, phi, samples = leaves(list(meta.parameters())), list(transfer.parameters()), speaker(10)
+
+    def loss_at(moved: Sequence[Tensor]) -> float:
+        logits = by_hand_transfer(phi, by_hand_meta(by_hand_adapted(leaves(moved), samples, 0.3), samples))
+        return by_hand_cross_entropy(logits, samples.emotion, samples.emotion_weights).item()
+
+    direction = [torch.randn_like(weight) for weight in theta]
+    ahead = loss_at([w + 1e-5 * d for w, d in zip(theta, direction, strict=True)])
+    behind = loss_at([w - 1e-5 * d for w, d in zip(theta, direction, strict=True)])
+    gradient = by_hand_second_order(theta, phi, samples, 0.3)
+    slope = sum((g * d).sum().item() for g, d in zip(gradient, direction, strict=True))
+    assert (ahead - behind) / 2e-5 == pytest.approx(slope, rel=1e-6)
+
+
+def test_the_step_is_first_order_and_the_second_order_term_is_seen() -> None:
+    """The paper's Reptile-style approximation leaves out the Hessian; this comparison can tell."""
+    meta, transfer = learners(4)
+    samples, rates = speaker(10), MetaRates(inner_lr=0.3, transfer_lr=0.0)  # phi' = phi
+    found, _, _ = speaker_gradient(meta, transfer, samples, samples, rates)
+    theta, phi = leaves(list(meta.parameters())), leaves(list(transfer.parameters()))
+    first, _ = by_hand_gradients(theta, phi, samples, samples, rates, separate=False)
+    second = by_hand_second_order(theta, phi, samples, rates.inner_lr)
+    for gradient, one, two in zip(found.values(), first, second, strict=True):
+        torch.testing.assert_close(gradient, one, rtol=1e-10, atol=1e-14)
+        assert (gradient - two).abs().max() > 1e-3 * two.abs().max()
+
+
 def test_the_learners_themselves_are_left_to_the_optimiser() -> None:
     meta, transfer = learners(4)
     before = [weight.detach().clone() for weight in [*meta.parameters(), *transfer.parameters()]]
