@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import torch
-from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from train.episodes import Episodes
@@ -18,9 +17,9 @@ from train.mmtl import (
     Samples,
     auxiliary_loss,
     emotion_loss,
-    inner_step,
     outer_gradient,
 )
+from train.reptile import reptile_gradient
 from train.speaker_head import HeadArchitecture, SpeakerHead
 from train.threads import single_threaded
 
@@ -131,20 +130,8 @@ def _meta_multi_task(head: SpeakerHead, speakers: Sequence[Samples], options: He
 
 
 def _reptile(head: SpeakerHead, speakers: Sequence[Samples], options: HeadOptions) -> None:
-    """Write the mean of (theta - theta_i') / alpha to `.grad`; theta_i' is theta after some inner steps.
-
-    Nichol et al. 2018, equation 1 of Reptile.
-    """
-    start = dict(head.named_parameters())
-    for item in speakers:
-        fast = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
-        for _ in range(options.rates.inner_steps + 1):
-            loss = emotion_loss(functional_call(head, fast, (item.frames,)), item, options.rates.loss)
-            gradient = dict(zip(fast, torch.autograd.grad(loss, list(fast.values())), strict=True))
-            fast = inner_step(fast, gradient, options.rates.inner_lr)
-        for name, value in start.items():
-            moved = (value.detach() - fast[name].detach()) / (options.rates.inner_lr * len(speakers))
-            value.grad = moved if value.grad is None else value.grad + moved
+    """Write Reptile's gradient on the emotions, averaged over the speakers, to `.grad`."""
+    reptile_gradient(head, speakers, options.rates)
 
 
 _GRADIENTS: Final[dict[HeadAlgorithm, Callable[[SpeakerHead, Sequence[Samples], HeadOptions], None]]] = {

@@ -179,7 +179,7 @@ def multi_train_step(
     for step in range(rates.inner_steps):
         logits = functional_call(meta, theta, (support.frames, support.lengths))
         loss = auxiliary_loss(logits, support, rates.loss)
-        theta = inner_step(theta, _gradient(loss, theta), rates.inner_lr)
+        theta = inner_step(theta, gradient_of(loss, theta), rates.inner_lr)
         first = loss.item() if step == 0 else first
     return theta, first
 
@@ -200,7 +200,7 @@ def knowledge_transfer_step(
         phi' and the emotion loss before the step.
     """
     loss = emotion_loss(functional_call(transfer, phi, (auxiliary_logits,)), query, rates.loss)
-    return inner_step(phi, _gradient(loss, phi), rates.transfer_lr), loss.item()
+    return inner_step(phi, gradient_of(loss, phi), rates.transfer_lr), loss.item()
 
 
 def speaker_gradient(
@@ -221,7 +221,7 @@ def speaker_gradient(
 
     # (6) and (7), from the same forward pass
     after = emotion_loss(functional_call(transfer, phi_i, (query_auxiliary_logits,)), query, rates.loss)
-    gradient = _gradient(after, {**_prefixed("theta", theta_i), **_prefixed("phi", phi_i)})
+    gradient = gradient_of(after, {**_prefixed("theta", theta_i), **_prefixed("phi", phi_i)})
     record = SpeakerRecord(auxiliary, before, after.item())
     return _unprefixed("theta", gradient), _unprefixed("phi", gradient), record
 
@@ -257,7 +257,7 @@ def _parameters(module: nn.Module) -> Weights:
     return dict(module.named_parameters())
 
 
-def _gradient(loss: Tensor, weights: Weights) -> Weights:
+def gradient_of(loss: Tensor, weights: Weights) -> Weights:
     """Differentiate a loss; a weight that it does not depend on has a gradient of zero.
 
     Outside autocast even where the caller computed the loss inside: a backward pass takes the types that

@@ -92,7 +92,7 @@ class SpeakerHead(nn.Module):
         self.meta = MetaHead(arch)
         self.transfer = nn.Linear(arch.auxiliary_outputs, len(EMOTIONS))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map (B, 2 D) to (B, C) emotion logits."""
-        logits: Tensor = self.transfer(self.meta(inputs))
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (B, 2 D) to (B, C) emotion logits; `lengths` has no effect."""
+        logits: Tensor = self.transfer(self.meta(inputs, lengths))
         return logits

@@ -1,4 +1,4 @@
-"""Epochs of ERM, MTL or MMTL, scored on validation speakers after each, and resumable.
+"""Epochs of ERM, MTL, MMTL or Reptile, scored on validation speakers after each, and resumable.
 
 Each algorithm runs its forward passes in bfloat16 under autocast; losses are float32, and gradients are taken
 outside autocast. What MMTL does is in `train.mmtl`, where it stands beside the paper's in `docs/training.md`.
@@ -42,10 +42,14 @@ from train.mmtl import (
     outer_gradient,
 )
 from train.model import EmotionNet
+from train.reptile import reptile_gradient
 from train.segments import Normalisation, Spectra, normalised, segment_starts
 from train.systems.base import System
 
-Algorithm = Literal["erm", "mtl", "mmtl"]
+Algorithm = Literal["erm", "mtl", "mmtl", "reptile"]
+
+BY_SPEAKER: Final[tuple[Algorithm, ...]] = ("mmtl", "reptile")
+"""Algorithms whose batches are several speakers, each with segments of their own."""
 
 LARGEST_NORM: Final = 5.0
 """Of the gradient of all parameters together; a larger gradient is scaled down to it."""
@@ -124,13 +128,14 @@ class Training:
             "erm": self._erm_step,
             "mtl": self._mtl_step,
             "mmtl": self._mmtl_step,
+            "reptile": self._reptile_step,
         }
         self._step = steps[options.algorithm]
 
     @property
     def steps(self) -> int:
         """Optimiser steps in an epoch."""
-        meta = self.options.algorithm == "mmtl"
+        meta = self.options.algorithm in BY_SPEAKER
         return self.batches.meta_steps if meta else self.batches.mixed_steps
 
     def evaluated_net(self) -> EmotionNet:
@@ -144,7 +149,7 @@ class Training:
         if self.options.freeze_norm:
             _freeze_norms(self.net)
         torch.manual_seed(self.options.seed * 100_003 + self.epochs_done)
-        draw = self.batches.by_speaker if self.options.algorithm == "mmtl" else self.batches.mixed
+        draw = self.batches.by_speaker if self.options.algorithm in BY_SPEAKER else self.batches.mixed
         for index, batch in enumerate(draw(self.epochs_done)):
             self._set_rate(self.epochs_done * self.steps + index)
             losses = self._step(batch)
@@ -219,6 +224,12 @@ class Training:
             records = outer_gradient(self.net.meta, self.net.transfer, speakers, self.options.rates)
         after = float(np.mean([record.after for record in records]))
         return after, float(np.mean([record.auxiliary_loss for record in records]))
+
+    def _reptile_step(self, batch: list[Samples]) -> StepLosses:
+        speakers = [_on(samples, self.device) for samples in batch]
+        with _autocast(self.device):
+            before = reptile_gradient(self.net, speakers, self.options.rates)
+        return float(np.mean(before)), None
 
 
 def scheduled(done: float, warm_up: float) -> float:

@@ -20,7 +20,7 @@ from train.systems.base import System
 from train.training import Algorithm, Options, Training, predict, scheduled
 
 CPU = torch.device("cpu")
-ALGORITHMS: tuple[Algorithm, ...] = ("erm", "mtl", "mmtl")
+ALGORITHMS: tuple[Algorithm, ...] = ("erm", "mtl", "mmtl", "reptile")
 DRAW = SamplingConfig(window=80, batch_size=8, speakers=2, samples=8)
 
 
