@@ -246,7 +246,7 @@ def scheduled(done: float, warm_up: float) -> float:
 
 
 def predict(
-    net: EmotionNet,
+    net: EmotionNet | System,
     spectra: Sequence[Spectra],
     normalisation: Normalisation,
     window: int,

@@ -9,13 +9,19 @@ import torch
 from torch import Tensor
 
 from edge.labels import EMOTIONS
-from tests.train.synthetic import TINY
+from tests.train.synthetic import TINY, make_spectra
+from train.augment import Augmentation
+from train.batches import SamplingConfig
 from train.mmtl import UNKNOWN, Loss, Samples
+from train.segments import fit_normalisation
 from train.systems.angular_softmax import AngularCnnLstm, AngularSoftmax
 from train.systems.attention_pooling import AttentionPoolingCnn
 from train.systems.base import System, masked_mean
 from train.systems.capsules import Routing, SequentialCapsules, margin_loss, squash
+from train.systems.catalogue import SYSTEMS as NAMES
+from train.systems.catalogue import SystemName, make_system
 from train.systems.self_attention import SelfAttention
+from train.training import Options, Training, predict
 
 SYSTEMS: dict[str, Callable[[], System]] = {
     "angular": lambda: AngularCnnLstm(TINY),
@@ -148,3 +154,28 @@ def test_the_margin_loss_is_zero_only_beyond_both_margins() -> None:
 def test_a_masked_mean_counts_valid_positions_only() -> None:
     values = torch.tensor([[[1.0], [3.0], [100.0]]])
     assert masked_mean(values, torch.tensor([2])).item() == 2.0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_system_of_the_catalogue_has_a_size_near_the_cnn_lstms(name: SystemName) -> None:
+    count = sum(parameter.numel() for parameter in make_system(name).parameters())
+    assert 30_000 < count < 1_500_000
+
+
+@each_system
+def test_a_system_is_trained_and_predicts_every_segment_of_every_clip(make: Callable[[], System]) -> None:
+    spectra = make_spectra(4, takes=2)
+    options = Options(
+        algorithm="erm",
+        epochs=1,
+        draw=SamplingConfig(window=80, batch_size=16),
+        augmentation=Augmentation().scaled(0.0),
+    )
+    normalisation, device = fit_normalisation(spectra), torch.device("cpu")
+    net = make()
+    before = [value.detach().clone() for value in net.parameters()]
+    list(Training(net, spectra, normalisation, options, device).epoch())
+    assert any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    logits = predict(net.eval(), spectra, normalisation, 80, device)
+    assert [item.shape[1] for item in logits] == [len(EMOTIONS)] * len(spectra)
+    assert all(len(item) >= 1 for item in logits)
