@@ -1,4 +1,4 @@
-"""`mmtl train`, and `mmtl evaluate` from its own module."""
+"""`mmtl train`; `mmtl evaluate` and `mmtl tables` from modules of their own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edge.labels import DIMENSIONS, Dimension
 from edge.system.outputs import require_distinct_files
 from train.command_inputs import Corpora, check_corpora, command_line, files_of, labelled_clips
 from train.evaluate_command import evaluate
+from train.tables_command import tables
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from train.corpora import Clip
     from train.splits import Split
 
-__all__ = ["evaluate", "train"]
+__all__ = ["evaluate", "tables", "train"]
 
 LICENCES = {
     "ravdess": "CC BY-NC-SA 4.0 (Livingstone & Russo 2018)",
@@ -242,18 +243,12 @@ def train(
         )
     else:
         from train.mmtl import Loss, MetaRates
-        from train.model import Architecture
-        from train.run import RunSetup, run
+        from train.run import RunSetup, architecture_of, run
         from train.training import Options
 
         if algorithm == "reptile":
             raise UsageError("--algorithm reptile needs a pretrained encoder", remedy="add --encoder")
-        arch = replace(
-            Architecture.paper() if paper else Architecture(),
-            dimensions=len(tasks),
-            heads="separate" if algorithm == "mtl" else heads,
-            emotions="direct" if algorithm == "mtl" else "transferred",
-        )
+        arch = architecture_of(algorithm or "mmtl", len(tasks), heads, paper=paper)
         setup = RunSetup(folder, _device(device), start=begin, resume=resume, provenance=provenance)
         base, checked = Options(), check_corpora(clips, progress)
         scores = run(

@@ -90,13 +90,38 @@ def plot_confusion(matrix: ArrayLike, path: Path, title: str, *, labels: Sequenc
     Raises:
         ValueError: the matrix is not (C, C).
     """
+    figure = blank_figure(1.6 + 1.15 * len(labels), 1.6 + 1.0 * len(labels), layout="constrained")
+    _draw_confusion(figure.subplots(), matrix, title, labels)
+    _save(figure, path)
+
+
+def plot_confusions(
+    matrices: Mapping[str, ArrayLike], path: Path, *, labels: Sequence[str] = EMOTIONS
+) -> None:
+    """Plot confusion matrices side by side, as Figure 3 of Cai et al. 2020.
+
+    Args:
+        matrices: (C, C) counts by title, at least one: rows are the truth.
+        path: the PNG file, written atomically.
+        labels: the C names.
+
+    Raises:
+        ValueError: a matrix is not (C, C).
+    """
+    width, height = 1.6 + 1.15 * len(labels), 1.6 + 1.0 * len(labels)
+    figure = blank_figure(width * len(matrices), height, layout="constrained")
+    places = figure.subplots(1, len(matrices), squeeze=False)[0]
+    for axes, (title, matrix) in zip(places, matrices.items(), strict=True):
+        _draw_confusion(axes, matrix, title, labels)
+    _save(figure, path)
+
+
+def _draw_confusion(axes: Axes, matrix: ArrayLike, title: str, labels: Sequence[str]) -> None:
     counts = np.asarray(matrix)
     if counts.shape != (len(labels), len(labels)):
         raise ValueError(f"{len(labels)} labels need a square matrix of that size, not {counts.shape}")
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
-    figure = blank_figure(1.6 + 1.15 * len(labels), 1.6 + 1.0 * len(labels), layout="constrained")
-    axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
         _write_cell(axes, row, column, share, int(counts[row, column]), int(totals[row]))
@@ -112,7 +137,6 @@ def plot_confusion(matrix: ArrayLike, path: Path, title: str, *, labels: Sequenc
     axes.grid(which="minor", color="white", linewidth=3)
     axes.tick_params(which="both", length=0, colors=INK)
     axes.spines[:].set_visible(False)
-    _save(figure, path)
 
 
 def _curve(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:

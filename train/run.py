@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from train.run_folder import RunFolder, described, git_revision, write_json
 from train.segments import Spectra, fit_normalisation, read_spectra
 from train.splits import Split, speakers_of
 from train.temperature import averaged, fit_temperature
-from train.training import EpochRecord, Options, Training, predict
+from train.training import Algorithm, EpochRecord, Options, Training, predict
 
 Item = TypeVar("Item")
 
@@ -86,7 +86,7 @@ def run(
     start = load_cnn_lstm(setup.start) if setup.start else None
     front_end = start.front_end if start else FrontEnd()
     arch = start.net.arch if start else arch
-    _require_fit(split, arch, options)
+    require_fit(split, arch, options)
     config = _config(split, arch, front_end, options, setup.provenance)
     if start:
         require_unheard(split, start.training)
@@ -224,7 +224,30 @@ def _of(spectra: Sequence[Spectra], corpus: str) -> list[bool]:
     return [item.clip.corpus == corpus for item in spectra]
 
 
-def _require_fit(split: Split, arch: Architecture, options: Options) -> None:
+def architecture_of(
+    algorithm: Algorithm,
+    dimensions: int,
+    heads: Literal["shared", "separate"] = "shared",
+    *,
+    paper: bool = False,
+) -> Architecture:
+    """Return the CNN-LSTM of an algorithm: by mtl the emotions are one more output beside the auxiliary ones.
+
+    Args:
+        algorithm: that trains it.
+        dimensions: number of auxiliary tasks.
+        heads: one output for all of them, or one each; one each with mtl.
+        paper: the paper's layers.
+    """
+    return replace(
+        Architecture.paper() if paper else Architecture(),
+        dimensions=dimensions,
+        heads="separate" if algorithm == "mtl" else heads,
+        emotions="direct" if algorithm == "mtl" else "transferred",
+    )
+
+
+def require_fit(split: Split, arch: Architecture, options: Options) -> None:
     """Check that the algorithm works with this network and these speakers."""
     tasks = len(options.draw.auxiliary)
     if options.algorithm == "mmtl" and arch.emotions == "direct":

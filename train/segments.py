@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -78,6 +79,31 @@ def read_spectra(
             logs = np.log(power_spectrogram(samples, front_end) + _TINY)
             spectra.append(Spectra(clip, logs.astype(np.float16), speed))
     return spectra
+
+
+class SpectraMemory:
+    """Reads clips as `read_spectra` does, each once, for runs that read the same clips in turn."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Path, float, FrontEnd, int], Spectra] = {}
+
+    def __call__(
+        self,
+        clips: Sequence[Clip],
+        front_end: FrontEnd,
+        shortest: int,
+        speeds: Sequence[float] = (),
+    ) -> list[Spectra]:
+        """Return the spectra of clips, computing those that are not kept."""
+        every = (1.0, *speeds)
+
+        def key(clip: Clip, speed: float) -> tuple[Path, float, FrontEnd, int]:
+            return clip.path, speed, front_end, shortest
+
+        unread = [clip for clip in clips if any(key(clip, speed) not in self._kept for speed in every)]
+        for item in read_spectra(unread, front_end, shortest, speeds=speeds):
+            self._kept[key(item.clip, item.speed)] = item
+        return [self._kept[key(clip, speed)] for clip in clips for speed in every]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -20,6 +21,9 @@ HELD_OUT_SHARE: Final = 0.2
 
 FEWEST_SPEAKERS: Final = 3
 """One for each side."""
+
+SESSION_SPEAKERS: Final = 2
+"""In a dialogue of IEMOCAP."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,53 @@ def leave_one_speaker_out(clips: Sequence[Clip]) -> Iterator[tuple[str, Split]]:
         following = speakers[(index + 1) % len(speakers)]
         validation = others[places[speaker] % len(others)] if others else following
         yield speaker, split_by_speaker(clips, validation=[validation], test=[speaker])
+
+
+def leave_one_session_out(clips: Sequence[Clip], *, both: bool = False) -> Iterator[tuple[str, Split]]:
+    """Yield each test speaker with the split of Cai et al. 2020, section 3.1.2: five folds on IEMOCAP.
+
+    A session is a dialogue of two speakers, named as in IEMOCAP, `Ses01_F`. One of them is tested, the other
+    is the validation speaker, and all other sessions are for training. The paper does not say which of the
+    two is tested: here the last by name (IEMOCAP's male speaker), or with `both` each in turn.
+
+    Raises:
+        UsageError: a session does not have two speakers, or there is only one session.
+    """
+    for session, pair in _sessions(clips).items():
+        if len(pair) != SESSION_SPEAKERS:
+            raise UsageError(
+                f"session {session} has {len(pair)} speakers, but one is to be tested and one to validate",
+                remedy="add the other speaker, or leave one speaker out (--scheme speaker)",
+            )
+        for tested in pair if both else pair[-1:]:
+            (other,) = [name for name in pair if name != tested]
+            yield tested, split_by_speaker(clips, validation=[other], test=[tested])
+
+
+def refuse_shared_recordings(clips: Iterable[Clip]) -> None:
+    """Refuse identical recordings of two speakers: some fold would test on what it trained with.
+
+    Raises:
+        UsageError: two files of different speakers have the same content.
+    """
+    seen: dict[str, Clip] = {}
+    for clip in clips:
+        digest = hashlib.sha256(clip.path.read_bytes()).hexdigest()
+        first = seen.setdefault(digest, clip)
+        if first.speaker != clip.speaker:
+            raise UsageError(
+                f"{first.path} of speaker {first.speaker} and {clip.path} of speaker {clip.speaker} are the "
+                "same recording",
+                remedy="correct the manifest",
+            )
+
+
+def _sessions(clips: Iterable[Clip]) -> dict[str, list[str]]:
+    """Return the speakers of each session, both sorted."""
+    sessions: dict[str, list[str]] = {}
+    for speaker in speakers_of(clips):
+        sessions.setdefault(speaker.rpartition("_")[0], []).append(speaker)
+    return sessions
 
 
 def _from_the_end(clips: Sequence[Clip]) -> list[str]:

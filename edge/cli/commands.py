@@ -23,6 +23,7 @@ COMMAND_GROUP = "mmtl.commands"
 SUMMARIES = {
     "train": "Train a model and score it on speakers that are not in its training data.",
     "evaluate": "Score a model on a corpus, speaker by speaker.",
+    "tables": "Train and test the systems of the paper's tables, fold by fold.",
     "calibrate": "Adapt the recogniser to one person, in a guided session or from labelled clips.",
     "export": "Convert a checkpoint into the files that a device runs, and compare the results of both.",
 }

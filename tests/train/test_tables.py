@@ -1,0 +1,215 @@
+"""`mmtl tables`: cells, folds, resuming, and the report."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.errors import UsageError
+from edge.features.frontend import FrontEnd
+from tests.command_line import exit_code_of
+from tests.train.synthetic import write_corpus, write_iemocap
+from train.command_inputs import labelled_clips
+from train.corpora import Clip
+from train.metrics import ClassificationScores
+from train.segments import SpectraMemory, read_spectra
+from train.splits import leave_one_session_out, leave_one_speaker_out, refuse_shared_recordings, speakers_of
+from train.systems.base import System
+from train.tables import ROWS, TABLE_3, Cell, TableOptions, cells_of, compute, finished, train_cell
+from train.tables_report import row_scores
+from train.training import Training
+
+OPTIONS = TableOptions(epochs=2, augment=0.0)
+
+
+def clips_in(folder: Path) -> list[Clip]:
+    return labelled_clips([folder], [], improvised_only=True, excited_as_happy=False)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), speakers=3, takes=1, seconds=0.6)
+
+
+def tables(corpus: Path, out: Path, *options: object) -> int:
+    return exit_code_of("tables", corpus, "--out", out, "--epochs", 1, "--augment", 0, *options)
+
+
+def scores_of(uar: float, confusion: list[list[int]]) -> ClassificationScores:
+    return ClassificationScores(uar, 0.5, 0.5, 0.1, tuple(map(tuple, confusion)), 4, {})
+
+
+def test_the_rows_are_those_of_the_paper() -> None:
+    assert {row.key for row in TABLE_3} == {
+        f"mmtl-{tasks}" for tasks in ("v", "a", "d", "vd", "ad", "va", "vad")
+    }
+    assert ROWS["mmtl-va"].auxiliary == ("valence", "arousal")
+    assert ROWS["mmtl-va"].paper == (74.61, 77.74)
+    assert len(ROWS) == 13
+
+
+@pytest.mark.parametrize("key", sorted(ROWS))
+def test_every_system_trains_and_is_scored(key: str, corpus: Path, tmp_path: Path) -> None:
+    folds = dict(leave_one_speaker_out(clips_in(corpus)))
+    (cell,) = cells_of([ROWS[key]], ["s0"], [0])
+    train_cell(cell, folds["s0"], tmp_path, TableOptions(epochs=1, augment=0.0), SpectraMemory())
+    scores = finished(tmp_path, cell)
+    assert scores is not None
+    assert list(scores.per_speaker) == ["s0"]
+    assert scores.clips == 4
+    built = ROWS[key].network(TableOptions().of(ROWS[key], 0)[0])
+    assert isinstance(built, System) == (key in {"angular", "seqcap", "gap-attention", "self-attention"})
+    assert 50_000 < sum(parameter.numel() for parameter in built.parameters()) < 1_000_000
+
+
+def test_a_finished_cell_is_not_computed_again(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--rows", "self-attention", "--folds", "s0,s1")
+    assert tables(corpus, tmp_path, *asked) == 0
+    first = capsys.readouterr().out
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("train.tables.train_cell", refuse)
+    assert tables(corpus, tmp_path, *asked) == 0
+    assert capsys.readouterr().out == first
+    with (tmp_path / "tables.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["system"], row["folds"], row["seeds"]) == ("self-attention", "2", "1")
+    assert "| Self Attention | 2 x 1 |" in first
+    assert "paper" not in first.split("## Table 2")[1]
+
+
+def test_an_interrupted_cell_continues_as_if_it_had_not_been(corpus: Path, tmp_path: Path) -> None:
+    folds = dict(leave_one_speaker_out(clips_in(corpus)))
+    cell = Cell(ROWS["self-attention"], "s1", 3)
+    train_cell(cell, folds["s1"], tmp_path / "whole", OPTIONS, SpectraMemory())
+
+    def stop_after_an_epoch(self: Training) -> Iterator[tuple[float, float | None]]:
+        if self.epochs_done == 1:
+            raise KeyboardInterrupt
+        yield from epoch(self)
+
+    epoch = Training.epoch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "epoch", stop_after_an_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train_cell(cell, folds["s1"], tmp_path / "parts", OPTIONS, SpectraMemory())
+    assert finished(tmp_path / "parts", cell) is None
+    train_cell(cell, folds["s1"], tmp_path / "parts", OPTIONS, SpectraMemory())
+    whole, parts = (cell.folder(tmp_path / name) for name in ("whole", "parts"))
+    assert parts.metrics.read_text() == whole.metrics.read_text()
+    assert parts.scores.read_text() == whole.scores.read_text()
+    assert not parts.state.exists()
+
+
+def test_two_jobs_give_the_cells_of_one(corpus: Path, tmp_path: Path) -> None:
+    from train.console import ConsoleProgress
+
+    folds = dict(leave_one_speaker_out(clips_in(corpus)))
+    cells = cells_of([ROWS["self-attention"]], ["s0", "s2"], [0])
+    for jobs in (1, 2):
+        compute(cells, folds, tmp_path / str(jobs), OPTIONS, ConsoleProgress(), jobs)
+    for cell in cells:
+        one, two = finished(tmp_path / "1", cell), finished(tmp_path / "2", cell)
+        assert one is not None
+        assert one == two
+
+
+def test_a_cell_that_another_command_trains_is_refused(corpus: Path, tmp_path: Path) -> None:
+    folds = dict(leave_one_speaker_out(clips_in(corpus)))
+    cell = Cell(ROWS["self-attention"], "s0", 0)
+    with cell.folder(tmp_path).locked(), pytest.raises(UsageError, match="another run is using"):
+        train_cell(cell, folds["s0"], tmp_path, OPTIONS, SpectraMemory())
+
+
+def test_a_folder_of_other_options_is_refused(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--rows", "self-attention", "--folds", "s0")
+    assert tables(corpus, tmp_path, *asked) == 0
+    assert tables(corpus, tmp_path, *asked, "--query", "disjoint") == 2
+    assert "different options" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--rows", "lstm"), "--rows names 'lstm'"),
+        (("--folds", "s9"), "--folds names 's9'"),
+        (("--seeds", "one"), "--seeds 'one' is invalid"),
+        (("--only", "other"), "--only names 'other'"),
+        (("--scheme", "session"), "speakers, but one is to be tested"),
+    ],
+)
+def test_names_that_do_not_exist_are_refused(
+    options: tuple[str, str], problem: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tables(corpus, tmp_path / "out", *options) == 2
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_iemocap_has_a_fold_a_session_and_the_figures_of_the_paper(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_iemocap(tmp_path / "release", sessions=2, takes=1)
+    assert tables(tmp_path / "release", tmp_path / "out", "--rows", "cnn-lstm,self-attention") == 0
+    shown = capsys.readouterr().out
+    assert "| UAR, paper | accuracy, paper |" in shown
+    assert "| 56.60 | 65.80 |" in shown
+    folders = sorted(path.name for path in (tmp_path / "out" / "cells" / "cnn-lstm").iterdir())
+    assert folders == ["Ses01_M", "Ses02_M"]
+    assert (tmp_path / "out" / "confusion.png").stat().st_size > 0
+
+
+def test_a_session_is_tested_by_one_speaker_or_by_both(tmp_path: Path) -> None:
+    write_iemocap(tmp_path, sessions=3, takes=1)
+    clips = clips_in(tmp_path)
+    one, both = dict(leave_one_session_out(clips)), dict(leave_one_session_out(clips, both=True))
+    assert list(one) == ["Ses01_M", "Ses02_M", "Ses03_M"]
+    assert list(both) == [f"Ses0{session}_{letter}" for session in (1, 2, 3) for letter in "FM"]
+    split = both["Ses02_F"]
+    assert speakers_of(split.test) == ["Ses02_F"]
+    assert speakers_of(split.validation) == ["Ses02_M"]
+    assert speakers_of(split.train) == ["Ses01_F", "Ses01_M", "Ses03_F", "Ses03_M"]
+
+
+def test_a_recording_of_two_speakers_is_refused(tmp_path: Path) -> None:
+    clips = clips_in(write_corpus(tmp_path, speakers=3, takes=1, seconds=0.6))
+    refuse_shared_recordings(clips)
+    clips[-1].path.write_bytes(clips[0].path.read_bytes())
+    with pytest.raises(UsageError, match="are the same recording"):
+        refuse_shared_recordings(clips)
+
+
+def test_kept_spectra_are_those_that_are_read(corpus: Path) -> None:
+    clips = clips_in(corpus)[:3]
+    memory, front_end = SpectraMemory(), FrontEnd()
+    memory(clips[:2], front_end, 49)
+    again, read = memory(clips, front_end, 49, (0.9,)), read_spectra(clips, front_end, 49, speeds=(0.9,))
+    assert [(item.clip, item.speed) for item in again] == [(item.clip, item.speed) for item in read]
+    assert all(np.array_equal(one.logs, two.logs) for one, two in zip(again, read, strict=True))
+    assert all(one is two for one, two in zip(again, memory(clips, front_end, 49, (0.9,)), strict=True))
+
+
+def test_a_row_is_the_mean_over_its_cells() -> None:
+    row, right = ROWS["cnn-lstm"], [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    wrong = [[0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]
+    uars = {("a", 0): 1.0, ("a", 1): 0.5, ("b", 0): 0.25, ("b", 1): 0.25}
+    found = {
+        Cell(row, fold, seed): scores_of(uar, right if uar == 1.0 else wrong)
+        for (fold, seed), uar in uars.items()
+    }
+    (summed,) = row_scores(found)
+    assert (summed.folds, summed.seeds) == (2, 2)
+    assert summed.uar == pytest.approx(50.0)
+    assert summed.uar_deviation == pytest.approx(float(np.std([100, 50, 25, 25], ddof=1)))
+    assert summed.interval == pytest.approx((25.0, 75.0))
+    assert summed.recalls == (25.0, 100.0, 25.0, 25.0)
