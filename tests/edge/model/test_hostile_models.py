@@ -118,6 +118,8 @@ def test_a_bundle_with_any_number_anywhere_is_used_or_refused_in_one_line(
 CONSTANTS = [
     place for place in PLACES if place[0] in PARTS and len(place) == 2 and place[1] != "state_shapes"
 ]
+OPTIONAL = ("graphs", "first_window_features")
+"""May be null: the first windows are full ones."""
 NO_CONSTANTS = [
     value
     for value in HOSTILE
@@ -131,6 +133,9 @@ def test_no_constant_is_of_another_type_or_size(
     copy: Path, described: dict[str, Any], place: tuple[Any, ...], value: object
 ) -> None:
     (copy / MANIFEST).write_text(json.dumps(changed(described, place, value)), "utf-8")
+    if place == OPTIONAL and value is None:
+        assert load_bundle(copy).manifest.graphs.first_window_features is None
+        return
     with pytest.raises(BundleError) as caught:
         load_bundle(copy)
     one_line_only(caught.value)
