@@ -1,4 +1,4 @@
-"""What `mmtl train` and `mmtl evaluate` share: the recordings that are named, and what is known of them."""
+"""What the commands of this package share: options, and the recordings that are named."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ Corpora = Annotated[
         help="Manifest files, folders with a manifest.csv, or IEMOCAP's folder.", show_default=False
     ),
 ]
+
+Augment = Annotated[float, typer.Option(min=0.0, max=1.0, help="Strength of the augmentation; 0: none.")]
+
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training clips.")]
+
+DoubleSoftmax = Annotated[
+    bool, typer.Option(help="Apply softmax before the cross entropy, as the paper's released code does.")
+]
+
+Scripted = Annotated[bool, typer.Option(help="IEMOCAP: use the scripted dialogues too.")]
+
+ExcitedAsHappy = Annotated[bool, typer.Option(help="IEMOCAP: count excited as happy.")]
 
 
 def labelled_clips(

@@ -11,7 +11,18 @@ import typer
 from edge.errors import UsageError
 from edge.labels import DIMENSIONS, Dimension
 from edge.system.outputs import require_distinct_files
-from train.command_inputs import Corpora, check_corpora, command_line, files_of, labelled_clips
+from train.command_inputs import (
+    Augment,
+    Corpora,
+    DoubleSoftmax,
+    Epochs,
+    ExcitedAsHappy,
+    Scripted,
+    check_corpora,
+    command_line,
+    files_of,
+    labelled_clips,
+)
 from train.evaluate_command import evaluate
 from train.tables_command import tables
 
@@ -95,7 +106,7 @@ def train(
     auxiliary: Annotated[
         str, typer.Option(help="Auxiliary tasks: any of v (valence), a (arousal), d (dominance).")
     ] = "v,a,d",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clips.")] = 30,
+    epochs: Epochs = 30,
     learning_rate: Annotated[
         float | None,
         typer.Option(
@@ -126,9 +137,7 @@ def train(
         Literal["shared", "separate"],
         typer.Option(help="One output for all auxiliary tasks, or one each; mtl always has one each."),
     ] = "shared",
-    double_softmax: Annotated[
-        bool, typer.Option(help="Apply softmax before the cross entropy, as the paper's released code does.")
-    ] = False,
+    double_softmax: DoubleSoftmax = False,
     label_smoothing: Annotated[
         float | None,
         typer.Option(
@@ -167,15 +176,13 @@ def train(
             min=2, help="Segments of each speaker (mmtl). [default: 16; 32 with --encoder, any algorithm]"
         ),
     ] = None,
-    augment: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Strength of the augmentation; 0: none.")
-    ] = 1.0,
+    augment: Augment = 1.0,
     split: Annotated[
         Path | None, typer.Option(help="JSON file that names the validation and test speakers.")
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Corpus to leave out; may be repeated.")] = None,
-    scripted: Annotated[bool, typer.Option(help="IEMOCAP: use the scripted dialogues too.")] = False,
-    excited_as_happy: Annotated[bool, typer.Option(help="IEMOCAP: count excited as happy.")] = False,
+    scripted: Scripted = False,
+    excited_as_happy: ExcitedAsHappy = False,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.")] = None,
     device: Annotated[

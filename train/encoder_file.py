@@ -1,4 +1,4 @@
-"""Reading the file of a published encoder: weights that somebody else trained."""
+"""Reads the file of a published, pretrained encoder."""
 
 from __future__ import annotations
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from edge.arrays import Array
 from edge.errors import UsageError
@@ -21,7 +22,7 @@ from train.metrics import ClassificationScores, score
 from train.model import Architecture, EmotionNet
 from train.plots import plot_confusion
 from train.run_folder import RunFolder, described, git_revision, write_json
-from train.segments import Spectra, fit_normalisation, read_spectra
+from train.segments import Normalisation, Spectra, fit_normalisation, read_spectra
 from train.splits import Split, speakers_of
 from train.temperature import averaged, fit_temperature
 from train.training import Algorithm, EpochRecord, Options, Training, predict
@@ -106,7 +107,11 @@ def run(
         net = start.net if start else EmotionNet(arch)
         training = Training(net, data.train, normalisation, options, setup.device)
         model = Checkpoint(training.evaluated_net(), front_end, normalisation, config)
-        _epochs(training, model, data.validation, setup, progress)
+
+        def keep(net: nn.Module) -> None:
+            save_checkpoint(setup.folder.best, replace(model, net=cast(EmotionNet, net)))
+
+        train_epochs(training, data.validation, normalisation, setup.folder, keep, progress)
         return _judge(setup.folder, data, setup.device)
 
 
@@ -132,15 +137,28 @@ def frames_for_first(arch: Architecture) -> int:
     return frames
 
 
-def _epochs(
+def train_epochs(
     training: Training,
-    model: Checkpoint[EmotionNet],
     validation: Sequence[Spectra],
-    setup: RunSetup,
+    normalisation: Normalisation,
+    folder: RunFolder,
+    keep: Callable[[nn.Module], None],
     progress: ProgressReporter,
-) -> None:
-    folder = setup.folder
-    if setup.resume and folder.state.exists():
+) -> float:
+    """Train the epochs that are left, and keep the network whenever the validation speakers' UAR is the best.
+
+    Args:
+        training: of the run; it continues from the state in the folder, if there is one.
+        validation: clips of the validation speakers.
+        normalisation: of the network's input.
+        folder: of the run, locked.
+        keep: writes the network that is evaluated.
+        progress: shows the progress.
+
+    Returns:
+        The best UAR on the validation speakers, in percent, averaged over corpora.
+    """
+    if folder.state.exists():
         training.resume(folder.state)
         progress.say(f"resuming after epoch {training.epochs_done}")
     records = folder.keep(training.epochs_done)
@@ -148,22 +166,18 @@ def _epochs(
     for epoch in range(training.epochs_done, training.options.epochs):
         label = f"epoch {epoch + 1}/{training.options.epochs}"
         losses = list(progress(training.epoch(), label, training.steps))
-        logits = predict(
-            training.evaluated_net(),
-            validation,
-            model.normalisation,
-            training.options.draw.window,
-            training.device,
-        )
+        net, window = training.evaluated_net(), training.options.draw.window
+        logits = predict(net, validation, normalisation, window, training.device)
         record = _epoch_record(epoch, losses, validation, averaged(logits))
         if record.validation_uar > best:
             best = record.validation_uar
-            save_checkpoint(folder.best, replace(model, net=training.evaluated_net()))
+            keep(net)
         folder.record(asdict(record))
         training.save(folder.state)  # last: an epoch that is not in the state is run again
         progress.say(
             f"{label}  loss {record.loss:.3f}  validation UAR {record.validation_uar:.1f}  best {best:.1f}"
         )
+    return best
 
 
 def _epoch_record(

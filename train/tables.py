@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, Literal, TypeVar, cast
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from edge.errors import MmtlError, UsageError
+from edge.errors import MmtlError
 from edge.features.frontend import FrontEnd
 from edge.labels import DIMENSIONS, Dimension
 from edge.system.files import atomic_write
@@ -27,7 +27,14 @@ from train.corpora import Clip
 from train.metrics import ClassificationScores
 from train.mmtl import Loss, MetaRates
 from train.model import Architecture, EmotionNet
-from train.run import ProgressReporter, architecture_of, by_corpora, frames_for_first, require_fit, scored
+from train.run import (
+    ProgressReporter,
+    architecture_of,
+    by_corpora,
+    frames_for_first,
+    require_fit,
+    train_epochs,
+)
 from train.run_folder import RunFolder, described, write_json
 from train.segments import SpectraMemory, fit_normalisation
 from train.splits import Split, speakers_of
@@ -38,6 +45,8 @@ from train.systems.capsules import SequentialCapsules
 from train.systems.self_attention import SelfAttention
 from train.temperature import averaged
 from train.training import Algorithm, Options, Training, predict
+
+Item = TypeVar("Item")
 
 Folds = Mapping[str, Split]
 """Splits by the name of the test speaker."""
@@ -154,24 +163,30 @@ def cells_of(rows: Iterable[Row], folds: Iterable[str], seeds: Iterable[int]) ->
     return [Cell(row, fold, seed) for seed, fold, row in product(seeds, folds, list(rows))]
 
 
-def claim(root: Path, options: TableOptions, clips: Sequence[Clip]) -> None:
+def claim(
+    root: Path, options: TableOptions, clips: Sequence[Clip], folds: Literal["speaker", "session"]
+) -> None:
     """Write what all cells have in common to the folder, or compare it with what stands there.
 
+    Args:
+        root: folder of the tables.
+        options: of all cells.
+        clips: of all folds.
+        folds: what is left out in a fold. The validation speaker depends on it.
+
     Raises:
-        UsageError: the folder holds tables of other options or recordings.
+        UsageError: the folder holds tables of other options, recordings or folds, or it cannot be written to.
     """
-    config = {"options": described(options), "clips": len(clips), "speakers": speakers_of(clips)}
-    path = root / "tables.json"
-    if not path.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        write_json(path, config)
-        return
-    found = json.loads(path.read_text("utf-8"))
-    if differing := [key for key, value in config.items() if found.get(key) != value]:
-        raise UsageError(
-            f"{root} holds tables with different {' and '.join(differing)}",
-            remedy="give the options that they were begun with, or name another folder",
-        )
+    folder = RunFolder(root)
+    config = {
+        "options": described(options),
+        "clips": len(clips),
+        "speakers": speakers_of(clips),
+        "folds": folds,
+    }
+    folder.require_usable(config, resume=True)
+    root.mkdir(parents=True, exist_ok=True)
+    folder.begin(config)
 
 
 def finished(root: Path, cell: Cell) -> ClassificationScores | None:
@@ -230,30 +245,29 @@ def train_cell(cell: Cell, split: Split, root: Path, options: TableOptions, memo
         normalisation = fit_normalisation(data)
         cpu = torch.device("cpu")
         training = Training(cell.row.network(arch), data, normalisation, chosen, cpu)
-        if folder.state.exists():
-            training.resume(folder.state)
-        records = folder.keep(training.epochs_done)
-        best = max((record["validation_uar"] for record in records), default=-1.0)
-        while training.epochs_done < chosen.epochs:
-            losses = [emotion for emotion, _ in training.epoch()]
-            net = training.evaluated_net()
-            logits = predict(net, validation, normalisation, chosen.draw.window, cpu)
-            uar = 100 * scored(validation, averaged(logits)).uar
-            if uar > best:
-                best = uar
-                with atomic_write(folder.best) as partial:
-                    weights = {name: value.contiguous() for name, value in net.state_dict().items()}
-                    save_file(weights, partial)
-            folder.record(
-                {"epoch": training.epochs_done - 1, "loss": float(np.mean(losses)), "validation_uar": uar}
-            )
-            training.save(folder.state)  # last: an epoch that is not in the state is run again
+
+        def keep(net: nn.Module) -> None:
+            with atomic_write(folder.best) as partial:
+                save_file({name: value.contiguous() for name, value in net.state_dict().items()}, partial)
+
+        best = train_epochs(training, validation, normalisation, folder, keep, Silent())
         net = training.evaluated_net()
         net.load_state_dict(load_file(folder.best))
         probs = averaged(predict(net, test, normalisation, chosen.draw.window, cpu))
         (scores,) = by_corpora(test, probs).values()
         write_json(folder.scores, {"validation_uar": best, "test": scores.to_dict()})
         folder.state.unlink()  # of use to an unfinished cell only
+
+
+class Silent:
+    """Shows no progress: the bar is that of the cells."""
+
+    def __call__(self, items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
+        """Yield the items."""
+        return iter(items)
+
+    def say(self, line: str) -> None:
+        """Show nothing."""
 
 
 _memory: Final = SpectraMemory()

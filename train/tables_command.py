@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edge.errors import UsageError
-from train.command_inputs import command_line, labelled_clips
+from train.command_inputs import (
+    Augment,
+    DoubleSoftmax,
+    Epochs,
+    ExcitedAsHappy,
+    Scripted,
+    command_line,
+    labelled_clips,
+)
 
 if TYPE_CHECKING:
     from train.corpora import Clip
@@ -55,11 +63,9 @@ def tables(
             "sessions-both: the other way round too. [default: session for IEMOCAP, speaker otherwise]",
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clips.")] = 30,
+    epochs: Epochs = 30,
     jobs: Annotated[int, typer.Option(min=1, help="Cells to train at once, one thread each.")] = 1,
-    augment: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Strength of the augmentation; 0: none.")
-    ] = 1.0,
+    augment: Augment = 1.0,
     query: Annotated[
         Literal["same", "disjoint"],
         typer.Option(help="MMTL: segments of the emotion loss are the support's, or others."),
@@ -68,14 +74,12 @@ def tables(
         Literal["shared", "separate"],
         typer.Option(help="MMTL: one output for all auxiliary tasks, or one each."),
     ] = "shared",
-    double_softmax: Annotated[
-        bool, typer.Option(help="Apply softmax before the cross entropy, as the paper's released code does.")
-    ] = False,
+    double_softmax: DoubleSoftmax = False,
     paper: Annotated[bool, typer.Option(help="Use the paper's layers, which cannot be streamed.")] = False,
-    scripted: Annotated[bool, typer.Option(help="IEMOCAP: use the scripted dialogues too.")] = False,
-    excited_as_happy: Annotated[bool, typer.Option(help="IEMOCAP: count excited as happy.")] = False,
+    scripted: Scripted = False,
+    excited_as_happy: ExcitedAsHappy = False,
 ) -> None:
-    """Train and test the chosen_rows of the paper's tables, fold by fold, and write the tables."""
+    """Train and test the systems of the paper's tables, fold by fold, and write the tables."""
     from train.console import ConsoleProgress
     from train.splits import refuse_shared_recordings
     from train.tables import ROWS, TableOptions, cells_of, claim, compute, finished
@@ -88,11 +92,12 @@ def tables(
         named = _chosen("--only", only, sorted({clip.corpus for clip in clips}))
         clips = [clip for clip in clips if clip.corpus in named]
     iemocap = all(clip.corpus == "iemocap" for clip in clips)
-    every = _folds(clips, scheme or ("session" if iemocap else "speaker"))
+    by = scheme or ("session" if iemocap else "speaker")
+    every = _folds(clips, by)
     cells = cells_of(asked, _chosen("--folds", folds, every), numbers)
     refuse_shared_recordings(clips)
     options = TableOptions(epochs, augment, heads, query, double_softmax, paper)
-    claim(out, options, clips)
+    claim(out, options, clips, "speaker" if by == "speaker" else "session")
     compute(cells, every, out, options, ConsoleProgress(), jobs)
     found = {cell: scores for cell in cells if (scores := finished(out, cell))}
     write_report(row_scores(found), out, _heading(clips, epochs), iemocap=iemocap)

@@ -138,6 +138,15 @@ def test_a_folder_of_other_options_is_refused(
     assert "different options" in capsys.readouterr().err
 
 
+def test_a_folder_of_other_folds_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_iemocap(tmp_path / "release", sessions=2, takes=1)
+    asked = (tmp_path / "release", tmp_path / "out", "--rows", "self-attention", "--folds", "Ses01_M")
+    assert tables(*asked) == 0
+    assert tables(*asked, "--scheme", "speaker") == 2
+    assert "different folds" in capsys.readouterr().err
+    assert tables(*asked, "--scheme", "sessions-both") == 0
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
