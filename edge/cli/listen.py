@@ -6,8 +6,6 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,12 +30,11 @@ from edge.cli.options import (
     Step,
     Strict,
 )
-from edge.errors import UsageError
+from edge.cli.targets import Targets, closed_after, require_apart, without_names
 
 if TYPE_CHECKING:
     from edge.output.sinks import Sink
     from edge.recognition.recognizer import Recognizer
-    from edge.system.outputs import Existing
 
 
 def monitor(
@@ -65,15 +62,15 @@ def monitor(
     existing = existing_policy(replace=replace, append=append)
     heard = parse_channel(channel)
     sound = open_source(source, rate=rate, channels=channels, paced=True, channel=heard)
-    _require_apart({"--jsonl": jsonl}, source, bundle, profile)
+    require_apart({"--jsonl": jsonl}, source, bundle, profile)
     recognizer = _recognizer(bundle, profile, provider, step_ms)
     sinks = _provider_note(provider)
     sinks.append(_shown(alone=jsonl is None))
     if jsonl is not None:
         sinks.append(JsonLines(jsonl, existing))
     if anonymous:
-        sinks = [_without_names(sink, recognizer) for sink in sinks]
-    with contextlib.closing(recognizer.engine), _closed_after(sinks):
+        sinks = [without_names(sink, recognizer) for sink in sinks]
+    with contextlib.closing(recognizer.engine), closed_after(sinks):
         listen(sound, recognizer, sinks, strict=strict)
 
 
@@ -126,13 +123,13 @@ def run(
     from edge.system.outputs import existing_policy
 
     existing = existing_policy(replace=replace, append=append)
-    targets = _Targets(jsonl, csv, mqtt, mqtt_ca, existing, anonymous, mqtt_names)
+    targets = Targets(jsonl, csv, mqtt, mqtt_ca, existing, anonymous, mqtt_names)
     heard = parse_channel(channel)
     sound = open_source(source, rate=rate, channels=channels, paced=paced, channel=heard)
-    _require_apart(targets.files(), source, bundle, profile, mqtt_ca)
+    require_apart(targets.files(), source, bundle, profile, mqtt_ca)
     recognizer = _recognizer(bundle, profile, provider, step_ms)
     opened = itertools.chain(_provider_note(provider), targets.sinks(recognizer))
-    with contextlib.closing(recognizer.engine), _closed_after(opened) as sinks:
+    with contextlib.closing(recognizer.engine), closed_after(opened) as sinks:
         if "NOTIFY_SOCKET" in os.environ:  # a service: systemd waits until the engine is warm
             from edge.output.sinks import say
             from edge.output.systemd import ServiceManager
@@ -272,106 +269,3 @@ def _provider_note(asked: str) -> list[Sink]:
     from edge.output.sinks import ProviderNote, say
 
     return [ProviderNote(say)] if asked == "auto" else []
-
-
-@dataclass(frozen=True)
-class _Targets:
-    """The outputs of a run, as the options name them."""
-
-    jsonl: str | None
-    csv: str | None
-    mqtt: str | None
-    mqtt_ca: Path | None
-    existing: Existing
-    anonymous: bool
-    mqtt_names: bool
-
-    def __post_init__(self) -> None:
-        if self.mqtt_ca and not self.mqtt:
-            raise UsageError(
-                "--mqtt-ca was given without --mqtt", remedy="add --mqtt HOST[:PORT]/TOPIC, or leave it out"
-            )
-        if self.mqtt_names and (self.anonymous or not self.mqtt):
-            raise UsageError(
-                "--mqtt-names needs --mqtt and excludes --anonymous",
-                remedy="add --mqtt, or leave one of them out",
-            )
-
-    def files(self) -> dict[str, str | None]:
-        """Return the output files by option."""
-        files = {"--jsonl": self.jsonl, "--csv": self.csv}
-        return {**files, "stdout": "-"} if self._readable() else files
-
-    def sinks(self, recognizer: Recognizer) -> Iterator[Sink]:
-        """Open the sinks one by one."""
-        from edge.output.sinks import CsvRows, JsonLines, PlainLines, WarningNote, say, standard_output
-
-        def shown(sink: Sink) -> Sink:
-            return _without_names(sink, recognizer) if self.anonymous else sink
-
-        if self.jsonl:
-            yield shown(JsonLines(self.jsonl, self.existing))
-        if self.csv:
-            yield shown(CsvRows(self.csv, self.existing))
-        if self._readable():
-            yield shown(PlainLines(standard_output(), say if self._others() else None))
-        else:
-            yield WarningNote(say)
-        if self.mqtt:
-            yield self._publisher(self.mqtt, recognizer)
-
-    def _readable(self) -> bool:
-        """Whether readable lines go to stdout: nothing else does, and it is open or the only output."""
-        from edge.system.outputs import is_stdout
-
-        if is_stdout(self.jsonl) or is_stdout(self.csv):
-            return False
-        return sys.stdout is not None or not self._others()
-
-    def _others(self) -> bool:
-        """Whether any output besides readable lines is written."""
-        return bool(self.jsonl or self.csv or self.mqtt)
-
-    def _publisher(self, address: str, recognizer: Recognizer) -> Sink:
-        from edge.output.mqtt import Mqtt, parse_destination
-        from edge.output.sinks import say
-
-        target = parse_destination(address, authority=self.mqtt_ca, environment=os.environ)
-        publisher = Mqtt(target, report=say)
-        return publisher if self.mqtt_names else _without_names(publisher, recognizer)
-
-
-def _require_apart(
-    outputs: dict[str, str | None],
-    source: str,
-    bundle: Path | None,
-    profile: str | None,
-    authority: Path | None = None,
-) -> None:
-    """Refuse outputs that would overwrite what a run reads, or each other."""
-    from edge.audio.sources import demo_clip
-    from edge.model.bundle import find_bundle
-    from edge.model.profile import find_profile
-    from edge.system.outputs import require_distinct_files
-
-    device = source.partition(":")[0] == "mic"
-    sound = None if device else demo_clip() if source == "demo" else source
-    speaker = find_profile(profile) if profile else None
-    require_distinct_files(outputs, [sound, find_bundle(bundle), speaker, authority])
-
-
-def _without_names(sink: Sink, recognizer: Recognizer) -> Sink:
-    from edge.output.anonymous import AnonymousSink
-
-    return AnonymousSink(sink, speaker_bundle="speaker" in recognizer.bundle.manifest.training)
-
-
-@contextlib.contextmanager
-def _closed_after(opened: Iterable[Sink]) -> Iterator[list[Sink]]:
-    """Close each sink at the end, even if a later one cannot be opened."""
-    with contextlib.ExitStack() as stack:
-        sinks = []
-        for sink in opened:
-            stack.callback(sink.close)
-            sinks.append(sink)
-        yield sinks
