@@ -50,8 +50,8 @@ def train(
     algorithm: Annotated[
         Literal["erm", "mtl", "mmtl", "reptile"] | None,
         typer.Option(
-            help="erm: emotions alone; mtl: with auxiliary tasks; mmtl: the paper's algorithm; reptile: with "
-            "--encoder only. [default: mmtl; mtl with --encoder]",
+            help="erm: emotions alone; mtl: with auxiliary tasks; mmtl: the paper's algorithm; reptile: meta-"
+            "learning of the emotions alone. [default: mmtl; mtl with --encoder]",
         ),
     ] = None,
     encoder: Annotated[
@@ -214,6 +214,11 @@ def train(
     )
     provenance = _provenance([*sides.train, *sides.validation, *sides.test], begin)
     stepped = _given(algorithm=algorithm, learning_rate=learning_rate, seed=seed)
+    if algorithm == "reptile" and inner_lr == 0.0:
+        raise UsageError(
+            "--inner-lr 0 does not move a speaker's weights, which reptile averages",
+            remedy="give a larger one, such as 0.01",
+        )
     rates = _given(inner_lr=inner_lr, transfer_lr=transfer_lr, inner_steps=inner_steps)
     drawn = _given(speakers=speakers, samples=samples)
     if pretrained:
@@ -253,8 +258,6 @@ def train(
         from train.run import RunSetup, architecture_of, run
         from train.training import Options
 
-        if algorithm == "reptile":
-            raise UsageError("--algorithm reptile needs a pretrained encoder", remedy="add --encoder")
         arch = architecture_of(algorithm or "mmtl", len(tasks), heads, paper=paper)
         setup = RunSetup(folder, _device(device), start=begin, resume=resume, provenance=provenance)
         base, checked = Options(), check_corpora(clips, progress)

@@ -20,6 +20,10 @@ MAY_DIFFER = ("git_revision", "command")
 """Keys of the configuration that may differ when a run is resumed; the command then has --resume."""
 
 
+class FolderInUseError(UsageError):
+    """Another run holds the folder's lock."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of a run, each written atomically."""
@@ -77,13 +81,14 @@ class RunFolder:
         """Create the folder and lock it against other runs.
 
         Raises:
-            UsageError: another run is using it, or it cannot be written to.
+            FolderInUseError: another run is using it.
+            UsageError: it cannot be written to.
         """
         require_writable(self.path)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             if try_lock(descriptor) is False:
-                raise UsageError(
+                raise FolderInUseError(
                     f"another run is using {self.path}", remedy="wait until it ends, or name another folder"
                 )
             yield

@@ -101,7 +101,7 @@ def test_mmtl_trains_on_a_manifest_end_to_end(run: Path) -> None:
     assert sorted(map(len, training["speakers"].values())) == [1, 1, 2]
 
 
-@pytest.mark.parametrize("algorithm", ["erm", "mtl"])
+@pytest.mark.parametrize("algorithm", ["erm", "mtl", "reptile"])
 def test_the_baselines_train_on_a_manifest_end_to_end(corpus: Path, tmp_path: Path, algorithm: str) -> None:
     arguments = ("--algorithm", algorithm, "--auxiliary", "a,d", *SMALL)
     assert mmtl("train", corpus, "--out", tmp_path / "run", *arguments) == 0
@@ -110,6 +110,7 @@ def test_the_baselines_train_on_a_manifest_end_to_end(corpus: Path, tmp_path: Pa
     assert (arch.heads, arch.emotions) == {
         "erm": ("shared", "transferred"),
         "mtl": ("separate", "direct"),
+        "reptile": ("shared", "transferred"),
     }[algorithm]
 
 
@@ -167,6 +168,7 @@ def test_a_device_that_cannot_be_used_is_refused(
     [
         (("--auxiliary", "v,x"), "give one or more of v,a,d"),
         (("--exclude", "other"), "choose from synthetic"),
+        (("--algorithm", "reptile", "--inner-lr", "0"), "--inner-lr 0 does not move a speaker's weights"),
         (("--split", "none.json"), "there is no split file"),
     ],
 )

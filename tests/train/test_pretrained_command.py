@@ -139,7 +139,6 @@ def test_options_that_cannot_be_used_are_refused_and_nothing_is_written(
     [
         (("--folds", "2"), "--folds has no effect without --encoder: add --encoder or leave it out"),
         (("--leave-corpus-out",), "--leave-corpus-out has no effect without --encoder"),
-        (("--algorithm", "reptile"), "--algorithm reptile needs a pretrained encoder: add --encoder"),
     ],
 )
 def test_options_of_an_encoder_are_refused_without_one(
