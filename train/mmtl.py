@@ -157,13 +157,16 @@ def inner_step(weights: Mapping[str, Tensor], gradient: Mapping[str, Tensor], ra
 
     w' = w - rate * gradient
 
+    The result keeps the memory format of the weights: convolution of channels-last maps depends on it.
+
     Args:
         weights: by parameter name.
         gradient: same keys and shapes.
         rate: alpha of equation 4 or beta of equation 5.
     """
     return {
-        name: (value - rate * gradient[name]).detach().requires_grad_() for name, value in weights.items()
+        name: value.detach().clone().sub_(rate * gradient[name]).requires_grad_()
+        for name, value in weights.items()
     }
 
 
