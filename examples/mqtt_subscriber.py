@@ -20,7 +20,9 @@ def main(broker: str, topic: str) -> None:
     """Subscribe to a stream's events until its summary."""
     host, _, port = broker.partition(":")
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
-    client.on_connect = lambda client, *_: client.subscribe(f"{topic}/#")
+    client.on_connect = lambda client, *_: client.subscribe(
+        [(f"{topic}/utterance", 0), (f"{topic}/summary", 0)]
+    )
     client.on_subscribe = lambda *_: print("subscribed", flush=True)
 
     def on_message(client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:

@@ -19,7 +19,9 @@ from edge.cli.options import (
     CsvTarget,
     JsonlTarget,
     MqttAuthority,
+    MqttDiscovery,
     MqttNames,
+    MqttPasswordFile,
     MqttTarget,
     ProfileName,
     Provider,
@@ -30,7 +32,7 @@ from edge.cli.options import (
     Step,
     Strict,
 )
-from edge.cli.targets import Targets, closed_after, require_apart, without_names
+from edge.cli.targets import MqttOptions, Targets, closed_after, require_apart, without_names
 
 if TYPE_CHECKING:
     from edge.output.sinks import Sink
@@ -111,6 +113,8 @@ def run(
     csv: CsvTarget = None,
     mqtt: MqttTarget = None,
     mqtt_ca: MqttAuthority = None,
+    mqtt_password_file: MqttPasswordFile = None,
+    mqtt_discovery: MqttDiscovery = False,
     replace: Replace = False,
     append: Append = False,
     anonymous: Anonymous = False,
@@ -123,10 +127,11 @@ def run(
     from edge.system.outputs import existing_policy
 
     existing = existing_policy(replace=replace, append=append)
-    targets = Targets(jsonl, csv, mqtt, mqtt_ca, existing, anonymous, mqtt_names)
+    broker = MqttOptions(mqtt, mqtt_ca, mqtt_password_file, mqtt_names, mqtt_discovery)
+    targets = Targets(jsonl, csv, broker, existing, anonymous)
     heard = parse_channel(channel)
     sound = open_source(source, rate=rate, channels=channels, paced=paced, channel=heard)
-    require_apart(targets.files(), source, bundle, profile, mqtt_ca)
+    require_apart(targets.files(), source, bundle, profile, mqtt_ca, mqtt_password_file)
     recognizer = _recognizer(bundle, profile, provider, step_ms)
     opened = itertools.chain(_provider_note(provider), targets.sinks(recognizer))
     with contextlib.closing(recognizer.engine), closed_after(opened) as sinks:

@@ -60,13 +60,23 @@ MqttTarget = Annotated[
         "--mqtt",
         metavar="[mqtts://][USER@]HOST[:PORT]/TOPIC",
         help="Publish each event to an MQTT broker, at TOPIC/TYPE; the password is read from "
-        "MMTL_MQTT_PASSWORD.",
+        "MMTL_MQTT_PASSWORD or --mqtt-password-file.",
     ),
 ]
 MqttAuthority = Annotated[
     Path | None,
     typer.Option(
         "--mqtt-ca", help="Trust the certificates in this file (PEM), not the system's; turns on TLS."
+    ),
+]
+MqttPasswordFile = Annotated[
+    Path | None,
+    typer.Option("--mqtt-password-file", help="Read the broker's password from the only line of this file."),
+]
+MqttDiscovery = Annotated[
+    bool,
+    typer.Option(
+        "--mqtt-discovery", help="Announce emotion, confidence and speech as a device to Home Assistant."
     ),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite output files that exist.")]

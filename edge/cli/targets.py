@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,23 +20,57 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class MqttOptions:
+    """What the options say of the broker."""
+
+    destination: str | None
+    authority: Path | None
+    password_file: Path | None
+    names: bool
+    discovery: bool
+
+    def __post_init__(self) -> None:
+        needing = {
+            "--mqtt-ca": self.authority,
+            "--mqtt-password-file": self.password_file,
+            "--mqtt-discovery": self.discovery,
+        }
+        for option, given in needing.items():
+            if given and not self.destination:
+                raise UsageError(
+                    f"{option} was given without --mqtt",
+                    remedy="add --mqtt HOST[:PORT]/TOPIC, or leave it out",
+                )
+
+    def publisher(self) -> Sink:
+        """Open the sink that publishes to the broker."""
+        from edge.output.home_assistant import DiscoveredDevice
+        from edge.output.mqtt import Mqtt, parse_destination
+        from edge.output.sinks import say
+
+        assert self.destination
+        target = parse_destination(
+            self.destination,
+            authority=self.authority,
+            password_file=self.password_file,
+            environment=os.environ,
+        )
+        device = DiscoveredDevice(target.topic, version("mmtl")) if self.discovery else None
+        return Mqtt(target, say, device)
+
+
+@dataclass(frozen=True)
 class Targets:
     """The outputs of a run, as the options name them."""
 
     jsonl: str | None
     csv: str | None
-    mqtt: str | None
-    mqtt_ca: Path | None
+    mqtt: MqttOptions
     existing: Existing
     anonymous: bool
-    mqtt_names: bool
 
     def __post_init__(self) -> None:
-        if self.mqtt_ca and not self.mqtt:
-            raise UsageError(
-                "--mqtt-ca was given without --mqtt", remedy="add --mqtt HOST[:PORT]/TOPIC, or leave it out"
-            )
-        if self.mqtt_names and (self.anonymous or not self.mqtt):
+        if self.mqtt.names and (self.anonymous or not self.mqtt.destination):
             raise UsageError(
                 "--mqtt-names needs --mqtt and excludes --anonymous",
                 remedy="add --mqtt, or leave one of them out",
@@ -61,8 +96,9 @@ class Targets:
             yield shown(PlainLines(standard_output(), say if self._others() else None))
         else:
             yield WarningNote(say)
-        if self.mqtt:
-            yield self._publisher(self.mqtt, recognizer)
+        if self.mqtt.destination:
+            publisher = self.mqtt.publisher()
+            yield publisher if self.mqtt.names else without_names(publisher, recognizer)
 
     def _readable(self) -> bool:
         """Whether readable lines go to stdout: nothing else does, and it is open or the only output."""
@@ -74,15 +110,7 @@ class Targets:
 
     def _others(self) -> bool:
         """Whether any output besides readable lines is written."""
-        return bool(self.jsonl or self.csv or self.mqtt)
-
-    def _publisher(self, address: str, recognizer: Recognizer) -> Sink:
-        from edge.output.mqtt import Mqtt, parse_destination
-        from edge.output.sinks import say
-
-        target = parse_destination(address, authority=self.mqtt_ca, environment=os.environ)
-        publisher = Mqtt(target, report=say)
-        return publisher if self.mqtt_names else without_names(publisher, recognizer)
+        return bool(self.jsonl or self.csv or self.mqtt.destination)
 
 
 def require_apart(
@@ -90,9 +118,9 @@ def require_apart(
     source: str,
     bundle: Path | None,
     profile: str | None,
-    authority: Path | None = None,
+    *read: Path | None,
 ) -> None:
-    """Refuse outputs that would overwrite what a run reads, or each other."""
+    """Refuse outputs that would overwrite what a run reads, or each other; `read` are further files."""
     from edge.audio.sources import demo_clip
     from edge.model.bundle import find_bundle
     from edge.model.profile import find_profile
@@ -101,7 +129,7 @@ def require_apart(
     device = source.partition(":")[0] == "mic"
     sound = None if device else demo_clip() if source == "demo" else source
     speaker = find_profile(profile) if profile else None
-    require_distinct_files(outputs, [sound, find_bundle(bundle), speaker, authority])
+    require_distinct_files(outputs, [sound, find_bundle(bundle), speaker, *read])
 
 
 def without_names(sink: Sink, recognizer: Recognizer) -> Sink:

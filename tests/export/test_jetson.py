@@ -419,11 +419,13 @@ def test_settings_become_options(service: Path) -> None:
         "MMTL_JSONL": "/var/lib/mmtl/%Y.jsonl",
         "MMTL_MQTT": "localhost/mmtl",
         "MMTL_MQTT_NAMES": "yes",
+        "MMTL_MQTT_DISCOVERY": "yes",
     }
     words = run([service, "listen"], settings).out.splitlines()
     assert words[:6] == ["run", "mic:USB PnP", "--bundle", "/opt/mmtl/bundle", "--provider", "tensorrt"]
     words.remove("--append")
     words.remove("--mqtt-names")
+    words.remove("--mqtt-discovery")
     options = dict(zip(words[6::2], words[7::2], strict=True))
     assert re.fullmatch(r"/var/lib/mmtl/20\d\d\.jsonl", options.pop("--jsonl"))
     assert options == {"--profile": "anna", "--mqtt": "localhost/mmtl"}

@@ -226,6 +226,12 @@ def test_a_folder_is_one_line_and_code_3(mmtl: Mmtl, tmp_path: Path) -> None:
         ),
         (["run", "demo", "--mqtt", "localhost/mmtl", "--mqtt-ca", "gone.pem"], "certificate from gone.pem"),
         (["run", "demo", "--mqtt-ca", "own.pem"], "without --mqtt"),
+        (["run", "demo", "--mqtt-discovery"], "--mqtt-discovery was given without --mqtt"),
+        (["run", "demo", "--mqtt-password-file", "word"], "--mqtt-password-file was given without --mqtt"),
+        (
+            ["run", "demo", "--mqtt", "anna@localhost/mmtl", "--mqtt-password-file", "gone"],
+            "cannot read the password file gone (No such file",
+        ),
         (["run", "demo", "--csv", ""], "--csv names nothing"),
         (["monitor", "demo", "--jsonl", ""], "--jsonl names nothing"),
         (["run", "demo", "--mqtt-names"], "--mqtt-names needs --mqtt"),
@@ -323,7 +329,7 @@ def test_a_broker_is_told_names_only_where_that_is_asked_for(
     published: list[dict[str, object]] = []
 
     class Broker(Sink):
-        def __init__(self, target: object, report: object) -> None:
+        def __init__(self, target: object, report: object, device: object) -> None:
             """Take what the publisher takes."""
 
         def emit(self, event: Event) -> None:

@@ -519,6 +519,33 @@ def test_a_password_without_a_user_is_a_usage_error() -> None:
     assert "s3cret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("content", [b"s3cret word", b"s3cret word\n", b"s3cret word\r\n"])
+def test_a_password_comes_from_a_file_before_the_environment(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "password"
+    path.write_bytes(content)
+    environment = {"MMTL_MQTT_PASSWORD": "another"}
+    found = parse_destination("anna@localhost/mmtl", password_file=path, environment=environment)
+    assert found.password == content.decode().splitlines()[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"s3cret\nmore\n", b"\xff", b"s" * 5_000])
+def test_a_file_without_a_password_is_a_usage_error_that_does_not_repeat_it(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "password"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"password.*its only line") as raised:
+        parse_destination("anna@localhost/mmtl", password_file=path)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_password_file_without_a_user_is_a_usage_error(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("s3cret\n", "utf-8")
+    with pytest.raises(UsageError, match="--mqtt-password-file is set, but no user name"):
+        parse_destination("localhost/mmtl", password_file=path)
+
+
 def test_an_authority_asks_for_tls() -> None:
     authority = Path("own.pem")
     found = parse_destination("localhost/mmtl", authority=authority)
