@@ -22,6 +22,7 @@ from edge.features.normaliser import (
 )
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension, dimension_class
 from train.augment import Augmentation, masked, microphone, warped, with_noise
+from train.corpora import Clip
 from train.mmtl import UNKNOWN, Samples, class_weights
 from train.segments import Normalisation, Spectra
 
@@ -152,6 +153,20 @@ class Batches:
         frames = masked(frames, how.masks, how.mask_size, generator)
         beyond = torch.arange(frames.shape[1])[None, :] >= lengths[:, None]
         return frames.masked_fill(beyond[:, :, None], 0.0)
+
+
+def clip_samples(frames: Tensor, lengths: Tensor, clip: Clip, auxiliary: Sequence[Dimension]) -> Samples:
+    """Label the segments of one clip, (B, T, F) frames of (B,) lengths, without class weights."""
+    count = len(frames)
+    ratings = [_rating_class(getattr(clip, name)) for name in auxiliary]
+    return Samples(
+        frames=frames,
+        lengths=lengths,
+        emotion=torch.full((count,), _emotion_class(clip.emotion)),
+        ratings=torch.tensor(ratings).repeat(count, 1).T,
+        emotion_weights=torch.ones(len(EMOTIONS)),
+        rating_weights=torch.ones(len(auxiliary), DIMENSION_CLASSES),
+    )
 
 
 def padded(segments: Sequence[Array]) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,13 @@
 """The tables of Cai et al. 2020: each system trained on each fold with each seed, and its scores.
 
 A cell is one training run, in a folder of its own. A cell that is finished is never computed again; one that
-was interrupted continues after its last epoch.
+was interrupted continues after its last epoch. The protocols that adapt to the test speaker are computed from
+the weights that a finished cell keeps, so an older cell gets them without training.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import signal
@@ -13,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edge.errors import MmtlError
+from edge.errors import MmtlError, UsageError
 from edge.features.frontend import FrontEnd
 from edge.labels import DIMENSIONS, Dimension
 from edge.system.files import atomic_write
@@ -35,8 +37,9 @@ from train.run import (
     require_fit,
     train_epochs,
 )
-from train.run_folder import RunFolder, described, write_json
-from train.segments import SpectraMemory, fit_normalisation
+from train.run_folder import FolderInUseError, RunFolder, described, write_json
+from train.segments import Normalisation, Spectra, SpectraMemory, fit_normalisation
+from train.speaker_protocols import SpeakerProtocols, speaker_clips, speaker_protocols
 from train.splits import Split, speakers_of
 from train.systems.angular_softmax import AngularCnnLstm
 from train.systems.attention_pooling import AttentionPoolingCnn
@@ -65,6 +68,11 @@ class Row:
     network: Callable[[Architecture], EmotionNet | System]
     algorithm: Algorithm = "erm"
     auxiliary: tuple[Dimension, ...] = DIMENSIONS
+
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether it is trained on auxiliary tasks."""
+        return self.algorithm in ("mtl", "mmtl")
 
 
 def _attention_pooling(_: Architecture) -> System:
@@ -168,6 +176,9 @@ def claim(
 ) -> None:
     """Write what all cells have in common to the folder, or compare it with what stands there.
 
+    An option that the folder does not name, because it did not exist when the folder was begun, has its
+    default there.
+
     Args:
         root: folder of the tables.
         options: of all cells.
@@ -179,7 +190,7 @@ def claim(
     """
     folder = RunFolder(root)
     config = {
-        "options": described(options),
+        "options": _comparable(options, folder.config),
         "clips": len(clips),
         "speakers": speakers_of(clips),
         "folds": folds,
@@ -189,10 +200,29 @@ def claim(
     folder.begin(config)
 
 
+def _comparable(options: TableOptions, config: Path) -> dict[str, Any]:
+    """Describe the options; leave out those at their default that the configuration does not name."""
+    asked, usual = described(options), described(TableOptions())
+    if not config.exists():
+        return asked
+    kept = json.loads(config.read_text("utf-8")).get("options", {})
+    return {name: value for name, value in asked.items() if name in kept or value != usual[name]}
+
+
 def finished(root: Path, cell: Cell) -> ClassificationScores | None:
     """Read a cell's scores on the test speaker; None if it is not finished."""
     path = cell.folder(root).scores
     return ClassificationScores(**json.loads(path.read_text("utf-8"))["test"]) if path.exists() else None
+
+
+def adapted(root: Path, cell: Cell) -> SpeakerProtocols | None:
+    """Read a cell's scores after adaptation to the test speaker; None if there are none by today's rules."""
+    path = _protocols_file(root, cell)
+    return SpeakerProtocols.from_dict(json.loads(path.read_text("utf-8"))) if path.exists() else None
+
+
+def _protocols_file(root: Path, cell: Cell) -> Path:
+    return cell.folder(root).path / "protocols.json"
 
 
 def compute(
@@ -203,7 +233,9 @@ def compute(
     progress: ProgressReporter,
     jobs: int = 1,
 ) -> None:
-    """Train the cells that are not finished.
+    """Train the cells that are not finished, and score those that lack the protocols with adaptation.
+
+    A cell that another command is training is left to it.
 
     Args:
         cells: of the table.
@@ -214,49 +246,82 @@ def compute(
         jobs: cells trained at once, each in a process of one thread that keeps spectra of its own.
 
     Raises:
-        MmtlError: a cell cannot be trained, or another command is training it.
+        MmtlError: a cell cannot be trained.
     """
-    waiting = [cell for cell in cells if not finished(root, cell)]
-    if jobs == 1:
-        memory = SpectraMemory()
-        for cell in progress(waiting, "cells", len(waiting)):
-            train_cell(cell, folds[cell.fold], root, options, memory)
-        return
+    waiting = [cell for cell in cells if not (finished(root, cell) and adapted(root, cell))]
+    left = 0
     tasks = [(cell, folds[cell.fold], root, options) for cell in waiting]
-    with multiprocessing.get_context("spawn").Pool(jobs, _begin_worker) as pool:
-        for problem in progress(pool.imap_unordered(_train_in_worker, tasks), "cells", len(tasks)):
-            if problem:
-                raise MmtlError(problem)
+    with _workers(jobs) as run:
+        for outcome in progress(run(tasks), "cells", len(tasks)):
+            if outcome.problem:
+                raise outcome.problem
+            left += outcome.in_use
+    if left:
+        progress.say(
+            f"{left} cells are being trained by another command: give this one again when they are finished"
+        )
 
 
 def train_cell(cell: Cell, split: Split, root: Path, options: TableOptions, memory: SpectraMemory) -> None:
     """Train one cell, keep the best epoch by the validation speaker, and score it on the test speaker once.
 
+    What the cell has already is kept: a finished cell is only scored by the protocols that it lacks.
+
     Raises:
-        UsageError: the speakers do not suffice for the algorithm, or another command is training the cell.
+        FolderInUseError: another command is training the cell.
+        UsageError: the speakers do not suffice for the algorithm.
     """
     folder, (arch, chosen) = cell.folder(root), options.of(cell.row, cell.seed)
     require_fit(split, arch, chosen)
     with folder.locked():
-        torch.manual_seed(chosen.seed)
         front_end, shortest = FrontEnd(), frames_for_first(arch)
         data = memory(split.train, front_end, shortest, chosen.augmentation.speeds)
-        validation, test = (memory(side, front_end, shortest) for side in (split.validation, split.test))
+        test = memory(split.test, front_end, shortest)
         normalisation = fit_normalisation(data)
-        cpu = torch.device("cpu")
-        training = Training(cell.row.network(arch), data, normalisation, chosen, cpu)
+        if not finished(root, cell):
+            validation = memory(split.validation, front_end, shortest)
+            best = _train(cell, folder, (arch, chosen), (data, validation), normalisation)
+            net = _best_network(cell, folder, arch)
+            probs = averaged(predict(net, test, normalisation, chosen.draw.window, torch.device("cpu")))
+            (scores,) = by_corpora(test, probs).values()
+            write_json(folder.scores, {"validation_uar": best, "test": scores.to_dict()})
+        folder.state.unlink(missing_ok=True)  # of use to an unfinished cell only
+        if not adapted(root, cell):
+            clips = speaker_clips(test, normalisation, chosen.draw.window, chosen.draw.auxiliary)
+            protocols = speaker_protocols(
+                _best_network(cell, folder, arch), clips, cell.fold, auxiliary=cell.row.has_auxiliary
+            )
+            write_json(_protocols_file(root, cell), protocols.to_dict())
 
-        def keep(net: nn.Module) -> None:
-            with atomic_write(folder.best) as partial:
-                save_file({name: value.contiguous() for name, value in net.state_dict().items()}, partial)
 
-        best = train_epochs(training, validation, normalisation, folder, keep, Silent())
-        net = training.evaluated_net()
-        net.load_state_dict(load_file(folder.best))
-        probs = averaged(predict(net, test, normalisation, chosen.draw.window, cpu))
-        (scores,) = by_corpora(test, probs).values()
-        write_json(folder.scores, {"validation_uar": best, "test": scores.to_dict()})
-        folder.state.unlink()  # of use to an unfinished cell only
+def _train(
+    cell: Cell,
+    folder: RunFolder,
+    settings: tuple[Architecture, Options],
+    sides: tuple[list[Spectra], list[Spectra]],
+    normalisation: Normalisation,
+) -> float:
+    """Train a cell's network and keep the best epoch; return its UAR on the validation speaker."""
+    (arch, chosen), (data, validation) = settings, sides
+    torch.manual_seed(chosen.seed)
+    training = Training(cell.row.network(arch), data, normalisation, chosen, torch.device("cpu"))
+
+    def keep(net: nn.Module) -> None:
+        with atomic_write(folder.best) as partial:
+            save_file({name: value.contiguous() for name, value in net.state_dict().items()}, partial)
+
+    return train_epochs(training, validation, normalisation, folder, keep, Silent())
+
+
+def _best_network(cell: Cell, folder: RunFolder, arch: Architecture) -> EmotionNet | System:
+    if not folder.best.exists():
+        raise UsageError(
+            f"{folder.best} is missing, which the finished cell had",
+            remedy=f"delete {folder.path} to train it again",
+        )
+    net = cell.row.network(arch)
+    net.load_state_dict(load_file(folder.best))
+    return net.eval()
 
 
 class Silent:
@@ -270,8 +335,30 @@ class Silent:
         """Show nothing."""
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """Of a cell."""
+
+    problem: MmtlError | None = None
+    in_use: bool = False
+    """Another command is training the cell."""
+
+
+_Task = tuple[Cell, Split, Path, TableOptions]
+
 _memory: Final = SpectraMemory()
 """Of a worker process."""
+
+
+@contextlib.contextmanager
+def _workers(jobs: int) -> Iterator[Callable[[list[_Task]], Iterator[_Outcome]]]:
+    """Yield what trains cells: here one by one, or in as many processes as there are jobs."""
+    if jobs == 1:
+        memory = SpectraMemory()
+        yield lambda tasks: (_outcome(task, memory) for task in tasks)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs, _begin_worker) as pool:
+        yield lambda tasks: pool.imap_unordered(_train_in_worker, tasks)
 
 
 def _begin_worker() -> None:
@@ -279,10 +366,15 @@ def _begin_worker() -> None:
     torch.set_num_threads(1)
 
 
-def _train_in_worker(task: tuple[Cell, Split, Path, TableOptions]) -> str | None:
-    """Train a cell and return what is wrong, as a text: the errors themselves do not travel."""
+def _train_in_worker(task: _Task) -> _Outcome:
+    return _outcome(task, _memory)
+
+
+def _outcome(task: _Task, memory: SpectraMemory) -> _Outcome:
     try:
-        train_cell(*task, _memory)
+        train_cell(*task, memory)
+    except FolderInUseError:
+        return _Outcome(in_use=True)
     except MmtlError as error:
-        return str(error)
-    return None
+        return _Outcome(problem=error)
+    return _Outcome()

@@ -22,6 +22,7 @@ from train.command_inputs import (
 if TYPE_CHECKING:
     from train.corpora import Clip
     from train.splits import Split
+    from train.tables import Cell
 
 Scheme = Literal["speaker", "session", "sessions-both"]
 
@@ -82,8 +83,7 @@ def tables(
     """Train and test the systems of the paper's tables, fold by fold, and write the tables."""
     from train.console import ConsoleProgress
     from train.splits import refuse_shared_recordings
-    from train.tables import ROWS, TableOptions, cells_of, claim, compute, finished
-    from train.tables_report import row_scores, write_report
+    from train.tables import ROWS, TableOptions, cells_of, claim, compute
 
     asked = [ROWS[key] for key in _chosen("--rows", rows, ROWS)]
     numbers = _seeds(seeds)
@@ -98,24 +98,74 @@ def tables(
     refuse_shared_recordings(clips)
     options = TableOptions(epochs, augment, heads, query, double_softmax, paper)
     claim(out, options, clips, "speaker" if by == "speaker" else "session")
-    compute(cells, every, out, options, ConsoleProgress(), jobs)
-    found = {cell: scores for cell in cells if (scores := finished(out, cell))}
-    write_report(row_scores(found), out, _heading(clips, epochs), iemocap=iemocap)
-    typer.echo((out / "tables.md").read_text("utf-8"))
+    heading = _heading(clips, epochs)
+    try:
+        compute(cells, every, out, options, ConsoleProgress(), jobs)
+    except KeyboardInterrupt:
+        _report(cells, out, heading, iemocap=iemocap)
+        raise
+    if _report(cells, out, heading, iemocap=iemocap):
+        typer.echo((out / "tables.md").read_text("utf-8"))
+
+
+def _report(cells: list[Cell], out: Path, heading: str, *, iemocap: bool) -> bool:
+    """Write the tables of the cells that are finished; return whether there are any."""
+    from train.tables import adapted, finished
+    from train.tables_report import CellResult, row_scores, write_report
+
+    found = {
+        cell: CellResult(scores, protocols)
+        for cell in cells
+        if (scores := finished(out, cell)) and (protocols := adapted(out, cell))
+    }
+    if found:
+        write_report(row_scores(found), out, heading, iemocap=iemocap)
+    return bool(found)
 
 
 def _heading(clips: list[Clip], epochs: int) -> str:
     from train.splits import speakers_of
 
-    ratings = "derived from the emotions" if any(clip.derived for clip in clips) else "the annotators'"
+    derived = sum(clip.derived for clip in clips)
+    ratings = "the annotators'" if not derived else "derived from the emotions"
+    if 0 < derived < len(clips):
+        ratings = f"the annotators', with gaps in {derived} clips filled by values derived from the emotions"
     return (
         f"# {', '.join(sorted({clip.corpus for clip in clips}))}\n\n    {command_line()}\n\n"
         f"{len(clips)} clips of {len(speakers_of(clips))} speakers; their valence, arousal and dominance are "
         f"{ratings}. Of {epochs} epochs, the best on the validation speaker is scored on the test speaker. "
-        "Percent, without adaptation (protocol `none`): mean and standard deviation over folds and seeds, "
-        "interval by resampling the test speakers, recall by emotion. The systems other than CNN-LSTM, its "
-        "MTL and MMTL are re-implemented, not the authors' code."
+        "Percent: mean and standard deviation over folds and seeds, interval by resampling the test "
+        "speakers, recall by emotion. UAR is over the emotions that a speaker shows. The systems other than "
+        "CNN-LSTM, its MTL and MMTL are re-implemented, not the authors' code.\n\n"
+        f"{_protocols()}{_gaps(clips)}"
     )
+
+
+def _protocols() -> str:
+    from train.adaptation_curve import PAPER_TUNING
+    from train.speaker_protocols import HEAD_TUNING
+
+    head, meta = HEAD_TUNING, PAPER_TUNING
+    return (
+        f"`calibrated`: up to {head.clips_per_emotion} labelled clips of each emotion of the test speaker "
+        f"tune the layers after the embedding (FC 1 to FC 3, {head.steps} steps of gradient descent at "
+        f"{head.rate:g} on the emotions, the same for every system with a CNN-LSTM); the speaker's other "
+        f"clips are scored, mean of {head.draws} draws. `paper`: the meta learner is tuned on the test "
+        f"speaker's auxiliary labels ({meta.inner_steps} steps of equation 4 at gamma = {meta.inner_lr:g}), "
+        "then predicts the same clips."
+    )
+
+
+def _gaps(clips: list[Clip]) -> str:
+    """Name the speakers who do not show all emotions."""
+    from edge.labels import EMOTIONS
+
+    shown: dict[str, set[str]] = {}
+    for clip in clips:
+        shown.setdefault(clip.speaker, set()).add(clip.emotion)
+    lacking = {speaker: [name for name in EMOTIONS if name not in found] for speaker, found in shown.items()}
+    named = [f"{speaker} ({', '.join(names)})" for speaker, names in sorted(lacking.items()) if names]
+    return f"\n\nSpeakers without clips of an emotion: {', '.join(named)}." if named else ""
 
 
 def _folds(clips: list[Clip], scheme: Scheme) -> dict[str, Split]:

@@ -6,29 +6,48 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.labels import EMOTIONS
 from edge.system.files import atomic_write
-from train.metrics import ClassificationScores, recalls
+from train.metrics import ClassificationScores, Counts, recalls
 from train.plots import plot_confusions
+from train.speaker_protocols import SpeakerProtocols
 from train.tables import FIGURE_3, ROWS, TABLE_2, TABLE_3, Cell, Row
 
 Values = NDArray[np.float64]
+
+Protocol = Literal["none", "calibrated", "paper"]
+
+TITLES: Final[dict[Protocol, str]] = {
+    "none": "without adaptation (`none`)",
+    "calibrated": "after tuning on labelled clips of the speaker (`calibrated`)",
+    "paper": "tuned on the ratings of the clips that are scored (`paper`): uses test labels",
+}
 
 RESAMPLES: Final = 1000
 """Bootstrap samples of the speakers."""
 
 
 @dataclass(frozen=True)
+class CellResult:
+    """What the report reads of a finished cell."""
+
+    none: ClassificationScores
+    adapted: SpeakerProtocols
+
+
+@dataclass(frozen=True)
 class RowScores:
-    """Scores of one system over its finished cells, in percent, without adaptation."""
+    """Scores of one system by one protocol over its finished cells, in percent."""
 
     row: Row
+    protocol: Protocol
     folds: int
     seeds: int
     uar: float
@@ -37,42 +56,99 @@ class RowScores:
     """Standard deviation over the cells; None for a single one."""
     interval: tuple[float, float] | None
     """95 % interval of the mean UAR for other test speakers; None for a single one."""
+    before: float | None
+    """Mean UAR on the same clips without adaptation; None for the protocol `none`."""
+    gain_interval: tuple[float, float] | None
+    """95 % interval of `uar` - `before`, as `interval`."""
     accuracy: float
     accuracy_deviation: float | None
     recalls: tuple[float | None, ...]
     """By emotion, over all cells' clips; None for an emotion without clips."""
     confusion: tuple[tuple[int, ...], ...]
-    """Counts summed over the cells: rows are the truth."""
+    """Counts summed over the cells, and over the draws of `calibrated`: rows are the truth."""
+
+    @property
+    def gain(self) -> float | None:
+        """Points of UAR by the adaptation."""
+        return None if self.before is None else self.uar - self.before
 
 
-def row_scores(found: Mapping[Cell, ClassificationScores]) -> list[RowScores]:
-    """Sum up the finished cells of each system, in the order of the tables."""
+def row_scores(found: Mapping[Cell, CellResult]) -> list[RowScores]:
+    """Sum up the finished cells of each system and protocol, in the order of the tables."""
     return [
-        _summed({cell: scores for cell, scores in found.items() if cell.row == row})
+        _summed(answers, protocol)
         for row in ROWS.values()
-        if any(cell.row == row for cell in found)
+        for protocol in TITLES
+        if (
+            answers := {
+                cell: of_cell
+                for cell, result in found.items()
+                if cell.row == row and (of_cell := _answers(result, protocol))
+            }
+        )
     ]
 
 
-def _summed(found: Mapping[Cell, ClassificationScores]) -> RowScores:
-    folds = sorted({cell.fold for cell in found})
-    uars = np.array([100 * scores.uar for scores in found.values()])
-    accuracies = np.array([100 * scores.accuracy for scores in found.values()])
-    by_fold = np.array(
-        [np.mean([100 * scores.uar for cell, scores in found.items() if cell.fold == fold]) for fold in folds]
+@dataclass(frozen=True)
+class _Answers:
+    """Scores of one cell by one protocol, in percent; of several draws the mean."""
+
+    uar: float
+    accuracy: float
+    confusion: Counts
+    before: float | None
+
+
+def _answers(result: CellResult, protocol: Protocol) -> _Answers | None:
+    if protocol == "calibrated":
+        draws = result.adapted.calibrated
+        return _mean_answers([draw.after for draw in draws], [draw.before for draw in draws])
+    if protocol == "paper":
+        return _mean_answers([result.adapted.paper], [result.none]) if result.adapted.paper else None
+    return _mean_answers([result.none], [])
+
+
+def _mean_answers(
+    after: Sequence[ClassificationScores], before: Sequence[ClassificationScores]
+) -> _Answers | None:
+    if not after:
+        return None
+    return _Answers(
+        uar=float(np.mean([100 * scores.uar for scores in after])),
+        accuracy=float(np.mean([100 * scores.accuracy for scores in after])),
+        confusion=np.sum([scores.confusion for scores in after], axis=0),
+        before=float(np.mean([100 * scores.uar for scores in before])) if before else None,
     )
-    confusion = np.sum([scores.confusion for scores in found.values()], axis=0)
+
+
+def _summed(found: Mapping[Cell, _Answers], protocol: Protocol) -> RowScores:
+    uars = np.array([answers.uar for answers in found.values()])
+    accuracies = np.array([answers.accuracy for answers in found.values()])
+    before = [answers.before for answers in found.values() if answers.before is not None]
+    gains = {cell: item.uar - item.before for cell, item in found.items() if item.before is not None}
+    confusion = np.sum([answers.confusion for answers in found.values()], axis=0)
     return RowScores(
         row=next(iter(found)).row,
-        folds=len(folds),
+        protocol=protocol,
+        folds=len({cell.fold for cell in found}),
         seeds=len({cell.seed for cell in found}),
         uar=float(uars.mean()),
         uar_deviation=_deviation(uars),
-        interval=_interval(by_fold),
+        interval=_interval(_by_fold({cell: answers.uar for cell, answers in found.items()})),
+        before=float(np.mean(before)) if before else None,
+        gain_interval=_interval(_by_fold(gains)) if gains else None,
         accuracy=float(accuracies.mean()),
         accuracy_deviation=_deviation(accuracies),
         recalls=tuple(None if value is None else 100 * value for value in recalls(confusion)),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+    )
+
+
+def _by_fold(values: Mapping[Cell, float]) -> Values:
+    """Average over the seeds of each fold."""
+    folds = sorted({cell.fold for cell in values})
+    return np.array(
+        [np.mean([value for cell, value in values.items() if cell.fold == fold]) for fold in folds]
     )
 
 
@@ -81,7 +157,7 @@ def _deviation(values: Values) -> float | None:
 
 
 def _interval(by_fold: Values) -> tuple[float, float] | None:
-    """Resample the test speakers with replacement: the 2.5th and 97.5th percentile of their mean UAR."""
+    """Resample the test speakers with replacement: the 2.5th and 97.5th percentile of their mean."""
     count = len(by_fold)
     if count == 1:
         return None
@@ -101,31 +177,52 @@ def write_report(rows: Sequence[RowScores], root: Path, heading: str, *, iemocap
     """
     tables = (("Table 2: systems", TABLE_2), ("Table 3: auxiliary tasks", TABLE_3))
     text = f"{heading}\n"
-    for title, table in tables:
-        if shown := [scores for scores in rows if scores.row in table]:
-            text += f"\n## {title}\n\n{_markdown(shown, iemocap=iemocap)}"
+    for (title, table), (protocol, how) in product(tables, TITLES.items()):
+        if shown := [scores for scores in rows if scores.row in table and scores.protocol == protocol]:
+            text += f"\n## {title}, {how}\n\n{_markdown(shown, iemocap=iemocap)}"
     for name, content in (("tables.md", text), ("tables.csv", _csv(rows))):
         with atomic_write(root / name) as partial:
             partial.write_text(content, "utf-8")
-    if figure := {scores.row.name: scores.confusion for scores in rows if scores.row in FIGURE_3}:
+    figure = {
+        scores.row.name: scores.confusion
+        for scores in rows
+        if scores.row in FIGURE_3 and scores.protocol == "none"
+    }
+    if figure:
         plot_confusions(figure, root / "confusion.png")
 
 
 def _markdown(rows: Sequence[RowScores], *, iemocap: bool) -> str:
-    columns = ["system", "folds x seeds", "UAR", "95 % interval", "accuracy", *EMOTIONS]
-    columns += ["UAR, paper", "accuracy, paper"] if iemocap else []
+    """Write one table; all rows are of one protocol."""
+    adapted, papers = rows[0].protocol != "none", iemocap and rows[0].protocol != "calibrated"
+    columns = ["system", "folds x seeds", "UAR", "95 % interval"]
+    columns += ["`none`, same clips", "gain", "95 % interval of the gain"] if adapted else []
+    columns += ["accuracy", *EMOTIONS, *(["UAR, paper", "accuracy, paper"] if papers else [])]
     lines = [columns, ["---"] * len(columns)]
     for scores in rows:
-        cells = [
-            scores.row.name,
-            f"{scores.folds} x {scores.seeds}",
-            _with_deviation(scores.uar, scores.uar_deviation),
-            "-" if scores.interval is None else "{:.1f} to {:.1f}".format(*scores.interval),
-            _with_deviation(scores.accuracy, scores.accuracy_deviation),
-            *("-" if value is None else f"{value:.1f}" for value in scores.recalls),
-        ]
-        lines.append(cells + ([f"{value:.2f}" for value in scores.row.paper] if iemocap else []))
+        cells = [scores.row.name, f"{scores.folds} x {scores.seeds}"]
+        cells += [_with_deviation(scores.uar, scores.uar_deviation), _range(scores.interval)]
+        if adapted:
+            cells += [
+                _figure(scores.before),
+                _figure(scores.gain, "+.1f"),
+                _range(scores.gain_interval, "+.1f"),
+            ]
+        cells += [_with_deviation(scores.accuracy, scores.accuracy_deviation), *map(_figure, scores.recalls)]
+        if papers:
+            # The paper tunes every system that has auxiliary tasks to the test speaker's ratings.
+            stated = scores.row.has_auxiliary == (scores.protocol == "paper")
+            cells += [f"{value:.2f}" if stated else "-" for value in scores.row.paper]
+        lines.append(cells)
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _figure(value: float | None, form: str = ".1f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _range(interval: tuple[float, float] | None, form: str = ".1f") -> str:
+    return "-" if interval is None else " to ".join(format(value, form) for value in interval)
 
 
 def _with_deviation(value: float, deviation: float | None) -> str:
@@ -136,11 +233,13 @@ def _csv(rows: Sequence[RowScores]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     spread = ("uar", "uar_deviation", "uar_low", "uar_high", "accuracy", "accuracy_deviation")
-    table.writerow(["system", "folds", "seeds", *spread, *(f"recall_{emotion}" for emotion in EMOTIONS)])
+    gained = ("uar_none_same_clips", "gain", "gain_low", "gain_high")
+    by_emotion = (f"recall_{emotion}" for emotion in EMOTIONS)
+    table.writerow(["system", "protocol", "folds", "seeds", *spread, *gained, *by_emotion])
     for scores in rows:
-        interval = scores.interval or (None, None)
+        interval, gains = scores.interval or (None, None), scores.gain_interval or (None, None)
         uar, accuracy = (scores.uar, scores.uar_deviation), (scores.accuracy, scores.accuracy_deviation)
-        figures = [*uar, *interval, *accuracy, *scores.recalls]
+        figures = [*uar, *interval, *accuracy, scores.before, scores.gain, *gains, *scores.recalls]
         shown = ["" if figure is None else f"{figure:.3f}" for figure in figures]
-        table.writerow([scores.row.key, scores.folds, scores.seeds, *shown])
+        table.writerow([scores.row.key, scores.protocol, scores.folds, scores.seeds, *shown])
     return text.getvalue()

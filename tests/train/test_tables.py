@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,22 @@ from train.command_inputs import labelled_clips
 from train.corpora import Clip
 from train.metrics import ClassificationScores
 from train.segments import SpectraMemory, read_spectra
+from train.speaker_protocols import CalibrationDraw, SpeakerProtocols
 from train.splits import leave_one_session_out, leave_one_speaker_out, refuse_shared_recordings, speakers_of
 from train.systems.base import System
-from train.tables import ROWS, TABLE_3, Cell, TableOptions, cells_of, compute, finished, train_cell
-from train.tables_report import row_scores
+from train.tables import (
+    ROWS,
+    TABLE_3,
+    Cell,
+    TableOptions,
+    adapted,
+    cells_of,
+    claim,
+    compute,
+    finished,
+    train_cell,
+)
+from train.tables_report import CellResult, row_scores
 from train.training import Training
 
 OPTIONS = TableOptions(epochs=2, augment=0.0)
@@ -61,6 +75,10 @@ def test_every_system_trains_and_is_scored(key: str, corpus: Path, tmp_path: Pat
     assert scores is not None
     assert list(scores.per_speaker) == ["s0"]
     assert scores.clips == 4
+    protocols = adapted(tmp_path, cell)
+    assert protocols is not None
+    assert (protocols.paper is not None) == key.startswith(("mmtl", "cnn-lstm-mtl"))
+    assert not protocols.calibrated  # one clip of each emotion, which is left to score
     built = ROWS[key].network(TableOptions().of(ROWS[key], 0)[0])
     assert isinstance(built, System) == (key in {"angular", "seqcap", "gap-attention", "self-attention"})
     assert 50_000 < sum(parameter.numel() for parameter in built.parameters()) < 1_000_000
@@ -84,6 +102,7 @@ def test_a_finished_cell_is_not_computed_again(
     assert (row["system"], row["folds"], row["seeds"]) == ("self-attention", "2", "1")
     assert "| Self Attention | 2 x 1 |" in first
     assert "paper" not in first.split("## Table 2")[1]
+    assert "calibrated" not in first.split("## Table 2")[1]
 
 
 def test_an_interrupted_cell_continues_as_if_it_had_not_been(corpus: Path, tmp_path: Path) -> None:
@@ -127,6 +146,50 @@ def test_a_cell_that_another_command_trains_is_refused(corpus: Path, tmp_path: P
     cell = Cell(ROWS["self-attention"], "s0", 0)
     with cell.folder(tmp_path).locked(), pytest.raises(UsageError, match="another run is using"):
         train_cell(cell, folds["s0"], tmp_path, OPTIONS, SpectraMemory())
+
+
+def test_a_cell_that_another_command_trains_is_left_to_it(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = Cell(ROWS["self-attention"], "s0", 0)
+    with cell.folder(tmp_path).locked():
+        assert tables(corpus, tmp_path, "--rows", "self-attention", "--folds", "s0,s1") == 0
+    shown = capsys.readouterr()
+    assert "| Self Attention | 1 x 1 |" in shown.out
+    assert "1 cells are being trained by another command" in shown.err
+    assert finished(tmp_path, cell) is None
+
+
+def test_a_finished_cell_without_protocols_gets_them_without_training(tmp_path: Path) -> None:
+    clips = clips_in(write_corpus(tmp_path / "corpus", speakers=3, takes=2, seconds=0.6))
+    folds = dict(leave_one_speaker_out(clips))
+    cell, root = Cell(ROWS["mmtl-va"], "s0", 0), tmp_path / "out"
+    train_cell(cell, folds["s0"], root, TableOptions(epochs=1, augment=0.0), SpectraMemory())
+    first, kept = adapted(root, cell), cell.folder(root).best.read_bytes()
+    assert first is not None
+    assert len(first.calibrated) == 5
+    assert [draw.shots for draw in first.calibrated] == [4] * 5  # two clips of each, one left to score
+    assert all(draw.before.clips == draw.after.clips == 4 for draw in first.calibrated)
+    assert first.paper is not None
+    assert first.paper.clips == 8
+    (cell.folder(root).path / "protocols.json").unlink()
+    assert adapted(root, cell) is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.tables._train", None)
+        train_cell(cell, folds["s0"], root, TableOptions(epochs=1, augment=0.0), SpectraMemory())
+    assert adapted(root, cell) == first
+    assert cell.folder(root).best.read_bytes() == kept
+
+
+def test_a_folder_that_lacks_a_newer_option_has_its_default(corpus: Path, tmp_path: Path) -> None:
+    clips = clips_in(corpus)
+    claim(tmp_path, OPTIONS, clips, "speaker")
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["options"]["double_softmax"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    claim(tmp_path, OPTIONS, clips, "speaker")
+    with pytest.raises(UsageError, match="different options"):
+        claim(tmp_path, replace(OPTIONS, double_softmax=True), clips, "speaker")
 
 
 def test_a_folder_of_other_options_is_refused(
@@ -213,7 +276,7 @@ def test_a_row_is_the_mean_over_its_cells() -> None:
     wrong = [[0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]
     uars = {("a", 0): 1.0, ("a", 1): 0.5, ("b", 0): 0.25, ("b", 1): 0.25}
     found = {
-        Cell(row, fold, seed): scores_of(uar, right if uar == 1.0 else wrong)
+        Cell(row, fold, seed): CellResult(scores_of(uar, right if uar == 1.0 else wrong), SpeakerProtocols())
         for (fold, seed), uar in uars.items()
     }
     (summed,) = row_scores(found)
@@ -222,3 +285,25 @@ def test_a_row_is_the_mean_over_its_cells() -> None:
     assert summed.uar_deviation == pytest.approx(float(np.std([100, 50, 25, 25], ddof=1)))
     assert summed.interval == pytest.approx((25.0, 75.0))
     assert summed.recalls == (25.0, 100.0, 25.0, 25.0)
+
+
+def test_protocols_with_adaptation_are_compared_with_none_on_the_same_clips() -> None:
+    matrix = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    found = {}
+    for fold, gain in (("a", 0.1), ("b", 0.3)):
+        draws = tuple(
+            CalibrationDraw(8, scores_of(before, matrix), scores_of(before + gain, matrix))
+            for before in (0.2, 0.4)
+        )
+        found[Cell(ROWS["mmtl-va"], fold, 0)] = CellResult(
+            scores_of(0.5, matrix), SpeakerProtocols(draws, scores_of(0.25, matrix))
+        )
+    none, calibrated, paper = row_scores(found)
+    assert (none.protocol, calibrated.protocol, paper.protocol) == ("none", "calibrated", "paper")
+    assert none.gain is None
+    assert calibrated.before == pytest.approx(30.0)
+    assert calibrated.uar == pytest.approx(50.0)
+    assert calibrated.gain == pytest.approx(20.0)
+    assert calibrated.gain_interval == pytest.approx((10.0, 30.0))
+    assert paper.before == pytest.approx(50.0)
+    assert paper.gain == pytest.approx(-25.0)
