@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -56,6 +59,22 @@ def test_a_window_of_the_real_network_becomes_four_logits(arch: Architecture) ->
 def test_features_in_is_what_the_network_yields(arch: Architecture, frames: int) -> None:
     with torch.no_grad():
         assert MetaLearner(arch).features(frames_of(1, frames)).shape[1] == arch.features_in(frames)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_padded_sequences_are_summarised_as_packed_ones_are(pooling: Literal["mean", "last"]) -> None:
+    meta = net_of(replace(TINY, pooling=pooling)).meta
+    lengths = torch.tensor([9, 1, 6, 9, 3])
+    features = torch.randn(5, 9, meta.lstm.input_size)
+    packed = nn.utils.rnn.pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False)
+    outputs, (last, _) = meta.lstm(packed)
+    unpacked, _ = nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True)
+    expected = {"mean": unpacked.sum(dim=1) / lengths[:, None], "last": torch.cat([*last], dim=1)}[pooling]
+    found = meta.embedding(features, lengths)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    weights = list(meta.lstm.parameters())
+    gradients = [torch.autograd.grad(summary.sum(), weights) for summary in (found, expected)]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-5)
 
 
 def test_fewer_frames_than_a_feature_takes_are_none() -> None:
