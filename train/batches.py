@@ -24,7 +24,7 @@ from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension, dime
 from train.augment import Augmentation, masked, microphone, warped, with_noise
 from train.corpora import Clip
 from train.mmtl import UNKNOWN, Samples, class_weights
-from train.segments import Normalisation, Spectra
+from train.segments import Normalisation, Spectra, standardised
 
 Batch = TypeVar("Batch")
 Indices = NDArray[np.int64]
@@ -128,13 +128,15 @@ class Batches:
         )
 
     def _segment(self, index: int, rng: np.random.Generator) -> Array:
-        """Cut and augment one segment: (T, F) normalised, T at most the window."""
+        """Cut and augment one segment: (T, F) normalised, T at most the window, or padded with zeros."""
         spectra, how, window = self._spectra[index], self._augmentation, self._sampling.window
         start = int(rng.integers(0, max(0, spectra.frames - window) + 1))
         settled = self._settled[index]
         power = microphone(spectra.power(0, start + window), how.tilt_db, rng)
         if rng.random() < how.noise:
             power = with_noise(power, float(np.exp(settled)), how.noise_snr_db, rng)
+        if self._normalisation.scope == "window":
+            return self._normalisation.padded(standardised(power[start:]))
         levels, statistics = self._normalisation.levels, self._normalisation.statistics
         if rng.random() < how.settled:
             level = np.full(len(power), settled, np.float32)
@@ -142,8 +144,7 @@ class Batches:
             level, _ = track_gain(frame_levels(power), initial_state(levels), levels)
         error = np.float32(rng.normal(0.0, how.level_db) * DECIBEL)
         logs = log_power(power[start:], level[start:] + error, levels.eps)
-        normalised: Array = (logs - statistics.mean) / statistics.std
-        return normalised
+        return self._normalisation.padded((logs - statistics.mean) / statistics.std)
 
     def _varied(self, frames: Tensor, lengths: Tensor, rng: np.random.Generator) -> Tensor:
         how = self._augmentation

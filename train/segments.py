@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from edge.features.normaliser import (
     track_gain,
 )
 from train.corpora import Clip
+
+EPS: Final = np.float32(1e-6)
+"""Added to the power of a segment that is standardised by itself."""
 
 _TINY = np.float32(1e-12)
 
@@ -108,10 +112,24 @@ class SpectraMemory:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Gain control and bin statistics of the network's input, fitted to the training speakers."""
+    """Gain control and bin statistics of the network's input, fitted to the training speakers.
+
+    With `window` and zero padding it is the paper's input, which cannot be streamed.
+    """
 
     levels: GainConfig
     statistics: BinStatistics
+    scope: Literal["training", "window"] = "training"
+    """`window`: each segment has mean 0 and deviation 1 over all of its frames and bins; no gain control, and
+    no statistics."""
+    padded_to: int = 0
+    """Frames to which a segment is padded with zeros, which the network then reads."""
+
+    def padded(self, segment: Array) -> Array:
+        """Pad a normalised (T, F) segment with zeros."""
+        missing = max(0, self.padded_to - len(segment))
+        longer: Array = np.pad(segment, ((0, missing), (0, 0))) if missing else segment
+        return longer
 
 
 def fit_normalisation(training: Sequence[Spectra], **constants: float) -> Normalisation:
@@ -145,6 +163,20 @@ def normalised(spectra: Spectra, normalisation: Normalisation) -> Array:
     statistics = normalisation.statistics
     frames: Array = (normal_logs(spectra, normalisation.levels) - statistics.mean) / statistics.std
     return frames
+
+
+def network_input(spectra: Spectra, normalisation: Normalisation, start: int, window: int) -> Array:
+    """Return one segment of a clip as the network reads it: at most `window` frames, or `padded_to`."""
+    if normalisation.scope == "window":
+        return normalisation.padded(standardised(spectra.power(start, start + window)))
+    return normalisation.padded(normalised(spectra, normalisation)[start : start + window])
+
+
+def standardised(power: Array) -> Array:
+    """Map (T, F) power spectra to logarithms of mean 0 and deviation 1 over all frames and bins."""
+    logs = np.log(power + EPS)
+    values: Array = (logs - logs.mean()) / np.maximum(logs.std(), EPS)
+    return values
 
 
 def segment_starts(frames: int, window: int) -> list[int]:

@@ -25,7 +25,7 @@ from train.metrics import ClassificationScores, score
 from train.mmtl import Loss, Samples, Weights, emotion_loss, gradient_of, inner_step
 from train.model import EmotionNet, MetaLearner
 from train.run_folder import described
-from train.segments import Normalisation, Spectra, normalised, segment_starts
+from train.segments import Normalisation, Spectra, network_input, segment_starts
 from train.speaker_finetune import tune
 from train.systems.angular_softmax import AngularCnnLstm
 from train.systems.base import System
@@ -99,8 +99,8 @@ def speaker_clips(
     """Cut each clip of a speaker into its segments, with the labels of the clip, as `predict` cuts them."""
     cut = []
     for item in spectra:
-        frames = normalised(item, normalisation)
-        segments = [frames[start : start + window] for start in segment_starts(item.frames, window)]
+        starts = segment_starts(item.frames, window)
+        segments = [network_input(item, normalisation, start, window) for start in starts]
         cut.append(clip_samples(*padded(segments), item.clip, auxiliary))
     return cut
 

@@ -3,7 +3,8 @@
 Each algorithm runs its forward passes in bfloat16 under autocast; losses are float32, and gradients are taken
 outside autocast. What MMTL does is in `train.mmtl`, where it stands beside the paper's in `docs/training.md`.
 
-Differs from Cai et al. 2020 in what surrounds equations 4 to 7:
+Differs from Cai et al. 2020 in what surrounds equations 4 to 7, unless `OuterStep` and `Options.averaging`
+say otherwise:
 - AdamW with weight decay takes the outer step, and gamma rises and falls (`scheduled`); the paper uses Adam
   and states one gamma.
 - The norm of the outer gradient is clipped at `LARGEST_NORM`.
@@ -43,7 +44,7 @@ from train.mmtl import (
 )
 from train.model import EmotionNet
 from train.reptile import reptile_gradient
-from train.segments import Normalisation, Spectra, normalised, segment_starts
+from train.segments import Normalisation, Spectra, network_input, segment_starts
 from train.systems.base import System
 
 Algorithm = Literal["erm", "mtl", "mmtl", "reptile"]
@@ -78,6 +79,21 @@ class Options:
 
 
 @dataclass(frozen=True)
+class OuterStep:
+    """How the step of size gamma is taken; `PAPER_STEP` is the paper's."""
+
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    """`adam` has no weight decay."""
+    clipping: bool = True
+    """Whether the gradient's norm is limited to `LARGEST_NORM`."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Of gamma: `scheduled`, or the same in all steps."""
+
+
+PAPER_STEP: Final = OuterStep("adam", clipping=False, schedule="constant")
+
+
+@dataclass(frozen=True)
 class EpochRecord:
     """Losses and scores of one epoch."""
 
@@ -109,8 +125,10 @@ class Training:
         normalisation: Normalisation,
         options: Options,
         device: torch.device,
+        outer: OuterStep = OuterStep(),
     ) -> None:
         self.options = options
+        self._outer = outer
         self.device = device
         on_device = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.net = cast(EmotionNet, on_device)  # a `System` has no learners; it is trained by erm alone
@@ -120,8 +138,9 @@ class Training:
             multi_avg_fn=get_ema_multi_avg_fn(options.averaging),  # type: ignore[no-untyped-call]
             use_buffers=True,
         )
-        self.optimiser = torch.optim.AdamW(
-            self.net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        decay = options.weight_decay if outer.optimiser == "adamw" else 0.0
+        self.optimiser = torch.optim.AdamW(  # without decay it is Adam
+            self.net.parameters(), lr=options.learning_rate, weight_decay=decay
         )
         self.epochs_done = 0
         steps: dict[Algorithm, Callable[..., StepLosses]] = {
@@ -153,7 +172,8 @@ class Training:
         for index, batch in enumerate(draw(self.epochs_done)):
             self._set_rate(self.epochs_done * self.steps + index)
             losses = self._step(batch)
-            nn.utils.clip_grad_norm_(self.net.parameters(), LARGEST_NORM)
+            if self._outer.clipping:
+                nn.utils.clip_grad_norm_(self.net.parameters(), LARGEST_NORM)
             self.optimiser.step()
             self.average.update_parameters(self.net)
             yield losses
@@ -189,7 +209,9 @@ class Training:
         self.epochs_done = epochs_done
 
     def _set_rate(self, step: int) -> None:
-        share = scheduled(step / max(1, self.options.epochs * self.steps), self.options.warm_up)
+        share = 1.0
+        if self._outer.schedule == "cosine":
+            share = scheduled(step / max(1, self.options.epochs * self.steps), self.options.warm_up)
         for group in self.optimiser.param_groups:
             group["lr"] = share * self.options.learning_rate
 
@@ -265,7 +287,7 @@ def predict(
     for first in range(0, len(places), 64):
         batch = places[first : first + 64]
         segments = [
-            normalised(spectra[clip], normalisation)[cuts[clip][segment] :][:window]
+            network_input(spectra[clip], normalisation, cuts[clip][segment], window)
             for clip, segment in batch
         ]
         frames, lengths = padded(segments)

@@ -184,6 +184,17 @@ def test_a_segment_is_never_longer_than_the_window_and_zero_past_its_end(*, by_s
             assert not frames[length:].any()
 
 
+def test_the_papers_segments_are_standardised_and_padded_with_zeros_that_count() -> None:
+    spectra = make_spectra(SPEAKERS, takes=4)
+    normalisation = replace(fit_normalisation(spectra), scope="window", padded_to=100)
+    sampling = SamplingConfig(window=80, batch_size=6, speakers=3, samples=6)
+    for samples in Batches(spectra, normalisation, NONE, sampling, 0).mixed(0):
+        assert samples.frames.shape[1:] == (100, 200)
+        assert set(samples.lengths.tolist()) == {100}
+        assert not samples.frames[:, 80:].any()
+        assert samples.frames[0, :60].std() == pytest.approx(1.0, abs=0.05)
+
+
 def test_an_epoch_has_the_steps_it_promises() -> None:
     batches = batches_of()  # 80 clips
     assert len(list(batches.mixed(0))) == batches.mixed_steps == 13

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from train.corpora import Clip
 from train.segments import (
     Spectra,
     fit_normalisation,
+    network_input,
     normalised,
     read_spectra,
     segment_starts,
@@ -124,3 +126,17 @@ def test_the_reading_can_be_watched(tmp_path: Path) -> None:
 def test_spectra_know_their_length() -> None:
     spectra: Spectra = make_spectra(1)[0]
     assert spectra.frames == len(spectra.power()) == 60
+
+
+def test_the_papers_input_is_standardised_by_itself_and_then_padded() -> None:
+    quiet, *others = make_spectra(2)
+    loud = replace(quiet, logs=(quiet.logs + np.float16(2.0)).astype(np.float16))
+    normalisation = replace(fit_normalisation([quiet, *others]), scope="window", padded_to=100)
+    frames = network_input(quiet, normalisation, 10, 40)
+    assert frames.shape == (100, 200)
+    assert not frames[40:].any()
+    assert frames[:40].mean() == pytest.approx(0.0, abs=1e-4)
+    assert frames[:40].std() == pytest.approx(1.0, abs=1e-3)
+    np.testing.assert_allclose(network_input(loud, normalisation, 10, 40), frames, atol=0.02)
+    usual = network_input(quiet, fit_normalisation([quiet, *others]), 10, 40)
+    np.testing.assert_array_equal(usual, normalised(quiet, fit_normalisation([quiet, *others]))[10:50])

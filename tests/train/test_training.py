@@ -17,7 +17,7 @@ from train.mmtl import Loss, MetaRates, Samples
 from train.model import Architecture, EmotionNet
 from train.segments import Spectra, fit_normalisation, normalised
 from train.systems.base import System
-from train.training import Algorithm, Options, Training, predict, scheduled
+from train.training import PAPER_STEP, Algorithm, Options, OuterStep, Training, predict, scheduled
 
 CPU = torch.device("cpu")
 ALGORITHMS: tuple[Algorithm, ...] = ("erm", "mtl", "mmtl", "reptile")
@@ -34,11 +34,13 @@ def options_for(algorithm: Algorithm, **changes: object) -> Options:
     return replace(options, **changes)  # type: ignore[arg-type]
 
 
-def training_of(options: Options, spectra: list[Spectra] | None = None) -> Training:
+def training_of(
+    options: Options, spectra: list[Spectra] | None = None, outer: OuterStep | None = None
+) -> Training:
     spectra = spectra or make_spectra(4, takes=2)
     torch.manual_seed(0)
     net = EmotionNet(arch_for(options.algorithm))
-    return Training(net, spectra, fit_normalisation(spectra), options, CPU)
+    return Training(net, spectra, fit_normalisation(spectra), options, CPU, outer or OuterStep())
 
 
 def weights_of(training: Training) -> dict[str, Tensor]:
@@ -222,3 +224,36 @@ def test_a_system_of_table_2_is_trained_by_its_own_loss() -> None:
     losses = [loss for loss, _ in training.epoch()]
     assert losses[0] == 9.0
     assert losses[-1] < 9.0
+
+
+def test_the_papers_outer_step_is_adam_at_one_rate_without_clipping() -> None:
+    training = training_of(options_for("mmtl", weight_decay=0.5), outer=PAPER_STEP)
+    clipped = training_of(options_for("mmtl", weight_decay=0.5), outer=replace(PAPER_STEP, clipping=True))
+    (group,) = training.optimiser.param_groups
+    for run in (training, clipped):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("train.training.LARGEST_NORM", 1e-3)
+            list(run.epoch())
+        assert group["lr"] == 0.01
+        assert group["weight_decay"] == 0.0
+    norms = [
+        torch.stack([value.grad.norm() for value in run.net.parameters() if value.grad is not None]).norm()
+        for run in (training, clipped)
+    ]
+    assert norms[0] > 0.01
+    assert norms[1] < 0.0011
+
+
+def test_segments_that_are_padded_with_zeros_are_read_to_their_end() -> None:
+    spectra = make_spectra(2, takes=1)
+    normalisation = replace(fit_normalisation(spectra), scope="window", padded_to=100)
+    seen: list[tuple[int, list[int]]] = []
+
+    class Recorder(System):
+        def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+            seen.append((frames.shape[1], lengths.tolist()))
+            return torch.zeros(len(frames), 4)
+
+    predict(Recorder(), spectra, normalisation, 80, CPU)
+    assert {frames for frames, _ in seen} == {100}
+    assert {length for _, lengths in seen for length in lengths} == {100}
