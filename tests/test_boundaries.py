@@ -26,7 +26,7 @@ ON_DEVICE = ("edge", "calibrate")
 ON_DEVICE_MAY_IMPORT = {
     *("numpy", "onnxruntime", "platformdirs", "rich", "safetensors"),
     *("sounddevice", "soundfile", "soxr", "typer"),
-    *("tensorrt", "pycuda", "paho", "websockets"),
+    *("tensorrt", "pycuda", "paho", "prometheus_client", "websockets"),
 }
 """The base dependencies of pyproject.toml, and what the extras for the device add."""
 
@@ -50,6 +50,7 @@ NETWORK_EXCEPTIONS = {
         "edge/server/websocket_transport.py",
     ),
     *("edge/server/access.py", "edge/output/mqtt.py", "edge/output/systemd.py"),
+    "edge/metrics/endpoint.py",
 }
 """Files, from the root, that may use the network: when a person asks for it, and not before.
 
@@ -62,7 +63,7 @@ SLOW_TO_IMPORT = (
 
 OPTIONAL = (
     *(path.removesuffix(".py").replace("/", ".") for path in sorted(NETWORK_EXCEPTIONS)),
-    *("websockets", "paho"),
+    *("websockets", "paho", "prometheus_client"),
 )
 """What no run on this device loads unless it was asked for a network."""
 

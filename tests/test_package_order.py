@@ -23,6 +23,7 @@ ORDER = {
         ("gpu",),
         ("inference",),
         ("recognition", "engine_builder"),
+        ("metrics",),
         ("server", "diagnostics"),
         ("cli",),
     ),

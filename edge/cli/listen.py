@@ -18,6 +18,7 @@ from edge.cli.options import (
     ChannelName,
     CsvTarget,
     JsonlTarget,
+    MetricsAddress,
     MqttAuthority,
     MqttDiscovery,
     MqttNames,
@@ -32,9 +33,10 @@ from edge.cli.options import (
     Step,
     Strict,
 )
-from edge.cli.targets import MqttOptions, Targets, closed_after, require_apart, without_names
+from edge.cli.targets import MqttOptions, Targets, closed_after, require_apart, served_metrics, without_names
 
 if TYPE_CHECKING:
+    from edge.metrics.registry import Metrics
     from edge.output.sinks import Sink
     from edge.recognition.recognizer import Recognizer
 
@@ -53,6 +55,7 @@ def monitor(
     replace: Replace = False,
     append: Append = False,
     anonymous: Anonymous = False,
+    metrics: MetricsAddress = None,
 ) -> None:
     """Show the emotion in a microphone, a file or the demo live in the terminal. Ctrl-C ends it."""
     from edge.audio.downmix import parse_channel
@@ -65,15 +68,16 @@ def monitor(
     heard = parse_channel(channel)
     sound = open_source(source, rate=rate, channels=channels, paced=True, channel=heard)
     require_apart({"--jsonl": jsonl}, source, bundle, profile)
-    recognizer = _recognizer(bundle, profile, provider, step_ms)
-    sinks = _provider_note(provider)
-    sinks.append(_shown(alone=jsonl is None))
-    if jsonl is not None:
-        sinks.append(JsonLines(jsonl, existing))
-    if anonymous:
-        sinks = [without_names(sink, recognizer) for sink in sinks]
-    with contextlib.closing(recognizer.engine), closed_after(sinks):
-        listen(sound, recognizer, sinks, strict=strict)
+    with served_metrics(metrics) as measured:
+        recognizer = _recognizer(bundle, profile, provider, step_ms)
+        sinks = [*_provider_note(provider), *_measuring(measured, recognizer)]
+        sinks.append(_shown(alone=jsonl is None))
+        if jsonl is not None:
+            sinks.append(JsonLines(jsonl, existing))
+        if anonymous:
+            sinks = [without_names(sink, recognizer) for sink in sinks]
+        with contextlib.closing(recognizer.engine), closed_after(sinks):
+            listen(sound, recognizer, sinks, strict=strict)
 
 
 def _shown(*, alone: bool) -> Sink:
@@ -119,6 +123,7 @@ def run(
     append: Append = False,
     anonymous: Anonymous = False,
     mqtt_names: MqttNames = False,
+    metrics: MetricsAddress = None,
 ) -> None:
     """Recognise without a screen: write events as JSON Lines, CSV, MQTT messages or readable lines."""
     from edge.audio.downmix import parse_channel
@@ -132,16 +137,19 @@ def run(
     heard = parse_channel(channel)
     sound = open_source(source, rate=rate, channels=channels, paced=paced, channel=heard)
     require_apart(targets.files(), source, bundle, profile, mqtt_ca, mqtt_password_file)
-    recognizer = _recognizer(bundle, profile, provider, step_ms)
-    opened = itertools.chain(_provider_note(provider), targets.sinks(recognizer))
-    with contextlib.closing(recognizer.engine), closed_after(opened) as sinks:
-        if "NOTIFY_SOCKET" in os.environ:  # a service: systemd waits until the engine is warm
-            from edge.output.sinks import say
-            from edge.output.systemd import ServiceManager
+    with served_metrics(metrics) as measured:
+        recognizer = _recognizer(bundle, profile, provider, step_ms)
+        opened = itertools.chain(
+            _provider_note(provider), _measuring(measured, recognizer), targets.sinks(recognizer)
+        )
+        with contextlib.closing(recognizer.engine), closed_after(opened) as sinks:
+            if "NOTIFY_SOCKET" in os.environ:  # a service: systemd waits until the engine is warm
+                from edge.output.sinks import say
+                from edge.output.systemd import ServiceManager
 
-            recognizer.warm_up()
-            sinks.append(ServiceManager(report=say))
-        listen(sound, recognizer, sinks, strict=strict)
+                recognizer.warm_up()
+                sinks.append(ServiceManager(report=say))
+            listen(sound, recognizer, sinks, strict=strict)
 
 
 def serve(
@@ -185,6 +193,7 @@ def serve(
         list[str] | None,
         typer.Option("--origin", help="Let web pages of this origin connect; may be repeated."),
     ] = None,
+    metrics: MetricsAddress = None,
 ) -> None:
     """Recognise s16le sound from TCP or WebSocket clients, on this machine only unless HOST is given.
 
@@ -196,7 +205,7 @@ def serve(
     from edge.audio.downmix import parse_channel
     from edge.model.bundle import find_bundle, load_bundle
     from edge.model.profile import find_profile, load_profile
-    from edge.output.sinks import say
+    from edge.output.sinks import Sink, say
     from edge.recognition.settings import Settings
     from edge.server.access import caution, load_access, parse_address, require_protected
     from edge.server.client_session import Service
@@ -208,26 +217,30 @@ def serve(
     listen = {kind: parse_address(text) for kind, text in addresses.items() if text is not None}
     access = load_access(token_file=token_file, certificate=tls_cert, key=tls_key, origins=origin or ())
     require_protected(listen.values(), access, insecure=insecure)
-    model = load_bundle(find_bundle(bundle))
-    speaker = load_profile(find_profile(profile), model) if profile else None
-    settings = Settings(step_ms=step_ms, channel=parse_channel(channel))
-    make = shared_engines(model, profile=speaker, settings=settings, provider=provider)
-    engine = make().engine
-    service = Service(
-        make,
-        find=kept_for_clients(model) if client_profiles else None,
-        limits=Limits(connections=clients, idle_s=idle_s),
-        access=access,
-    )
+    with served_metrics(metrics) as measured:
+        model = load_bundle(find_bundle(bundle))
+        speaker = load_profile(find_profile(profile), model) if profile else None
+        settings = Settings(step_ms=step_ms, channel=parse_channel(channel))
+        make = shared_engines(model, profile=speaker, settings=settings, provider=provider)
+        engine = make().engine
+        service = Service(
+            make,
+            find=kept_for_clients(model) if client_profiles else None,
+            limits=Limits(connections=clients, idle_s=idle_s),
+            access=access,
+            observe=measured.stream if measured else Sink,
+        )
 
-    def ready(ports: dict[str, int]) -> None:
-        if provider == "auto":
-            say(f"runs on {engine.provider}: {engine.reason}")
-        if warning := caution(listen.values(), access):
-            say(warning)
+        def ready(ports: dict[str, int]) -> None:
+            if provider == "auto":
+                say(f"runs on {engine.provider}: {engine.reason}")
+            if measured:
+                measured.set_ready()
+            if warning := caution(listen.values(), access):
+                say(warning)
 
-    with contextlib.closing(engine):
-        serve_clients(service, **listen, say=say, ready=ready)
+        with contextlib.closing(engine):
+            serve_clients(service, **listen, say=say, ready=ready)
 
 
 def convert(
@@ -267,6 +280,14 @@ def _recognizer(bundle: Path | None, profile: str | None, provider: str, step_ms
         settings=Settings(step_ms=step_ms),
         provider=provider,
     )
+
+
+def _measuring(metrics: Metrics | None, recognizer: Recognizer) -> list[Sink]:
+    """Return the sinks of --metrics, after a first run of the model; none without it."""
+    if metrics is None:
+        return []
+    recognizer.warm_up()
+    return [metrics.stream(), metrics.readiness()]
 
 
 def _provider_note(asked: str) -> list[Sink]:

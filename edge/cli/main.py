@@ -18,6 +18,7 @@ EXTRAS = {
     "matplotlib": "pictures",
     "onnx": "export",
     "paho": "mqtt",
+    "prometheus_client": "metrics",
     "websockets": "serve",
 }
 """The extra that installs a package missing from the base installation."""

@@ -79,6 +79,14 @@ MqttDiscovery = Annotated[
         "--mqtt-discovery", help="Announce emotion, confidence and speech as a device to Home Assistant."
     ),
 ]
+MetricsAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="[HOST:]PORT",
+        help="Serve /metrics (Prometheus) and /healthz over HTTP, to this machine only unless HOST is given.",
+    ),
+]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite output files that exist.")]
 Append = Annotated[bool, typer.Option("--append", help="Append to output files that exist.")]
 Anonymous = Annotated[

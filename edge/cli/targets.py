@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from edge.errors import UsageError
 
 if TYPE_CHECKING:
+    from edge.metrics.registry import Metrics
     from edge.output.sinks import Sink
     from edge.recognition.recognizer import Recognizer
     from edge.system.outputs import Existing
@@ -137,6 +138,28 @@ def without_names(sink: Sink, recognizer: Recognizer) -> Sink:
     from edge.output.anonymous import AnonymousSink
 
     return AnonymousSink(sink, speaker_bundle="speaker" in recognizer.bundle.manifest.training)
+
+
+@contextlib.contextmanager
+def served_metrics(text: str | None) -> Iterator[Metrics | None]:
+    """Serve metrics, and /healthz, at an address: [HOST:]PORT, or None for not at all.
+
+    Raises:
+        UsageError: the text is no address, or it cannot be listened on.
+    """
+    if text is None:
+        yield None
+        return
+    from edge.metrics.endpoint import serve_metrics
+    from edge.metrics.registry import Metrics
+    from edge.output.sinks import say
+    from edge.server.access import Address, parse_address
+
+    address, metrics = parse_address(text), Metrics(version("mmtl"))
+    with serve_metrics(metrics, address.host, address.port) as port:
+        say(f"metrics are at http://{Address(address.host, port)}/metrics")
+        yield metrics
+        metrics.set_not_ready("stopping")
 
 
 @contextlib.contextmanager

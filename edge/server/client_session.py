@@ -18,6 +18,7 @@ from edge.audio.downmix import MOST_CHANNELS
 from edge.audio.resampler import HIGHEST_RATE, LOWEST_RATE
 from edge.errors import MmtlError, SourceError, UsageError
 from edge.events import Error, Event, to_json
+from edge.output.sinks import Sink
 from edge.server.access import Access
 from edge.server.client_stream import ClientStream
 from edge.server.rate_limits import MESSAGE_S, IdleAllowance, Limits, Throttle
@@ -70,6 +71,8 @@ class Service:
     """Loads the profile that a client names, in that thread; None: clients cannot name profiles."""
     limits: Limits = field(default_factory=Limits)
     access: Access = field(default_factory=Access)
+    observe: Callable[[], Sink] = Sink
+    """Makes what follows the events of one client, in the server's event loop."""
 
 
 class ClientSession:
@@ -88,6 +91,7 @@ class ClientSession:
         self._stopping = stopping
         self._header: dict[str, Any] = {}
         self._allowance = IdleAllowance(service.limits.idle_s)
+        self._observer = service.observe()
 
     async def receive_token(self) -> None:
         """Wait for the token in the first line or message.
@@ -126,14 +130,15 @@ class ClientSession:
             asyncio.TimeoutError: it does not read its events.
         """
         stream = await worker.do(lambda: ClientStream(self._service.make(), self._channel.name))
-        await self._send(stream.begin())
-        try:
-            await self._recognise(stream, worker)
-        except MmtlError as error:
-            if not isinstance(error, StoppingError):
-                report(str(error))
-            await self._send_last([Error(str(error))])
-        await self._send_last(await worker.do(stream.finish))
+        with self._observer:
+            await self._send(stream.begin())
+            try:
+                await self._recognise(stream, worker)
+            except MmtlError as error:
+                if not isinstance(error, StoppingError):
+                    report(str(error))
+                await self._send_last([Error(str(error))])
+            await self._send_last(await worker.do(stream.finish))
 
     async def _recognise(self, stream: ClientStream, worker: Worker) -> None:
         """Recognise the client's sound to its end."""
@@ -229,6 +234,7 @@ class ClientSession:
     async def _send(self, events: Sequence[Event]) -> None:
         """Send events for as long as the client may keep the server waiting."""
         for event in events:
+            self._observer.emit(event)
             began_s = time.perf_counter()
             await asyncio.wait_for(self._channel.send(to_json(event)), self._allowance.left_s)
             self._allowance.spend(time.perf_counter() - began_s)
@@ -236,6 +242,7 @@ class ClientSession:
     async def _send_last(self, events: Sequence[Event]) -> None:
         """Send events that end the stream, even if the client has used up its waiting time."""
         for event in events:
+            self._observer.emit(event)
             await asyncio.wait_for(self._channel.send(to_json(event)), self._service.limits.goodbye_s)
 
     async def _pause(self, seconds: float) -> None:
