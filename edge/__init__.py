@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from edge.model.profile import Profile, load_profile
     from edge.recognition.recognizer import Recognizer
     from edge.recognition.settings import Settings
+    from edge.reports.file_recognition import recognize_file
+    from edge.reports.results import UtteranceRow
 
 __all__ = [
     "EMOTIONS",
@@ -38,9 +40,11 @@ __all__ = [
     "Profile",
     "Recognizer",
     "Settings",
+    "UtteranceRow",
     "demo_clip",
     "load_bundle",
     "load_profile",
+    "recognize_file",
 ]
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -57,6 +61,8 @@ _HOMES = {
     "demo_clip": "audio.sources",
     "load_bundle": "model.bundle",
     "load_profile": "model.profile",
+    "recognize_file": "reports.file_recognition",
+    "UtteranceRow": "reports.results",
 }
 
 

@@ -26,7 +26,7 @@ ON_DEVICE = ("edge", "calibrate")
 ON_DEVICE_MAY_IMPORT = {
     *("numpy", "onnxruntime", "platformdirs", "rich", "safetensors"),
     *("sounddevice", "soundfile", "soxr", "typer"),
-    *("tensorrt", "pycuda", "paho", "prometheus_client", "websockets"),
+    *("tensorrt", "pycuda", "paho", "prometheus_client", "pyarrow", "websockets"),
 }
 """The base dependencies of pyproject.toml, and what the extras for the device add."""
 

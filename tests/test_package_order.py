@@ -24,7 +24,7 @@ ORDER = {
         ("inference",),
         ("recognition", "engine_builder"),
         ("metrics",),
-        ("server", "diagnostics"),
+        ("server", "diagnostics", "reports"),
         ("cli",),
     ),
     "calibrate": (

@@ -78,7 +78,7 @@ def _root(
     ] = False,
 ) -> None:
     if show_version:
-        typer.echo(f"mmtl {_version()}")
+        typer.echo(f"mmtl {installed_version()}")
         if verbose:
             _describe_default_bundle()
         raise typer.Exit
@@ -130,7 +130,8 @@ def _entries() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=COMMAND_GROUP)}
 
 
-def _version() -> str:
+def installed_version() -> str:
+    """Return the version of this program."""
     try:
         return version("mmtl")
     except PackageNotFoundError:

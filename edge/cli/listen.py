@@ -17,6 +17,7 @@ from edge.cli.options import (
     BundleFolder,
     ChannelName,
     CsvTarget,
+    Embed,
     JsonlTarget,
     MetricsAddress,
     MqttAuthority,
@@ -29,9 +30,13 @@ from edge.cli.options import (
     Rate,
     RawChannels,
     Replace,
+    ReportFolder,
     SourceName,
+    SourceNames,
     Step,
     Strict,
+    TableName,
+    Workers,
 )
 from edge.cli.targets import MqttOptions, Targets, closed_after, require_apart, served_metrics, without_names
 
@@ -98,7 +103,7 @@ def _shown(*, alone: bool) -> Sink:
 
 
 def run(
-    source: SourceName,
+    sources: SourceNames,
     jsonl: JsonlTarget = None,
     bundle: BundleFolder = None,
     profile: ProfileName = None,
@@ -124,13 +129,39 @@ def run(
     anonymous: Anonymous = False,
     mqtt_names: MqttNames = False,
     metrics: MetricsAddress = None,
+    out: ReportFolder = None,
+    table: TableName = "csv",
+    workers: Workers = None,
+    embed: Embed = False,
 ) -> None:
-    """Recognise without a screen: write events as JSON Lines, CSV, MQTT messages or readable lines."""
+    """Recognise without a screen: write events as JSON Lines, CSV, MQTT messages or readable lines.
+
+    With --out: recognise many recordings into a table and a page.
+    """
     from edge.audio.downmix import parse_channel
     from edge.audio.sources import open_source
+    from edge.cli.report import only_source, require_unused, run_report
     from edge.recognition.pipeline import listen
     from edge.system.outputs import existing_policy
 
+    if out is not None:
+        events = {"--jsonl": jsonl, "--csv": csv, "--mqtt": mqtt, "--append": append, "--paced": paced}
+        require_unused({**events, "--strict": strict, "--anonymous": anonymous, "--metrics": metrics})
+        run_report(
+            sources,
+            out,
+            bundle=bundle,
+            profile=profile,
+            provider=provider,
+            step_ms=step_ms,
+            channel=channel,
+            table=table,
+            workers=workers,
+            embed=embed,
+            replace=replace,
+        )
+        return
+    source = only_source(sources, {"--table": table != "csv", "--workers": workers, "--embed": embed})
     existing = existing_policy(replace=replace, append=append)
     broker = MqttOptions(mqtt, mqtt_ca, mqtt_password_file, mqtt_names, mqtt_discovery)
     targets = Targets(jsonl, csv, broker, existing, anonymous)

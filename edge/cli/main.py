@@ -20,6 +20,7 @@ EXTRAS = {
     "paho": "mqtt",
     "prometheus_client": "metrics",
     "websockets": "serve",
+    "pyarrow": "parquet",
 }
 """The extra that installs a package missing from the base installation."""
 

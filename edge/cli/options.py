@@ -13,6 +13,29 @@ SourceName = Annotated[
         metavar="SOURCE", help="mic, mic:INDEX_OR_NAME, a sound file, - (raw s16le on stdin) or demo."
     ),
 ]
+SourceNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="mic, mic:INDEX_OR_NAME, a sound file, - (raw s16le on stdin) or demo; with --out any number of "
+        "folders, patterns, sound files and manifests (.csv).",
+    ),
+]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FOLDER",
+        help="Recognise many recordings on all cores, and write a table with a row an utterance and "
+        "report.html here. The same command goes on where it was stopped.",
+    ),
+]
+TableName = Annotated[str, typer.Option("--table", help="With --out: format of the table, csv or parquet.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", help="With --out: processes; one a core by default.", min=1),
+]
+Embed = Annotated[bool, typer.Option("--embed", help="With --out: put the recordings into report.html.")]
 BundleFolder = Annotated[
     Path | None, typer.Option("--bundle", help="Model: default, small, or the folder of a bundle.")
 ]
