@@ -101,6 +101,8 @@ def tune(net: EmotionNet, samples: Samples, tuning: Tuning) -> Iterator[float]:
         theta, loss = multi_train_step(net.meta, theta, support, rates)
         yield loss
     net.meta.load_state_dict(theta, strict=False)
+    if tuning.transfer_steps == 0:
+        return
     query_auxiliary_logits = _auxiliary_logits(net.meta, samples)
     phi: Weights = dict(net.transfer.named_parameters())
     for _ in range(tuning.transfer_steps):

@@ -47,7 +47,7 @@ from train.systems.base import System
 from train.systems.capsules import SequentialCapsules
 from train.systems.self_attention import SelfAttention
 from train.temperature import averaged
-from train.training import Algorithm, Options, Training, predict
+from train.training import Algorithm, Options, OuterStep, Training, predict
 
 Item = TypeVar("Item")
 
@@ -123,9 +123,17 @@ FIGURE_3: Final = (TABLE_2[0], TABLE_2[-2], TABLE_2[-1])
 ROWS: Final = {row.key: row for row in (*TABLE_2, *TABLE_3)}
 
 
+PAPER_FRAMES: Final = 300
+"""N, to which Cai et al. 2020 pad every segment."""
+
+
 @dataclass(frozen=True)
 class TableOptions:
-    """What all cells of a table have in common."""
+    """What all cells of a table have in common.
+
+    A field that is added later has a default that means what was computed before: folders of earlier versions
+    are read with it (`claim`).
+    """
 
     epochs: int = 30
     augment: float = 1.0
@@ -137,17 +145,80 @@ class TableOptions:
     double_softmax: bool = False
     paper: bool = False
     """The paper's layers in the rows of the CNN-LSTM; they cannot be streamed."""
+    normalisation: Literal["training", "window"] = "training"
+    """Statistics of the training set by bin, or of each segment over all frames and bins."""
+    zero_padding: bool = False
+    """Pad segments to `PAPER_FRAMES`, which the network reads."""
+    win_length_ms: int = 40
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    clipping: bool = True
+    averaging: bool = True
+    """Score and keep the running average of the weights."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Of gamma."""
+    learning_rate: float = 0.001
+    """gamma."""
+    inner_lr: float = 0.01
+    """alpha."""
+    transfer_lr: float = 0.01
+    """beta."""
+    speakers: int = 4
+    """m: in a step of MMTL."""
+    samples: int = 16
+    """Segments of each speaker in a step of MMTL."""
+
+    @staticmethod
+    def to_the_letter() -> TableOptions:
+        """Return what Cai et al. 2020 state, sections 2 and 3.1, where the defaults differ from it.
+
+        `double_softmax` is of their released code, not of the paper.
+        """
+        return TableOptions(
+            augment=0.0,
+            paper=True,
+            normalisation="window",
+            zero_padding=True,
+            win_length_ms=200,
+            optimiser="adam",
+            clipping=False,
+            averaging=False,
+            schedule="constant",
+        )
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """The constants of the spectra."""
+        return FrontEnd(win_length_ms=self.win_length_ms)
+
+    @property
+    def outer(self) -> OuterStep:
+        """How the step of size gamma is taken."""
+        return OuterStep(self.optimiser, self.clipping, self.schedule)
+
+    def normalised_by(self, training: Sequence[Spectra]) -> Normalisation:
+        """Return the normalisation of the input, fitted to spectra of training speakers."""
+        padded_to = PAPER_FRAMES if self.zero_padding else 0
+        return replace(fit_normalisation(training), scope=self.normalisation, padded_to=padded_to)
 
     def of(self, row: Row, seed: int) -> tuple[Architecture, Options]:
         """Return network sizes and training of a cell."""
         base = Options()
+        loss = Loss(double_softmax=self.double_softmax)
         options = replace(
             base,
             algorithm=row.algorithm,
             epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            averaging=base.averaging if self.averaging else 0.0,
             seed=seed,
-            rates=MetaRates(query=self.query, loss=Loss(double_softmax=self.double_softmax)),
-            draw=replace(base.draw, auxiliary=row.auxiliary),
+            rates=MetaRates(self.inner_lr, self.transfer_lr, query=self.query, loss=loss),
+            draw=replace(
+                base.draw,
+                window=self.front_end.window_frames,
+                speakers=self.speakers,
+                samples=self.samples,
+                auxiliary=row.auxiliary,
+            ),
             augmentation=base.augmentation.scaled(self.augment),
         )
         return architecture_of(row.algorithm, len(row.auxiliary), self.heads, paper=self.paper), options
@@ -274,13 +345,21 @@ def train_cell(cell: Cell, split: Split, root: Path, options: TableOptions, memo
     folder, (arch, chosen) = cell.folder(root), options.of(cell.row, cell.seed)
     require_fit(split, arch, chosen)
     with folder.locked():
-        front_end, shortest = FrontEnd(), frames_for_first(arch)
+        front_end, shortest = options.front_end, frames_for_first(arch)
         data = memory(split.train, front_end, shortest, chosen.augmentation.speeds)
         test = memory(split.test, front_end, shortest)
-        normalisation = fit_normalisation(data)
+        normalisation = options.normalised_by(data)
         if not finished(root, cell):
             validation = memory(split.validation, front_end, shortest)
-            best = _train(cell, folder, (arch, chosen), (data, validation), normalisation)
+            training = Training(
+                _seeded_network(cell.row, arch, chosen.seed),
+                data,
+                normalisation,
+                chosen,
+                torch.device("cpu"),
+                options.outer,
+            )
+            best = _train(training, folder, validation, normalisation)
             net = _best_network(cell, folder, arch)
             probs = averaged(predict(net, test, normalisation, chosen.draw.window, torch.device("cpu")))
             (scores,) = by_corpora(test, probs).values()
@@ -294,17 +373,15 @@ def train_cell(cell: Cell, split: Split, root: Path, options: TableOptions, memo
             write_json(_protocols_file(root, cell), protocols.to_dict())
 
 
+def _seeded_network(row: Row, arch: Architecture, seed: int) -> EmotionNet | System:
+    torch.manual_seed(seed)
+    return row.network(arch)
+
+
 def _train(
-    cell: Cell,
-    folder: RunFolder,
-    settings: tuple[Architecture, Options],
-    sides: tuple[list[Spectra], list[Spectra]],
-    normalisation: Normalisation,
+    training: Training, folder: RunFolder, validation: Sequence[Spectra], normalisation: Normalisation
 ) -> float:
     """Train a cell's network and keep the best epoch; return its UAR on the validation speaker."""
-    (arch, chosen), (data, validation) = settings, sides
-    torch.manual_seed(chosen.seed)
-    training = Training(cell.row.network(arch), data, normalisation, chosen, torch.device("cpu"))
 
     def keep(net: nn.Module) -> None:
         with atomic_write(folder.best) as partial:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from edge.errors import UsageError
 from train.command_inputs import (
-    Augment,
     DoubleSoftmax,
     Epochs,
     ExcitedAsHappy,
@@ -66,7 +66,74 @@ def tables(
     ] = None,
     epochs: Epochs = 30,
     jobs: Annotated[int, typer.Option(min=1, help="Cells to train at once, one thread each.")] = 1,
-    augment: Augment = 1.0,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper",
+            help="Everything that the paper states, where the defaults differ: --augment 0 --paper-layers "
+            "--normalisation window --zero-padding --win-length-ms 200 --optimiser adam --no-clipping "
+            "--no-averaging --schedule constant. Each can also be named, beside --paper too. mmtl train does "
+            "not have those of the input, because such a network cannot be streamed.",
+        ),
+    ] = False,
+    paper_layers: Annotated[
+        bool | None,
+        typer.Option(help="The layers of the paper's Table 1, padded in time.", show_default=False),
+    ] = None,
+    normalisation: Annotated[
+        Literal["training", "window"] | None,
+        typer.Option(
+            help="training: gain control, and statistics of each bin over the training set; window: each "
+            "segment has mean 0 and deviation 1 over all frames and bins. [default: training]",
+            show_default=False,
+        ),
+    ] = None,
+    zero_padding: Annotated[
+        bool | None,
+        typer.Option(help="Pad segments to 300 frames, which the network reads.", show_default=False),
+    ] = None,
+    win_length_ms: Annotated[
+        int | None,
+        typer.Option(
+            min=10,
+            max=500,
+            help="Analysis window; over 50 it is time-folded. [default: 40]",
+            show_default=False,
+        ),
+    ] = None,
+    optimiser: Annotated[
+        Literal["adamw", "adam"] | None,
+        typer.Option(
+            help="Of the outer step; adam has no weight decay. [default: adamw]", show_default=False
+        ),
+    ] = None,
+    clipping: Annotated[
+        bool | None,
+        typer.Option(
+            help="Limit the norm of the outer gradient to 5. [default: clipping]", show_default=False
+        ),
+    ] = None,
+    averaging: Annotated[
+        bool | None,
+        typer.Option(
+            help="Score and keep a running average of the weights. [default: averaging]", show_default=False
+        ),
+    ] = None,
+    schedule: Annotated[
+        Literal["cosine", "constant"] | None,
+        typer.Option(
+            help="Of gamma: rise and fall, or the same always. [default: cosine]", show_default=False
+        ),
+    ] = None,
+    augment: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Strength of the augmentation; 0: none. [default: 1; 0 with --paper]",
+            show_default=False,
+        ),
+    ] = None,
     query: Annotated[
         Literal["same", "disjoint"],
         typer.Option(help="MMTL: segments of the emotion loss are the support's, or others."),
@@ -76,7 +143,11 @@ def tables(
         typer.Option(help="MMTL: one output for all auxiliary tasks, or one each."),
     ] = "shared",
     double_softmax: DoubleSoftmax = False,
-    paper: Annotated[bool, typer.Option(help="Use the paper's layers, which cannot be streamed.")] = False,
+    learning_rate: Annotated[float, typer.Option(min=1e-7, help="gamma, the outer step size.")] = 0.001,
+    inner_lr: Annotated[float, typer.Option(min=0.0, help="MMTL: alpha, of equation 4.")] = 0.01,
+    transfer_lr: Annotated[float, typer.Option(min=0.0, help="MMTL: beta, of equation 5.")] = 0.01,
+    speakers: Annotated[int, typer.Option(min=1, help="MMTL: speakers in a step.")] = 4,
+    samples: Annotated[int, typer.Option(min=2, help="MMTL: segments of each speaker in a step.")] = 16,
     scripted: Scripted = False,
     excited_as_happy: ExcitedAsHappy = False,
 ) -> None:
@@ -89,14 +160,37 @@ def tables(
     numbers = _seeds(seeds)
     clips = labelled_clips([corpus], [], improvised_only=not scripted, excited_as_happy=excited_as_happy)
     if only is not None:
-        named = _chosen("--only", only, sorted({clip.corpus for clip in clips}))
-        clips = [clip for clip in clips if clip.corpus in named]
+        corpora = _chosen("--only", only, sorted({clip.corpus for clip in clips}))
+        clips = [clip for clip in clips if clip.corpus in corpora]
     iemocap = all(clip.corpus == "iemocap" for clip in clips)
     by = scheme or ("session" if iemocap else "speaker")
     every = _folds(clips, by)
     cells = cells_of(asked, _chosen("--folds", folds, every), numbers)
     refuse_shared_recordings(clips)
-    options = TableOptions(epochs, augment, heads, query, double_softmax, paper)
+    named: dict[str, Any] = {
+        "augment": augment,
+        "paper": paper_layers,
+        "normalisation": normalisation,
+        "zero_padding": zero_padding,
+        "win_length_ms": win_length_ms,
+        "optimiser": optimiser,
+        "clipping": clipping,
+        "averaging": averaging,
+        "schedule": schedule,
+    }
+    options = replace(
+        TableOptions.to_the_letter() if paper else TableOptions(),
+        epochs=epochs,
+        heads=heads,
+        query=query,
+        double_softmax=double_softmax,
+        learning_rate=learning_rate,
+        inner_lr=inner_lr,
+        transfer_lr=transfer_lr,
+        speakers=speakers,
+        samples=samples,
+        **{name: value for name, value in named.items() if value is not None},
+    )
     claim(out, options, clips, "speaker" if by == "speaker" else "session")
     heading = _heading(clips, epochs)
     try:

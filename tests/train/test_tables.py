@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from edge.errors import UsageError
 from edge.features.frontend import FrontEnd
 from tests.command_line import exit_code_of
 from tests.train.synthetic import write_corpus, write_iemocap
+from train.adaptation_curve import PAPER_TUNING
 from train.command_inputs import labelled_clips
 from train.corpora import Clip
 from train.metrics import ClassificationScores
+from train.model import MetaLearner
 from train.segments import SpectraMemory, read_spectra
 from train.speaker_protocols import CalibrationDraw, SpeakerProtocols
 from train.splits import leave_one_session_out, leave_one_speaker_out, refuse_shared_recordings, speakers_of
@@ -38,6 +41,13 @@ from train.tables_report import CellResult, row_scores
 from train.training import Training
 
 OPTIONS = TableOptions(epochs=2, augment=0.0)
+
+
+@pytest.fixture(autouse=True)
+def brief_paper_tuning() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.speaker_protocols.PAPER_TUNING", replace(PAPER_TUNING, inner_steps=1))
+        yield
 
 
 def clips_in(folder: Path) -> list[Clip]:
@@ -175,7 +185,7 @@ def test_a_finished_cell_without_protocols_gets_them_without_training(tmp_path: 
     (cell.folder(root).path / "protocols.json").unlink()
     assert adapted(root, cell) is None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.tables._train", None)
+        patch.setattr("train.tables.Training", None)
         train_cell(cell, folds["s0"], root, TableOptions(epochs=1, augment=0.0), SpectraMemory())
     assert adapted(root, cell) == first
     assert cell.folder(root).best.read_bytes() == kept
@@ -190,6 +200,71 @@ def test_a_folder_that_lacks_a_newer_option_has_its_default(corpus: Path, tmp_pa
     claim(tmp_path, OPTIONS, clips, "speaker")
     with pytest.raises(UsageError, match="different options"):
         claim(tmp_path, replace(OPTIONS, double_softmax=True), clips, "speaker")
+
+
+def test_every_deviation_from_the_paper_has_an_option_and_one_option_sets_them_all(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[TableOptions] = []
+
+    def record(cells: object, folds: object, root: object, options: TableOptions, *_: object) -> None:
+        asked.append(options)
+
+    monkeypatch.setattr("train.tables.compute", record)
+    of_the_input = ("--paper-layers", "--normalisation", "window", "--zero-padding", "--win-length-ms", "200")
+    letter = (
+        *of_the_input,
+        "--optimiser",
+        "adam",
+        "--no-clipping",
+        "--no-averaging",
+        "--schedule",
+        "constant",
+    )
+    assert tables(corpus, tmp_path / "one", *letter) == 0
+    assert tables(corpus, tmp_path / "all", "--paper") == 0
+    assert tables(corpus, tmp_path / "some", "--paper", "--win-length-ms", "40", "--clipping") == 0
+    named, whole, some = asked
+    assert named == whole == replace(TableOptions.to_the_letter(), epochs=1)
+    assert some == replace(whole, win_length_ms=40, clipping=True)
+    assert tables(corpus, tmp_path / "one", "--paper") == 0
+    assert tables(corpus, tmp_path / "one") == 2
+
+
+def test_a_cell_is_trained_by_the_papers_letter(corpus: Path, tmp_path: Path) -> None:
+    folds = dict(leave_one_speaker_out(clips_in(corpus)))
+    cell = Cell(ROWS["mmtl-vad"], "s0", 0)
+    options = replace(TableOptions.to_the_letter(), epochs=1, samples=4)
+    arch, chosen = options.of(cell.row, 0)
+    assert (arch.time_padding, arch.batch_norm, chosen.draw.window) == ("same", False, 281)
+    seen: set[tuple[int, ...]] = set()
+    forward = MetaLearner.forward
+
+    def watched(self: MetaLearner, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
+        assert lengths is not None
+        seen.add((frames.shape[1], *lengths.tolist()))
+        return forward(self, frames, lengths)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MetaLearner, "forward", watched)
+        train_cell(cell, folds["s0"], tmp_path, options, SpectraMemory())
+    assert {length for shape in seen for length in shape} == {300}
+    assert finished(tmp_path, cell) is not None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--win-length-ms", "501"),
+        ("--optimiser", "sgd"),
+        ("--normalisation", "none"),
+        ("--schedule", "linear"),
+        ("--augment", "2"),
+    ],
+)
+def test_options_out_of_range_are_refused(wrong: tuple[str, str], corpus: Path, tmp_path: Path) -> None:
+    assert tables(corpus, tmp_path / "out", *wrong) == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_other_options_is_refused(
