@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from edge.bounds import within
 from edge.labels import DIMENSION_CLASSES, EMOTIONS
+from train.first_convolution import convolved
 
 POOL = 2
 """Stride of each max-pool, in time and frequency."""
@@ -94,7 +95,12 @@ class ConvBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map (B, channels, T, F) to (B, outputs, T', F / 2)."""
-        pooled = F.max_pool2d(self.norm(self.conv(F.pad(maps, self.padding))), POOL)
+        maps, conv = F.pad(maps, self.padding), self.conv
+        if conv.in_channels == 1 and conv.bias is not None:
+            maps = convolved(maps, conv.weight, conv.bias)
+        else:
+            maps = conv(maps)
+        pooled = F.max_pool2d(self.norm(maps), POOL)
         return F.relu(pooled)  # equal to ReLU before the pool, on a quarter of the values
 
 
