@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 PACKAGES = {
     "pulseaudio|pactl|paplay|libasound2-plugins|libportaudio2": "libasound2-plugins libportaudio2 pulseaudio",
+    "chromium": "chromium",
     "espeak-ng": "espeak-ng",
     "mosquitto": "mosquitto",
     "openssl": "openssl",

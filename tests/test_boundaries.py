@@ -26,7 +26,7 @@ ON_DEVICE = ("edge", "calibrate")
 ON_DEVICE_MAY_IMPORT = {
     *("numpy", "onnxruntime", "platformdirs", "rich", "safetensors"),
     *("sounddevice", "soundfile", "soxr", "typer"),
-    *("tensorrt", "pycuda", "paho", "prometheus_client", "pyarrow", "websockets"),
+    *("tensorrt", "pycuda", "paho", "prometheus_client", "pyarrow", "segno", "websockets"),
 }
 """The base dependencies of pyproject.toml, and what the extras for the device add."""
 
@@ -51,6 +51,8 @@ NETWORK_EXCEPTIONS = {
     ),
     *("edge/server/access.py", "edge/output/mqtt.py", "edge/output/systemd.py"),
     "edge/metrics/endpoint.py",
+    *("edge/web/admission.py", "edge/web/hub.py", "edge/web/link.py", "edge/web/site.py"),
+    "edge/web/start.py",
 }
 """Files, from the root, that may use the network: when a person asks for it, and not before.
 

@@ -25,6 +25,7 @@ ORDER = {
         ("recognition", "engine_builder"),
         ("metrics",),
         ("server", "diagnostics", "reports"),
+        ("web",),
         ("cli",),
     ),
     "calibrate": (

@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from edge.cli.listen import convert, monitor, run, serve
+from edge.cli.listen import convert, monitor, run
 from edge.cli.machine import benchmark, build_engine, devices, doctor, verify
 from edge.cli.profiles import profiles
+from edge.cli.serve import serve
 from edge.errors import MmtlError, UsageError
 
 COMMAND_GROUP = "mmtl.commands"

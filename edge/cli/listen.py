@@ -1,4 +1,4 @@
-"""The commands `mmtl monitor`, `run` and `serve`, which recognise, and `convert`, which reads events."""
+"""The commands `mmtl monitor` and `run`, which recognise, and `convert`, which reads events."""
 
 from __future__ import annotations
 
@@ -181,97 +181,6 @@ def run(
                 recognizer.warm_up()
                 sinks.append(ServiceManager(report=say))
             listen(sound, recognizer, sinks, strict=strict)
-
-
-def serve(
-    tcp: Annotated[
-        str | None, typer.Option("--tcp", metavar="[HOST:]PORT", help="Accept raw sound over TCP.")
-    ] = None,
-    websocket: Annotated[
-        str | None,
-        typer.Option("--websocket", metavar="[HOST:]PORT", help="Accept raw sound over WebSocket."),
-    ] = None,
-    bundle: BundleFolder = None,
-    profile: ProfileName = None,
-    provider: Provider = "auto",
-    step_ms: Step = 240,
-    channel: ChannelName = "auto",
-    clients: Annotated[
-        int, typer.Option("--clients", help="Maximum number of clients at a time.", min=1)
-    ] = 16,
-    client_profiles: Annotated[
-        bool, typer.Option("--client-profiles", help="Let clients choose a profile kept on this device.")
-    ] = False,
-    idle_s: Annotated[
-        float,
-        typer.Option(
-            "--idle-s", help="Disconnect a client after this many seconds without sound.", min=1, max=86_400
-        ),
-    ] = 30.0,
-    token_file: Annotated[
-        Path | None, typer.Option("--token-file", help="Require every client to send the token in this file.")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow clients on other machines without a token.")
-    ] = False,
-    tls_cert: Annotated[
-        Path | None, typer.Option("--tls-cert", help="Certificate chain (PEM): encrypt TCP and WebSocket.")
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option("--tls-key", help="Private key of the certificate (PEM).")
-    ] = None,
-    origin: Annotated[
-        list[str] | None,
-        typer.Option("--origin", help="Let web pages of this origin connect; may be repeated."),
-    ] = None,
-    metrics: MetricsAddress = None,
-) -> None:
-    """Recognise s16le sound from TCP or WebSocket clients, on this machine only unless HOST is given.
-
-    A client whose sound is not 16 kHz mono first sends {"rate": HZ, "channels": N}, or connects to
-    /?rate=HZ&channels=N. It receives the events as JSON. Ctrl-C ends the server.
-    With --client-profiles a client may first send {"profile": "NAME"}. With --token-file it must first send
-    {"token": "..."}, or connect to /?token=..., or send the header "Authorization: Bearer ...".
-    """
-    from edge.audio.downmix import parse_channel
-    from edge.model.bundle import find_bundle, load_bundle
-    from edge.model.profile import find_profile, load_profile
-    from edge.output.sinks import Sink, say
-    from edge.recognition.settings import Settings
-    from edge.server.access import caution, load_access, parse_address, require_protected
-    from edge.server.client_session import Service
-    from edge.server.client_stream import kept_for_clients, shared_engines
-    from edge.server.rate_limits import Limits
-    from edge.server.server import serve as serve_clients
-
-    addresses = {"tcp": tcp, "websocket": websocket}
-    listen = {kind: parse_address(text) for kind, text in addresses.items() if text is not None}
-    access = load_access(token_file=token_file, certificate=tls_cert, key=tls_key, origins=origin or ())
-    require_protected(listen.values(), access, insecure=insecure)
-    with served_metrics(metrics) as measured:
-        model = load_bundle(find_bundle(bundle))
-        speaker = load_profile(find_profile(profile), model) if profile else None
-        settings = Settings(step_ms=step_ms, channel=parse_channel(channel))
-        make = shared_engines(model, profile=speaker, settings=settings, provider=provider)
-        engine = make().engine
-        service = Service(
-            make,
-            find=kept_for_clients(model) if client_profiles else None,
-            limits=Limits(connections=clients, idle_s=idle_s),
-            access=access,
-            observe=measured.stream if measured else Sink,
-        )
-
-        def ready(ports: dict[str, int]) -> None:
-            if provider == "auto":
-                say(f"runs on {engine.provider}: {engine.reason}")
-            if measured:
-                measured.set_ready()
-            if warning := caution(listen.values(), access):
-                say(warning)
-
-        with contextlib.closing(engine):
-            serve_clients(service, **listen, say=say, ready=ready)
 
 
 def convert(

@@ -21,6 +21,7 @@ EXTRAS = {
     "prometheus_client": "metrics",
     "websockets": "serve",
     "pyarrow": "parquet",
+    "segno": "web",
 }
 """The extra that installs a package missing from the base installation."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
+import secrets
 import ssl
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,8 @@ HOST: Final = "127.0.0.1"
 LOCAL_PAGES: Final = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 """Origins of this machine's web pages, which are always allowed; other pages are not."""
 MAKE_TOKEN: Final = 'python3 -c "import secrets; print(secrets.token_urlsafe())" > FILE'  # noqa: S105 - a command
+TOKEN_BYTES: Final = 16
+"""Random bytes of a token made for one run: short enough for a QR code in 80 columns."""
 LARGEST_TOKEN_FILE: Final = 4_096
 """Largest token file, in bytes."""
 _ORIGIN: Final = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
@@ -99,6 +102,13 @@ def load_access(
         origins=tuple(checked_origin(origin) for origin in origins),
         tls=tls_context(certificate, key),
     )
+
+
+def with_token(address: Address, access: Access) -> Access:
+    """Return rules that require a token, one made for this run, if others can reach the address without."""
+    if address.loopback or access.token is not None:
+        return access
+    return replace(access, token=secrets.token_urlsafe(TOKEN_BYTES).encode())
 
 
 def require_protected(addresses: Iterable[Address], access: Access, *, insecure: bool) -> None:

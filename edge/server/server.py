@@ -18,7 +18,7 @@ import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from edge.errors import MmtlError, UsageError
 from edge.events import Error, to_json
@@ -32,6 +32,19 @@ from edge.system import signals
 
 REFUSAL_S: Final = 0.25
 """Time to send a refused client the reason, and for it to stop sending."""
+
+
+class Site(Protocol):
+    """A port of another protocol, whose clients are served in the same threads."""
+
+    address: Address
+
+    async def listen(self, handle: Callable[[Channel], Awaitable[None]], log: QuietLog) -> Listener:
+        """Accept clients; `handle` serves one of them to its end.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
 
 
 class Server:
@@ -62,6 +75,7 @@ class Server:
         *,
         tcp: Address | None = None,
         websocket: Address | None = None,
+        web: Site | None = None,
         ready: Callable[[dict[str, int]], None] = lambda ports: None,
     ) -> None:
         """Serve until `stop`.
@@ -69,17 +83,23 @@ class Server:
         Args:
             tcp: address for raw TCP; None: no TCP.
             websocket: address for WebSockets; None: no WebSockets.
-            ready: takes the ports by "tcp" and "websocket", once they are open; port 0 selects a free one.
+            web: the web page; None: no page.
+            ready: takes the ports by "tcp", "websocket" and "web", once they are open; port 0 is a free one.
 
         Raises:
             UsageError: an address cannot be listened on, or the limit on open files is too low.
             MmtlError: the recogniser cannot be created or run.
         """
         asyncio.get_running_loop().set_exception_handler(self._log_loop_error)
-        listen = {"tcp": (tcp, self._listen_tcp), "websocket": (websocket, self._listen_websocket)}
+        listen: dict[str, tuple[Address | None, Callable[[Address], Awaitable[Listener]]]] = {
+            "tcp": (tcp, self._listen_tcp),
+            "websocket": (websocket, self._listen_websocket),
+        }
+        if web:
+            listen["web"] = web.address, lambda address: web.listen(self._handle, self._log)
         ports = {}
         try:
-            if tcp or websocket:
+            if tcp or websocket or web:
                 await self._warm_up()
             with contextlib.ExitStack() as open_ports:
                 for kind, (address, open_port) in listen.items():
@@ -206,6 +226,7 @@ def serve(
     *,
     tcp: Address | None = None,
     websocket: Address | None = None,
+    web: Site | None = None,
     say: Callable[[str], None] = lambda line: None,
     ready: Callable[[dict[str, int]], None] = lambda ports: None,
 ) -> None:
@@ -215,14 +236,16 @@ def serve(
         UsageError: no address is given, an address cannot be listened on, or the limit on open files is
             too low.
     """
-    if tcp is None and websocket is None:
-        raise UsageError("no address to listen on", remedy="give --tcp PORT, --websocket PORT or both")
+    if tcp is None and websocket is None and web is None:
+        raise UsageError(
+            "no address to listen on", remedy="give --tcp PORT, --websocket PORT or --web PORT, or several"
+        )
 
     async def run() -> None:
         server = Server(service, say)
         for number in signals.handled_signals():
             asyncio.get_running_loop().add_signal_handler(number, server.stop)
-        await server.run(tcp=tcp, websocket=websocket, ready=ready)
+        await server.run(tcp=tcp, websocket=websocket, web=web, ready=ready)
 
     asyncio.run(run())
 

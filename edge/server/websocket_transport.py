@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
@@ -133,7 +133,31 @@ async def listen_websocket(
     def screen(connection: ServerConnection, request: Request) -> Response | None:
         return _screened(connection, request, access, log)
 
-    server = await serve(
+    server = await open_websocket(address, access, accepted, screen, limits)
+    port = next(iter(server.sockets)).getsockname()[1]
+    return Listener(port, functools.partial(server.close, close_connections=False))
+
+
+async def open_websocket(
+    address: Address,
+    access: Access,
+    accepted: Callable[[ServerConnection], Awaitable[None]],
+    screen: Callable[[ServerConnection, Request], Response | None],
+    limits: Limits,
+) -> Server:
+    """Open a port for WebSockets with the limits on what a client sends.
+
+    Args:
+        address: to listen on.
+        access: its certificate and key.
+        accepted: serves a connection; its connections are `LimitedConnection`s.
+        screen: answers a request that is refused, or that is no WebSocket's; None lets it through.
+        limits: time-outs.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    return await serve(
         accepted,
         address.host,
         address.port,
@@ -149,19 +173,22 @@ async def listen_websocket(
         ssl=access.tls,
         ssl_handshake_timeout=HANDSHAKE_S if access.tls else None,
     )
-    port = next(iter(server.sockets)).getsockname()[1]
-    return Listener(port, functools.partial(server.close, close_connections=False))
 
 
 def _screened(
     connection: ServerConnection, request: Request, access: Access, log: QuietLog
 ) -> Response | None:
-    """Refuse web pages of other origins, and a wrong token; a token may also follow in the first message."""
+    """Refuse web pages of other origins, and a wrong token."""
     origins = request.headers.get_all("Origin")
     if not access.admits_page(origins):
         page = printable(" and ".join(origins)[:80])
         log.note("origin", f"a web page from {page} was refused: --origin {page} would allow it")
         return connection.respond(403, "The server does not accept web pages of this origin.\n")
+    return refusal(connection, request, access, log)
+
+
+def refusal(connection: ServerConnection, request: Request, access: Access, log: QuietLog) -> Response | None:
+    """Refuse a wrong token; a token may also follow in the first message."""
     token = _offered_token(request)
     if token is not None and not access.admits(token):
         log.note("token", f"websocket {peer_name(connection.remote_address)}: refused, its token is wrong")
