@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from edge import demo_clip
+from edge import demo_clip, recognize_file
 from tests.calibrate.labelled_takes import TWELVE, session, voice
 from tests.edge.server.clients import serve_process
 
@@ -67,6 +70,29 @@ def test_a_speaker_is_calibrated(tmp_path: Path) -> None:
     lines = example("calibrate_speaker.py", str(session(tmp_path, TWELVE, sounds)), str(profile)).splitlines()
     assert lines[0].startswith("adopted: ")
     assert lines[1].startswith(f"{profile} is ready")
+
+
+def test_a_cluster_gives_the_rows_of_one_process_though_a_process_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="dask[distributed] is not installed")
+    psutil = pytest.importorskip("psutil", reason="dask[distributed], which needs psutil, is not installed")
+    folder, table = tmp_path / "clips", tmp_path / "table.csv"
+    folder.mkdir()
+    clips = [Path(shutil.copy(demo_clip(), folder / f"{number}.flac")) for number in range(4)]
+    command = [sys.executable, *map(str, (EXAMPLES / "dask_cluster.py", folder, table, "", "small"))]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as cluster:
+        first = cluster.stdout.readline() if cluster.stdout else ""
+        children = psutil.Process(cluster.pid).children()
+        workers = [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+        os.kill(workers[0], signal.SIGKILL)
+        _, said = cluster.communicate(timeout=4 * WAIT_S)
+    assert (first[:6], len(workers), cluster.returncode) == ("1 of 4", 2, 0), said
+    (row,) = recognize_file(clips[0], "small")
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    alone = {name: "" if cell is None else str(cell) for name, cell in row.cells().items()}
+    assert rows == [alone | {"file": str(clip)} for clip in clips]
 
 
 @pytest.fixture
