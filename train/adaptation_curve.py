@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from edge.arrays import Array
@@ -108,7 +109,7 @@ def _point(net: EmotionNet, shots: int, scored: Sequence[Samples]) -> CurvePoint
     return CurvePoint(shots, uar(labels, predictions), accuracy(labels, predictions), len(scored))
 
 
-def posterior(net: EmotionNet, clip: Samples) -> Array:
+def posterior(net: nn.Module, clip: Samples) -> Array:
     """Average the posteriors of a clip's segments: (C,)."""
     with torch.no_grad():
         average: Array = net(clip.frames, clip.lengths).softmax(dim=1).mean(dim=0).numpy()

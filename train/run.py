@@ -204,8 +204,13 @@ def by_corpora(spectra: Sequence[Spectra], probs: Array) -> dict[str, Classifica
 
 def scored(spectra: Sequence[Spectra], probs: Array) -> ClassificationScores:
     """Score (N, C) probabilities of clips with known emotions."""
-    labels = [EMOTIONS.index(item.clip.emotion) for item in spectra]
-    return score(labels, probs, [item.clip.speaker for item in spectra])
+    return scored_clips([item.clip for item in spectra], probs)
+
+
+def scored_clips(clips: Sequence[Clip], probs: Array) -> ClassificationScores:
+    """Score (N, C) probabilities of clips with known emotions."""
+    labels = [EMOTIONS.index(clip.emotion) for clip in clips]
+    return score(labels, probs, [clip.speaker for clip in clips])
 
 
 def _judge(folder: RunFolder, data: Data, device: torch.device) -> ClassificationScores:

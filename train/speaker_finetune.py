@@ -28,6 +28,7 @@ from train.batches import padded
 from train.mmtl import MetaRates, Samples, Weights, class_weights, knowledge_transfer_step, multi_train_step
 from train.model import EmotionNet
 from train.segments import segment_starts
+from train.speaker_head import SpeakerHead
 
 SEGMENTS: Final = 16
 """Largest number in a step of equation 4, as in training; it limits the memory of a long session."""
@@ -79,7 +80,7 @@ def speaker_samples(
     )
 
 
-def tune(net: EmotionNet, samples: Samples, tuning: Tuning) -> Iterator[float]:
+def tune(net: EmotionNet | SpeakerHead, samples: Samples, tuning: Tuning) -> Iterator[float]:
     """Tune a network in place, yielding the auxiliary loss before each step of equation 4.
 
     theta' = theta - alpha (1/k) sum_j grad_theta L_j(theta)      Cai et al. 2020, eq. 4

@@ -27,6 +27,7 @@ from train.model import EmotionNet, MetaLearner
 from train.run_folder import described
 from train.segments import Normalisation, Spectra, network_input, segment_starts
 from train.speaker_finetune import tune
+from train.speaker_head import SpeakerHead
 from train.systems.angular_softmax import AngularCnnLstm
 from train.systems.base import System
 
@@ -106,7 +107,7 @@ def speaker_clips(
 
 
 def speaker_protocols(
-    net: EmotionNet | System,
+    net: EmotionNet | System | SpeakerHead,
     clips: Sequence[Samples],
     speaker: str,
     *,
@@ -124,9 +125,9 @@ def speaker_protocols(
     """
     net = deepcopy(net).eval()
     paper = None
-    if auxiliary and isinstance(net, EmotionNet):
+    if auxiliary and isinstance(net, EmotionNet | SpeakerHead):
         paper = _score(clips, _tuned_on_ratings(net, clips), speaker)
-    if not isinstance(net, EmotionNet | AngularCnnLstm):
+    if not isinstance(net, EmotionNet | AngularCnnLstm | SpeakerHead):
         return SpeakerProtocols((), paper)
     layers = _LayersAfterEmbedding(net)
     embeddings = [layers.embedding(clip) for clip in clips]
@@ -167,20 +168,26 @@ def divided(
 
 
 class _LayersAfterEmbedding:
-    """The fully connected layers of a CNN-LSTM: embeddings to emotion logits."""
+    """The fully connected layers: embeddings to emotion logits. A head on an encoder is nothing else."""
 
-    def __init__(self, net: EmotionNet | AngularCnnLstm) -> None:
-        self._meta = net.meta
+    def __init__(self, net: EmotionNet | AngularCnnLstm | SpeakerHead) -> None:
+        self._meta = None if isinstance(net, SpeakerHead) else net.meta
+        self._module: nn.Module = net
+        self._weights: Weights = dict(net.named_parameters())
+        if isinstance(net, SpeakerHead):
+            return
         last = net.transfer if isinstance(net, EmotionNet) else net.angular
         layers = nn.ModuleList([net.meta.fc1, net.meta.fc2, last])
         self._module = _Classifier(net.meta, last)
         tuned = {id(parameter) for parameter in layers.parameters() if parameter.requires_grad}
         named = self._module.named_parameters()
-        self._weights: Weights = {name: value for name, value in named if id(value) in tuned}
+        self._weights = {name: value for name, value in named if id(value) in tuned}
 
     @torch.no_grad()
     def embedding(self, clip: Samples) -> Tensor:
         """Return the (B, D) embeddings of a clip's segments."""
+        if self._meta is None:
+            return clip.frames
         lengths = torch.tensor([self._meta.arch.features_in(length) for length in clip.lengths.tolist()])
         return self._meta.embedding(self._meta.features(clip.frames), lengths)
 
@@ -214,7 +221,7 @@ class _Classifier(nn.Module):
         return logits
 
 
-def _tuned_on_ratings(net: EmotionNet, clips: Sequence[Samples]) -> Array:
+def _tuned_on_ratings(net: EmotionNet | SpeakerHead, clips: Sequence[Samples]) -> Array:
     """Tune a copy on the ratings of all clips, and return the (N, C) posteriors of the same clips."""
     tuned = deepcopy(net)
     with torch.autocast("cpu", torch.bfloat16):  # as in training

@@ -15,112 +15,44 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from edge.arrays import Array
 from edge.errors import MmtlError, UsageError
 from edge.features.frontend import FrontEnd
-from edge.labels import DIMENSIONS, Dimension
 from edge.system.files import atomic_write
 from train.corpora import Clip
+from train.encoder_cells import EncoderCell
 from train.metrics import ClassificationScores
-from train.mmtl import Loss, MetaRates
+from train.mmtl import Loss, MetaRates, Samples
 from train.model import Architecture, EmotionNet
 from train.run import (
     ProgressReporter,
     architecture_of,
-    by_corpora,
     frames_for_first,
     require_fit,
+    scored_clips,
     train_epochs,
 )
 from train.run_folder import FolderInUseError, RunFolder, described, write_json
 from train.segments import Normalisation, Spectra, SpectraMemory, fit_normalisation
 from train.speaker_protocols import SpeakerProtocols, speaker_clips, speaker_protocols
 from train.splits import Split, speakers_of
-from train.systems.angular_softmax import AngularCnnLstm
-from train.systems.attention_pooling import AttentionPoolingCnn
 from train.systems.base import System
-from train.systems.capsules import SequentialCapsules
-from train.systems.self_attention import SelfAttention
+from train.table_rows import Row
 from train.temperature import averaged
-from train.training import Algorithm, Options, OuterStep, Training, predict
+from train.training import Options, OuterStep, Training, predict
+
+CPU: Final = torch.device("cpu")
 
 Item = TypeVar("Item")
 
 Folds = Mapping[str, Split]
 """Splits by the name of the test speaker."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A system of the tables."""
-
-    key: str
-    """By which the command names it."""
-    name: str
-    """In the tables."""
-    paper: tuple[float, float]
-    """UA and WA that the paper states for IEMOCAP, in percent."""
-    network: Callable[[Architecture], EmotionNet | System]
-    algorithm: Algorithm = "erm"
-    auxiliary: tuple[Dimension, ...] = DIMENSIONS
-
-    @property
-    def has_auxiliary(self) -> bool:
-        """Whether it is trained on auxiliary tasks."""
-        return self.algorithm in ("mtl", "mmtl")
-
-
-def _attention_pooling(_: Architecture) -> System:
-    return AttentionPoolingCnn()
-
-
-def _capsules(arch: Architecture) -> System:
-    return SequentialCapsules(arch.bins)
-
-
-def _self_attention(arch: Architecture) -> System:
-    return SelfAttention(arch.bins)
-
-
-def _mmtl(letters: str, ua: float, wa: float) -> Row:
-    named = [name for name in DIMENSIONS if name[0] in letters]
-    return Row(
-        f"mmtl-{letters}",
-        f"MMTL({'+'.join(name[0].upper() for name in named)})",
-        (ua, wa),
-        EmotionNet,
-        "mmtl",
-        cast(tuple[Dimension, ...], tuple(named)),
-    )
-
-
-TABLE_2: Final = (
-    Row("cnn-lstm", "CNN-LSTM", (56.60, 65.80), EmotionNet),
-    Row("angular", "CNN-LSTM+angular softmax loss", (64.16, 68.74), AngularCnnLstm),
-    Row("seqcap", "CNN+GRU+SeqCap", (59.71, 72.23), _capsules),
-    Row("gap-attention", "CNN+GAP+Attention", (68.06, 71.75), _attention_pooling),
-    Row("self-attention", "Self Attention", (63.80, 68.10), _self_attention),
-    Row("cnn-lstm-mtl", "CNN-LSTM+MTL", (64.31, 68.84), EmotionNet, "mtl"),
-    _mmtl("vad", 70.32, 76.64),
-)
-TABLE_3: Final = (
-    _mmtl("v", 65.60, 71.99),
-    _mmtl("a", 58.28, 65.71),
-    _mmtl("d", 54.25, 66.98),
-    _mmtl("vd", 73.22, 75.83),
-    _mmtl("ad", 55.26, 67.25),
-    _mmtl("va", 74.61, 77.74),
-    TABLE_2[-1],
-)
-FIGURE_3: Final = (TABLE_2[0], TABLE_2[-2], TABLE_2[-1])
-"""Rows whose confusion matrices the paper shows."""
-
-ROWS: Final = {row.key: row for row in (*TABLE_2, *TABLE_3)}
 
 
 PAPER_FRAMES: Final = 300
@@ -234,7 +166,7 @@ class Cell:
 
     def folder(self, root: Path) -> RunFolder:
         """Return the folder of its run."""
-        return RunFolder(root / "cells" / self.row.key / self.fold / f"seed-{self.seed}")
+        return RunFolder(root / "cells" / self.row.folder / self.fold / f"seed-{self.seed}")
 
 
 def cells_of(rows: Iterable[Row], folds: Iterable[str], seeds: Iterable[int]) -> list[Cell]:
@@ -342,63 +274,75 @@ def train_cell(cell: Cell, split: Split, root: Path, options: TableOptions, memo
         FolderInUseError: another command is training the cell.
         UsageError: the speakers do not suffice for the algorithm.
     """
-    folder, (arch, chosen) = cell.folder(root), options.of(cell.row, cell.seed)
-    require_fit(split, arch, chosen)
+    folder = cell.folder(root)
+    if not cell.row.head:
+        require_fit(split, *options.of(cell.row, cell.seed))
     with folder.locked():
-        front_end, shortest = options.front_end, frames_for_first(arch)
-        data = memory(split.train, front_end, shortest, chosen.augmentation.speeds)
-        test = memory(split.test, front_end, shortest)
-        normalisation = options.normalised_by(data)
+        run: SpectraCell | EncoderCell
+        if cell.row.head:
+            run = EncoderCell(cell.row, cell.row.head, split, cell.seed, folder)
+        else:
+            run = SpectraCell(cell, split, options, memory, folder)
         if not finished(root, cell):
-            validation = memory(split.validation, front_end, shortest)
-            training = Training(
-                _seeded_network(cell.row, arch, chosen.seed),
-                data,
-                normalisation,
-                chosen,
-                torch.device("cpu"),
-                options.outer,
-            )
-            best = _train(training, folder, validation, normalisation)
-            net = _best_network(cell, folder, arch)
-            probs = averaged(predict(net, test, normalisation, chosen.draw.window, torch.device("cpu")))
-            (scores,) = by_corpora(test, probs).values()
+            best = run.fit()
+            scores = scored_clips(split.test, run.probs())
             write_json(folder.scores, {"validation_uar": best, "test": scores.to_dict()})
         folder.state.unlink(missing_ok=True)  # of use to an unfinished cell only
         if not adapted(root, cell):
-            clips = speaker_clips(test, normalisation, chosen.draw.window, chosen.draw.auxiliary)
+            if not folder.best.exists():
+                raise UsageError(
+                    f"{folder.best} is missing, which the finished cell had",
+                    remedy=f"delete {folder.path} to train it again",
+                )
+            net = run.network()
             protocols = speaker_protocols(
-                _best_network(cell, folder, arch), clips, cell.fold, auxiliary=cell.row.has_auxiliary
+                net, run.scored_samples(), cell.fold, auxiliary=cell.row.has_auxiliary
             )
             write_json(_protocols_file(root, cell), protocols.to_dict())
 
 
-def _seeded_network(row: Row, arch: Architecture, seed: int) -> EmotionNet | System:
-    torch.manual_seed(seed)
-    return row.network(arch)
+class SpectraCell:
+    """A network that reads spectra, on one fold with one seed."""
 
-
-def _train(
-    training: Training, folder: RunFolder, validation: Sequence[Spectra], normalisation: Normalisation
-) -> float:
-    """Train a cell's network and keep the best epoch; return its UAR on the validation speaker."""
-
-    def keep(net: nn.Module) -> None:
-        with atomic_write(folder.best) as partial:
-            save_file({name: value.contiguous() for name, value in net.state_dict().items()}, partial)
-
-    return train_epochs(training, validation, normalisation, folder, keep, Silent())
-
-
-def _best_network(cell: Cell, folder: RunFolder, arch: Architecture) -> EmotionNet | System:
-    if not folder.best.exists():
-        raise UsageError(
-            f"{folder.best} is missing, which the finished cell had",
-            remedy=f"delete {folder.path} to train it again",
+    def __init__(
+        self, cell: Cell, split: Split, options: TableOptions, memory: SpectraMemory, folder: RunFolder
+    ) -> None:
+        self._row, self._table, self._folder = cell.row, options, folder
+        self._arch, self._options = options.of(cell.row, cell.seed)
+        front_end, shortest = options.front_end, frames_for_first(self._arch)
+        self._train = memory(split.train, front_end, shortest, self._options.augmentation.speeds)
+        self._validation, self._test = (
+            memory(side, front_end, shortest) for side in (split.validation, split.test)
         )
-    net = cell.row.network(arch)
-    net.load_state_dict(load_file(folder.best))
-    return net.eval()
+        self._normalisation = options.normalised_by(self._train)
+
+    def fit(self) -> float:
+        """Train, keep the best epoch, and return the validation speaker's UAR in percent."""
+        torch.manual_seed(self._options.seed)
+        net, outer = self._row.network(self._arch), self._table.outer
+        training = Training(net, self._train, self._normalisation, self._options, CPU, outer)
+
+        def keep(net: nn.Module) -> None:
+            with atomic_write(self._folder.best) as partial:
+                save_file({name: value.contiguous() for name, value in net.state_dict().items()}, partial)
+
+        return train_epochs(training, self._validation, self._normalisation, self._folder, keep, Silent())
+
+    def network(self) -> EmotionNet | System:
+        """Return the network that was kept."""
+        net = self._row.network(self._arch)
+        net.load_state_dict(load_file(self._folder.best))
+        return net.eval()
+
+    def probs(self) -> Array:
+        """Return the (N, C) posteriors of the test speaker's clips."""
+        net = self.network()
+        return averaged(predict(net, self._test, self._normalisation, self._options.draw.window, CPU))
+
+    def scored_samples(self) -> list[Samples]:
+        """Return the segments of each of the test speaker's clips."""
+        draw = self._options.draw
+        return speaker_clips(self._test, self._normalisation, draw.window, draw.auxiliary)
 
 
 class Silent:

@@ -22,6 +22,7 @@ from train.command_inputs import (
 if TYPE_CHECKING:
     from train.corpora import Clip
     from train.splits import Split
+    from train.table_rows import Row
     from train.tables import Cell
 
 Scheme = Literal["speaker", "session", "sessions-both"]
@@ -49,9 +50,18 @@ def tables(
         typer.Option(
             metavar="NAME,NAME,...",
             help="cnn-lstm, angular, seqcap, gap-attention, self-attention, cnn-lstm-mtl, mmtl-vad, mmtl-v, "
-            "mmtl-a, mmtl-d, mmtl-vd, mmtl-ad, mmtl-va, or all.",
+            "mmtl-a, mmtl-d, mmtl-vd, mmtl-ad, mmtl-va; with --encoder ear-erm, ear-mtl, ear-mmtl, "
+            "ear-mmtl-paper; or all.",
         ),
     ] = "all",
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.safetensors",
+            help="Pretrained encoder of the rows ear-...: a head on its features, trained alone.",
+            show_default=False,
+        ),
+    ] = None,
     folds: Annotated[
         str, typer.Option(metavar="NAME,NAME,...", help="Test speakers of the folds to compute, or all.")
     ] = "all",
@@ -154,9 +164,11 @@ def tables(
     """Train and test the systems of the paper's tables, fold by fold, and write the tables."""
     from train.console import ConsoleProgress
     from train.splits import refuse_shared_recordings
-    from train.tables import ROWS, TableOptions, cells_of, claim, compute
+    from train.table_rows import PAPER_ROWS
+    from train.tables import TableOptions, cells_of, claim, compute
 
-    asked = [ROWS[key] for key in _chosen("--rows", rows, ROWS)]
+    known = {**PAPER_ROWS, **_encoder_rows(encoder, rows, out)}
+    asked = [known[key] for key in _chosen("--rows", rows, known)]
     numbers = _seeds(seeds)
     clips = labelled_clips([corpus], [], improvised_only=not scripted, excited_as_happy=excited_as_happy)
     if only is not None:
@@ -193,6 +205,12 @@ def tables(
     )
     claim(out, options, clips, "speaker" if by == "speaker" else "session")
     heading = _heading(clips, epochs)
+    variants = [row.head for row in asked if row.head]
+    if variants:
+        from train.encoder_cells import clip_features
+
+        progress = ConsoleProgress()
+        clip_features(variants[0], clips, lambda some, label: progress(some, label, len(some)))
     try:
         compute(cells, every, out, options, ConsoleProgress(), jobs)
     except KeyboardInterrupt:
@@ -200,6 +218,24 @@ def tables(
         raise
     if _report(cells, out, heading, iemocap=iemocap):
         typer.echo((out / "tables.md").read_text("utf-8"))
+
+
+def _encoder_rows(encoder: Path | None, rows: str, out: Path) -> dict[str, Row]:
+    """Return the rows on the encoder, none without one.
+
+    Raises:
+        UsageError: such a row is asked for without an encoder.
+    """
+    from train.table_rows import ENCODER_KEYS, encoder_rows
+
+    if encoder is None:
+        if without := [name for name in map(str.strip, rows.split(",")) if name in ENCODER_KEYS]:
+            raise UsageError(f"--rows {without[0]} needs a pretrained encoder", remedy="add --encoder FILE")
+        return {}
+    from train.feature_cache import encoder_digest
+    from train.pretrained_run import untrained
+
+    return encoder_rows(encoder, encoder_digest(untrained(encoder)), out / "features")
 
 
 def _report(cells: list[Cell], out: Path, heading: str, *, iemocap: bool) -> bool:

@@ -18,7 +18,8 @@ from edge.system.files import atomic_write
 from train.metrics import ClassificationScores, Counts, recalls
 from train.plots import plot_confusions
 from train.speaker_protocols import SpeakerProtocols
-from train.tables import FIGURE_3, ROWS, TABLE_2, TABLE_3, Cell, Row
+from train.table_rows import ENCODER_KEYS, FIGURE_3, PAPER_ROWS, TABLE_2, TABLE_3, Row
+from train.tables import Cell
 
 Values = NDArray[np.float64]
 
@@ -75,9 +76,11 @@ class RowScores:
 
 def row_scores(found: Mapping[Cell, CellResult]) -> list[RowScores]:
     """Sum up the finished cells of each system and protocol, in the order of the tables."""
+    order = [*PAPER_ROWS, *ENCODER_KEYS]
+    rows = sorted({cell.row for cell in found}, key=lambda row: order.index(row.key))
     return [
         _summed(answers, protocol)
-        for row in ROWS.values()
+        for row in rows
         for protocol in TITLES
         if (
             answers := {
@@ -175,10 +178,14 @@ def write_report(rows: Sequence[RowScores], root: Path, heading: str, *, iemocap
         heading: sentences above the tables: what was computed, and how.
         iemocap: show the paper's figures beside, which are of this corpus.
     """
-    tables = (("Table 2: systems", TABLE_2), ("Table 3: auxiliary tasks", TABLE_3))
+    tables = (
+        ("Table 2: systems", [row.key for row in TABLE_2]),
+        ("Table 3: auxiliary tasks", [row.key for row in TABLE_3]),
+        ("Heads on a pretrained encoder", list(ENCODER_KEYS)),
+    )
     text = f"{heading}\n"
-    for (title, table), (protocol, how) in product(tables, TITLES.items()):
-        if shown := [scores for scores in rows if scores.row in table and scores.protocol == protocol]:
+    for (title, keys), (protocol, how) in product(tables, TITLES.items()):
+        if shown := [scores for scores in rows if scores.row.key in keys and scores.protocol == protocol]:
             text += f"\n## {title}, {how}\n\n{_markdown(shown, iemocap=iemocap)}"
     for name, content in (("tables.md", text), ("tables.csv", _csv(rows))):
         with atomic_write(root / name) as partial:
@@ -194,7 +201,8 @@ def write_report(rows: Sequence[RowScores], root: Path, heading: str, *, iemocap
 
 def _markdown(rows: Sequence[RowScores], *, iemocap: bool) -> str:
     """Write one table; all rows are of one protocol."""
-    adapted, papers = rows[0].protocol != "none", iemocap and rows[0].protocol != "calibrated"
+    adapted = rows[0].protocol != "none"
+    papers = iemocap and rows[0].protocol != "calibrated" and any(scores.row.paper for scores in rows)
     columns = ["system", "folds x seeds", "UAR", "95 % interval"]
     columns += ["`none`, same clips", "gain", "95 % interval of the gain"] if adapted else []
     columns += ["accuracy", *EMOTIONS, *(["UAR, paper", "accuracy, paper"] if papers else [])]
@@ -212,7 +220,7 @@ def _markdown(rows: Sequence[RowScores], *, iemocap: bool) -> str:
         if papers:
             # The paper tunes every system that has auxiliary tasks to the test speaker's ratings.
             stated = scores.row.has_auxiliary == (scores.protocol == "paper")
-            cells += [f"{value:.2f}" if stated else "-" for value in scores.row.paper]
+            cells += [f"{value:.2f}" if stated else "-" for value in scores.row.paper or ()]
         lines.append(cells)
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

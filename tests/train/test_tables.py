@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,20 @@ from torch import Tensor
 from edge.errors import UsageError
 from edge.features.frontend import FrontEnd
 from tests.command_line import exit_code_of
-from tests.train.synthetic import write_corpus, write_iemocap
+from tests.train.synthetic import write_corpus, write_encoder, write_iemocap
 from train.adaptation_curve import PAPER_TUNING
 from train.command_inputs import labelled_clips
 from train.corpora import Clip
+from train.head_training import HeadOptions
 from train.metrics import ClassificationScores
 from train.model import MetaLearner
 from train.segments import SpectraMemory, read_spectra
 from train.speaker_protocols import CalibrationDraw, SpeakerProtocols
 from train.splits import leave_one_session_out, leave_one_speaker_out, refuse_shared_recordings, speakers_of
 from train.systems.base import System
+from train.table_rows import PAPER_ROWS as ROWS
+from train.table_rows import TABLE_3
 from train.tables import (
-    ROWS,
-    TABLE_3,
     Cell,
     TableOptions,
     adapted,
@@ -382,3 +384,35 @@ def test_protocols_with_adaptation_are_compared_with_none_on_the_same_clips() ->
     assert calibrated.gain_interval == pytest.approx((10.0, 30.0))
     assert paper.before == pytest.approx(50.0)
     assert paper.gain == pytest.approx(-25.0)
+
+
+def test_heads_on_an_encoder_are_rows_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", speakers=3, takes=2, seconds=0.6)
+    encoder = write_encoder(tmp_path / "encoder.safetensors")
+    monkeypatch.setattr("train.encoder_cells.HeadOptions", partial(HeadOptions, steps=5))
+    asked = ("--rows", "ear-erm,ear-mtl,ear-mmtl,ear-mmtl-paper", "--folds", "s0", "--encoder", encoder)
+    assert tables(corpus, tmp_path / "out", *asked) == 0
+    shown = capsys.readouterr().out
+    section = shown.split("## Heads on a pretrained encoder, without adaptation")[1]
+    assert section.count("| 1 x 1 |") == 4 + 4 + 3
+    with (tmp_path / "out" / "tables.csv").open(newline="") as file:
+        lines = [(row["system"], row["protocol"]) for row in csv.DictReader(file)]
+    assert lines[:3] == [("ear-erm", "none"), ("ear-erm", "calibrated"), ("ear-mtl", "none")]
+    assert len(lines) == 11
+
+    monkeypatch.setattr("train.tables.train_cell", None)
+    assert tables(corpus, tmp_path / "out", *asked) == 0
+    other = write_encoder(tmp_path / "other.safetensors", seed=1)
+    monkeypatch.undo()
+    monkeypatch.setattr("train.encoder_cells.HeadOptions", partial(HeadOptions, steps=5))
+    assert tables(corpus, tmp_path / "out", "--rows", "ear-erm", "--folds", "s0", "--encoder", other) == 0
+    assert len(list((tmp_path / "out" / "cells").glob("ear-erm-*"))) == 2
+
+
+def test_a_row_on_an_encoder_needs_one(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tables(corpus, tmp_path / "out", "--rows", "cnn-lstm, ear-mtl") == 2
+    assert "--rows ear-mtl needs a pretrained encoder: add --encoder FILE" in capsys.readouterr().err
