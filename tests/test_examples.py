@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from edge import demo_clip, recognize_file
+from edge.audio.sound_file import read_clip
 from tests.calibrate.labelled_takes import TWELVE, session, voice
 from tests.edge.server.clients import serve_process
 
@@ -48,6 +50,22 @@ def test_utterances_are_printed() -> None:
     lines = example("microphone.py", "demo").splitlines()
     assert lines
     assert all(" s  " in line and line.endswith("%") for line in lines)
+
+
+def test_participants_are_recognised_side_by_side(tmp_path: Path) -> None:
+    paths = [tmp_path / "anna.wav", tmp_path / "ben.wav"]
+    for path in paths:
+        soundfile.write(path, read_clip(demo_clip())[:40_000], 16_000)
+    lines = example("participants.py", *map(str, paths)).splitlines()
+    assert sorted(line.split()[0] for line in lines) == ["anna", "ben"]
+
+
+def test_a_pipeline_of_pipecat_prints_utterances() -> None:
+    """Where Pipecat is installed; `test_voice_agents.py` says why it may not be."""
+    pytest.importorskip("pipecat", reason="pipecat-ai is not installed")
+    command = [sys.executable, str(EXAMPLES / "pipecat_emotion.py"), str(demo_clip())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=True)
+    assert done.stdout.startswith("13.5 s: ")
 
 
 def test_a_websocket_client_gets_its_events() -> None:

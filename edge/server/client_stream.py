@@ -73,6 +73,16 @@ class ClientStream:
         warning = self._decoder.take_warning() or self._converter.take_warning()
         return self._recognised(samples, self._converter.arrived_s, warning)
 
+    def report_gap(self, lost_s: float, arrived_s: float) -> list[Event]:
+        """Count sound that was dropped before it could be fed; it advances the stream as silence.
+
+        Args:
+            lost_s: its duration in seconds.
+            arrived_s: `time.perf_counter()` when the sound after it arrived.
+        """
+        lost = Block(NO_SAMPLES, arrived_s, lost=round(lost_s * SAMPLE_RATE))
+        return [_without_paths(event) for event in self._session.feed(lost)]
+
     def finish(self) -> list[Event]:
         """End the stream: the last events, and the summary."""
         converter = self._converter
