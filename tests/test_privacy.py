@@ -150,7 +150,7 @@ def test_the_monitor_keeps_to_itself(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_server_that_waits_keeps_to_itself(tmp_path: Path) -> None:
     pytest.importorskip("websockets")
-    seen = trace(["-c", MMTL, "serve", "--tcp", "0", "--websocket", "0"], tmp_path, QUIET_S)
+    seen = trace(["-c", MMTL, "serve", "--tcp", "0", "--websocket", "0", "--web", "0"], tmp_path, QUIET_S)
     assert "listening" in seen.output
     assert_private(seen, tmp_path)
 

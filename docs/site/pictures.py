@@ -2,14 +2,17 @@
 
     python docs/site/pictures.py
 
-`monitor.svg` is the live monitor during the demo clip, drawn by the program itself; `pipeline.svg` shows the
-stages from sound to events.
+`monitor.svg` is the live monitor during the demo clip, drawn by the program itself; `web.png` is the web page
+then, in Debian's Chromium; `pipeline.svg` shows the stages from sound to events.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -29,6 +32,9 @@ HERE: Final = Path(__file__).parents[1] / "pictures"
 WIDTH, HEIGHT = 80, 24
 EARLIEST_S: Final = 10.0
 """Seconds of the stream, so that the timeline shows some of it."""
+
+PAGE_S: Final = 10
+"""Seconds of the stream in the picture of the page."""
 
 
 class Snapshot(Sink):
@@ -121,6 +127,31 @@ def _arrow(start: int, end: int) -> str:
     return f'<path d="{line}" fill="none" stroke="#16324f" stroke-width="2"/>'
 
 
+def draw_page(path: Path) -> None:
+    """Play the demo clip to the web page, and keep a picture of it."""
+    from playwright.sync_api import sync_playwright
+
+    program = [sys.executable, "-c", "from edge.cli.main import main; main()", "serve", "--web", "0"]
+    with subprocess.Popen([*program, "--source", "demo"], stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr
+        link = next(line.split()[-1] for line in server.stderr if "open http" in line)
+        try:
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(
+                    executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+                )
+                page = browser.new_page(viewport={"width": 1_280, "height": 860})
+                page.goto(link)
+                page.click("#start")
+                page.click("#in")
+                page.wait_for_selector(f"#heard:text-is('0:{PAGE_S}')", timeout=60_000)
+                page.screenshot(path=path)
+                browser.close()
+        finally:
+            server.terminate()
+
+
 if __name__ == "__main__":
+    draw_page(HERE / "web.png")
     draw_monitor(HERE / "monitor.svg")
     draw_pipeline(HERE / "pipeline.svg")

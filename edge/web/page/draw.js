@@ -29,7 +29,7 @@ export function rem() {
 // What of the stream is visible: `span` seconds up to `end`, or up to now while it follows.
 export class View {
   constructor() {
-    this.span = 120;
+    this.span = 60;
     this.end = 0;
     this.live = true;
   }

@@ -19,8 +19,9 @@ from edge.events import Utterance, Window
 from edge.model.bundle import Bundle, load_bundle, shipped_bundle
 from edge.output.convert import csv_header
 from edge.recognition.recognizer import Recognizer
-from edge.server.access import Access
+from edge.server.access import Access, tls_context
 from edge.server.client_stream import shared_engines
+from tests.edge.server.test_access import make_key, needs_openssl
 from tests.edge.web.sites import RunningSite, open_page, service
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -197,6 +198,24 @@ def test_a_page_that_is_not_secure_says_why_it_has_no_microphone(page: Page, sit
     page.click("#start")
     assert "localhost or over TLS" in page.inner_text("#notice")
     assert page.inner_text("#start") == "Start"
+
+
+@needs_openssl
+def test_over_tls_a_page_from_elsewhere_may_use_the_microphone(
+    browser: Browser, make: Callable[[], Recognizer], tmp_path: Path
+) -> None:
+    key = make_key(tmp_path, "own")
+    access = Access(origins=(f"https://{ELSEWHERE}",), tls=tls_context(tmp_path / "own.pem", key))
+    context = browser.new_context(ignore_https_errors=True)
+    page = context.new_page()
+    with open_page(service(make, access)) as guarded:
+        page.goto(f"https://{ELSEWHERE}:{guarded.port}/")
+        page.wait_for_selector("#start:enabled")
+        choose(page, "browser")
+        page.click("#start")
+        page.wait_for_selector("#level:has-text('dBFS')")
+        assert page.is_hidden("#notice")
+        context.close()
 
 
 def test_the_token_is_asked_for_and_kept_in_the_link(page: Page, make: Callable[[], Recognizer]) -> None:

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from edge.arrays import Array
 from edge.audio.block import Block, InputWarning, Source
+from edge.audio.microphone import Microphone
 from edge.audio.sources import FileSource
 from edge.events import Window, to_json
 from edge.model.bundle import Bundle
@@ -28,6 +29,7 @@ from edge.server.rate_limits import Limits
 from edge.web import hub
 from edge.web.page_files import load_page
 from edge.web.site import TOKEN_REFUSED
+from tests.edge.audio.portaudio import desk
 from tests.edge.schema import checked
 from tests.edge.server.clients import END, SOON_S, raw
 from tests.edge.web.sites import RunningSite, of_type, open_page, page_message, received, service
@@ -224,6 +226,20 @@ def test_one_viewer_starts_another_stops_and_it_can_be_started_again(
             received(first, of_type("summary"))
             received(first, page_message("status", state="off"))
         assert source.opened == 2
+
+
+def test_a_microphone_that_delivers_nothing_can_be_stopped(make: Make) -> None:
+    portaudio = desk()
+
+    def microphone() -> Source:
+        return Microphone(portaudio=portaudio, stall_s=2 * SOON_S)
+
+    with open_page(service(make), microphone) as site, site.watching() as viewer:
+        viewer.send(START)
+        received(viewer, page_message("status", state="on"))
+        viewer.send(STOP)
+        received(viewer, page_message("status", state="off"))
+    assert [stream.closed for stream in portaudio.streams] == [True]
 
 
 def test_a_source_that_does_not_open_is_said_and_can_be_tried_again(site: RunningSite) -> None:
