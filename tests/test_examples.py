@@ -46,6 +46,13 @@ def test_every_example_has_a_test() -> None:
     assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in tests] == []
 
 
+def test_an_example_that_is_no_program_is_tested_as_a_module() -> None:
+    modules = {"livekit_emotion.py": "test_voice_agents.py"}
+    for name, tests in modules.items():
+        assert "__main__" not in (EXAMPLES / name).read_text("utf-8")
+        assert f"import {Path(name).stem}" in (ROOT / "tests" / tests).read_text("utf-8")
+
+
 def test_utterances_are_printed() -> None:
     lines = example("microphone.py", "demo").splitlines()
     assert lines

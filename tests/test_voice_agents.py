@@ -1,9 +1,11 @@
 """The examples for voice agents: sound passes at once and untouched, and is recognised beside the event loop.
 
-Pipecat is tested where it is installed. It is not part of the other tests: it takes 523 MB, and its
-protobuf is older than ours in constraints.txt.
+Pipecat and LiveKit Agents are tested where they are installed. They are not part of the other tests: an
+environment takes 523 MB with the one, whose protobuf is older than ours in constraints.txt, and 394 MB with
+the other.
 
-    pip install -e '.[pipecat]' pytest jsonschema && python -m pytest tests/test_voice_agents.py
+    pip install -e '.[pipecat]' pytest hypothesis jsonschema    # or .[livekit]
+    python -m pytest tests/test_voice_agents.py
 """
 
 from __future__ import annotations
@@ -277,3 +279,87 @@ def test_audio_passes_where_the_model_cannot_be_used() -> None:
     assert sum(isinstance(frame, InputAudioRawFrame) for frame in down) == len(sent)
     (error,) = [frame for frame in up if isinstance(frame, ErrorFrame)]
     assert "the bundle has no graphs" in error.error
+
+
+def livekit() -> Any:
+    """Import the example for LiveKit Agents, where that is installed."""
+    if "livekit.agents" not in sys.modules:
+        pytest.importorskip("livekit.agents", reason="livekit-agents is not installed")
+    import livekit_emotion
+
+    return livekit_emotion
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 24_000])
+def test_audio_of_a_livekit_session_reaches_its_transcription_untouched_and_is_recognised(
+    make: Make, rate: int
+) -> None:
+    """A session without a server or a room: its microphone and its speech recognition are the test's."""
+    example, pcm = livekit(), speech(rate)
+    from livekit import rtc
+    from livekit.agents import AgentSession, stt
+    from livekit.agents.voice import io
+
+    transcribed, events, expected = list[bytes](), list[Event](), alone(make, pcm, rate)[:-4]
+
+    class Stream(stt.RecognizeStream):  # type: ignore[misc, unused-ignore]
+        async def _run(self) -> None:
+            async for frame in self._input_ch:
+                if isinstance(frame, rtc.AudioFrame):
+                    transcribed.append(bytes(frame.data))
+
+    class Transcription(stt.STT):  # type: ignore[misc, unused-ignore]
+        async def _recognize_impl(self, *_: Any, **options: Any) -> Any:
+            raise NotImplementedError
+
+        def stream(self, *, conn_options: Any, **options: Any) -> Any:
+            return Stream(stt=self, conn_options=conn_options)
+
+    class Microphone(io.AudioInput):  # type: ignore[misc, unused-ignore]
+        async def __anext__(self) -> Any:
+            await asyncio.sleep(0.002)
+            return waiting.pop(0) if waiting else await asyncio.Event().wait()
+
+    class Listener(example.EmotionAgent):  # type: ignore[misc, name-defined, unused-ignore]
+        async def on_emotion(self, participant: str, event: Event) -> None:
+            assert participant == "user"
+            events.append(event)
+
+    waiting = [rtc.AudioFrame(chunk, rate, 1, len(chunk) // 2) for chunk in chunks(pcm, rate)]
+
+    async def run() -> None:
+        able = stt.STTCapabilities(streaming=True, interim_results=False)
+        session = AgentSession(stt=Transcription(capabilities=able), vad=None)
+        session.input.audio = Microphone(label="test")
+        await session.start(Listener(instructions="listen", make=make))
+        while len(told(events)) < len(expected) or sum(map(len, transcribed)) < len(pcm):
+            await asyncio.sleep(0.02)
+        await session.aclose()
+
+    asyncio.run(asyncio.wait_for(run(), SOON_S))
+    assert b"".join(transcribed).startswith(pcm)  # then LiveKit sends silence
+    assert told(events)[: len(expected)] == expected != []
+
+
+def test_an_error_of_recognition_leaves_the_audio_of_livekit_alone() -> None:
+    example, errors = livekit(), list[str]()
+    from livekit import rtc
+
+    def broken() -> Recognizer:
+        raise ModelError("the bundle has no graphs", remedy="name another")
+
+    class Listener(example.EmotionAgent):  # type: ignore[misc, name-defined, unused-ignore]
+        async def on_emotion_error(self, participant: str, error: MmtlError) -> None:
+            errors.append(error.problem)
+
+    async def run() -> list[Any]:
+        async def speak() -> Any:
+            for chunk in chunks(speech(16_000, 1.0), 16_000):
+                await asyncio.sleep(0)
+                yield rtc.AudioFrame(chunk, 16_000, 1, len(chunk) // 2)
+
+        listener = Listener(instructions="listen", make=broken)
+        return [frame async for frame in listener.heard(speak())]
+
+    assert len(asyncio.run(asyncio.wait_for(run(), SOON_S))) == 50
+    assert errors == ["the bundle has no graphs"]
