@@ -16,6 +16,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,8 +26,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
-from edge.events import Event, Session, to_json
+from edge.events import EngineChange, Event, Session, to_json
 from edge.labels import EMOTIONS, derived_ratings
+from edge.output.anonymous import without_names
 from edge.output.sinks import Sink
 from edge.output.text import printable
 from edge.server.access import Address
@@ -87,7 +89,7 @@ class Site:
         self._page = load_page()
         self._admission = Admission.of(address, service.access)
         self._waiting = 0
-        self._running: asyncio.Task[None] | None = None
+        self._running: asyncio.Future[None] | None = None
 
     async def listen(self, handle: Callable[[Channel], Awaitable[None]], log: QuietLog) -> Listener:
         """Accept browsers.
@@ -138,7 +140,8 @@ class Site:
         hosts, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
         if not self._admission.admits_host(hosts):
             asked = printable(" and ".join(hosts)[:80])
-            log.note("host", f"a request for the host {asked} was refused: --origin http://{asked} allows it")
+            page = f"{self._admission.scheme}://{asked}"
+            log.note("host", f"a request for the host {asked} was refused: --origin {page} would allow it")
             return _response(HTTPStatus.FORBIDDEN, "The server does not answer to this name.\n")
         path = _path(request)
         if path in {"/watch", "/stream"}:
@@ -247,7 +250,7 @@ class _DeviceListener:
         self._call(self._hub.begin)
 
     def said(self, events: Sequence[Event]) -> None:
-        lines = [to_json(event) for event in events]
+        lines = [to_json(_without_paths(event)) for event in events]
         described = bool(events) and isinstance(events[-1], Session)
         self._call(functools.partial(self._hub.publish, lines, session=described))
         for event in events:
@@ -279,6 +282,16 @@ async def _send(connection: LimitedConnection, missed: Sequence[str], viewer: Vi
         while (next_message := await viewer.get()) is not None:
             await connection.send(next_message)
         await connection.close(CloseCode.GOING_AWAY, "the server stops")
+
+
+def _without_paths(event: Event) -> Event:
+    """Leave the paths of this machine out of the reasons for its engine."""
+    match event:
+        case Session():
+            return replace(event, provider_reason=without_names(event.provider_reason))
+        case EngineChange():
+            return replace(event, reason=without_names(event.reason))
+    return event
 
 
 def _path(request: Request) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from edge.audio.block import Source
 from edge.audio.sources import open_source
@@ -46,7 +47,7 @@ def open_site(address: Address, service: Service, source: str, bundle: Bundle) -
         address,
         service,
         make_source,
-        source=source,
+        source=source if source.startswith("mic") else Path(source).name,
         profile=profile.name if profile else None,
         find=kept_for_clients(bundle),
         profiles=lambda: usable_profiles(bundle),

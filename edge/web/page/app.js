@@ -22,6 +22,7 @@ let watch = null;
 let attempts = 0;
 let connected = false;
 let sender = null; // of this browser's sound
+let latest = null; // the sender whose events are shown, also after it was stopped
 let senderState = "off";
 let pointed = null;
 let dirty = true;
@@ -103,11 +104,13 @@ function send(make) {
     token,
     profile: profiles.own,
     began: () => {
-      own.clear();
+      if (latest === mine) own.clear();
       own.name = mine.name;
     },
     event: (event) => {
+      if (latest !== mine) return;
       own.take(event);
+      if (event.type === "error") notify(event.message);
       show();
     },
     level: (dbfs) => {
@@ -124,7 +127,7 @@ function send(make) {
       show();
     },
   });
-  sender = mine;
+  sender = latest = mine;
   senderState = "on";
   own.name = mine.name;
   mine.start().catch((error) => {

@@ -197,7 +197,8 @@ export function drawPlane(canvas, stream, places) {
     context.arc(x(place[0]), y(place[1]), unit * 0.28, 0, 2 * Math.PI);
     context.fill();
     context.fillStyle = colour.soft;
-    middle(emotion, x(place[0]), y(place[1]) + (place[1] > 3 ? -0.55 : 1.15) * unit);
+    const half = context.measureText(emotion).width / 2;
+    middle(emotion, Math.min(x(place[0]), edge + size - half - unit * 0.3), y(place[1]) + (place[1] > 3 ? -0.55 : 1.15) * unit);
   }
   const recent = stream.windows.slice(-60).filter((w) => w.speech && stream.heard - w.end_s < 10);
   recent.forEach((window, index) => {

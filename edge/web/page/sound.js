@@ -5,6 +5,7 @@ const PIECE_S = 0.5;
 const LARGEST_PIECE = 200000; // bytes
 const LARGEST_FILE = 300e6;
 const RETRY_MS = 1000;
+const RETRY_AFTER_ERROR_MS = 5000;
 
 export function socket(path) {
   const url = new URL(path, location.href);
@@ -25,7 +26,12 @@ class Uplink {
       };
       this.socket.onerror = () => reject(new Error("the server cannot be reached"));
     });
-    this.socket.onmessage = ({ data }) => event(JSON.parse(data));
+    this.failed = false;
+    this.socket.onmessage = ({ data }) => {
+      const taken = JSON.parse(data);
+      this.failed ||= taken.type === "error";
+      event(taken);
+    };
     this.socket.onclose = () => closed();
   }
 
@@ -108,7 +114,7 @@ export class BrowserMicrophone {
       token: this.token,
       header: header(this.context.sampleRate, 1, this.profile),
       event: this.event,
-      closed: () => setTimeout(() => this.connect(), RETRY_MS),
+      closed: () => setTimeout(() => this.connect(), this.uplink.failed ? RETRY_AFTER_ERROR_MS : RETRY_MS),
     });
     this.uplink.ready.catch(() => {});
   }

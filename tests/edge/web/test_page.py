@@ -117,6 +117,11 @@ def utterance_labels(page: Page) -> list[str]:
     return page.locator("#utterances li b").all_inner_texts()
 
 
+def refusing(reason: str) -> str:
+    """Return a script that makes the browser refuse its microphone."""
+    return f"navigator.mediaDevices.getUserMedia = async () => {{ throw new DOMException('', '{reason}'); }}"
+
+
 def labels_of(events: list[Window | Utterance], kind: type) -> list[str]:
     return [event.label for event in events if isinstance(event, kind)]
 
@@ -200,20 +205,45 @@ def test_a_page_that_is_not_secure_says_why_it_has_no_microphone(page: Page, sit
     assert page.inner_text("#start") == "Start"
 
 
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        (refusing("NotAllowedError"), "not permitted"),
+        (refusing("NotFoundError"), "finds no microphone"),
+        (refusing("NotReadableError"), "Close other programs"),
+        ("delete window.AudioWorkletNode", "has no AudioWorklet"),
+    ],
+)
+def test_a_browser_that_gives_no_sound_says_why(
+    page: Page, site: RunningSite, missing: str, sentence: str
+) -> None:
+    page.add_init_script(missing)
+    opened(page, site)
+    choose(page, "browser")
+    page.click("#start")
+    page.wait_for_selector(f"#notice:has-text('{sentence}')")
+    assert page.inner_text("#start") == "Start"
+
+
 @needs_openssl
-def test_over_tls_a_page_from_elsewhere_may_use_the_microphone(
+def test_over_tls_a_page_from_elsewhere_may_use_the_microphone_at_96_khz(
     browser: Browser, make: Callable[[], Recognizer], tmp_path: Path
 ) -> None:
     key = make_key(tmp_path, "own")
     access = Access(origins=(f"https://{ELSEWHERE}",), tls=tls_context(tmp_path / "own.pem", key))
     context = browser.new_context(ignore_https_errors=True)
     page = context.new_page()
+    page.add_init_script(
+        "const Original = AudioContext;"
+        "window.AudioContext = class extends Original { constructor() { super({ sampleRate: 96000 }); } };"
+    )
     with open_page(service(make, access)) as guarded:
         page.goto(f"https://{ELSEWHERE}:{guarded.port}/")
         page.wait_for_selector("#start:enabled")
         choose(page, "browser")
         page.click("#start")
-        page.wait_for_selector("#level:has-text('dBFS')")
+        page.wait_for_selector("#lag:has-text('ms')")
+        assert page.inner_text("#lost") == "none"
         assert page.is_hidden("#notice")
         context.close()
 
