@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -188,6 +189,14 @@ def train(
     device: Annotated[
         str | None, typer.Option(help="torch device, such as cpu or cuda; CUDA if available.")
     ] = None,
+    precision: Annotated[
+        Literal["bfloat16", "float32"] | None,
+        typer.Option(
+            help="Of the forward passes (CNN-LSTM). [default: the faster on this machine, measured before "
+            "the first step]",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in the folder.")] = False,
 ) -> None:
     """Train a model and score it on speakers that it was not trained on."""
@@ -255,28 +264,29 @@ def train(
         )
     else:
         from train.mmtl import Loss, MetaRates
-        from train.run import RunSetup, architecture_of, run
+        from train.ranks import torchrun_ranks
+        from train.run import RunSetup, architecture_of, assist, run
         from train.training import Options
 
         arch = architecture_of(algorithm or "mmtl", len(tasks), heads, paper=paper)
-        setup = RunSetup(folder, _device(device), start=begin, resume=resume, provenance=provenance)
-        base, checked = Options(), check_corpora(clips, progress)
-        scores = run(
-            sides,
-            arch,
-            replace(
-                base,
-                epochs=epochs,
-                averaging=averaging,
-                freeze_norm=freeze_norm,
-                rates=MetaRates(query=query, loss=Loss(label_smoothing or 0.0, double_softmax), **rates),
-                draw=replace(base.draw, batch_size=batch_size, auxiliary=tasks, **drawn),
-                augmentation=base.augmentation.scaled(augment),
-                **stepped,
-            ),
-            setup,
-            progress,
+        base, chosen_device = Options(), _device(device)
+        options = replace(
+            base,
+            epochs=epochs,
+            averaging=averaging,
+            freeze_norm=freeze_norm,
+            rates=MetaRates(query=query, loss=Loss(label_smoothing or 0.0, double_softmax), **rates),
+            draw=replace(base.draw, batch_size=batch_size, auxiliary=tasks, **drawn),
+            augmentation=base.augmentation.scaled(augment),
+            **stepped,
         )
+        with torchrun_ranks(chosen_device) as ranks:
+            setup = RunSetup(folder, chosen_device, begin, resume, provenance, precision, ranks)
+            if ranks.rank > 0:
+                assist(sides, arch, options, setup)
+                return
+            checked = check_corpora(clips, progress)
+            scores = run(sides, arch, options, setup, progress)
         if checked:
             write_json(folder.label_check, checked.to_dict())
         typer.echo(
@@ -308,6 +318,9 @@ def _device(name: str | None) -> torch.device:
 
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:  # of torchrun
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(

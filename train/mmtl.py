@@ -17,7 +17,7 @@ pass at theta_i' serves (5), (6) and (7), because phi is only the last layer: tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -230,7 +230,7 @@ def speaker_gradient(
 
 
 def outer_gradient(
-    meta: nn.Module, transfer: nn.Module, speakers: Sequence[Samples], rates: MetaRates
+    meta: nn.Module, transfer: nn.Module, speakers: Iterable[Samples], rates: MetaRates
 ) -> list[SpeakerRecord]:
     """Write the sums of equations 6 and 7 to the `.grad` of both learners' parameters.
 

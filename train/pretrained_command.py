@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ ENCODER_ONLY: Final = ("encoder", "noise", "copies", "cache", "steps", "folds", 
 
 CNN_LSTM_ONLY: Final = (
     *("auxiliary", "epochs", "query", "heads", "double_softmax", "paper", "averaging", "freeze_norm"),
-    *("batch_size", "augment", "device"),
+    *("batch_size", "augment", "device", "precision"),
 )
 """Parameters without effect on a pretrained encoder."""
 
@@ -59,11 +60,16 @@ def is_pretrained(start: Path | None) -> bool:
 
 
 def require_effect(context: typer.Context, *, pretrained: bool) -> None:
-    """Refuse an option that has no effect on the kind of network that is trained.
+    """Refuse an option without effect on the kind of network that is trained, or torchrun with an encoder.
 
     Raises:
         UsageError: there is one.
     """
+    if pretrained and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "torchrun divides the training of the CNN-LSTM, not that of a head on an encoder",
+            remedy="run mmtl train without torchrun",
+        )
     for name in CNN_LSTM_ONLY if pretrained else ENCODER_ONLY:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":

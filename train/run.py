@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,11 +22,13 @@ from train.corpora import Clip
 from train.metrics import ClassificationScores, score
 from train.model import Architecture, EmotionNet
 from train.plots import plot_confusion
+from train.precision import PRECISIONS, Precision, faster, measured_precisions
+from train.ranks import Ranks
 from train.run_folder import RunFolder, described, git_revision, write_json
 from train.segments import Normalisation, Spectra, fit_normalisation, read_spectra
 from train.splits import Split, speakers_of
 from train.temperature import averaged, fit_temperature
-from train.training import Algorithm, EpochRecord, Options, Training, predict
+from train.training import Algorithm, Computing, EpochRecord, Options, Training, predict
 
 Item = TypeVar("Item")
 
@@ -63,6 +66,10 @@ class RunSetup:
     """Continue the run in the folder."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Kept with the model: command, corpora, licences."""
+    precision: Precision | None = "bfloat16"
+    """None: that of the run in the folder, or else the one in which this machine is faster."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that train together; only rank 0 calls `run`, the others `assist`."""
 
 
 def run(
@@ -88,7 +95,10 @@ def run(
     front_end = start.front_end if start else FrontEnd()
     arch = start.net.arch if start else arch
     require_fit(split, arch, options)
+    require_shareable(split, options, setup.ranks)
     config = _config(split, arch, front_end, options, setup.provenance)
+    if setup.precision:
+        config["precision"] = setup.precision
     if start:
         require_unheard(split, start.training)
         config = continued(config, start.training)
@@ -102,10 +112,13 @@ def run(
         )
     with setup.folder.locked():
         setup.folder.require_usable(config, resume=setup.resume)  # reading takes minutes
-        config = setup.folder.begin(config)
         normalisation = start.normalisation if start else fit_normalisation(data.train)
         net = start.net if start else EmotionNet(arch)
-        training = Training(net, data.train, normalisation, options, setup.device)
+        precision = _precision(setup, net, options.draw.window, progress)
+        config = setup.folder.begin({**config, "precision": precision})
+        training = Training(
+            net, data.train, normalisation, options, setup.device, computing=_computing(setup, precision)
+        )
         model = Checkpoint(training.evaluated_net(), front_end, normalisation, config)
 
         def keep(net: nn.Module) -> None:
@@ -113,6 +126,70 @@ def run(
 
         train_epochs(training, data.validation, normalisation, setup.folder, keep, progress)
         return _judge(setup.folder, data, setup.device)
+
+
+def assist(split: Split, arch: Architecture, options: Options, setup: RunSetup) -> None:
+    """Compute the share of a rank other than 0 in the steps of a run; write nothing.
+
+    Args:
+        split: as of `run`, like the next two.
+        arch: the network.
+        options: of the training.
+        setup: of the run; its folder must be readable where the run is resumed.
+    """
+    start = load_cnn_lstm(setup.start) if setup.start else None
+    front_end = start.front_end if start else FrontEnd()
+    arch = start.net.arch if start else arch
+    require_fit(split, arch, options)
+    require_shareable(split, options, setup.ranks)
+    torch.manual_seed(options.seed)
+    data = read_spectra(split.train, front_end, frames_for_first(arch), speeds=options.augmentation.speeds)
+    normalisation = start.normalisation if start else fit_normalisation(data)
+    net = start.net if start else EmotionNet(arch)
+    precision = PRECISIONS[setup.ranks.first_ones(0)]
+    training = Training(
+        net, data, normalisation, options, setup.device, computing=_computing(setup, precision)
+    )
+    if setup.resume and setup.folder.state.exists():
+        training.resume(setup.folder.state)
+    for _ in range(training.epochs_done, options.epochs):
+        for _ in training.epoch():
+            pass
+
+
+def require_shareable(split: Split, options: Options, ranks: Ranks) -> None:
+    """Check that every rank has a speaker in each step."""
+    if ranks.size == 1:
+        return
+    if options.algorithm != "mmtl":
+        raise UsageError(
+            f"{ranks.size} processes share the speakers of a step, but {options.algorithm} is not divided by "
+            "speaker",
+            remedy="train with --algorithm mmtl, or without torchrun",
+        )
+    speakers = min(options.draw.speakers, len(speakers_of(split.train)))
+    if ranks.size > speakers:
+        raise UsageError(
+            f"{ranks.size} processes share a step of {speakers} speakers",
+            remedy=f"give --nproc-per-node {speakers} or fewer, or more --speakers",
+        )
+
+
+def _precision(setup: RunSetup, net: EmotionNet, window: int, progress: ProgressReporter) -> Precision:
+    """Choose the precision, say so if it was measured, and tell the other ranks."""
+    chosen = setup.precision
+    if chosen is None and setup.folder.config.exists():
+        chosen = json.loads(setup.folder.config.read_text("utf-8")).get("precision", "bfloat16")
+    if chosen is None:
+        seconds = measured_precisions(net, window, setup.device)
+        chosen = faster(seconds)
+        times = ", ".join(f"{1000 * seconds[name]:.0f} ms in {name}" for name in PRECISIONS)
+        progress.say(f"training in {chosen}, the faster here: a pass of 8 segments takes {times}")
+    return PRECISIONS[setup.ranks.first_ones(PRECISIONS.index(chosen))]
+
+
+def _computing(setup: RunSetup, precision: Precision) -> Computing:
+    return Computing(precision, setup.ranks)
 
 
 def _read_sides(
@@ -167,7 +244,9 @@ def train_epochs(
         label = f"epoch {epoch + 1}/{training.options.epochs}"
         losses = list(progress(training.epoch(), label, training.steps))
         net, window = training.evaluated_net(), training.options.draw.window
-        logits = predict(net, validation, normalisation, window, training.device)
+        logits = predict(
+            net, validation, normalisation, window, training.device, training.computing.precision
+        )
         record = _epoch_record(epoch, losses, validation, averaged(logits))
         if record.validation_uar > best:
             best = record.validation_uar

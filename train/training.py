@@ -1,7 +1,8 @@
 """Epochs of ERM, MTL, MMTL or Reptile, scored on validation speakers after each, and resumable.
 
-Each algorithm runs its forward passes in bfloat16 under autocast; losses are float32, and gradients are taken
-outside autocast. What MMTL does is in `train.mmtl`, where it stands beside the paper's in `docs/training.md`.
+Each algorithm runs its forward passes in bfloat16 under autocast, or in float32 (`Computing`); losses are
+float32, and gradients are taken outside autocast. What MMTL does is in `train.mmtl`; where it differs from
+the paper, in `docs/training.md`.
 
 Differs from Cai et al. 2020 in what surrounds equations 4 to 7, unless `OuterStep` and `Options.averaging`
 say otherwise:
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, cast
@@ -43,6 +43,8 @@ from train.mmtl import (
     outer_gradient,
 )
 from train.model import EmotionNet
+from train.precision import Precision, autocast
+from train.ranks import Ranks, running_statistics
 from train.reptile import reptile_gradient
 from train.segments import Normalisation, Spectra, network_input, segment_starts
 from train.systems.base import System
@@ -90,6 +92,15 @@ class OuterStep:
     """Of gamma: `scheduled`, or the same in all steps."""
 
 
+@dataclass(frozen=True)
+class Computing:
+    """How the steps are computed; what they compute is the same but for rounding."""
+
+    precision: Precision = "bfloat16"
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that share the speakers of a step (mmtl)."""
+
+
 PAPER_STEP: Final = OuterStep("adam", clipping=False, schedule="constant")
 
 
@@ -126,8 +137,10 @@ class Training:
         options: Options,
         device: torch.device,
         outer: OuterStep = OuterStep(),
+        computing: Computing = Computing(),
     ) -> None:
         self.options = options
+        self.computing = computing
         self._outer = outer
         self.device = device
         on_device = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -143,6 +156,7 @@ class Training:
             self.net.parameters(), lr=options.learning_rate, weight_decay=decay
         )
         self.epochs_done = 0
+        self._index = 0
         steps: dict[Algorithm, Callable[..., StepLosses]] = {
             "erm": self._erm_step,
             "mtl": self._mtl_step,
@@ -171,6 +185,7 @@ class Training:
         draw = self.batches.by_speaker if self.options.algorithm in BY_SPEAKER else self.batches.mixed
         for index, batch in enumerate(draw(self.epochs_done)):
             self._set_rate(self.epochs_done * self.steps + index)
+            self._index = index
             losses = self._step(batch)
             if self._outer.clipping:
                 nn.utils.clip_grad_norm_(self.net.parameters(), LARGEST_NORM)
@@ -218,7 +233,7 @@ class Training:
     def _erm_step(self, batch: Samples) -> StepLosses:
         samples = _on(batch, self.device)
         self.optimiser.zero_grad(set_to_none=True)
-        with _autocast(self.device):
+        with autocast(self.device, self.computing.precision):
             loss = self._supervised_loss(samples)
         torch.autograd.backward(loss)
         return loss.item(), None
@@ -232,7 +247,7 @@ class Training:
     def _mtl_step(self, batch: Samples) -> StepLosses:
         samples = _on(batch, self.device)
         self.optimiser.zero_grad(set_to_none=True)
-        with _autocast(self.device):
+        with autocast(self.device, self.computing.precision):
             outputs = self.net.meta(samples.frames, samples.lengths)
             logits = self.net.transfer(outputs)
         loss = emotion_loss(logits, samples, self.options.rates.loss)
@@ -241,15 +256,26 @@ class Training:
         return loss.item(), auxiliary.item()
 
     def _mmtl_step(self, batch: list[Samples]) -> StepLosses:
-        speakers = [_on(samples, self.device) for samples in batch]
-        with _autocast(self.device):
-            records = outer_gradient(self.net.meta, self.net.transfer, speakers, self.options.rates)
-        after = float(np.mean([record.after for record in records]))
-        return after, float(np.mean([record.auxiliary_loss for record in records]))
+        ranks, learners = self.computing.ranks, (self.net.meta, self.net.transfer)
+        before = running_statistics(self.net)
+        with autocast(self.device, self.computing.precision):
+            records = outer_gradient(*learners, self._own_speakers(batch), self.options.rates)
+        ranks.add_gradients(self.net)
+        ranks.chain(self.net, before)
+        losses = torch.tensor([[item.after, item.auxiliary_loss] for item in records], dtype=torch.float64)
+        after, auxiliary = (ranks.added(losses.sum(dim=0).to(self.device)) / len(batch)).tolist()
+        return after, auxiliary
+
+    def _own_speakers(self, batch: list[Samples]) -> Iterator[Samples]:
+        """Yield this rank's speakers; each has random numbers of its own, whichever rank it is on."""
+        for index in self.computing.ranks.share(len(batch)):
+            state = np.random.SeedSequence((self.options.seed, self.epochs_done, self._index, index))
+            torch.manual_seed(int(state.generate_state(1)[0]))
+            yield _on(batch[index], self.device)
 
     def _reptile_step(self, batch: list[Samples]) -> StepLosses:
         speakers = [_on(samples, self.device) for samples in batch]
-        with _autocast(self.device):
+        with autocast(self.device, self.computing.precision):
             before = reptile_gradient(self.net, speakers, self.options.rates)
         return float(np.mean(before)), None
 
@@ -273,6 +299,7 @@ def predict(
     normalisation: Normalisation,
     window: int,
     device: torch.device,
+    precision: Precision = "bfloat16",
 ) -> list[Array]:
     """Compute the emotion logits of each clip's segments, without adaptation. Each clip starts a new stream.
 
@@ -291,7 +318,7 @@ def predict(
             for clip, segment in batch
         ]
         frames, lengths = padded(segments)
-        with torch.no_grad(), _autocast(device):
+        with torch.no_grad(), autocast(device, precision):
             outputs = net(frames.to(device), lengths).float().cpu().numpy()
         for (clip, segment), output in zip(batch, outputs, strict=True):
             logits[clip][segment] = output
@@ -307,11 +334,6 @@ def _read_state(path: Path, device: torch.device) -> tuple[dict[str, Tensor], in
         raise ModelError(
             f"{path} is damaged, so the run cannot be resumed", remedy="train again in another folder"
         ) from error
-
-
-def _autocast(device: torch.device) -> AbstractContextManager[None]:
-    context: AbstractContextManager[None] = torch.autocast(device.type, torch.bfloat16)
-    return context
 
 
 def _freeze_norms(net: nn.Module) -> None:
