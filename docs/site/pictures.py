@@ -4,30 +4,52 @@
 
 `monitor.svg` is the live monitor during the demo clip, drawn by the program itself; `web.png` is the web page
 then, in Debian's Chromium; `pipeline.svg` shows the stages from sound to events.
+
+`calibration.png` and `report.png` need recordings, in the folder that MMTL_DATA names or ../shared/data:
+`calibration.png` is `mmtl calibrate` of the corpus's first speaker in the order of names, from six clips of
+each emotion; `report.png` shows the report of clips of the first three speakers, strung together.
 """
 
 from __future__ import annotations
 
+import csv
 import io
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import soundfile
+from PIL import Image
 from rich.console import Console
 
+from edge.arrays import SAMPLE_RATE
+from edge.audio.sound_file import read_clip
 from edge.audio.sources import open_source
 from edge.events import Event
+from edge.labels import EMOTIONS
 from edge.output.monitor import frame
 from edge.output.monitor_state import MonitorState
-from edge.output.sinks import Sink
+from edge.output.sinks import Sink, say
 from edge.recognition.pipeline import listen
 from edge.recognition.recognizer import Recognizer
 
+DATA: Final = Path(os.environ.get("MMTL_DATA", "../shared/data"))
+CORPUS: Final = "emotale"
+"""The corpus that the default model has not learned from."""
+CLIPS: Final = 6
+"""Clips of each emotion for the calibration."""
+COLOURS: Final = 128
+PAUSE_S: Final = 1.5
+MMTL: Final = (sys.executable, "-c", "from edge.cli.main import main; main()")
 HERE: Final = Path(__file__).parents[1] / "pictures"
 WIDTH, HEIGHT = 80, 24
 EARLIEST_S: Final = 10.0
@@ -131,8 +153,8 @@ def draw_page(path: Path) -> None:
     """Play the demo clip to the web page, and keep a picture of it."""
     from playwright.sync_api import sync_playwright
 
-    program = [sys.executable, "-c", "from edge.cli.main import main; main()", "serve", "--web", "0"]
-    with subprocess.Popen([*program, "--source", "demo"], stderr=subprocess.PIPE, text=True) as server:
+    program = [*MMTL, "serve", "--web", "0", "--source", "demo"]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr
         link = next(line.split()[-1] for line in server.stderr if "open http" in line)
         try:
@@ -151,7 +173,77 @@ def draw_page(path: Path) -> None:
             server.terminate()
 
 
+def rows_of_corpus() -> dict[str, list[dict[str, str]]]:
+    """Return the manifest's rows of the four emotions by speaker, in the order of the names."""
+    with (DATA / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["corpus"] == CORPUS and row["emotion"] in EMOTIONS]
+    return {
+        name: [row for row in rows if row["speaker"] == name]
+        for name in sorted({row["speaker"] for row in rows})
+    }
+
+
+def draw_calibration(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    """Calibrate to a speaker from labelled clips, and keep the picture of before and after."""
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = Path(folder, "clips.csv")
+        with manifest.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "emotion"])
+            for emotion in EMOTIONS:
+                named = [row for row in rows if row["emotion"] == emotion][:CLIPS]
+                writer.writerows([(DATA / row["path"]).resolve(), emotion] for row in named)
+        command = [*MMTL, "calibrate", rows[0]["speaker"], "--from", manifest, "--picture", path, "--replace"]
+        subprocess.run(list(map(str, command)), check=True, env={**os.environ, "XDG_DATA_HOME": folder})
+    compact(path)
+
+
+def compact(path: Path) -> None:
+    """Write a PNG file with a palette: a third of the bytes."""
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def string_together(path: Path, rows: Sequence[dict[str, str]], seed: int) -> None:
+    """Write eight of a speaker's clips, in an order drawn by a seed, with pauses."""
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:8]
+    silence = np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32)
+    clips = [piece for number in chosen for piece in (read_clip(DATA / rows[number]["path"]), silence)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.concatenate([silence, *clips]), SAMPLE_RATE, subtype="PCM_16")
+
+
+def draw_report(path: Path, recordings: Path) -> None:
+    """Write a report of the recordings, and take its picture."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        subprocess.run([*MMTL, "run", str(recordings), "--out", str(Path(folder, "report"))], check=True)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1_080, "height": 900}, color_scheme="light")
+        page.goto(Path(folder, "report", "report.html").as_uri())
+        page.wait_for_selector("svg.curve")
+        page.screenshot(path=path)
+        browser.close()
+    compact(path)
+
+
+def draw_recorded() -> None:
+    """Draw the pictures that need recordings."""
+    if not (DATA / "manifest.csv").is_file():
+        say(f"left out: no recordings in {DATA}: set MMTL_DATA")
+        return
+    corpus = rows_of_corpus()
+    speakers = list(corpus)[:3]
+    draw_calibration(HERE / "calibration.png", corpus[speakers[0]])
+    with tempfile.TemporaryDirectory() as folder:
+        for seed, speaker in enumerate(speakers):
+            string_together(Path(folder, speaker, "session.wav"), corpus[speaker], seed)
+        draw_report(HERE / "report.png", Path(folder))
+
+
 if __name__ == "__main__":
     draw_page(HERE / "web.png")
     draw_monitor(HERE / "monitor.svg")
     draw_pipeline(HERE / "pipeline.svg")
+    draw_recorded()
