@@ -3,11 +3,13 @@
     python benchmarks/training_passes.py [--dtype float32|bfloat16|both] [--rounds 3]
 
 Both compute equations 4 to 7 of Cai et al. 2020 on the same network and the same batch, alternately in one
-process; the difference of their gradients is printed too. The five passes through the meta learner, each
-forward and backward: three for the losses of valence, arousal and dominance at theta, one at theta' for phi,
-one at (theta', phi'). The two: the mean of the three losses at theta, the query at theta'. `bfloat16` is
-autocast with channels_last, as `mmtl train` runs; `both` prints both types, which separates their effects. On
-a CPU the time is CPU time, of one thread by default, so that other processes affect it little.
+process; the difference of their gradients is printed too. The five passes, each forward and backward: three
+for the losses of valence, arousal and dominance at theta, one at theta' for phi, one at (theta', phi'). They
+are written plainly: a deep copy of the network for each speaker, samples that are made tensors one by one,
+contiguous maps, ReLU before the pool, packed sequences. The two, as `mmtl train` runs them: the mean of the
+three losses at theta, the query at theta', channels-last maps. `bfloat16` is autocast, for both; `both` adds
+the ratio of the released procedure, which is float32, to the two passes in bfloat16. On a CPU the time is CPU
+time, of one thread by default, so that other processes affect it little.
 """
 
 from __future__ import annotations
@@ -17,23 +19,22 @@ import contextlib
 import platform
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.func import functional_call
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from train.mmtl import (
     MetaRates,
     Samples,
-    Weights,
     emotion_loss,
-    inner_step,
     outer_gradient,
     weighted_cross_entropy,
 )
-from train.model import Architecture, EmotionNet
+from train.model import POOL, Architecture, ConvBlock, EmotionNet, MetaLearner
 
 TASKS = 3
 FRAMES = 297
@@ -82,8 +83,7 @@ def compare(options: argparse.Namespace, dtype: str, device: torch.device) -> tu
     torch.manual_seed(0)
     # Dropout would make the gradients differ although both procedures are correct.
     net = EmotionNet(replace(Architecture(), dropout=0.0)).to(device).train()
-    if dtype == "bfloat16":
-        net = net.to(memory_format=torch.channels_last)
+    net = net.to(memory_format=torch.channels_last)
     speakers = [made_speaker(options.samples, device) for _ in range(options.speakers)]
     spent: dict[Step, list[float]] = {five_passes: [], two_passes: []}
     found: dict[Step, Tensor] = {}
@@ -120,40 +120,62 @@ def two_passes(net: EmotionNet, speakers: Sequence[Samples], rates: MetaRates) -
 def five_passes(net: EmotionNet, speakers: Sequence[Samples], rates: MetaRates) -> None:
     """Add the same gradient to `.grad` by the procedure of the released code."""
     net.zero_grad(set_to_none=True)
-    for samples in speakers:
-        theta: Weights = dict(net.meta.named_parameters())
-        phi: Weights = dict(net.transfer.named_parameters())
-        auxiliary = [auxiliary_gradient(net, theta, samples, task, rates) for task in range(TASKS)]  # 1, 2, 3
-        mean = {name: torch.stack([part[name] for part in auxiliary]).mean(dim=0) for name in theta}
-        theta_i = inner_step(theta, mean, rates.inner_lr)
-        # 4: through the whole network, as `loss.backward()` does, although only phi changes
-        _, of_phi = query_gradient(net, theta_i, phi, samples, rates)
-        phi_i = inner_step(phi, of_phi, rates.transfer_lr)
-        of_theta, of_phi = query_gradient(net, theta_i, phi_i, samples, rates)  # 5
-        for name, parameter in net.meta.named_parameters():
-            parameter.grad = of_theta[name] + (0.0 if parameter.grad is None else parameter.grad)
-        for name, parameter in net.transfer.named_parameters():
-            parameter.grad = of_phi[name] + (0.0 if parameter.grad is None else parameter.grad)
+    for item in speakers:
+        samples = from_lists(item)
+        tuned = deepcopy(net).to(memory_format=torch.contiguous_format)
+        for task in range(TASKS):  # 1, 2, 3: grad L_S,j at theta
+            logits = plain_meta(tuned.meta, samples.frames, samples.lengths)
+            labels, weights = samples.ratings[task], samples.rating_weights[task]
+            backward(weighted_cross_entropy(logits, labels, weights, rates.loss) / TASKS)
+        descend(tuned.meta, rates.inner_lr)
+        backward(query_loss(tuned, samples, rates))  # 4: through the whole network, although only phi changes
+        descend(tuned.transfer, rates.transfer_lr)
+        tuned.zero_grad()
+        backward(query_loss(tuned, samples, rates))  # 5
+        for parameter, own in zip(net.parameters(), tuned.parameters(), strict=True):
+            if own.grad is not None:
+                parameter.grad = own.grad + (0.0 if parameter.grad is None else parameter.grad)
 
 
-def auxiliary_gradient(
-    net: EmotionNet, theta: Weights, samples: Samples, task: int, rates: MetaRates
-) -> Weights:
-    """Compute grad L_S,j at theta for one auxiliary task: one forward and one backward pass."""
-    logits = functional_call(net.meta, theta, (samples.frames, samples.lengths))
-    loss = weighted_cross_entropy(logits, samples.ratings[task], samples.rating_weights[task], rates.loss)
-    return dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
+def from_lists(samples: Samples) -> Samples:
+    """Make the tensors of a batch again from a list of its samples."""
+    device = samples.frames.device
+    every = [frames.numpy() for frames in samples.frames.cpu()]
+    return replace(samples, frames=torch.stack([torch.tensor(frames) for frames in every]).to(device))
 
 
-def query_gradient(
-    net: EmotionNet, theta: Weights, phi: Weights, samples: Samples, rates: MetaRates
-) -> tuple[Weights, Weights]:
-    """Compute grad L_Q at (theta, phi): one forward and one backward pass."""
-    query_auxiliary_logits = functional_call(net.meta, theta, (samples.frames, samples.lengths))
-    loss = emotion_loss(functional_call(net.transfer, phi, (query_auxiliary_logits,)), samples, rates.loss)
-    gradients = torch.autograd.grad(loss, [*theta.values(), *phi.values()])
-    of_theta = dict(zip(theta, gradients, strict=False))
-    return of_theta, dict(zip(phi, gradients[len(theta) :], strict=True))
+def plain_meta(meta: MetaLearner, frames: Tensor, lengths: Tensor) -> Tensor:
+    """Map (B, T, F) to the auxiliary logits by torch's layers, one after the other."""
+    maps = frames.unsqueeze(1)
+    for block in meta.blocks:
+        assert isinstance(block, ConvBlock)
+        maps = block.norm(block.conv(F.pad(maps, block.padding)))
+        maps = F.max_pool2d(F.relu(maps), POOL)
+    features = meta.projection(maps.permute(0, 2, 1, 3).flatten(2)).float()
+    valid = torch.tensor([meta.arch.features_in(length) for length in lengths.tolist()])
+    packed = nn.utils.rnn.pack_padded_sequence(features, valid, batch_first=True, enforce_sorted=False)
+    unpacked, _ = nn.utils.rnn.pad_packed_sequence(meta.lstm(packed)[0], batch_first=True)
+    return meta.classify(unpacked.sum(dim=1) / valid.to(unpacked.device).unsqueeze(1))
+
+
+def query_loss(net: EmotionNet, samples: Samples, rates: MetaRates) -> Tensor:
+    """Return L_Q of a speaker's copy of the network."""
+    logits = net.transfer(plain_meta(net.meta, samples.frames, samples.lengths))
+    return emotion_loss(logits, samples, rates.loss)
+
+
+def backward(loss: Tensor) -> None:
+    """Add the gradient to `.grad`."""
+    torch.autograd.backward(loss)
+
+
+def descend(module: nn.Module, rate: float) -> None:
+    """Take one step along `.grad` and clear it."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(rate * parameter.grad)
+    module.zero_grad()
 
 
 def made_speaker(samples: int, device: torch.device) -> Samples:
