@@ -23,6 +23,7 @@ from train.metrics import accuracy, uar
 from train.mmtl import Samples, class_weights
 from train.model import EmotionNet
 from train.speaker_finetune import Tuning, tune
+from train.speaker_head import SpeakerHead
 
 SHOTS: Final = (0, 1, 2, 4, 8, 12, 16, 20)
 """K: labelled clips of the speaker. 0 is the network without adaptation."""
@@ -49,7 +50,7 @@ class CurvePoint:
 
 
 def adaptation_curve(
-    net: EmotionNet,
+    net: EmotionNet | SpeakerHead,
     clips: Sequence[Samples],
     tuning: Tuning = PAPER_TUNING,
     shots: Sequence[int] = SHOTS,
@@ -73,9 +74,15 @@ def adaptation_curve(
             f"the speaker has {len(clips)} clips, so none is left to score after tuning on {most}",
             remedy="tune on fewer clips, or leave the speaker out",
         )
-    order = np.random.default_rng(seed).permutation(len(clips))
-    pool, scored = [clips[index] for index in order[:most]], [clips[index] for index in order[most:]]
+    learned, left = curve_division(len(clips), most, seed)
+    pool, scored = [clips[index] for index in learned], [clips[index] for index in left]
     return [_point(_tuned(net, pool[:count], tuning), count, scored) for count in sorted({0, *shots})]
+
+
+def curve_division(count: int, most: int, seed: int) -> tuple[list[int], list[int]]:
+    """Divide clips by index: `most` to tune on, in the order in which they are taken, and those to score."""
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    return order[:most], order[most:]
 
 
 def joined(clips: Sequence[Samples]) -> Samples:
@@ -95,7 +102,9 @@ def joined(clips: Sequence[Samples]) -> Samples:
     )
 
 
-def _tuned(net: EmotionNet, support: Sequence[Samples], tuning: Tuning) -> EmotionNet:
+def _tuned(
+    net: EmotionNet | SpeakerHead, support: Sequence[Samples], tuning: Tuning
+) -> EmotionNet | SpeakerHead:
     net = deepcopy(net).eval()
     if support:
         for _ in tune(net, joined(support), tuning):
@@ -103,7 +112,7 @@ def _tuned(net: EmotionNet, support: Sequence[Samples], tuning: Tuning) -> Emoti
     return net
 
 
-def _point(net: EmotionNet, shots: int, scored: Sequence[Samples]) -> CurvePoint:
+def _point(net: nn.Module, shots: int, scored: Sequence[Samples]) -> CurvePoint:
     labels = [int(clip.emotion[0]) for clip in scored]
     predictions = [int(posterior(net, clip).argmax()) for clip in scored]
     return CurvePoint(shots, uar(labels, predictions), accuracy(labels, predictions), len(scored))
@@ -112,5 +121,5 @@ def _point(net: EmotionNet, shots: int, scored: Sequence[Samples]) -> CurvePoint
 def posterior(net: nn.Module, clip: Samples) -> Array:
     """Average the posteriors of a clip's segments: (C,)."""
     with torch.no_grad():
-        average: Array = net(clip.frames, clip.lengths).softmax(dim=1).mean(dim=0).numpy()
+        average: Array = net(clip.frames, clip.lengths).float().softmax(dim=1).mean(dim=0).numpy()
     return average

@@ -78,6 +78,25 @@ def plot_shots(scores: Sequence[ShotScores], path: Path) -> None:
     _save(figure, path)
 
 
+def plot_adaptation(lines: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> None:
+    """Plot the UAR by number of labelled clips of the speaker, one line for each system and kind of label.
+
+    Args:
+        lines: (K, UAR in percent) by title, at least one.
+        path: the PNG file, written atomically.
+    """
+    figure = blank_figure(9.6, 4.8, layout="constrained")
+    axes = figure.subplots()
+    _style(axes, "UAR on the speaker's other clips, %")
+    for (title, points), marker in zip(lines.items(), itertools.cycle("osD^v"), strict=False):
+        axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, label=title)
+    axes.set_xlabel("labelled clips of the speaker", color=INK)
+    axes.set_xticks(sorted({shots for points in lines.values() for shots, _ in points}))
+    _mark_chance(axes)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
 def plot_confusion(matrix: ArrayLike, path: Path, title: str, *, labels: Sequence[str] = EMOTIONS) -> None:
     """Plot a confusion matrix: the share of the true class in percent, above the number of clips.
 

@@ -129,7 +129,7 @@ def speaker_protocols(
         paper = _score(clips, _tuned_on_ratings(net, clips), speaker)
     if not isinstance(net, EmotionNet | AngularCnnLstm | SpeakerHead):
         return SpeakerProtocols((), paper)
-    layers = _LayersAfterEmbedding(net)
+    layers = LayersAfterEmbedding(net)
     embeddings = [layers.embedding(clip) for clip in clips]
     draws = []
     for number in range(tuning.draws):
@@ -167,7 +167,7 @@ def divided(
     return support, sorted(set(range(len(clips))) - set(support))
 
 
-class _LayersAfterEmbedding:
+class LayersAfterEmbedding:
     """The fully connected layers: embeddings to emotion logits. A head on an encoder is nothing else."""
 
     def __init__(self, net: EmotionNet | AngularCnnLstm | SpeakerHead) -> None:

@@ -278,11 +278,7 @@ def train_cell(cell: Cell, split: Split, root: Path, options: TableOptions, memo
     if not cell.row.head:
         require_fit(split, *options.of(cell.row, cell.seed))
     with folder.locked():
-        run: SpectraCell | EncoderCell
-        if cell.row.head:
-            run = EncoderCell(cell.row, cell.row.head, split, cell.seed, folder)
-        else:
-            run = SpectraCell(cell, split, options, memory, folder)
+        run = run_of(cell, split, options, memory, folder)
         if not finished(root, cell):
             best = run.fit()
             scores = scored_clips(split.test, run.probs())
@@ -299,6 +295,15 @@ def train_cell(cell: Cell, split: Split, root: Path, options: TableOptions, memo
                 net, run.scored_samples(), cell.fold, auxiliary=cell.row.has_auxiliary
             )
             write_json(_protocols_file(root, cell), protocols.to_dict())
+
+
+def run_of(
+    cell: Cell, split: Split, options: TableOptions, memory: SpectraMemory, folder: RunFolder
+) -> SpectraCell | EncoderCell:
+    """Return what trains and reads a cell, with its data."""
+    if cell.row.head:
+        return EncoderCell(cell.row, cell.row.head, split, cell.seed, folder)
+    return SpectraCell(cell, split, options, memory, folder)
 
 
 class SpectraCell:

@@ -22,6 +22,7 @@ from train.command_inputs import (
 if TYPE_CHECKING:
     from train.corpora import Clip
     from train.splits import Split
+    from train.table_curves import Curves
     from train.table_rows import Row
     from train.tables import Cell
 
@@ -75,6 +76,14 @@ def tables(
         ),
     ] = None,
     epochs: Epochs = 30,
+    curve: Annotated[
+        bool,
+        typer.Option(
+            "--curve",
+            help="Score the rows after tuning on 0 to 20 labelled clips of the test speaker, too: curve.md, "
+            "curve.csv, curve.png.",
+        ),
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Cells to train at once, one thread each.")] = 1,
     paper: Annotated[
         bool,
@@ -218,6 +227,36 @@ def tables(
         raise
     if _report(cells, out, heading, iemocap=iemocap):
         typer.echo((out / "tables.md").read_text("utf-8"))
+    if curve:
+        from train.table_curves import compute_curves
+
+        _write_curves(compute_curves(cells, every, out, options, ConsoleProgress()), out)
+
+
+def _write_curves(found: dict[Cell, Curves], out: Path) -> None:
+    """Write the curves and show them; say which cells have none.
+
+    Raises:
+        UsageError: none has one.
+    """
+    from train.adaptation_curve import SHOTS
+    from train.table_curves import curve_rows, write_curves
+
+    without = sorted({f"{cell.row.key} on {cell.fold}" for cell, curves in found.items() if not curves})
+    if len(without) == len({(cell.row.key, cell.fold) for cell in found}):
+        raise UsageError(
+            f"no cell has a curve: the network has no CNN-LSTM, or the speaker at most {max(SHOTS)} clips",
+            remedy="ask for other rows or folds",
+        )
+    left_out = f" Left out: {', '.join(without)}." if without else ""
+    heading = (
+        f"# UAR by number of labelled clips\n\n    {command_line()}\n\n"
+        f"Percent, mean over folds, seeds and draws. {max(SHOTS)} clips of the test speaker are drawn, the "
+        "network is tuned on the first K of them, and all others are scored, the same at every K. K = 0 is "
+        f"the network without adaptation.{left_out}"
+    )
+    write_curves(curve_rows(found), out, heading)
+    typer.echo((out / "curve.md").read_text("utf-8"))
 
 
 def _encoder_rows(encoder: Path | None, rows: str, out: Path) -> dict[str, Row]:
