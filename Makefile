@@ -2,6 +2,7 @@
 # make check: format, lint, types and documentation       make bench: print the published speed figures
 # make docs: the documentation site, in build/site        make pictures: draw the README's pictures
 # `make bench` takes some minutes and soaks for an hour, simulated; a day: benchmarks/soak.py --hours 24
+# make gpu: run what needs a GPU, and write build/gpu_day.md; without one it says what did not run
 # Another interpreter: make demo PYTHON=python3.12 (run `make clean` first when .venv exists).
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 BINDINGS := $(CURDIR)/build/tensorrt-bindings
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: demo test check docs pictures bench clean
+.PHONY: demo test check docs pictures bench gpu clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.base
@@ -39,6 +40,9 @@ pictures: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@echo "== mmtl benchmark"; $(BIN)/mmtl benchmark
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+gpu: $(VENV)/.dev
+	@$(BIN)/python benchmarks/gpu_day.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
