@@ -193,7 +193,7 @@ def write_report(rows: Sequence[RowScores], root: Path, heading: str, *, iemocap
     figure = {
         scores.row.name: scores.confusion
         for scores in rows
-        if scores.row in FIGURE_3 and scores.protocol == "none"
+        if scores.row.key in {row.key for row in FIGURE_3} and scores.protocol == "none"
     }
     if figure:
         plot_confusions(figure, root / "confusion.png")
