@@ -16,7 +16,16 @@ from edge.features.frontend import MEL_POWER_BANDS
 from export.lstm import forward_parameters
 from export.onnx_builder import GraphBuilder, Shape
 from export.pretrained_graph import standardise
-from train.recurrent_net import FRAMES_PER_FEATURE, POOLED_LAYERS, RecurrentArchitecture, RecurrentNet
+from train.recurrent_net import (
+    FAINTEST_SPEECH,
+    FRAMES_PER_FEATURE,
+    LEAST_WEIGHT,
+    LEVEL_SLOPE,
+    POOLED_LAYERS,
+    SILENCE,
+    RecurrentArchitecture,
+    RecurrentNet,
+)
 
 STATES: tuple[str, str] = ("hidden", "cell")
 """Of a layer, in the order of the graph's inputs."""
@@ -35,32 +44,33 @@ def recurrent_encoder_graph(net: RecurrentNet) -> onnx.ModelProto:
             inputs[state] = outputs[f"new_{state}"] = ("B", net.arch.units)
         sequence = _layer(builder, sequence, layer, index)
         layers.append(sequence)
-    joined = builder.add("Concat", layers[-POOLED_LAYERS:], "joined", axis=2)  # (T, B, P)
-    by_stream = builder.add("Transpose", [joined], "by_stream", perm=[1, 0, 2])
-    shape = builder.constant(
-        "grouped_shape", np.array([0, -1, FRAMES_PER_FEATURE, net.arch.feature_size], np.int64)
-    )
-    grouped = builder.add("Reshape", [by_stream, shape], "grouped")
-    builder.add("ReduceMean", [grouped], "features", axes=[2], keepdims=0)
+    joined = builder.add("Concat", layers[-POOLED_LAYERS:], "joined", axis=2)
+    states = builder.add("Transpose", [joined], "states", perm=[1, 0, 2])  # (B, T, P - 1)
+    power = builder.add("ReduceMean", ["frames"], "power", axes=[2], keepdims=1)  # (B, T, 1)
+    heard = builder.add("Add", [_grouped(builder, power, 1), _number(builder, "silence", SILENCE)], "heard")
+    level = builder.add("Log", [heard], "level")
+    parts = [_grouped(builder, states, net.arch.feature_size - 1), level]
+    builder.add("Concat", parts, "features", axis=2)
     return builder.model("mmtl_encoder", inputs, outputs)
 
 
 def recurrent_classifier_graph(net: RecurrentNet) -> onnx.ModelProto:
     """Draw features (B, S, P) of a window to its standardised embedding (B, D)."""
     builder, arch = GraphBuilder(), net.arch
-    mean = builder.add("ReduceMean", ["features"], "mean", axes=[1], keepdims=1)
-    last = builder.split(
-        builder.add("Sub", ["features", mean], "centred"),
-        ["centred_before", "centred_last"],
+    before, last, level = builder.split(
+        "features",
+        ["before", "last", "level"],
         axis=2,
-        sizes=[arch.feature_size - arch.units, arch.units],
-    )[1]
-    squares = builder.add("Mul", [last, last], "squares")
-    variance = builder.add("ReduceMean", [squares], "variance", axes=[1], keepdims=0)
-    pooled = [
-        builder.add("Squeeze", [mean, _axis(builder, 1)], "mean_flat"),
-        builder.add("Sqrt", [variance], "deviation"),
-    ]
+        sizes=[arch.feature_size - 1 - arch.units, arch.units, 1],
+    )
+    shares = _shares(builder, level)
+    mean_before = _weighted_sum(builder, before, shares, "mean_before")
+    mean = _weighted_sum(builder, last, shares, "mean")
+    centred = builder.add("Sub", [last, mean], "centred")
+    squares = builder.add("Mul", [centred, centred], "squares")
+    variance = _weighted_sum(builder, squares, shares, "variance")
+    values = [mean_before, mean, builder.add("Sqrt", [variance], "deviation")]
+    pooled = [builder.add("Squeeze", [value, _axis(builder, 1)], f"{value}_flat") for value in values]
     standardise(builder, pooled, net)
     return builder.model(
         "mmtl_classifier",
@@ -95,6 +105,39 @@ def _layer(builder: GraphBuilder, sequence: str, lstm: nn.LSTM, index: int) -> s
     for name, value in zip(names, after, strict=True):
         builder.add("Squeeze", [value, _axis(builder, 0)], f"new_{name}")
     return builder.add("Squeeze", [f"outputs_{index}", _axis(builder, 1)], f"layer_{index}_outputs")
+
+
+def _grouped(builder: GraphBuilder, frames: str, values: int) -> str:
+    """Average (B, T, values) over each 8 frames: (B, T / 8, values)."""
+    shape = np.array([0, -1, FRAMES_PER_FEATURE, values], np.int64)
+    parts = [frames, builder.constant(f"{frames}_shape", shape)]
+    return builder.add(
+        "ReduceMean",
+        [builder.add("Reshape", parts, f"{frames}_grouped")],
+        f"{frames}_mean",
+        axes=[2],
+        keepdims=0,
+    )
+
+
+def _shares(builder: GraphBuilder, level: str) -> str:
+    """Map (B, S, 1) levels to the share of each feature in the pooling, as `RecurrentNet.pooled` does."""
+    above = builder.add("Sub", [level, _number(builder, "faintest", FAINTEST_SPEECH)], "above")
+    steep = builder.add("Mul", [above, _number(builder, "slope", LEVEL_SLOPE)], "steep")
+    logistic = builder.add("Sigmoid", [steep], "logistic")
+    weights = builder.add("Add", [logistic, _number(builder, "least", LEAST_WEIGHT)], "weights")
+    total = builder.add("ReduceSum", [weights, _axis(builder, 1)], "total", keepdims=1)
+    return builder.add("Div", [weights, total], "shares")
+
+
+def _weighted_sum(builder: GraphBuilder, values: str, shares: str, name: str) -> str:
+    """Map (B, S, W) and (B, S, 1) to (B, 1, W)."""
+    weighted = builder.add("Mul", [values, shares], f"{name}_weighted")
+    return builder.add("ReduceSum", [weighted, _axis(builder, 1)], name, keepdims=1)
+
+
+def _number(builder: GraphBuilder, name: str, value: float) -> str:
+    return builder.constant(name, np.array(value, np.float32))
 
 
 def _axis(builder: GraphBuilder, axis: int) -> str:

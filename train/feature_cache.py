@@ -31,7 +31,7 @@ from edge.system.files import atomic_write
 from train.corpora import Clip
 from train.pretrained_net import PretrainedNet
 from train.recording_conditions import PAUSE_DB, Ambience, ChannelConfig, draw_channel, with_pauses
-from train.recurrent_net import RecurrentNet
+from train.recurrent_net import POOLING, RecurrentNet
 from train.segments import segment_starts
 from train.stream_features import STREAM_CLIPS, streamed_features, streams_of
 from train.threads import single_threaded
@@ -293,7 +293,7 @@ def _described(
         "version": CACHE_VERSION,
         "encoder": encoder_digest(net),
         "clips": _digest(_identity(clip).encode() for clip in clips),
-        **({"stream": f"{levels!r} {STREAM_CLIPS}"} if isinstance(net, RecurrentNet) else {}),
+        **({"stream": f"{levels!r} {STREAM_CLIPS} {POOLING}"} if isinstance(net, RecurrentNet) else {}),
         "conditions": f"{config!r} {pauses} {_digest(sounds)}" if copy.number else "as recorded",
     }
 

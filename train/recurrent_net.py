@@ -1,12 +1,13 @@
 """A speaker encoder's causal LSTM layers, pooled over a window, and the speaker-relative head on them.
 
     mel power (B, T, 40) -> RecurrentEncoder -> mean of each 8 frames -> features (B, S, P)
-    features of a window -> mean over time, and deviation of the last layer -> standardised embedding (B, D)
-    -> SpeakerHead
+    features of a window -> mean over its speech, and deviation of the last layer -> standardised embedding
+    (B, D) -> SpeakerHead
 
-The state of the layers is carried over from one window to the next, so each frame is computed once. Shapes by
-letter: B batch, T frames of 10 ms, M mel bands, W units, S features of 80 ms, P = 2 W values of the last two
-layers, D = 3 W embedding, C classes.
+The state of the layers is carried over from one window to the next, so each frame is computed once. Pauses
+have little weight in the pooling: what the layers hold in them says nothing of the speech in the window.
+Shapes by letter: B batch, T frames of 10 ms, M mel bands, W units, S features of 80 ms, P = 2 W + 1 values, of
+the last two layers and the level, D = 3 W embedding, C classes.
 """
 
 from __future__ import annotations
@@ -23,13 +24,27 @@ from edge.bounds import within
 from edge.errors import ModelError
 from edge.features.frontend import MEL_POWER_BANDS
 from train.encoder_file import filled, read_encoder_file
-from train.speaker_net import SpeakerArchitecture, SpeakerNet, moments
+from train.speaker_net import SpeakerArchitecture, SpeakerNet, valid, weighted_moments
 
 FRAMES_PER_FEATURE: Final = 8
 """Frames whose outputs are averaged: 80 ms."""
 
 POOLED_LAYERS: Final = 2
 """Last layers whose outputs are features."""
+
+FAINTEST_SPEECH: Final = -9.5
+"""Level of a feature that has half its weight, in nats: 25 dB below the loudest quarter of speech."""
+
+LEVEL_SLOPE: Final = 2.0
+"""Of the weight's logistic function, in 1/nat."""
+
+LEAST_WEIGHT: Final = 0.001
+"""Of a feature of silence: a window without speech has a mean too."""
+
+POOLING: Final = (FAINTEST_SPEECH, LEVEL_SLOPE, LEAST_WEIGHT)
+
+SILENCE: Final = 1e-9
+"""Added to the mel power, whose logarithm is the level."""
 
 LayerState = tuple[Tensor, Tensor]
 """Hidden and cell state of one layer, (1, B, W) each."""
@@ -46,7 +61,7 @@ class RecurrentArchitecture(SpeakerArchitecture):
     @property
     def feature_size(self) -> int:
         """P."""
-        return POOLED_LAYERS * self.units
+        return POOLED_LAYERS * self.units + 1
 
     @property
     def embedding_size(self) -> int:
@@ -84,11 +99,11 @@ class RecurrentEncoder(nn.Module):
     ) -> tuple[Tensor, list[LayerState]]:
         """Map (B, T, M), T a multiple of 8, to (B, T / 8, P) features, and return the new state."""
         outputs, after = self.hidden_states(mel_power, state)
-        batch, frames, _ = mel_power.shape
-        joined = torch.cat(outputs[-POOLED_LAYERS:], dim=2).view(
-            batch, frames // FRAMES_PER_FEATURE, FRAMES_PER_FEATURE, -1
-        )
-        return joined.mean(dim=2), after
+        joined = torch.cat([*outputs[-POOLED_LAYERS:], mel_power.mean(dim=2, keepdim=True)], dim=2)
+        batch, frames, values = joined.shape
+        grouped = joined.view(batch, frames // FRAMES_PER_FEATURE, FRAMES_PER_FEATURE, values).mean(dim=2)
+        level = (grouped[:, :, -1:] + SILENCE).log()
+        return torch.cat([grouped[:, :, :-1], level], dim=2), after
 
 
 class RecurrentNet(SpeakerNet[RecurrentArchitecture, RecurrentEncoder]):
@@ -99,7 +114,11 @@ class RecurrentNet(SpeakerNet[RecurrentArchitecture, RecurrentEncoder]):
 
     def pooled(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map (B, S, P) features, S or `lengths` of them valid, to (B, D) before standardisation."""
-        mean, deviation = moments(inputs, lengths)
+        states, level = inputs[:, :, :-1], inputs[:, :, -1]
+        weights = torch.sigmoid(LEVEL_SLOPE * (level - FAINTEST_SPEECH)) + LEAST_WEIGHT
+        if lengths is not None:
+            weights = weights * valid(states, lengths)
+        mean, deviation = weighted_moments(states, weights)
         return torch.cat([mean, deviation[:, -self.arch.units :]], dim=1)
 
 

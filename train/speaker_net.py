@@ -95,7 +95,16 @@ def moments(states: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tenso
     if counts is None:
         mean = states.mean(dim=1)
         return mean, (states - mean[:, None]).square().mean(dim=1).sqrt()
-    within_item = (torch.arange(states.shape[1], device=states.device)[None, :] < counts[:, None])[:, :, None]
-    count = counts[:, None].to(states.dtype)
-    mean = (states * within_item).sum(dim=1) / count
-    return mean, (((states - mean[:, None]) * within_item).square().sum(dim=1) / count).sqrt()
+    return weighted_moments(states, valid(states, counts).to(states.dtype))
+
+
+def weighted_moments(states: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation over time, (B, W) each, of (B, S, W) states weighted by (B, S)."""
+    shares = (weights / weights.sum(dim=1, keepdim=True))[:, :, None]
+    mean = (states * shares).sum(dim=1)
+    return mean, ((states - mean[:, None]).square() * shares).sum(dim=1).sqrt()
+
+
+def valid(states: Tensor, counts: Tensor) -> Tensor:
+    """Mark the first `counts` (B,) of (B, S, W) states: (B, S)."""
+    return torch.arange(states.shape[1], device=states.device)[None, :] < counts[:, None]

@@ -49,7 +49,7 @@ def test_it_has_an_encoder_and_a_classifier_and_no_graph_of_windows(folder: Path
     assert bundle.manifest.front_end == MEL_POWER
     assert bundle.manifest.graphs == Graphs(
         state_shapes=((16,),) * 6,
-        feature_size=2 * 16,
+        feature_size=2 * 16 + 1,
         embedding_size=3 * 16,
         frames_per_feature=8,
         frames_for_first=8,

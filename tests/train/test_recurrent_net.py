@@ -65,18 +65,38 @@ def test_the_features_of_a_stream_are_those_of_the_whole(net: RecurrentNet) -> N
     torch.testing.assert_close(torch.cat(parts, dim=1), whole)
 
 
-def test_a_feature_is_the_mean_of_eight_outputs_of_the_last_two_layers(net: RecurrentNet) -> None:
+def test_a_feature_is_the_mean_of_eight_outputs_of_the_last_two_layers_and_the_level(
+    net: RecurrentNet,
+) -> None:
     outputs, _ = net.encoder.hidden_states(frames())
+    feature = net.encoder(frames())[0][:, 1]
     expected = torch.cat([outputs[1], outputs[2]], dim=2)[:, 8:16].mean(dim=1)
-    torch.testing.assert_close(net.encoder(frames())[0][:, 1], expected)
+    torch.testing.assert_close(feature[:, :-1], expected)
+    torch.testing.assert_close(feature[:, -1], frames()[:, 8:16].mean(dim=(1, 2)).log())
 
 
 def test_the_embedding_is_the_mean_of_two_layers_and_the_deviation_of_the_last(net: RecurrentNet) -> None:
     features, _ = net.encoder(frames(1))
-    last = features[:, :, UNITS:]
-    expected = torch.cat([features.mean(1), last.std(1, correction=0)], dim=1)
+    states = features[:, :, :-1]
+    expected = torch.cat([states.mean(1), states[:, :, UNITS:].std(1, correction=0)], dim=1)
     assert expected.shape == (1, net.arch.embedding_size)
     torch.testing.assert_close(net.pooled(features), expected)
+
+
+def test_pauses_hardly_count_in_the_embedding(net: RecurrentNet) -> None:
+    features, _ = net.encoder(frames(1))
+    paused = torch.cat([features, torch.full_like(features, 0.5)], dim=1)
+    heard, quiet = paused.clone(), paused.clone()
+    heard[:, 5:, -1], quiet[:, 5:, -1] = -2.0, -18.0
+    expected = net.pooled(features)
+    assert (net.pooled(heard) - expected).abs().max() > 0.1
+    torch.testing.assert_close(net.pooled(quiet), expected, atol=0.02, rtol=0.0)
+
+
+def test_a_window_of_silence_is_pooled_evenly(net: RecurrentNet) -> None:
+    features = net.encoder(frames(1))[0].clone()
+    features[:, :, -1] = -20.0
+    torch.testing.assert_close(net.pooled(features)[:, :UNITS], features[:, :, :UNITS].mean(dim=1))
 
 
 def test_padding_has_no_effect(net: RecurrentNet) -> None:
