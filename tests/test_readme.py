@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge.model.bundle import read_manifest, shipped_bundle
+from tests.cnn_lstm import CNN_LSTM
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -18,7 +19,7 @@ PAGES = [README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").gl
 COMMANDS = sorted({name for page in PAGES for name in re.findall(r"^\| `mmtl ([a-z-]+)", page, re.MULTILINE)})
 PYTHON = [code for page in PAGES for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
 DEFAULT = read_manifest(shipped_bundle("default")).metrics
-SMALL = read_manifest(shipped_bundle("small")).metrics
+SMALL = read_manifest(CNN_LSTM).metrics
 HELD_OUT = ("none", "running", "ordinary")
 PROTOCOLS = (*HELD_OUT, "labelled")
 

@@ -1,10 +1,10 @@
 """Cache of the frozen encoder's features on disk.
 
 A copy holds every clip once: as recorded, or through a channel drawn for its speaker. A recurrent encoder
-hears the clips as recorded one by one, from an empty state, and the clips of the other copies in streams of
-one speaker, whose state and gain it carries over. Each copy is a
-memory-mapped .npy file and a .json file that states what it was computed from. A run that was interrupted
-finds the copies that were complete.
+hears the clips of copy 0 one by one, from an empty state, and those of the other copies in streams of one
+speaker, whose state and gain it carries over; every second copy has streams as recorded, with pauses alone.
+Each copy is a memory-mapped .npy file and a .json file that states what it was computed from. A run that was
+interrupted finds the copies that were complete.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ class Copy:
 
     number: int
     seed: int = 0
+    plain: bool = False
+    """Through no channel, with pauses around all clips."""
 
     @property
     def name(self) -> str:
@@ -108,9 +110,11 @@ class Copy:
         waveform = read_clip(clip.path)
         if self.number == 0:
             return waveform
-        channel = draw_channel(config, ambience, self._generator(f"{clip.corpus}/{clip.speaker}"))
         if self._is_paused(clip):
             waveform = with_pauses(waveform, LONGEST_PAUSE_S, self._generator(f"pause {clip.path.name}"))
+        if self.plain:
+            return waveform
+        channel = draw_channel(config, ambience, self._generator(f"{clip.corpus}/{clip.speaker}"))
         return channel(waveform, self._generator(str(clip.path.name)))
 
     def windows(self, clip: Clip, frames: int) -> list[tuple[int, int]]:
@@ -122,7 +126,7 @@ class Copy:
         return [_random_window(frames, shortest, rng) for _ in segment_starts(frames, WINDOW_FRAMES)[:2]]
 
     def _is_paused(self, clip: Clip) -> bool:
-        return bool(self._generator(f"paused {clip.path.name}").random() < PAUSED)
+        return self.plain or bool(self._generator(f"paused {clip.path.name}").random() < PAUSED)
 
     def _generator(self, text: str) -> np.random.Generator:
         return np.random.default_rng((self.seed, self.number, zlib.crc32(text.encode())))
@@ -288,13 +292,18 @@ def _described(
     """Return what the features depend on, to recognise an outdated cache."""
     ambience, config = conditions
     pauses = (PAUSED, LONGEST_PAUSE_S, *PAUSE_DB)
-    sounds = (sound.tobytes() for sound in (*ambience.noises, *ambience.rooms))
+    if copy.number == 0:
+        heard = "as recorded"
+    elif copy.plain:
+        heard = f"as recorded {pauses}"
+    else:
+        heard = f"{config!r} {pauses} {_digest(s.tobytes() for s in (*ambience.noises, *ambience.rooms))}"
     return {
         "version": CACHE_VERSION,
         "encoder": encoder_digest(net),
         "clips": _digest(_identity(clip).encode() for clip in clips),
         **({"stream": f"{levels!r} {STREAM_CLIPS} {POOLING}"} if isinstance(net, RecurrentNet) else {}),
-        "conditions": f"{config!r} {pauses} {_digest(sounds)}" if copy.number else "as recorded",
+        "conditions": heard,
     }
 
 

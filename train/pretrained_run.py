@@ -292,9 +292,8 @@ def _features(
         return progress(clips, label, len(clips))
 
     def features(clips: Sequence[Clip], number: int) -> Features:
-        return cached_features(
-            setup.cache, clips, net, Copy(number, options.head.seed), conditions, shown, levels
-        )
+        copy = Copy(number, options.head.seed, plain=isinstance(net, RecurrentNet) and number % 2 == 1)
+        return cached_features(setup.cache, clips, net, copy, conditions, shown, levels)
 
     everything = features([*train, *test], 0)
     return _Data(

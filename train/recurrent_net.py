@@ -6,8 +6,8 @@
 
 The state of the layers is carried over from one window to the next, so each frame is computed once. Pauses
 have little weight in the pooling: what the layers hold in them says nothing of the speech in the window.
-Shapes by letter: B batch, T frames of 10 ms, M mel bands, W units, S features of 80 ms, P = 2 W + 1 values, of
-the last two layers and the level, D = 3 W embedding, C classes.
+Shapes by letter: B batch, T frames of 10 ms, M mel bands, W units, S features of 80 ms, P = 2 W + 1 values
+of the last two layers and the level, D = 3 W embedding, C classes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sessions run with the bundle `small` unless a test names another: its windows are the quickest."""
+"""Sessions run with the CNN-LSTM unless a test names another bundle: its windows are the quickest."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from edge.model import bundle
-
-SMALL = bundle.shipped_bundle("small")
+from tests.cnn_lstm import CNN_LSTM
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_by_default() -> Iterator[None]:
+def cnn_lstm_by_default() -> Iterator[None]:
     def folder(name: str) -> Path:
-        return SMALL
+        return CNN_LSTM
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(bundle, "shipped_bundle", folder)

@@ -25,13 +25,14 @@ from edge.audio.downmix import Channel
 from edge.audio.sound_file import read_clip
 from edge.errors import ProfileError
 from edge.inference.engine import Engine
-from edge.model.bundle import load_bundle, shipped_bundle, write_head, write_manifest
+from edge.model.bundle import load_bundle, write_head, write_manifest
 from edge.model.profile import load_profile, profile_path, read_profile, save_profile
 from edge.recognition.drift import DriftWatch
 from edge.recognition.recognizer import Recognizer
 from tests.calibrate.labelled_takes import TWELVE, much_the_same, session, voice
 from tests.calibrate.ordinary_speech import ordinary, with_baseline
 from tests.calibrate.session.synthetic_voices import speech
+from tests.cnn_lstm import CNN_LSTM
 from tests.command_line import exit_code_of
 from tests.tolerances import float32_tolerance, largest, network_terms
 
@@ -73,7 +74,7 @@ def misleading(tmp_path: Path) -> Path:
 def test_a_session_that_helps_becomes_a_profile_that_can_be_applied(run: Run, telling: Path) -> None:
     code, out, _ = run("anna", "--from", telling)
     assert code == 0, out
-    profile = load_profile(profile_path("anna"), load_bundle(shipped_bundle("small")))
+    profile = load_profile(profile_path("anna"), load_bundle(CNN_LSTM))
     assert (profile.name, profile.verdict) == ("anna", "adopted")
     assert "before" in out
     assert "Held out by take" in out
@@ -93,7 +94,7 @@ def test_a_session_with_wrong_labels_becomes_a_profile_that_is_never_applied(
     assert "The generic model stays in use" in out
     assert read_profile(profile_path("anna")).verdict == "rejected"
     with pytest.raises(ProfileError, match="was rejected"):
-        load_profile(profile_path("anna"), load_bundle(shipped_bundle("small")))
+        load_profile(profile_path("anna"), load_bundle(CNN_LSTM))
 
 
 def test_a_profile_is_readable_by_its_owner_only_and_holds_no_sound(run: Run, telling: Path) -> None:
@@ -153,7 +154,7 @@ def test_a_rejected_profile_replaces_one_that_cannot_be_applied(
     _, out, _ = run("anna", "--from", misleading, "--replace")
     assert "The rejected profile anna can be inspected" in out
     kept = read_profile(profile_path("anna"))
-    assert (kept.verdict, kept.bundle) == ("rejected", load_bundle(shipped_bundle("small")).fingerprint)
+    assert (kept.verdict, kept.bundle) == ("rejected", load_bundle(CNN_LSTM).fingerprint)
 
 
 def test_a_take_that_sounds_like_another_person_s_is_named_before_the_judgement(
@@ -200,7 +201,7 @@ def spoken(tmp_path: Path) -> Path:
 
 def test_an_adopted_profile_has_a_drift_reference(run: Run, spoken: Path) -> None:
     run("anna", "--from", spoken)
-    bundle = load_bundle(shipped_bundle("small"))
+    bundle = load_bundle(CNN_LSTM)
     profile = load_profile(profile_path("anna"), bundle)
     sounds = [read_clip(spoken.parent / f"{index}.wav") for index in range(12)]
     expected = session_reference(bundle, profile, sounds, engine=Engine(bundle, "cpu"))
@@ -250,7 +251,7 @@ def test_a_picture_is_drawn_over_nothing_that_is_read_or_written(
     pytest.importorskip("matplotlib")
     assert run("anna", "--from", telling)[0] == 0
     picture = tmp_path / "picture.png"
-    model, takes = shipped_bundle("small") / "model.json", telling.parent / "0.wav"
+    model, takes = CNN_LSTM / "model.json", telling.parent / "0.wav"
     for read in (telling, takes, profile_path("anna"), model):
         picture.symlink_to(read)
         before = read.read_bytes()
@@ -413,7 +414,7 @@ def test_two_sessions_of_a_name_at_once_are_refused(run: Run) -> None:
 @pytest.fixture
 def relative(tmp_path: Path) -> Path:
     """The folder of a bundle whose head reads a speaker's baseline."""
-    bundle = with_baseline(load_bundle(shipped_bundle("small")), 0.3)
+    bundle = with_baseline(load_bundle(CNN_LSTM), 0.3)
     folder = tmp_path / "relative"
     shutil.copytree(bundle.folder, folder)
     write_head(folder, bundle.head, bundle.statistics)
@@ -472,7 +473,7 @@ def test_a_profile_from_ordinary_speech_is_shown_as_such(
 def test_options_without_effect_on_ordinary_speech_are_refused(
     run: Run, home: Path, arguments: list[object], said: str
 ) -> None:
-    code, _, err = run("anna", "--bundle", "small", *arguments)
+    code, _, err = run("anna", "--bundle", str(CNN_LSTM), *arguments)
     assert code == 2
     assert said in " ".join(err.split())
     assert not home.exists()
@@ -543,7 +544,7 @@ def test_a_guided_session_begins_with_ordinary_speech_where_the_model_uses_it(
     asked: list[Session] = []
     says(monkeypatch, ordinary(), asked)
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
-    code, _, err = run("anna", "--yes", "--bundle", relative if reads_baseline else "small")
+    code, _, err = run("anna", "--yes", "--bundle", relative if reads_baseline else str(CNN_LSTM))
     assert code == 0, err
     assert (asked[0].takes, asked[0].ordinary) == (2, "open" if reads_baseline else "none")
     report = read_profile(profile_path("anna")).report

@@ -22,11 +22,12 @@ from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.errors import ProfileError, UsageError
 from edge.events import Window
-from edge.model.bundle import Bundle, load_bundle, shipped_bundle
+from edge.model.bundle import Bundle, load_bundle
 from edge.model.profile import load_profile, profile_path, read_profile
 from edge.recognition.recognizer import Recognizer
 from tests.calibrate.labelled_takes import TWELVE, much_the_same, session, voice
 from tests.calibrate.ordinary_speech import ordinary, with_baseline
+from tests.cnn_lstm import CNN_LSTM
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def test_it_returns_a_profile_that_a_recognizer_applies(adopted: Calibration, ho
 
 
 def test_takes_may_be_given_in_place_of_their_manifest(adopted: Calibration, manifest: Path) -> None:
-    again = calibrate_speaker("anna", read_takes(manifest), load_bundle(shipped_bundle("small")))
+    again = calibrate_speaker("anna", read_takes(manifest), load_bundle(CNN_LSTM))
     assert again.profile.report | {"fit_s": 0} == adopted.profile.report | {"fit_s": 0}
 
 
@@ -77,7 +78,7 @@ def test_the_example_of_the_docstring_writes_a_profile(
     monkeypatch.chdir(manifest.parent)
     exec(example(calibrate_speaker), {})  # noqa: S102
     assert capsys.readouterr().out.startswith("adopted it lowers the log loss")
-    assert load_profile(profile_path("anna"), load_bundle(shipped_bundle("small"))).name == "anna"
+    assert load_profile(profile_path("anna"), load_bundle(CNN_LSTM)).name == "anna"
 
 
 def test_the_example_of_the_package_is_that_of_the_function() -> None:
@@ -149,7 +150,7 @@ def test_takes_that_are_too_few_are_refused_before_they_are_read(emotions: list[
 @pytest.fixture(scope="module")
 def relative() -> Bundle:
     """A bundle whose head reads a speaker's baseline."""
-    return with_baseline(load_bundle(shipped_bundle("small")), 0.3)
+    return with_baseline(load_bundle(CNN_LSTM), 0.3)
 
 
 def test_ordinary_speech_becomes_a_profile_that_a_recognizer_applies(relative: Bundle, home: Path) -> None:
@@ -196,7 +197,7 @@ def test_recordings_may_be_given_by_their_paths(relative: Bundle, tmp_path: Path
 
 def test_ordinary_speech_is_of_no_use_to_a_model_without_a_baseline() -> None:
     with pytest.raises(UsageError, match="does not read a speaker's baseline"):
-        calibrate_ordinary("anna", [ordinary()], load_bundle(shipped_bundle("small")))
+        calibrate_ordinary("anna", [ordinary()], load_bundle(CNN_LSTM))
 
 
 def test_a_labelled_session_starts_from_ordinary_speech(

@@ -14,7 +14,8 @@ from calibrate.takes import Take, count_takes, read_sounds, read_takes
 from edge.arrays import Array
 from edge.errors import SourceError, UsageError
 from edge.labels import EMOTIONS
-from edge.model.bundle import load_bundle, shipped_bundle
+from edge.model.bundle import load_bundle
+from tests.cnn_lstm import CNN_LSTM
 
 
 def noise(seconds: float, seed: int = 0, level: float = 0.1) -> Array:
@@ -120,7 +121,7 @@ def test_a_take_that_cannot_be_used_is_named(
     path = tmp_path / "take.wav"
     soundfile.write(path, samples, 16_000, "FLOAT")
     with pytest.raises(error, match=f"take.wav.*{said}"):
-        read_sounds([Take(path, 0)], load_bundle(shipped_bundle("small")))
+        read_sounds([Take(path, 0)], load_bundle(CNN_LSTM))
 
 
 def test_a_recording_of_hours_is_refused_without_reading_it(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_a_recording_of_hours_is_refused_without_reading_it(tmp_path: Path) -> N
     tracemalloc.start()
     try:
         with pytest.raises(UsageError, match="lasts more than 120 s, but a take may last 60 s"):
-            read_sounds([Take(path, 0)], load_bundle(shipped_bundle("small")))
+            read_sounds([Take(path, 0)], load_bundle(CNN_LSTM))
         assert tracemalloc.get_traced_memory()[1] < 100e6
     finally:
         tracemalloc.stop()
@@ -143,7 +144,7 @@ def test_a_file_that_is_not_sound_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "letter.wav"
     path.write_text("Dear Anna,")
     with pytest.raises(SourceError, match="cannot be read as sound"):
-        read_sounds([Take(path, 0)], load_bundle(shipped_bundle("small")))
+        read_sounds([Take(path, 0)], load_bundle(CNN_LSTM))
 
 
 @pytest.mark.parametrize(("second", "said"), [(3, "labelled neutral and angry"), (0, "labelled neutral")])
@@ -152,4 +153,4 @@ def test_a_recording_that_occurs_twice_is_refused(tmp_path: Path, second: int, s
         soundfile.write(tmp_path / name, noise(1.0), 16_000)
     takes = [Take(tmp_path / "a.wav", 0), Take(tmp_path / "copy.wav", second)]
     with pytest.raises(UsageError, match=f"a.wav and .*copy.wav are the same recording, {said}: remove"):
-        read_sounds(takes, load_bundle(shipped_bundle("small")))
+        read_sounds(takes, load_bundle(CNN_LSTM))

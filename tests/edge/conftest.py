@@ -16,7 +16,7 @@ from edge.arrays import Array
 from edge.audio import portaudio_thread
 from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
-from edge.model.bundle import Bundle, load_bundle, shipped_bundle
+from edge.model.bundle import Bundle, load_bundle
 from edge.model.head import Head
 from edge.model.profile import Profile
 from edge.recognition.recognizer import Recognizer
@@ -24,6 +24,7 @@ from edge.server.access import Access
 from edge.server.client_session import Service
 from edge.server.client_stream import shared_engines
 from edge.server.rate_limits import Limits
+from tests.cnn_lstm import CNN_LSTM
 from tests.edge.audio.portaudio import Frozen
 from tests.edge.server.clients import FAST, Open, Running, open_server, raw
 
@@ -44,7 +45,7 @@ def random_head(seed: int = 0, size: int = EMBEDDING) -> Head:
 @pytest.fixture(scope="session")
 def bundle() -> Bundle:
     """The shipped graphs under a head of our own: what they were trained for does not matter."""
-    loaded = load_bundle(shipped_bundle("small"))
+    loaded = load_bundle(CNN_LSTM)
     return replace(loaded, head=random_head(size=loaded.manifest.graphs.embedding_size))
 
 
@@ -73,7 +74,7 @@ def with_front_end(bundle: Bundle, **constants: Any) -> Bundle:
 @pytest.fixture
 def bundle_folder(tmp_path: Path) -> Path:
     """A copy of the shipped bundle, to be spoiled."""
-    return Path(shutil.copytree(shipped_bundle("small"), tmp_path / "bundle"))
+    return Path(shutil.copytree(CNN_LSTM, tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,13 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from edge.audio.sources import demo_clip
-from edge.model.bundle import WEIGHTS, shipped_bundle
+from edge.model.bundle import WEIGHTS
 from edge.model.engine_files import GOLDEN
 from export.golden import COUNT, write_golden
 from export.graphs import window_graph
 from export.onnx_builder import write_graph
 from export.parity import TOLERANCE
+from tests.cnn_lstm import CNN_LSTM
 from tests.train.synthetic import tiny_checkpoint
 from train.checkpoint import load_cnn_lstm
 
@@ -47,7 +48,7 @@ def test_golden_windows_of_the_default_model_differ_by_far_more_than_any_toleran
 ) -> None:
     """Windows that are all alike would let an engine pass that ignores its input."""
     monkeypatch.setattr("export.parity_audio.demo_clip", demo_clip)
-    write_golden(load_cnn_lstm(shipped_bundle("small") / WEIGHTS), tmp_path / "golden.safetensors")
+    write_golden(load_cnn_lstm(CNN_LSTM / WEIGHTS), tmp_path / "golden.safetensors")
     logits = load_file(tmp_path / "golden.safetensors")["logits"]
     assert np.ptp(logits, axis=0).min() > 20 * max(TOLERANCE.values())
 

@@ -24,10 +24,11 @@ import pytest
 from packaging.requirements import Requirement
 
 from edge.errors import MmtlError, UsageError
-from edge.model.bundle import MANIFEST, Bundle, load_bundle, required_files, shipped_bundle, write_manifest
+from edge.model.bundle import MANIFEST, Bundle, load_bundle, required_files, write_manifest
 from edge.model.engine_files import engine_graph
 from export import jetson
 from export.jetson import SUMS, TOP, packed, write_package
+from tests.cnn_lstm import CNN_LSTM
 
 ROOT = Path(__file__).parents[2]
 DEVICE_FILES = ROOT / "export" / "device_files"
@@ -147,7 +148,7 @@ def unpacked(archive: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return load_bundle(shipped_bundle("small"))
+    return load_bundle(CNN_LSTM)
 
 
 def no_wheel(source: Path) -> tuple[str, bytes]:
@@ -249,7 +250,7 @@ def test_the_model_goes_along_whole_with_the_graphs_for_engines(
 
 @pytest.fixture
 def bundle_copy(tmp_path: Path) -> Bundle:
-    return load_bundle(Path(shutil.copytree(shipped_bundle("small"), tmp_path / "model")))
+    return load_bundle(Path(shutil.copytree(CNN_LSTM, tmp_path / "model")))
 
 
 @pytest.mark.usefixtures("quick")
@@ -476,7 +477,7 @@ def test_the_command_and_the_service_hear_the_demo(installed: Device) -> None:
         },
     )
     assert (served.code, served.err) == (0, "")
-    assert served.out.startswith("listening to demo: small")
+    assert served.out.startswith("listening to demo: cnn-lstm")
 
 
 @pytest.mark.slow

@@ -10,9 +10,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.window_work import Work, sized, work_of
-from edge.model.bundle import WEIGHTS, WINDOW, shipped_bundle
+from edge.model.bundle import WEIGHTS, WINDOW
 from export.onnx_builder import write_graph
 from export.pretrained_graph import pretrained_window_graph
+from tests.cnn_lstm import CNN_LSTM
 from tests.train.synthetic import tiny_pretrained
 from train.checkpoint import load_cnn_lstm
 
@@ -21,11 +22,11 @@ SCALE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text("utf-8")
 
 @pytest.fixture(scope="module")
 def window() -> Work:
-    return work_of(sized(shipped_bundle("small") / WINDOW, (1, 297, 200)))
+    return work_of(sized(CNN_LSTM / WINDOW, (1, 297, 200)))
 
 
 def test_convolutions_and_products_are_counted_as_torch_counts_them(window: Work) -> None:
-    net = load_cnn_lstm(shipped_bundle("small") / WEIGHTS).net.eval()
+    net = load_cnn_lstm(CNN_LSTM / WEIGHTS).net.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net.meta.features(torch.zeros(1, 297, 200))
     counted = window.multiply_adds["Conv"] + window.multiply_adds["MatMul"]
@@ -52,7 +53,7 @@ def test_a_network_on_an_encoder_is_counted_as_torch_counts_it_with_weights_in_f
 
 
 def test_a_batch_is_so_many_windows_with_one_set_of_weights(window: Work) -> None:
-    batch = work_of(sized(shipped_bundle("small") / WINDOW, (5, 297, 200)))
+    batch = work_of(sized(CNN_LSTM / WINDOW, (5, 297, 200)))
     assert batch.weights == window.weights
     for name in ("operations", "arriving", "leaving", "between", "held"):
         assert getattr(batch, name) == 5 * getattr(window, name)

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from edge.model.bundle import WINDOW, shipped_bundle
+from edge.model.bundle import WINDOW
+from tests.cnn_lstm import CNN_LSTM
 from tests.edge.gpu import fake_tensorrt
 from tests.tensorrt.names import unlisted_files, uses_of
 
@@ -86,7 +87,7 @@ class Genuine:
 
     def report(self, *names: str) -> dict[str, Any]:
         """Look names up, and see how our code fails without a driver."""
-        graph = shipped_bundle("small") / WINDOW
+        graph = CNN_LSTM / WINDOW
         done = subprocess.run(
             [sys.executable, HERE / "genuine.py", self._folder, graph],
             input=json.dumps(names),

@@ -10,8 +10,9 @@ import pytest
 import soundfile
 import torch
 
-from edge.model.bundle import Bundle, read_manifest, shipped_bundle
+from edge.model.bundle import Bundle, read_manifest
 from edge.model.head import softmax
+from tests.cnn_lstm import CNN_LSTM
 from tests.tolerances import float32_tolerance
 from tests.train.synthetic import SAMPLE_RATE, tiny_checkpoint, voice, write_corpus
 from train.corpora import Clip, read_corpus
@@ -108,7 +109,7 @@ def test_described_scores_are_json(clips: list[Clip]) -> None:
     not (DATA / "manifest.csv").is_file(), reason="no recordings in MMTL_DATA or ../shared/data"
 )
 def test_the_shipped_model_has_no_speaker_on_two_sides_and_none_of_emotale() -> None:
-    training = read_manifest(shipped_bundle("small")).training
+    training = read_manifest(CNN_LSTM).training
     with (DATA / "manifest.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     of_emotale = {row["speaker"] for row in rows if row["corpus"] == "emotale"}

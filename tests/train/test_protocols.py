@@ -16,8 +16,9 @@ from edge.audio.sound_file import read_clip
 from edge.errors import UsageError
 from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS
-from edge.model.bundle import Bundle, load_bundle, shipped_bundle
+from edge.model.bundle import Bundle, load_bundle
 from edge.recognition.recognizer import Recognizer
+from tests.cnn_lstm import CNN_LSTM
 from tests.train.synthetic import SAMPLE_RATE, voice
 from train import protocols
 from train.corpora import Clip
@@ -38,7 +39,7 @@ SECONDS = 1.3
 
 @pytest.fixture(scope="module")
 def plain() -> Bundle:
-    return load_bundle(shipped_bundle("small"))
+    return load_bundle(CNN_LSTM)
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ from edge.errors import UsageError
 from edge.events import Window
 from edge.inference.engine import Engine
 from edge.inference.provider import open_engine
-from edge.model.bundle import Bundle, load_bundle, shipped_bundle
+from edge.model.bundle import Bundle, load_bundle
 from edge.recognition.recognizer import Recognizer
+from tests.cnn_lstm import CNN_LSTM
 from tests.train.synthetic import SAMPLE_RATE
 from train.speech_claims import SpeechLabels, read_speech, speech_claims, speech_labels
 
@@ -26,7 +27,7 @@ from train.speech_claims import SpeechLabels, read_speech, speech_claims, speech
 @pytest.fixture(scope="module")
 def relative() -> Bundle:
     """A bundle whose head reads the baseline."""
-    bundle = load_bundle(shipped_bundle("small"))
+    bundle = load_bundle(CNN_LSTM)
     shape = bundle.head.fc1_weight.shape
     weight = 60.0 * np.random.default_rng(3).standard_normal(shape).astype(np.float32) / shape[1] ** 0.5
     return replace(bundle, head=replace(bundle.head, baseline_weight=weight))

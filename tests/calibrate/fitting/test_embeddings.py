@@ -13,8 +13,9 @@ from edge.arrays import Array
 from edge.events import Window
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
 from edge.inference.engine import Engine
-from edge.model.bundle import load_bundle, shipped_bundle
+from edge.model.bundle import load_bundle
 from edge.recognition.recognizer import Recognizer
+from tests.cnn_lstm import CNN_LSTM
 from tests.edge.conftest import with_front_end
 
 
@@ -25,7 +26,7 @@ def noise(seconds: float, seed: int = 0) -> Array:
 
 @pytest.mark.parametrize(("seconds", "offset"), [(0.52, 0.0), (1.7, 0.0), (3.0, 0.3), (4.4, 0.0)])
 def test_the_inputs_of_a_take_are_exactly_the_recognizer_s(seconds: float, offset: float) -> None:
-    bundle = load_bundle(shipped_bundle("small"))
+    bundle = load_bundle(CNN_LSTM)
     embedding_size = bundle.head.input_size
     spectrum = np.random.default_rng(2).standard_normal((64, SPECTRUM_SIZE)).astype(np.float32)
     all_of_it = np.concatenate([bundle.head.fc1_weight, spectrum], axis=1)
@@ -43,7 +44,7 @@ def test_the_inputs_of_a_take_are_exactly_the_recognizer_s(seconds: float, offse
 
 
 def test_a_bundle_of_another_hop_has_as_many_windows_as_its_recognizer() -> None:
-    bundle = with_front_end(load_bundle(shipped_bundle("small")), hop_length_ms=5)
+    bundle = with_front_end(load_bundle(CNN_LSTM), hop_length_ms=5)
     recognizer = Recognizer(bundle, provider="cpu")
     sound = noise(4.0)
     events = [*recognizer.feed(sound), *recognizer.flush()]
@@ -53,7 +54,7 @@ def test_a_bundle_of_another_hop_has_as_many_windows_as_its_recognizer() -> None
 
 
 def test_the_shortest_take_gives_one_window() -> None:
-    bundle = load_bundle(shipped_bundle("small"))
+    bundle = load_bundle(CNN_LSTM)
     generic = InputNormalisation(bundle.manifest.levels, bundle.statistics)
     (inputs,) = extract_embeddings(Engine(bundle, "cpu"), bundle.manifest.front_end, generic, [noise(0.52)])
     assert len(inputs) == 1

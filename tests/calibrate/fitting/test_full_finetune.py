@@ -15,8 +15,9 @@ from calibrate.fitting.full_finetune import judge_tuned, load_network_tuner, net
 from calibrate.fitting.model_selection import Judgement, judge
 from calibrate.fitting.scores import HeldOutPredictions
 from edge.errors import UsageError
-from edge.model.bundle import load_bundle, shipped_bundle
+from edge.model.bundle import load_bundle
 from edge.model.profile import ADOPTED, REJECTED
+from tests.cnn_lstm import CNN_LSTM
 
 TRUTH = np.array([0, 1, 2, 3] * 2)
 
@@ -85,10 +86,10 @@ def entries(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
 def test_a_copy_that_was_not_installed_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     entries(monkeypatch)
     with pytest.raises(UsageError, match=r"pip install 'mmtl\[export\]'"):
-        load_network_tuner(load_bundle(shipped_bundle("small")), Path("anna"), replace=False)
+        load_network_tuner(load_bundle(CNN_LSTM), Path("anna"), replace=False)
 
 
 def test_only_what_the_extra_brings_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     entries(monkeypatch, "a_module_that_nobody_has:SpeakerBundle")
     with pytest.raises(ModuleNotFoundError, match="a_module_that_nobody_has"):
-        load_network_tuner(load_bundle(shipped_bundle("small")), Path("anna"), replace=False)
+        load_network_tuner(load_bundle(CNN_LSTM), Path("anna"), replace=False)

@@ -24,21 +24,22 @@ from edge.errors import UsageError
 from edge.inference.engine import EngineLike
 from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS
-from edge.model.bundle import Bundle, load_bundle, shipped_bundle
+from edge.model.bundle import Bundle, load_bundle
 from edge.model.head import Head
 from edge.recognition.speaker_baseline import shrunken_baseline
 from tests.calibrate.fitting.toys import EIGHT, PLAIN, SIZE, embeddings_of, takes_of, toy_head
 from tests.calibrate.ordinary_speech import ordinary, with_baseline
+from tests.cnn_lstm import CNN_LSTM
 
 pytestmark = pytest.mark.skipif(
-    not (shipped_bundle("small") / "model.json").is_file(),
+    not (CNN_LSTM / "model.json").is_file(),
     reason="the bundle is not in this checkout",
 )
 
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return with_baseline(load_bundle(shipped_bundle("small")))
+    return with_baseline(load_bundle(CNN_LSTM))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_what_no_baseline_can_be_made_of_is_refused_with_a_remedy(
 
 
 def test_a_model_that_reads_no_baseline_is_refused_and_labelled_sentences_named(engine: EngineLike) -> None:
-    small = load_bundle(shipped_bundle("small"))
+    small = load_bundle(CNN_LSTM)
     with pytest.raises(UsageError, match=r"does not read a speaker's baseline.* labelled sentences"):
         ordinary_head(small, engine, [ordinary()])
 

@@ -17,6 +17,7 @@ from calibrate.session.sentences import sentences
 from edge.labels import EMOTIONS
 from edge.model.profile import Profile, read_profile
 from tests.calibrate.session.pseudo_terminal import CHILD, HIDE, LEAVE, SHELL, SHOW, Terminal
+from tests.cnn_lstm import CNN_LSTM
 from tests.edge.audio.pulse import VirtualMicrophone
 
 MANNERS = {
@@ -40,7 +41,7 @@ class Speaker:
     def calibrating(self, *options: str) -> Iterator[Terminal]:
         """Run `mmtl calibrate anna`, and end it in any case."""
         environment = {**self._pulse.environment, "XDG_DATA_HOME": str(self.home)}
-        terminal = Terminal(["calibrate", "anna", "--bundle", "small", *options], environment)
+        terminal = Terminal(["calibrate", "anna", "--bundle", str(CNN_LSTM), *options], environment)
         try:
             yield terminal
         finally:
@@ -102,7 +103,7 @@ def calibrated_from(manifest: Path, folder: Path) -> Profile:
         "calibrate",
         "anna",
         "--bundle",
-        "small",
+        str(CNN_LSTM),
     ]
     subprocess.run(
         [*command, "--from", str(manifest)],
@@ -170,7 +171,7 @@ def at_the_level(pulse: VirtualMicrophone, home: Path, program: str) -> Iterator
         "calibrate",
         "anna",
         "--bundle",
-        "small",
+        str(CNN_LSTM),
         "--yes",
         "--language",
         "en",
@@ -212,7 +213,9 @@ def test_a_window_that_is_closed_ends_the_session(pulse: VirtualMicrophone, tmp_
 @pytest.mark.parametrize("size", [(80, 24), (20, 5)])
 def test_without_agreement_nothing_is_recorded(tmp_path: Path, size: tuple[int, int]) -> None:
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
-    terminal = Terminal(["calibrate", "anna", "--bundle", "small", "--language", "en"], environment, size)
+    terminal = Terminal(
+        ["calibrate", "anna", "--bundle", str(CNN_LSTM), "--language", "en"], environment, size
+    )
     try:
         terminal.wait_for("agree? [y/N]")
         terminal.press("n\r")

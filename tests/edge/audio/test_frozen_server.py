@@ -25,6 +25,7 @@ from edge.output.sinks import Sink
 from edge.recognition.pipeline import listen
 from edge.recognition.recognizer import Recognizer
 from tests.calibrate.session.pseudo_terminal import Terminal
+from tests.cnn_lstm import CNN_LSTM
 from tests.edge.audio.portaudio import FakeStream, Frozen, desk, ramp
 from tests.edge.audio.pulse import VirtualMicrophone
 
@@ -220,7 +221,7 @@ class Recording:
     """`mmtl run mic --jsonl -` with sound to record, and the events it has written so far."""
 
     def __init__(self, pulse: VirtualMicrophone) -> None:
-        options = ("--jsonl", "-", "--provider", "cpu", "--bundle", "small")
+        options = ("--jsonl", "-", "--provider", "cpu", "--bundle", str(CNN_LSTM))
         self.process = started(pulse, "run", "mic", *options, timeout_s=WAIT_S)
         self.events: list[dict[str, Any]] = []
 

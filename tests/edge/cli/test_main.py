@@ -25,6 +25,7 @@ from edge.model import profile as profile_module
 from edge.model.bundle import ENCODER, MANIFEST, Bundle
 from edge.model.profile import Profile, save_profile
 from edge.output.sinks import Sink
+from tests.cnn_lstm import CNN_LSTM
 from tests.command_line import exit_code_of
 from tests.edge.schema import checked
 
@@ -147,7 +148,7 @@ def test_a_clip_too_short_for_a_window_is_heard_all_the_same(
 ) -> None:
     path = tmp_path / "short.wav"
     soundfile.write(path, np.full(samples, 0.1), 16_000)
-    outcome = mmtl("run", str(path), "--jsonl", "-", "--provider", "cpu", "--bundle", "small")
+    outcome = mmtl("run", str(path), "--jsonl", "-", "--provider", "cpu", "--bundle", str(CNN_LSTM))
     assert (outcome.code, outcome.err) == (0, "")
     assert [event["type"] for event in assert_whole(outcome.out)] == ["session", "summary"]
 
@@ -456,7 +457,7 @@ def test_an_anonymous_run_names_neither_file_nor_profile(mmtl: Mmtl, tmp_path: P
     keep(bundle, "anna", fingerprint=bundle.fingerprint)
     sound, log = tmp_path / "Anna Schmidt.wav", tmp_path / "events.jsonl"
     soundfile.write(sound, np.full(1_000, 0.1), 16_000)
-    run = ["run", str(sound), "--jsonl", str(log), "--profile", "anna", "--bundle", "small"]
+    run = ["run", str(sound), "--jsonl", str(log), "--profile", "anna", "--bundle", str(CNN_LSTM)]
     assert mmtl(*run).code == 0
     named = assert_whole(log.read_text("utf-8"))[0]
     assert (named["source"], named["profile"]) == ("Anna Schmidt.wav", "anna")
@@ -532,18 +533,20 @@ def test_a_profile_goes_out_and_comes_in(mmtl: Mmtl, bundle: Bundle, tmp_path: P
     assert "mmtl profile import" in mmtl("profile", "export", "anna", str(out)).out
     assert_one_line(mmtl("profile", "export", "anna", str(out)), 2, "give --replace")
     assert mmtl("profile", "export", "anna", str(out), "--replace").code == 0
-    assert_one_line(mmtl("profile", "import", "--bundle", "small", str(out)), 4, "cannot name a profile")
     assert_one_line(
-        mmtl("profile", "import", "--bundle", "small", str(out), "--name", "anna"), 2, "give --replace"
+        mmtl("profile", "import", "--bundle", str(CNN_LSTM), str(out)), 4, "cannot name a profile"
     )
-    imported = mmtl("profile", "import", "--bundle", "small", str(out), "--name", "bob")
+    assert_one_line(
+        mmtl("profile", "import", "--bundle", str(CNN_LSTM), str(out), "--name", "anna"), 2, "give --replace"
+    )
+    imported = mmtl("profile", "import", "--bundle", str(CNN_LSTM), str(out), "--name", "bob")
     assert imported.out == "Imported the profile bob: mmtl monitor --profile bob\n"
     assert path.with_name("bob.safetensors").read_bytes() == path.read_bytes()
     keep(bundle, "anna", "rejected", fingerprint=bundle.fingerprint)
     mmtl("profile", "export", "anna", str(out), "--replace")
     assert (
         "did not help"
-        in mmtl("profile", "import", "--bundle", "small", str(out), "--name", "anna", "--replace").out
+        in mmtl("profile", "import", "--bundle", str(CNN_LSTM), str(out), "--name", "anna", "--replace").out
     )
 
 

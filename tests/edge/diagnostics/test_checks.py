@@ -16,8 +16,9 @@ from edge.diagnostics import checks
 from edge.diagnostics.checks import DiagnosticContext
 from edge.diagnostics.probes import Answer, SystemProbe
 from edge.model import profile as profile_module
-from edge.model.bundle import ENCODER, Bundle, load_bundle, shipped_bundle
+from edge.model.bundle import ENCODER, Bundle, load_bundle
 from edge.model.profile import Profile, profile_path, save_profile
+from tests.cnn_lstm import CNN_LSTM
 
 ORIN = "# R36 (release), REVISION: 4.4, GCID: 41062509, BOARD: generic\n"
 XAVIER = "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref\n"
@@ -39,7 +40,7 @@ def make_context(tmp_path: Path) -> Callable[..., DiagnosticContext]:
 
     def make(folder: Path | None = None, profile: str | None = None, **answers: Any) -> DiagnosticContext:
         probe = Told(tmp_path / "root", str(tmp_path / "bin"), answers=answers)
-        return DiagnosticContext(probe, folder or shipped_bundle("small"), profile)
+        return DiagnosticContext(probe, folder or CNN_LSTM, profile)
 
     return make
 
@@ -220,7 +221,7 @@ def test_a_user_who_may_not_use_the_cards_is_told_the_group(
 
 def test_a_whole_bundle_is_named_with_its_licence(make_context: MakeContext) -> None:
     found = checks.bundle(make_context())
-    model = load_bundle(shipped_bundle("small"))
+    model = load_bundle(CNN_LSTM)
     assert found.verdict == "ok"
     assert f"fingerprint {model.fingerprint[:12]}, weights under {model.manifest.licence}" in found.found
 
@@ -258,7 +259,7 @@ def keep(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     folder = tmp_path / "profiles"
     monkeypatch.setattr(profile_module, "profiles_folder", lambda: folder)
     monkeypatch.setattr(checks, "profiles_folder", lambda: folder)
-    model = load_bundle(shipped_bundle("small"))
+    model = load_bundle(CNN_LSTM)
     made = Profile(
         "", model.fingerprint, bundle.head, bundle.manifest.levels, bundle.statistics, verdict="adopted"
     )

@@ -16,7 +16,8 @@ from edge.diagnostics import gpu_checks
 from edge.diagnostics.checks import Check, DiagnosticContext
 from edge.diagnostics.probes import Answer, SystemProbe
 from edge.gpu.plan import Fingerprint, fingerprint_of_graph, plan_path, write_plan
-from edge.model.bundle import WINDOW, Bundle, load_bundle, shipped_bundle
+from edge.model.bundle import WINDOW, Bundle, load_bundle
+from tests.cnn_lstm import CNN_LSTM
 
 DRIVER = Path(__file__).parents[1] / "gpu" / "fake_libcuda.c"
 GPU = {
@@ -49,7 +50,7 @@ def make_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeContext
     def make(folder: Path | None = None, **answers: Any) -> DiagnosticContext:
         told = {"gpu": NO_DRIVER, "tensorrt": {"error": "not installed", "remedy": "install it"}} | answers
         return DiagnosticContext(
-            Told(tmp_path / "root", str(tmp_path / "bin"), answers=told), folder or shipped_bundle("small")
+            Told(tmp_path / "root", str(tmp_path / "bin"), answers=told), folder or CNN_LSTM
         )
 
     return make
@@ -225,19 +226,19 @@ def test_without_a_gpu_an_engine_is_not_missed_and_one_from_elsewhere_noted(
     make_context: MakeContext,
 ) -> None:
     assert_is(gpu_checks.engine(make_context()), "ok", "no engine has been built")
-    path = build(load_bundle(shipped_bundle("small")))
+    path = build(load_bundle(CNN_LSTM))
     assert_is(gpu_checks.engine(make_context()), "note", str(path), "only TensorRT on a GPU")
 
 
 def test_an_engine_is_none_fresh_or_stale_with_one_line(make_context: MakeContext) -> None:
-    there, model = make_context(gpu=GPU, tensorrt=TENSORRT), load_bundle(shipped_bundle("small"))
-    assert_is(gpu_checks.engine(there), "note", "no engine", f"build-engine {shipped_bundle('small')}")
+    there, model = make_context(gpu=GPU, tensorrt=TENSORRT), load_bundle(CNN_LSTM)
+    assert_is(gpu_checks.engine(there), "note", "no engine", f"build-engine {CNN_LSTM}")
     path = build(model)
     assert_is(gpu_checks.engine(there), "ok", "fresh: lstm, fp32, up to 4 windows at once", str(path))
     build(model, tensorrt="10.7.0", batch=1)
     stale = gpu_checks.engine(there)
     assert stale.found == "stale: the engine was built for TensorRT 10.7.0, this is 10.3.0"
-    assert_is(stale, "problem", f"-> mmtl build-engine {shipped_bundle('small')}")
+    assert_is(stale, "problem", f"-> mmtl build-engine {CNN_LSTM}")
     path.write_bytes(b"a")
     assert_is(gpu_checks.engine(there), "problem", "stale: ", "truncated")
 
@@ -263,7 +264,7 @@ def test_without_a_driver_nothing_of_tensorrt_is_made(
 ) -> None:
     (tmp_path / "libcuda.so.1").write_bytes(b"no library")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
-    build(load_bundle(shipped_bundle("small")))
+    build(load_bundle(CNN_LSTM))
     put(tmp_path, "packages/tensorrt/__init__.py")
     crash = "__version__ = '10.3.0'\ndef __getattr__(name):\n    import os\n    os.abort()\n"
     (tmp_path / "packages" / "tensorrt" / "__init__.py").write_text(crash)

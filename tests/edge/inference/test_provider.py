@@ -23,10 +23,11 @@ from edge.inference import provider as provider_module
 from edge.inference.engine import Engine, WindowEngine
 from edge.inference.provider import open_engine
 from edge.inference.window_engine import WindowwiseEngine
-from edge.model.bundle import WINDOW, Bundle, load_bundle, shipped_bundle
+from edge.model.bundle import WINDOW, Bundle, load_bundle
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.stream_session import session_of
 from edge.server.client_stream import shared_engines
+from tests.cnn_lstm import CNN_LSTM
 from tests.command_line import exit_code_of
 from tests.edge.inference.fake_runtime import FakeTensorrt
 from tests.edge.schema import checked
@@ -233,8 +234,8 @@ def test_the_command_on_tensorrt_lets_go_of_the_gpu(
     machine: FakeTensorrt,
     build: Build,
 ) -> None:
-    build(load_bundle(shipped_bundle("small")))
-    assert exit_code_of("run", "demo", "--bundle", "small", "--jsonl", "-") == 0
+    build(load_bundle(CNN_LSTM))
+    assert exit_code_of("run", "demo", "--bundle", str(CNN_LSTM), "--jsonl", "-") == 0
     out, err = capfd.readouterr()
     assert err == "mmtl: runs on tensorrt: an engine was built for Orin\n"
     events = [checked(line) for line in out.splitlines()]

@@ -31,6 +31,7 @@ from edge.model.bundle import (
     write_head,
     write_manifest,
 )
+from tests.cnn_lstm import CNN_LSTM
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -59,7 +60,7 @@ def refused(folder: Path, *said: str) -> None:
 
 
 def test_the_shipped_bundle_is_whole() -> None:
-    bundle = load_bundle(shipped_bundle("small"))
+    bundle = load_bundle(CNN_LSTM)
     assert bundle.manifest.graphs.embedding_size == bundle.head.input_size
     assert set(bundle.manifest.files) == set(required_files("incremental"))
 

@@ -31,11 +31,11 @@ from edge.model.bundle import (
     Bundle,
     load_bundle,
     read_manifest,
-    shipped_bundle,
     write_manifest,
 )
 from edge.model.profile import Profile, Reference, load_profile, profile_path, save_profile
 from edge.recognition.recognizer import Recognizer
+from tests.cnn_lstm import CNN_LSTM
 from tests.edge.conftest import random_head
 from tests.edge.model.hostile import HOSTILE, hostile
 
@@ -61,22 +61,18 @@ def one_line_only(error: MmtlError) -> None:
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose model.json is rewritten."""
-    return Path(shutil.copytree(shipped_bundle("small"), tmp_path_factory.mktemp("spoilt") / "bundle"))
+    return Path(shutil.copytree(CNN_LSTM, tmp_path_factory.mktemp("spoilt") / "bundle"))
 
 
 @pytest.fixture(scope="module")
 def described() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((shipped_bundle("small") / MANIFEST).read_text("utf-8"))
+    content: dict[str, Any] = json.loads((CNN_LSTM / MANIFEST).read_text("utf-8"))
     return content
 
 
 PARTS = ("front_end", "levels", "graphs")
 PLACES = [
-    *(
-        (part, key)
-        for part in PARTS
-        for key in json.loads((shipped_bundle("small") / MANIFEST).read_text())[part]
-    ),
+    *((part, key) for part in PARTS for key in json.loads((CNN_LSTM / MANIFEST).read_text())[part]),
     *((key,) for key in ("schema_version", "name", "emotions", *PARTS, "temperature_fitted", "licence")),
     *((key,) for key in ("training", "metrics", "files")),
     *(("graphs", "state_shapes", 0), ("graphs", "state_shapes", 1, 2), ("emotions", 0)),
@@ -229,7 +225,7 @@ def respell(path: Path, edit: Callable[[dict[str, Any], dict[str, Array]], None]
 
 FIELDS = [
     *(("profile_version",), ("name",), ("bundle",), ("levels",), ("verdict",), ("report",), ("made",)),
-    *(("levels", key) for key in json.loads((shipped_bundle("small") / MANIFEST).read_text())["levels"]),
+    *(("levels", key) for key in json.loads((CNN_LSTM / MANIFEST).read_text())["levels"]),
     *(("report", "before"), ("report", "clips", "happy"), ("report", "gain"), ("levels", "surprise")),
 ]
 DATES = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-01-01", "2026-13-01", "20260102"]

@@ -17,10 +17,10 @@ from edge.model.bundle import (
     WINDOW,
     load_bundle,
     read_manifest,
-    shipped_bundle,
     write_manifest,
 )
 from edge.model.onnx_file import DEEPEST, require_self_contained
+from tests.cnn_lstm import CNN_LSTM
 
 EXTERNAL, INSIDE = 1, 0
 
@@ -126,7 +126,7 @@ def test_any_bytes_are_a_graph_or_refused(where: str, changes: list[tuple[int, i
 
 def test_the_shipped_graphs_hold_all_their_data() -> None:
     for name in (ENCODER, CLASSIFIER, WINDOW):
-        require_self_contained((shipped_bundle("small") / name).read_bytes())
+        require_self_contained((CNN_LSTM / name).read_bytes())
 
 
 @pytest.mark.parametrize("name", [ENCODER, CLASSIFIER, WINDOW, "engine/window.lstm.fp16.onnx"])
@@ -143,7 +143,7 @@ def test_a_bundle_whose_graph_names_another_file_is_refused(bundle_folder: Path,
 
 def test_what_onnx_itself_writes_with_external_data_is_refused(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install -e '.[export]')")
-    model = onnx.load(str(shipped_bundle("small") / CLASSIFIER))
+    model = onnx.load(str(CNN_LSTM / CLASSIFIER))
     onnx.save(model, str(tmp_path / "a.onnx"))
     require_self_contained((tmp_path / "a.onnx").read_bytes())
     onnx.save(

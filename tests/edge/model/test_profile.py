@@ -193,7 +193,7 @@ def test_a_missing_file_is_refused(bundle: Bundle, tmp_path: Path) -> None:
 def test_a_profile_for_another_bundle_is_refused(profile: Profile, bundle: Bundle) -> None:
     path = profile_path("anna")
     save_profile(path, replace(profile, bundle="0" * 64))
-    assert "another model than small" in refused(path, bundle)
+    assert "another model than cnn-lstm" in refused(path, bundle)
     assert read_profile(path).bundle == "0" * 64
 
 

@@ -12,6 +12,7 @@ import pytest
 from rich.cells import cell_len
 
 from tests.calibrate.session.pseudo_terminal import CHILD, ENTER, HIDE, HOME, LEAVE, SHELL, SHOW, Terminal
+from tests.cnn_lstm import CNN_LSTM
 from tests.edge.audio.pulse import VirtualMicrophone
 from tests.edge.schema import checked
 
@@ -131,7 +132,7 @@ def test_a_window_that_is_closed_ends_the_command_with_all_events(
     monitor: Open, tmp_path: Path, command: str, pace: list[str], shown: str
 ) -> None:
     log = tmp_path / "events.jsonl"
-    window = monitor("demo", "--bundle", "small", *pace, "--jsonl", str(log), command=command)
+    window = monitor("demo", "--bundle", str(CNN_LSTM), *pace, "--jsonl", str(log), command=command)
     window.wait_for(shown)
     window.hang_up()
     assert window.leave() == 0
@@ -172,8 +173,8 @@ def test_what_a_library_writes_does_not_reach_the_screen(monitor: Open) -> None:
 def test_a_terminal_that_cannot_be_redrawn_shows_lines_as_they_come(
     monitor: Open, term: str, variables: dict[str, str]
 ) -> None:
-    window = monitor("demo", "--bundle", "small", environment={**os.environ, **variables}, term=term)
-    window.wait_for("listening to demo: small", "0:03.0 ")
+    window = monitor("demo", "--bundle", str(CNN_LSTM), environment={**os.environ, **variables}, term=term)
+    window.wait_for("listening to demo: cnn-lstm", "0:03.0 ")
     assert window.process.poll() is None
     window.press("\x03")
     assert window.leave() == 0

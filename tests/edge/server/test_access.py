@@ -27,6 +27,7 @@ from edge.server.access import (
     tls_context,
 )
 from edge.server.rate_limits import MOST_WAITING, Limits
+from tests.cnn_lstm import CNN_LSTM
 from tests.edge.schema import checked
 from tests.edge.server.clients import (
     END,
@@ -252,7 +253,7 @@ def test_clients_without_a_token_take_no_place_from_those_with_one(serving: Open
 def test_the_command_requires_the_token(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text(TOKEN)
-    arguments = ("--tcp", "0.0.0.0:0", "--token-file", str(path), "--bundle", "small")
+    arguments = ("--tcp", "0.0.0.0:0", "--token-file", str(path), "--bundle", str(CNN_LSTM))
     with serve_process(*arguments) as server:
         assert types(said_to(server, SOUND)) == ["error"]
         assert types(said_to(server, line({"token": TOKEN}) + SOUND)) == ["session", "summary"]

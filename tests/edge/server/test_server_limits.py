@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from edge.errors import UsageError
-from edge.model.bundle import shipped_bundle
 from edge.recognition.recognizer import Recognizer
 from edge.server import rate_limits
 from edge.server.access import Address
@@ -34,6 +33,7 @@ from edge.server.rate_limits import (
     require_descriptors,
 )
 from edge.server.server import serve
+from tests.cnn_lstm import CNN_LSTM
 from tests.edge.server.clients import (
     END,
     ROOT,
@@ -93,7 +93,7 @@ def hung_up(client: socket.socket, data: bytes) -> bool:
 
 @pytest.mark.parametrize("kind", list(FLOODS))
 def test_a_flood_of_frames_without_sound_is_hung_up_on_and_leaves_the_others_alone(kind: str) -> None:
-    with serve_process("--tcp", "0", "--websocket", "0", "--bundle", "small") as server:
+    with serve_process("--tcp", "0", "--websocket", "0", "--bundle", str(CNN_LSTM)) as server:
         before_mb = server.resident_mb()
         for _ in range(3):
             with raw_websocket(server) as client:
@@ -255,7 +255,7 @@ def test_what_a_client_says_cannot_steer_the_terminal_of_the_server(serving: Ope
 
 
 def test_what_clients_need_is_loaded_before_the_port_opens(tmp_path: Path, sound: bytes) -> None:
-    folder = Path(shutil.copytree(shipped_bundle("small"), tmp_path / "bundle"))
+    folder = Path(shutil.copytree(CNN_LSTM, tmp_path / "bundle"))
     with serve_process("--tcp", "0", "--bundle", str(folder), "--provider", "cpu") as server:
         shutil.rmtree(folder)
         clients = [connected(server) for _ in range(2 * (os.cpu_count() or 1))]
