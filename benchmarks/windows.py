@@ -4,7 +4,7 @@
 
 One thread, CPU time of this process. `graph`: the window graph alone, as a stream of whole windows runs it at
 each step. `from samples`: input filter, spectra and graph, as offline inference runs them. The ratios are of
-medians, to the last bundle; by default the default model is compared with the small one.
+medians, to the last bundle; by default the default model is compared with the CNN-LSTM.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WARM_UP = 5
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("bundles", nargs="*", default=["default", "small"])
+    parser.add_argument("bundles", nargs="*", default=["default", "tests/bundles/cnn-lstm"])
     parser.add_argument("--seconds", type=float, default=20.0, help="measured in all")
     options = parser.parse_args()
     works = [work for name in options.bundles for work in works_of(load_bundle(find_bundle(name)))]
