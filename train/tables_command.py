@@ -302,10 +302,11 @@ def _heading(clips: list[Clip], epochs: int) -> str:
     return (
         f"# {', '.join(sorted({clip.corpus for clip in clips}))}\n\n    {command_line()}\n\n"
         f"{len(clips)} clips of {len(speakers_of(clips))} speakers; their valence, arousal and dominance are "
-        f"{ratings}. Of {epochs} epochs, the best on the validation speaker is scored on the test speaker. "
-        "Percent: mean and standard deviation over folds and seeds, interval by resampling the test "
-        "speakers, recall by emotion. UAR is over the emotions that a speaker shows. The systems other than "
-        "CNN-LSTM, its MTL and MMTL are re-implemented, not the authors' code.\n\n"
+        f"{ratings}. Of {epochs} epochs of a network, the best on the validation speaker is scored on the "
+        "test speaker; heads on an encoder are trained for a fixed number of steps. Percent: mean and "
+        "standard deviation over folds and seeds, interval by resampling the test speakers, recall by "
+        "emotion. UAR is over the emotions that a speaker shows. The systems other than CNN-LSTM, its MTL "
+        "and MMTL are re-implemented, not the authors' code.\n\n"
         f"{_protocols()}{_gaps(clips)}"
     )
 
