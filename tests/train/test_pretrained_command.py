@@ -13,8 +13,7 @@ from torch import Tensor
 
 from edge.features.mel_power import MEL_POWER
 from edge.features.normaliser import GainConfig
-from edge.model.bundle import WEIGHTS, load_bundle
-from tests.cnn_lstm import CNN_LSTM
+from edge.model.bundle import WEIGHTS, load_bundle, shipped_bundle
 from tests.train.synthetic import write_corpus, write_encoder, write_recurrent_encoder
 from tests.train.test_commands import mmtl, refusal
 from train.checkpoint import load_checkpoint, load_pretrained
@@ -108,7 +107,7 @@ def test_a_start_is_a_file_a_run_folder_a_bundles_folder_or_a_name(run: Path, tm
     assert starting_point(None) is None
     assert starting_point(best) == starting_point(run) == best
     assert starting_point(tmp_path) == tmp_path / WEIGHTS
-    assert starting_point(Path("small")) == CNN_LSTM / WEIGHTS
+    assert starting_point(Path("small")) == shipped_bundle("small") / WEIGHTS
 
 
 @pytest.mark.parametrize(
