@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 
@@ -52,8 +52,8 @@ class Candidate:
     """Fits the head, from the one for the speaker's baseline; None keeps the generic one."""
     complexity_penalty: float = 0.0
     """Nats added to the held-out log loss when candidates are compared."""
-    spectrum: Spectrum | None = None
-    """What the network reads with which it is tried; None: anything."""
+    spectra: tuple[Spectrum, ...] = get_args(Spectrum)
+    """What the network may read for it to be tried."""
 
     def head(self, generic: Head, start: Head, examples: Examples) -> Head:
         """Return the head for the speaker.
@@ -89,7 +89,7 @@ def candidates(
     return [
         candidate
         for candidate in CANDIDATES
-        if candidate.spectrum in (None, spectrum)
+        if spectrum in candidate.spectra
         and (balanced or not candidate.own_statistics)
         and (complete or not candidate.fit)
         and (generic.baseline_weight is not None or candidate.fit is not keep_baseline)
@@ -170,15 +170,20 @@ CANDIDATES: Final = (
     Candidate("baseline", own_statistics=False, fit=keep_baseline, complexity_penalty=0.05),
     Candidate("bias", own_statistics=False, fit=fit_bias, complexity_penalty=0.15),
     Candidate("dimensions", own_statistics=False, fit=fit_dimensions, complexity_penalty=0.15),
-    Candidate("adapter", own_statistics=False, fit=fit_adapter, spectrum="linear"),
-    Candidate("embedding adapter", own_statistics=False, fit=fit_embedding_adapter, spectrum="log_mel"),
+    Candidate("adapter", own_statistics=False, fit=fit_adapter, spectra=("linear",)),
+    Candidate(
+        "embedding adapter",
+        own_statistics=False,
+        fit=fit_embedding_adapter,
+        spectra=("log_mel", "mel_power"),
+    ),
     Candidate(
         "statistics + adapter",
         own_statistics=True,
         fit=fit_adapter,
         complexity_penalty=0.15,
-        spectrum="linear",
+        spectra=("linear",),
     ),
 )
-"""Simplest first; the first is the generic model. A network of log mel bands normalises each window itself,
-so that statistics would be without effect, and its embedding is standardised."""
+"""Simplest first; the first is the generic model. The networks on a published encoder read mel bands, have no
+bin statistics, and standardise their embedding."""

@@ -195,5 +195,6 @@ def test_the_baseline_is_a_candidate_where_the_head_reads_one() -> None:
     assert tried(WHOLE, relative)[:3] == ["generic", "baseline", "bias"]
 
 
-def test_the_speaker_s_statistics_are_no_candidate_where_the_network_ignores_them() -> None:
-    assert tried(WHOLE, spectrum="log_mel") == ["generic", "bias", "dimensions", "embedding adapter"]
+@pytest.mark.parametrize("spectrum", ["log_mel", "mel_power"])
+def test_the_speaker_s_statistics_are_no_candidate_where_the_network_ignores_them(spectrum: Spectrum) -> None:
+    assert tried(WHOLE, spectrum=spectrum) == ["generic", "bias", "dimensions", "embedding adapter"]
