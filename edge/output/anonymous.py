@@ -46,6 +46,16 @@ def anonymous(event: Event, names: Collection[str] = ()) -> Event:
     return event
 
 
+def without_paths(event: Event) -> Event:
+    """Return an event without the paths that the reason for an engine may name; other names stay."""
+    match event:
+        case Session():
+            return replace(event, provider_reason=without_names(event.provider_reason))
+        case EngineChange():
+            return replace(event, reason=without_names(event.reason))
+    return event
+
+
 def without_names(text: str, names: Collection[str] = ()) -> str:
     """Replace names that occur as whole words, and everything that looks like a path."""
     for name in sorted(filter(None, names), key=len, reverse=True):

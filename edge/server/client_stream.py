@@ -15,8 +15,8 @@ from edge.audio.downmix import Downmix
 from edge.audio.pcm_decoder import PcmDecoder
 from edge.audio.resampler import AudioConverter
 from edge.errors import ProfileError
-from edge.events import EngineChange, Event, to_json
-from edge.output.anonymous import anonymous, anonymous_session
+from edge.events import Event, to_json
+from edge.output.anonymous import anonymous_session, without_paths
 from edge.recognition.stream_session import StreamSession
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ class ClientStream:
             arrived_s: `time.perf_counter()` when the sound after it arrived.
         """
         lost = Block(NO_SAMPLES, arrived_s, lost=round(lost_s * SAMPLE_RATE))
-        return [_without_paths(event) for event in self._session.feed(lost)]
+        return [without_paths(event) for event in self._session.feed(lost)]
 
     def finish(self) -> list[Event]:
         """End the stream: the last events, and the summary."""
         converter = self._converter
         events = self._recognised(converter.flush(), converter.arrived_s) if converter else []
         last, summary = self._session.finish()
-        return [*events, *map(_without_paths, last), summary]
+        return [*events, *map(without_paths, last), summary]
 
     def _recognised(
         self, samples: Array, arrived_s: float, warning: InputWarning | None = None
@@ -97,12 +97,7 @@ class ClientStream:
         change = self._dead_input.feed(samples, arrived_s)
         if change or warning:
             events += self._session.feed(Block(NO_SAMPLES, arrived_s, device_change=change, warning=warning))
-        return [_without_paths(event) for event in events]
-
-
-def _without_paths(event: Event) -> Event:
-    """Leave the paths of this machine out of the reason for an engine change."""
-    return anonymous(event) if isinstance(event, EngineChange) else event
+        return [without_paths(event) for event in events]
 
 
 def shared_engines(

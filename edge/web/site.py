@@ -16,7 +16,6 @@ import contextlib
 import functools
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,9 +25,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
-from edge.events import EngineChange, Event, Session, to_json
+from edge.events import Event, Session, to_json
 from edge.labels import EMOTIONS, derived_ratings
-from edge.output.anonymous import without_names
+from edge.output.anonymous import without_paths
 from edge.output.sinks import Sink
 from edge.output.text import printable
 from edge.server.access import Address
@@ -250,7 +249,7 @@ class _DeviceListener:
         self._call(self._hub.begin)
 
     def said(self, events: Sequence[Event]) -> None:
-        lines = [to_json(_without_paths(event)) for event in events]
+        lines = [to_json(without_paths(event)) for event in events]
         described = bool(events) and isinstance(events[-1], Session)
         self._call(functools.partial(self._hub.publish, lines, session=described))
         for event in events:
@@ -282,16 +281,6 @@ async def _send(connection: LimitedConnection, missed: Sequence[str], viewer: Vi
         while (next_message := await viewer.get()) is not None:
             await connection.send(next_message)
         await connection.close(CloseCode.GOING_AWAY, "the server stops")
-
-
-def _without_paths(event: Event) -> Event:
-    """Leave the paths of this machine out of the reasons for its engine."""
-    match event:
-        case Session():
-            return replace(event, provider_reason=without_names(event.provider_reason))
-        case EngineChange():
-            return replace(event, reason=without_names(event.reason))
-    return event
 
 
 def _path(request: Request) -> str:
