@@ -117,7 +117,7 @@ def run(
         precision = _precision(setup, net, options.draw.window, progress)
         config = setup.folder.begin({**config, "precision": precision})
         training = Training(
-            net, data.train, normalisation, options, setup.device, computing=_computing(setup, precision)
+            net, data.train, normalisation, options, setup.device, computing=Computing(precision, setup.ranks)
         )
         model = Checkpoint(training.evaluated_net(), front_end, normalisation, config)
 
@@ -148,7 +148,7 @@ def assist(split: Split, arch: Architecture, options: Options, setup: RunSetup) 
     net = start.net if start else EmotionNet(arch)
     precision = PRECISIONS[setup.ranks.first_ones(0)]
     training = Training(
-        net, data, normalisation, options, setup.device, computing=_computing(setup, precision)
+        net, data, normalisation, options, setup.device, computing=Computing(precision, setup.ranks)
     )
     if setup.resume and setup.folder.state.exists():
         training.resume(setup.folder.state)
@@ -186,10 +186,6 @@ def _precision(setup: RunSetup, net: EmotionNet, window: int, progress: Progress
         times = ", ".join(f"{1000 * seconds[name]:.0f} ms in {name}" for name in PRECISIONS)
         progress.say(f"training in {chosen}, the faster here: a pass of 8 segments takes {times}")
     return PRECISIONS[setup.ranks.first_ones(PRECISIONS.index(chosen))]
-
-
-def _computing(setup: RunSetup, precision: Precision) -> Computing:
-    return Computing(precision, setup.ranks)
 
 
 def _read_sides(
