@@ -82,6 +82,9 @@ class TableOptions:
     zero_padding: bool = False
     """Pad segments to `PAPER_FRAMES`, which the network reads."""
     win_length_ms: int = 40
+    hop_length_ms: int = 10
+    bins: int = 200
+    """Bins from 0 to 4 kHz; fewer are wider."""
     optimiser: Literal["adamw", "adam"] = "adamw"
     clipping: bool = True
     averaging: bool = True
@@ -120,7 +123,12 @@ class TableOptions:
     @property
     def front_end(self) -> FrontEnd:
         """The constants of the spectra."""
-        return FrontEnd(win_length_ms=self.win_length_ms)
+        return FrontEnd(
+            win_length_ms=self.win_length_ms,
+            hop_length_ms=self.hop_length_ms,
+            n_fft=4 * self.bins,
+            bins=self.bins,
+        )
 
     @property
     def outer(self) -> OuterStep:
@@ -153,7 +161,8 @@ class TableOptions:
             ),
             augmentation=base.augmentation.scaled(self.augment),
         )
-        return architecture_of(row.algorithm, len(row.auxiliary), self.heads, paper=self.paper), options
+        arch = architecture_of(row.algorithm, len(row.auxiliary), self.heads, paper=self.paper)
+        return replace(arch, bins=self.bins), options
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,13 @@ def tables(
             show_default=False,
         ),
     ] = None,
+    hop_length_ms: Annotated[
+        int, typer.Option(min=10, max=40, help="Step of the frames; the paper has 10.")
+    ] = 10,
+    bins: Annotated[
+        int,
+        typer.Option(min=40, max=200, help="Of a frame, from 0 to 4 kHz; the paper has 200."),
+    ] = 200,
     optimiser: Annotated[
         Literal["adamw", "adam"] | None,
         typer.Option(
@@ -210,6 +217,8 @@ def tables(
         transfer_lr=transfer_lr,
         speakers=speakers,
         samples=samples,
+        hop_length_ms=hop_length_ms,
+        bins=bins,
         **{name: value for name, value in named.items() if value is not None},
     )
     claim(out, options, clips, "speaker" if by == "speaker" else "session")

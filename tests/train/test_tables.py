@@ -233,6 +233,16 @@ def test_every_deviation_from_the_paper_has_an_option_and_one_option_sets_them_a
     assert tables(corpus, tmp_path / "one") == 2
 
 
+def test_a_coarser_spectrogram_spans_the_same_band_and_time() -> None:
+    fine, coarse = TableOptions(), TableOptions(hop_length_ms=20, bins=100)
+    arch, chosen = coarse.of(ROWS["mmtl-va"], 0)
+    assert (arch.bins, chosen.draw.window) == (100, 149)
+    for options in (fine, coarse):
+        front_end = options.front_end
+        assert front_end.bins / front_end.n_fft * front_end.sample_rate == 4_000
+        assert front_end.samples_in(front_end.window_frames) == pytest.approx(48_000, abs=320)
+
+
 def test_a_cell_is_trained_by_the_papers_letter(corpus: Path, tmp_path: Path) -> None:
     folds = dict(leave_one_speaker_out(clips_in(corpus)))
     cell = Cell(ROWS["mmtl-vad"], "s0", 0)
