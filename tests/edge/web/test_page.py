@@ -288,17 +288,24 @@ def test_axe_finds_nothing_and_no_size_scrolls_sideways(page: Page, site: Runnin
         assert [(rule["id"], rule["impact"], rule["help"]) for rule in found] == []
 
 
+def timeline_drawn(page: Page) -> str:
+    """Return the timeline once what was done to it is drawn: that happens in the browser's next frame."""
+    drawn: str = page.evaluate("""() => new Promise((done) => {
+        const picture = () => done(document.getElementById("timeline").toDataURL());
+        requestAnimationFrame(() => requestAnimationFrame(picture));
+    })""")
+    return drawn
+
+
 def test_the_timeline_obeys_keys_and_buttons(page: Page, site: RunningSite, speech: Path) -> None:
     opened(page, site)
     page.set_input_files("#file", speech)
     page.wait_for_selector(ENDED)
-    picture = "document.getElementById('timeline').toDataURL()"
-    before = page.evaluate(picture)
+    before = timeline_drawn(page)
     page.click("#in")
-    nearer = page.evaluate(picture)
-    assert nearer != before
+    assert timeline_drawn(page) != before
     page.focus("#timeline")
     page.keyboard.press("-")
-    assert page.evaluate(picture) == before
+    assert timeline_drawn(page) == before
     page.hover("#timeline", position={"x": 30, "y": 60})
     assert re.match(r"\d:\d\d: \w+", page.inner_text("#pointed"))
