@@ -16,8 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.model.bundle import BaselineConfig
-from edge.recognition.speaker_baseline import shrunken_baseline
 from train.corpora import Clip
 from train.episodes import clip_means
 from train.evaluation import CorpusScores, score_by_corpus
@@ -25,10 +23,13 @@ from train.feature_cache import Features
 from train.speaker_head import (
     EmbeddingStatistics,
     SpeakerHead,
+    SpeakerInputs,
     clip_weight,
-    head_inputs,
+    relative_inputs,
 )
 from train.temperature import averaged
+
+Indices = NDArray[np.int64]
 
 BaselineProtocol = Literal["none", "running", "ordinary"]
 
@@ -55,11 +56,13 @@ class FittedHead:
 
     statistics: EmbeddingStatistics
     head: SpeakerHead
+    inputs: SpeakerInputs = relative_inputs
+    """That it was trained with."""
 
     @torch.inference_mode()
-    def logits(self, standardised: Array, baseline: Array) -> Array:
-        """Map (N, D) standardised embeddings and a (D,) baseline to (N, C) logits."""
-        logits: Array = self.head(torch.from_numpy(head_inputs(standardised, baseline))).numpy()
+    def logits(self, standardised: Array, heard: Array, weights: Sequence[float]) -> Array:
+        """Map (N, D) standardised embeddings, and what was heard of the speaker, to (N, C) logits."""
+        logits: Array = self.head(torch.from_numpy(self.inputs(standardised, heard, weights))).numpy()
         return logits
 
 
@@ -97,8 +100,8 @@ def answers_by_protocol(
     heard = _Heard(clips, clip_means(values, recorded.clip, len(clips)), recorded.seconds)
     return {
         protocol: [
-            ClipLogits(clips[number], fitted.logits(windows[number], baseline))
-            for number, baseline in heard.baselines(protocol, config)
+            ClipLogits(clips[number], fitted.logits(windows[number], *heard.of(others)))
+            for number, others in heard.baselines(protocol, config)
         ]
         for protocol in PROTOCOLS
     }
@@ -131,10 +134,14 @@ class _Heard:
     """(clips, D) standardised embeddings."""
     seconds: Sequence[float]
 
-    def baselines(self, protocol: BaselineProtocol, config: ProtocolConfig) -> Iterator[tuple[int, Array]]:
-        """Yield the index of each clip to score, and the (D,) baseline for it."""
+    def of(self, heard: Indices) -> tuple[Array, list[float]]:
+        """Return the (K, D) means of some clips, and the K weights of the clips in a baseline."""
+        return self.means[heard], [clip_weight(self.seconds[number]) for number in heard]
+
+    def baselines(self, protocol: BaselineProtocol, config: ProtocolConfig) -> Iterator[tuple[int, Indices]]:
+        """Yield the index of each clip to score, and those of the clips that its baseline rests on."""
         if protocol == "none":
-            yield from ((number, self._baseline([])) for number in range(len(self.clips)))
+            yield from ((number, np.array([], np.int64)) for number in range(len(self.clips)))
             return
         rng = np.random.default_rng(config.seed)
         names = np.array([clip.speaker for clip in self.clips])
@@ -144,23 +151,18 @@ class _Heard:
                 part = self._running if protocol == "running" else self._ordinary
                 yield from part(own, config.heard_s)
 
-    def _running(self, own: NDArray[np.int64], heard_s: float) -> Iterator[tuple[int, Array]]:
+    def _running(self, own: Indices, heard_s: float) -> Iterator[tuple[int, Indices]]:
         heard = 0.0
         for place, number in enumerate(own):
             if heard >= heard_s:
-                yield int(number), self._baseline(own[:place])
+                yield int(number), own[:place]
             heard += self.seconds[number]
 
-    def _ordinary(self, own: NDArray[np.int64], heard_s: float) -> Iterator[tuple[int, Array]]:
+    def _ordinary(self, own: Indices, heard_s: float) -> Iterator[tuple[int, Indices]]:
         neutral = [number for number in own if self.clips[number].emotion == "neutral"]
         chosen: list[int] = []
         for number in neutral[: max(1, len(neutral) - LEFT_TO_SCORE)]:
             if sum(self.seconds[item] for item in chosen) < heard_s:
                 chosen.append(number)
         if chosen:
-            baseline = self._baseline(chosen)
-            yield from ((int(number), baseline) for number in own if number not in chosen)
-
-    def _baseline(self, heard: Sequence[int] | NDArray[np.int64]) -> Array:
-        weights = [clip_weight(self.seconds[number]) for number in heard]
-        return shrunken_baseline(self.means[list(heard)], weights, BaselineConfig.prior_windows)
+            yield from ((int(number), np.array(chosen)) for number in own if number not in chosen)

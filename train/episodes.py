@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from edge.arrays import Array
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, dimension_class
-from edge.model.bundle import BaselineConfig
-from edge.recognition.speaker_baseline import shrunken_baseline
 from train.corpora import Clip
 from train.feature_cache import Features
 from train.mmtl import UNKNOWN, Samples
-from train.speaker_head import EmbeddingStatistics, head_inputs
+from train.speaker_head import EmbeddingStatistics, SpeakerInputs, relative_inputs
 
 Indices = NDArray[np.int64]
 
@@ -66,8 +64,10 @@ class Episodes:
         statistics: EmbeddingStatistics,
         config: EpisodeConfig,
         seed: int,
+        inputs: SpeakerInputs = relative_inputs,
     ) -> None:
         self._config = config
+        self._inputs = inputs
         self._seed = seed
         self._emotion = np.array(
             [EMOTIONS.index(clip.emotion) if clip.emotion in EMOTIONS else UNKNOWN for clip in clips]
@@ -112,8 +112,9 @@ class Episodes:
         emotions = rng.integers(len(voice.by_emotion), size=self._config.samples)
         windows = np.array([rng.choice(voice.by_emotion[emotion]) for emotion in emotions])
         values, clips = self._values[copy][windows], self._clip[copy][windows]
+        heard = self._heard(voice, copy, rng)
         return Samples(
-            frames=torch.from_numpy(head_inputs(values, self._baseline(voice, copy, rng))),
+            frames=torch.from_numpy(self._inputs(values, heard, [1.0] * len(heard))),
             lengths=torch.ones(len(windows), dtype=torch.int64),
             emotion=torch.from_numpy(self._emotion[clips]),
             ratings=torch.from_numpy(self._ratings[:, clips]),
@@ -121,14 +122,14 @@ class Episodes:
             rating_weights=torch.ones(len(DIMENSIONS), DIMENSION_CLASSES),
         )
 
-    def _baseline(self, voice: _SpeakerWindows, copy: int, rng: np.random.Generator) -> Array:
-        size = self._values[copy].shape[1]
+    def _heard(self, voice: _SpeakerWindows, copy: int, rng: np.random.Generator) -> Array:
+        """Draw the (K, D) means of the clips that the baseline rests on."""
         if rng.random() < self._config.without:
-            return np.zeros(size, np.float32)
+            return self._means[copy][:0]
         pool = self._pool(voice, rng)
         count = min(int(rng.integers(1, self._config.most_clips + 1)), len(pool))
-        means = self._means[copy][rng.choice(pool, count, replace=False)]
-        return shrunken_baseline(means, [1.0] * count, BaselineConfig.prior_windows)
+        chosen: Array = self._means[copy][rng.choice(pool, count, replace=False)]
+        return chosen
 
     def _pool(self, voice: _SpeakerWindows, rng: np.random.Generator) -> Indices:
         """Choose the clips that a baseline is drawn from."""

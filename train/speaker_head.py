@@ -6,6 +6,7 @@ learner (phi). Shapes by letter: B batch, D embedding, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,8 @@ from torch.nn import functional as F  # noqa: N812
 from edge.arrays import Array
 from edge.features.log_mel import LOG_MEL
 from edge.labels import DIMENSION_CLASSES, EMOTIONS
+from edge.model.bundle import BaselineConfig
+from edge.recognition.speaker_baseline import shrunken_baseline
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,16 @@ def fit_statistics(embeddings: Array) -> EmbeddingStatistics:
 def clip_weight(seconds: float) -> float:
     """Return the weight of a recording in a baseline: its windows without overlap, at least 1."""
     return max(1.0, 1000.0 * seconds / LOG_MEL.window_ms)
+
+
+SpeakerInputs = Callable[[Array, Array, Sequence[float]], Array]
+"""Makes the (N, 2 D) inputs of the head from (N, D) standardised embeddings, and from the (K, D) means and
+the K weights of recordings of the speaker; there may be none of them."""
+
+
+def relative_inputs(standardised: Array, heard: Array, weights: Sequence[float]) -> Array:
+    """Return the deployed inputs [z, z - b]; b is the shrunken mean of what was heard (`SpeakerInputs`)."""
+    return head_inputs(standardised, shrunken_baseline(heard, weights, BaselineConfig.prior_windows))
 
 
 def head_inputs(standardised: Array, baseline: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,11 @@ SECONDS = 2.5
 
 
 class Recording(FittedHead):
-    """Keeps the baselines that it is given, and answers with the windows' first values."""
+    """Keeps what it is given, and answers with the windows' first values."""
 
-    def logits(self, standardised: Array, baseline: Array) -> Array:
-        self.seen.append((standardised.copy(), baseline.copy()))  # type: ignore[attr-defined]
+    def logits(self, standardised: Array, heard: Array, weights: Sequence[float]) -> Array:
+        assert len(heard) == len(weights)
+        self.seen.append((standardised.copy(), heard.sum(axis=0)))  # type: ignore[attr-defined]
         return standardised[:, :4]
 
 
@@ -70,10 +72,10 @@ def answered() -> tuple[list[Clip], dict[BaselineProtocol, list[tuple[int, set[i
     found: dict[BaselineProtocol, list[tuple[int, set[int]]]] = {}
     for protocol, items in answers.items():
         for item in items:
-            windows, baseline = next(seen)
+            windows, heard = next(seen)
             number = int(windows.argmax())
             assert clips[number] is item.clip
-            found.setdefault(protocol, []).append((number, set(np.flatnonzero(baseline).tolist())))
+            found.setdefault(protocol, []).append((number, set(np.flatnonzero(heard).tolist())))
     return clips, found
 
 

@@ -1,0 +1,333 @@
+"""What each part of the default model is worth: a command computes a row, another one prints the table.
+
+    python benchmarks/accuracy/ablation.py row shipped ../shared/data --exclude emotale
+        --pretrained ../shared/pretrained --noise ../shared/noise
+    python benchmarks/accuracy/ablation.py table
+
+Each training speaker is scored by a head that was trained on other speakers (four folds), and each corpus by
+a head that was trained on the other corpora, as `mmtl train --encoder --leave-corpus-out` does. The encoders'
+states are pooled once, for all rows, in `--cache`. Nothing is chosen here, and no test speaker is heard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edge.arrays import Array
+from edge.audio.sound_file import read_clip
+from edge.diagnostics.machine import this_machine
+from edge.labels import EMOTIONS
+from edge.model.bundle import BaselineConfig
+from edge.recognition.speaker_baseline import shrunken_baseline
+from train.acoustics import measures
+from train.baseline_protocols import Answers, FittedHead, ProtocolConfig
+from train.command_inputs import labelled_clips
+from train.console import ConsoleProgress
+from train.corpora import Clip
+from train.cross_fitting import held_out_answers, speaker_folds, without_speakers_of
+from train.episodes import EpisodeConfig, Episodes
+from train.feature_cache import Copy, Features, cached_features
+from train.head_training import RATES, HeadAlgorithm, HeadOptions, train_head
+from train.metrics import confusion_matrix
+from train.pretrained_command import noises
+from train.pretrained_net import PretrainedArchitecture, PretrainedNet, normalised
+from train.recording_conditions import ChannelConfig
+from train.speaker_head import HeadArchitecture, SpeakerInputs, fit_statistics, relative_inputs
+from train.speaker_net import moments
+from train.temperature import averaged
+from train.whisper_encoder import load_whisper_encoder
+
+BLOCKS: Final = 3
+"""In the published files that are used here."""
+
+PROSODY: Final = 7
+"""First values of `train.acoustics.measures`: loudness, pitch, rate, their spread, voiced share, duration."""
+
+DRAWS: Final = 1000
+"""Bootstrap samples of the speakers."""
+
+SHIPPED: Final = "shipped"
+
+Part = Literal["speakers", "corpora"]
+PARTS: Final[tuple[Part, ...]] = ("speakers", "corpora")
+
+Counts = NDArray[np.int64]
+Confusions = dict[str, dict[str, dict[str, list[list[int]]]]]
+"""By protocol, corpus and speaker; rows are the truth."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe for the head; the defaults are what ships."""
+
+    what: str
+    """In the table."""
+    encoder: Literal["tiny", "base"] = "tiny"
+    pooled: tuple[str, ...] = ("mean 1", "mean 2", "deviation 2")
+    """Statistic and number of the block whose states it is of; 0 is the stem."""
+    copies: int = 3
+    algorithm: HeadAlgorithm = "mmtl"
+    heads: Literal["shared", "separate"] = "separate"
+    query: Literal["same", "disjoint"] = "disjoint"
+    baseline: Literal["none", "mean", "deviation"] = "mean"
+    prosody: bool = False
+    seed: int = 0
+
+
+def _last(block: int) -> tuple[str, ...]:
+    """Return the shipped pooling, as it is with another number of blocks."""
+    return f"mean {block - 1}", f"mean {block}", f"deviation {block}"
+
+
+ROWS: Final = {
+    SHIPPED: Row("what ships"),
+    "seed-1": Row("another seed", seed=1),
+    "seed-2": Row("another seed", seed=2),
+    "one-block": Row("1 block", pooled=_last(1)),
+    "three-blocks": Row("3 blocks", pooled=_last(3)),
+    "mean": Row("pooled by the mean of block 2", pooled=("mean 2",)),
+    "last-block": Row("pooled by mean and deviation of block 2", pooled=("mean 2", "deviation 2")),
+    "no-copies": Row("no copies in other conditions", copies=0),
+    "one-copy": Row("one copy in other conditions", copies=1),
+    "base-1": Row("base, 1 block, no copies", "base", _last(1), copies=0),
+    "base-2": Row("base, 2 blocks, no copies", "base", _last(2), copies=0),
+    "base-3": Row("base, 3 blocks, no copies", "base", _last(3), copies=0),
+    "prosody": Row("pitch, loudness and rate beside, no copies", copies=0, prosody=True),
+    "no-baseline": Row("no baseline", baseline="none"),
+    "deviation": Row("baseline of mean and deviation", baseline="deviation"),
+    "erm": Row("plain supervised training", algorithm="erm"),
+    "mtl": Row("multi-task learning", algorithm="mtl"),
+    "reptile": Row("Reptile", algorithm="reptile"),
+    "shared-same": Row("MMTL, one output for the ratings, support as query", heads="shared", query="same"),
+}
+
+
+@dataclass(frozen=True)
+class EveryBlockArchitecture(PretrainedArchitecture):
+    """Sizes of a network that pools the stem and each block."""
+
+    blocks: int = BLOCKS
+
+    @property
+    def embedding_size(self) -> int:
+        """D: mean and deviation of each."""
+        return 2 * (self.blocks + 1) * self.width
+
+
+class EveryBlock(PretrainedNet):
+    """Pools the stem and each block, from which a row takes its part."""
+
+    def pooled(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (B, T, M) frames to (B, D): mean and deviation of the stem, of block 1, and so on."""
+        states = self.encoder.hidden_states(normalised(inputs, lengths), lengths)
+        counts = None if lengths is None else self.encoder.states_in(lengths)
+        return torch.cat([values for state in states for values in moments(state, counts)], dim=1)
+
+
+def scaled_inputs(standardised: Array, heard: Array, weights: Sequence[float]) -> Array:
+    """Return [z, (z - b) / s] (`SpeakerInputs`): s is the deviation of the recordings, shrunken towards 1."""
+    prior = BaselineConfig.prior_windows
+    baseline = shrunken_baseline(heard, weights, prior)
+    weighed = np.asarray(weights, np.float32)[:, None] * (heard - baseline) ** 2
+    variance = (prior + weighed.sum(axis=0)) / (prior + sum(weights))
+    inputs: Array = np.concatenate([standardised, (standardised - baseline) / np.sqrt(variance)], axis=-1)
+    return inputs.astype(np.float32)
+
+
+def columns(row: Row, width: int) -> NDArray[np.int64]:
+    """Return the places in `EveryBlock.pooled` of the values that a row reads."""
+    places = []
+    for name in row.pooled:
+        statistic, block = name.split()
+        first = (2 * int(block) + (statistic == "deviation")) * width
+        places.append(np.arange(first, first + width))
+    return np.concatenate(places)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Trains heads by a row's recipe."""
+
+    row: Row
+    progress: ConsoleProgress
+
+    def __call__(self, clips: Sequence[Clip], copies: Sequence[Features], name: str) -> FittedHead:
+        """Train on some clips; the first copy gives the statistics."""
+        row = self.row
+        values = np.asarray(copies[0].values, np.float32)
+        episodes = EpisodeConfig(without=1.0) if row.baseline == "none" else EpisodeConfig()
+        inputs: SpeakerInputs = scaled_inputs if row.baseline == "deviation" else relative_inputs
+        rates = replace(RATES, inner_lr=0.01, transfer_lr=0.01, query=row.query)
+        options = HeadOptions(algorithm=row.algorithm, rates=rates, seed=row.seed)
+        statistics = fit_statistics(values)
+        drawn = Episodes(clips, copies, statistics, episodes, row.seed, inputs)
+        head = train_head(
+            drawn,
+            HeadArchitecture(values.shape[1], heads=row.heads),
+            options,
+            shown=lambda steps: self.progress(steps, f"training without {name}", options.steps),
+        )
+        return FittedHead(statistics, head, inputs)
+
+
+def compute(row: Row, clips: Sequence[Clip], options: argparse.Namespace) -> dict[Part, Confusions]:
+    """Train the heads of a row, and count their answers for speakers that they have not heard."""
+    progress = ConsoleProgress()
+    copies = row_features(row, clips, options, progress)
+    fit = Fit(row, progress)
+    folds = {f"fold {number}": fold for number, fold in enumerate(speaker_folds(clips, 4), 1)}
+    groups: dict[Part, dict[str, list[str]]] = {"speakers": folds, "corpora": without_speakers_of(clips)}
+    return {
+        part: counted(held_out_answers(clips, copies, held_out, fit, ProtocolConfig()), row)
+        for part, held_out in groups.items()
+    }
+
+
+def row_features(
+    row: Row, clips: Sequence[Clip], options: argparse.Namespace, progress: ConsoleProgress
+) -> list[Features]:
+    """Return the values that a row reads, of the clips as recorded and of its copies."""
+    file = options.pretrained / f"whisper_{row.encoder}_encoder_{BLOCKS}_blocks.safetensors"
+    whisper = load_whisper_encoder(file, BLOCKS)
+    net = EveryBlock(EveryBlockArchitecture(width=whisper.conv1.out_channels))
+    net.encoder.load_state_dict(whisper.state_dict())
+    conditions = (noises(options.noise), ChannelConfig())
+
+    def shown(some: Sequence[Clip], label: str) -> Iterable[Clip]:
+        return progress(some, label, len(some))
+
+    chosen = columns(row, net.arch.width)
+    found = []
+    for number in range(row.copies + 1):
+        copy = cached_features(
+            options.cache / row.encoder, clips, net.eval(), Copy(number), conditions, shown
+        )
+        found.append(replace(copy, values=copy.values[:, chosen]))
+    if row.prosody:
+        beside = np.array([prosody(clip) for clip in shown(clips, "prosody")], np.float16)
+        found = [
+            replace(copy, values=np.concatenate([copy.values, beside[copy.clip]], axis=1)) for copy in found
+        ]
+    return found
+
+
+def prosody(clip: Clip) -> Array:
+    """Measure a clip; what has no value, such as the pitch of a whisper, is 0."""
+    return np.nan_to_num(measures(read_clip(clip.path))[:PROSODY])
+
+
+def counted(answers: Answers, row: Row) -> Confusions:
+    """Count the answers by protocol, corpus and speaker."""
+    found: Confusions = {}
+    for protocol, items in answers.items():
+        if not items or (row.baseline == "none" and protocol != "none"):
+            continue
+        guesses = averaged([item.logits for item in items]).argmax(axis=1)
+        by_speaker: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        for item, guess in zip(items, guesses, strict=True):
+            pair = EMOTIONS.index(item.clip.emotion), int(guess)
+            by_speaker.setdefault((item.clip.corpus, item.clip.speaker), []).append(pair)
+        for (corpus, speaker), pairs in sorted(by_speaker.items()):
+            truth, guessed = zip(*pairs, strict=True)
+            matrix = confusion_matrix(truth, guessed, len(EMOTIONS))
+            found.setdefault(protocol, {}).setdefault(corpus, {})[speaker] = matrix.tolist()
+    return found
+
+
+def mean_uars(confusions: Mapping[str, Mapping[str, Any]]) -> Array:
+    """Return the mean UAR of the corpora in percent: of all speakers, then of `DRAWS` samples of speakers.
+
+    Args:
+        confusions: counts by corpus and speaker. The samples of two rows are of the same speakers.
+    """
+    totals = []
+    for number, corpus in enumerate(sorted(confusions)):
+        matrices = np.array([confusions[corpus][name] for name in sorted(confusions[corpus])])
+        rng = np.random.default_rng(number)
+        count = len(matrices)
+        times = rng.multinomial(count, np.full(count, 1.0 / count), size=DRAWS)
+        summed = np.tensordot(np.vstack([np.ones(count, np.int64), times]), matrices, axes=1)
+        shown = summed.sum(axis=2)  # (draws, C): a class that no drawn speaker shows does not count
+        hits = np.diagonal(summed, axis1=1, axis2=2)
+        recalls = np.divide(hits, shown, out=np.full(hits.shape, np.nan), where=shown > 0)
+        totals.append(100.0 * np.nanmean(recalls, axis=1))
+    result: Array = np.mean(totals, axis=0)
+    return result
+
+
+def table(folder: Path) -> str:
+    """Write the tables of the rows whose results are in a folder: scores, and differences to what ships."""
+    results = {
+        name: json.loads((folder / f"{name}.json").read_text("utf-8"))["parts"]
+        for name in ROWS
+        if (folder / f"{name}.json").exists()
+    }
+    heads = [f"{part}: {protocol}" for part in PARTS for protocol in ("none", "running", "ordinary")]
+    top = ["| " + " | ".join(["row", "", *heads]) + " |", "|" + " --- |" * (len(heads) + 2)]
+    first, second = list(top), list(top)
+    for name, parts in results.items():
+        figures, gains = [], []
+        for head in heads:
+            part, protocol = head.split(": ")
+            found = parts[part].get(protocol)
+            usual = results.get(SHIPPED, {}).get(part, {}).get(protocol)
+            figures.append(_with_interval(mean_uars(found), ".1f") if found else "")
+            gains.append(
+                _with_interval(mean_uars(found) - mean_uars(usual), "+.1f") if found and usual else ""
+            )
+        first.append("| " + " | ".join([f"`{name}`", ROWS[name].what, *figures]) + " |")
+        if name != SHIPPED:
+            second.append("| " + " | ".join([f"`{name}`", ROWS[name].what, *gains]) + " |")
+    return "\n".join([*first, "", "Difference to what ships, for the same speakers:", "", *second])
+
+
+def _with_interval(values: Array, form: str) -> str:
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return f"{values[0]:{form}} ({low:{form}} to {high:{form}})"
+
+
+def main() -> None:
+    """Compute a row, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--cache", type=Path, default=Path("runs/ablation"), help="features and results")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("table", help="print the rows that were computed")
+    row = commands.add_parser("row", help="compute a row")
+    row.add_argument("row", choices=list(ROWS))
+    row.add_argument("corpus", type=Path)
+    row.add_argument("--exclude", default=None, help="corpus to leave out")
+    row.add_argument("--pretrained", type=Path, required=True, help="folder of the encoders' files")
+    row.add_argument("--noise", type=Path, help="noises and rooms of the copies")
+    options = parser.parse_args()
+    results = options.cache / "rows"
+    if options.command == "row":
+        began = time.perf_counter()
+        excluded = [options.exclude] if options.exclude else []
+        clips = labelled_clips([options.corpus], excluded, improvised_only=True, excited_as_happy=False)
+        parts = compute(ROWS[options.row], clips, options)
+        results.mkdir(parents=True, exist_ok=True)
+        kept = {
+            "command": shlex.join(["python", *sys.argv]),
+            "machine": this_machine().processor,
+            "seconds": round(time.perf_counter() - began),
+            "parts": parts,
+        }
+        (results / f"{options.row}.json").write_text(json.dumps(kept), "utf-8")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The rows of `benchmarks/accuracy/ablation.py`: what they read, and how their answers are counted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.accuracy import ablation
+from benchmarks.accuracy.ablation import (
+    ROWS,
+    SHIPPED,
+    EveryBlock,
+    EveryBlockArchitecture,
+    columns,
+    compute,
+    mean_uars,
+    scaled_inputs,
+    table,
+)
+from edge.model.bundle import BaselineConfig
+from tests.train.synthetic import write_corpus, write_encoder
+from train.corpora import Clip, read_corpus, with_derived_ratings
+from train.head_training import HeadOptions
+from train.pretrained_net import PretrainedArchitecture, PretrainedNet
+from train.speaker_head import relative_inputs
+
+WIDTH = 64
+
+
+def test_the_shipped_row_reads_what_the_shipped_network_pools() -> None:
+    torch.manual_seed(0)
+    every = EveryBlock(EveryBlockArchitecture(width=WIDTH)).eval()
+    usual = PretrainedNet(PretrainedArchitecture(width=WIDTH, blocks=2)).eval()
+    usual.encoder.load_state_dict(every.encoder.state_dict(), strict=False)
+    frames = torch.randn(2, 120, 80)
+    lengths = torch.tensor([120, 90])
+    with torch.inference_mode():
+        chosen = every.pooled(frames, lengths)[:, columns(ROWS[SHIPPED], WIDTH)]
+        torch.testing.assert_close(chosen, usual.pooled(frames, lengths))
+
+
+def test_a_deviation_of_nothing_heard_is_1_and_of_little_is_shrunken() -> None:
+    windows = np.array([[2.0, 4.0]], np.float32)
+    nothing = np.zeros((0, 2), np.float32)
+    np.testing.assert_allclose(scaled_inputs(windows, nothing, []), relative_inputs(windows, nothing, []))
+    heard, prior = np.array([[1.0, 0.0], [-1.0, 0.0]], np.float32), BaselineConfig.prior_windows
+    scaled = scaled_inputs(windows, heard, [1.0, 1.0])
+    np.testing.assert_allclose(scaled[0, 2:], windows[0] / np.sqrt([1.0, prior / (prior + 2.0)]), rtol=1e-5)
+
+
+def test_the_mean_is_over_corpora_and_the_samples_are_of_speakers() -> None:
+    right, wrong = np.eye(4, dtype=int) * 5, np.roll(np.eye(4, dtype=int) * 5, 1, axis=1)
+    alike = mean_uars({"a": {"s": right.tolist(), "t": right.tolist()}, "b": {"u": wrong.tolist()}})
+    assert set(alike) == {50.0}
+    mixed = mean_uars({"a": {"s": right.tolist(), "t": wrong.tolist()}})
+    assert mixed[0] == 50.0
+    assert set(mixed[1:]) == {0.0, 50.0, 100.0}
+
+
+def test_the_table_has_the_difference_to_what_ships_for_the_same_speakers(tmp_path: Path) -> None:
+    right, half = (np.eye(4, dtype=int) * 4).tolist(), np.full((4, 4), 1).tolist()
+    for name, matrix in ((SHIPPED, right), ("erm", half)):
+        parts = {part: {"none": {"a": {"s": matrix, "t": matrix}}} for part in ("speakers", "corpora")}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"parts": parts}), "utf-8")
+    lines = table(tmp_path).splitlines()
+    assert lines[2].startswith("| `shipped` | what ships | 100.0 (100.0 to 100.0) |  |  | 100.0")
+    assert lines[-1].startswith("| `erm` | plain supervised training | -75.0 (-75.0 to -75.0) |  |  | -75.0")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
+    """Four speakers in two corpora."""
+    folder = write_corpus(tmp_path_factory.mktemp("corpus"), speakers=4, takes=1, seconds=0.6)
+    every = with_derived_ratings(read_corpus(folder))
+    return [replace(clip, corpus="one" if clip.speaker in ("s0", "s1") else "two") for clip in every]
+
+
+@pytest.mark.parametrize("name", ["shipped", "deviation", "no-baseline", "prosody"])
+def test_a_row_answers_for_every_speaker_by_heads_of_others(
+    name: str, clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_encoder(tmp_path / "whisper_tiny_encoder_3_blocks.safetensors", blocks=3)
+    monkeypatch.setattr(ablation, "HeadOptions", partial(HeadOptions, steps=2))
+    options = argparse.Namespace(pretrained=tmp_path, noise=None, cache=tmp_path)
+    parts = compute(ROWS[name], clips, options)
+    for by_protocol in parts.values():
+        if name == "no-baseline":
+            assert list(by_protocol) == ["none"]
+        answered = {name for speakers in by_protocol["none"].values() for name in speakers}
+        assert answered == {clip.speaker for clip in clips}
