@@ -46,15 +46,13 @@ def print_report(calibration: Calibration, earlier: Profile | None, out: Path | 
 
 def print_ordinary(calibration: OrdinaryCalibration) -> None:
     """Print how much speech a profile from ordinary speech rests on, what may be wrong, and the next step."""
+    from calibrate.report.summary import what_it_rests_on
     from edge.output.console import plain_console
 
     console, fit, name = plain_console(), calibration.fit, calibration.profile.name
     for warning in fit.warnings:
         console.print(f"Warning: {warning}\n", soft_wrap=True)
-    console.print(
-        f"Fitted to {fit.speech_s:.0f} s of ordinary speech. It has no labels, so the gain is not measured.",
-        soft_wrap=True,
-    )
+    console.print(what_it_rests_on(fit), soft_wrap=True)
     console.print(f"Apply it: mmtl monitor --profile {quoted(name)}", soft_wrap=True)
 
 

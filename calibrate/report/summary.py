@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from calibrate.fitting.folds import Folds
 from calibrate.fitting.model_selection import Judgement
+from calibrate.fitting.ordinary import OrdinaryFit
 from calibrate.fitting.scores import HeldOutScores, Improvement
 from calibrate.takes import Take
 from edge.labels import EMOTIONS
@@ -15,19 +16,32 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+SCORES: Final = ("held-out takes", "before", "after", "change (95 % interval)")
+"""Headings of `score_rows`."""
+
+
+def score_rows(judgement: Judgement) -> list[tuple[str, str, str, str]]:
+    """Return the scores of the generic model and of the chosen candidate, with their difference, as texts."""
+    before, after, improvements = judgement.before, judgement.after, judgement.improvements
+    points = change_of(improvements["uar"], 100.0, 0, " points")
+    nats = change_of(improvements["log_loss"], -1.0, 2, "")
+    return [
+        ("recognised (UAR)", f"{before.uar:.0%}", f"{after.uar:.0%}", points),
+        ("log loss (nats)", f"{before.log_loss:.2f}", f"{after.log_loss:.2f}", nats),
+        ("calibration error", f"{before.ece:.2f}", f"{after.ece:.2f}", ""),
+    ]
+
+
 def score_table(judgement: Judgement) -> Table:
     """Lay out the scores of the generic model and of the chosen candidate, with their difference."""
     from rich.table import Table
 
-    before, after, improvements = judgement.before, judgement.after, judgement.improvements
-    table = Table("held-out takes", box=None)
-    for column in ("before", "after", "change (95 % interval)"):
+    first, *others = SCORES
+    table = Table(first, box=None)
+    for column in others:
         table.add_column(column, justify="right")
-    points = change_of(improvements["uar"], 100.0, 0, " points")
-    nats = change_of(improvements["log_loss"], -1.0, 2, "")
-    table.add_row("recognised (UAR)", f"{before.uar:.0%}", f"{after.uar:.0%}", points)
-    table.add_row("log loss (nats)", f"{before.log_loss:.2f}", f"{after.log_loss:.2f}", nats)
-    table.add_row("calibration error", f"{before.ece:.2f}", f"{after.ece:.2f}", "")
+    for row in score_rows(judgement):
+        table.add_row(*row)
     return table
 
 
@@ -45,12 +59,22 @@ def conclusion(judgement: Judgement) -> str:
     return f"{judgement.verdict} ({judgement.chosen.name}): {judgement.reason}"
 
 
-def outlier_warning(number: int, take: Take) -> str:
+def unlike_the_others(number: int, take: Take) -> str:
     """Say that a take, counted from 1, may be of another person."""
     said = f', "{take.text}"' if take.text else ""
-    return printable(
-        f"Take {number} ({EMOTIONS[take.emotion]}{said}) does not sound like the other takes: "
-        f"listen to {take.path}, and record it again if another person spoke."
+    return printable(f"Take {number} ({EMOTIONS[take.emotion]}{said}) does not sound like the other takes")
+
+
+def outlier_warning(number: int, take: Take) -> str:
+    """Say that a take may be of another person, and what to do."""
+    listen = f"listen to {take.path}, and record it again if another person spoke."
+    return f"{unlike_the_others(number, take)}: {printable(listen)}"
+
+
+def what_it_rests_on(fit: OrdinaryFit) -> str:
+    """Say how much ordinary speech a profile was fitted to."""
+    return (
+        f"Fitted to {fit.speech_s:.0f} s of ordinary speech. It has no labels, so the gain is not measured."
     )
 
 

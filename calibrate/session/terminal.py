@@ -18,7 +18,8 @@ from calibrate.session.keys import END, Keys
 from calibrate.session.playback import Loudspeaker
 from calibrate.session.session import Session
 from calibrate.session.session_folder import SessionFolder
-from calibrate.session.views import frame, time_left, wrapped
+from calibrate.session.stage_text import time_left
+from calibrate.session.views import frame, wrapped
 from edge.audio.block import Source
 from edge.audio.devices import InputDevice, input_devices
 from edge.audio.downmix import AUTO, Channel

@@ -81,7 +81,7 @@ class GuidedSession:
         self._folder = SessionFolder(options.name)
         self._options = options
         self._session = (
-            _resumed_session(options, self._folder) if options.resume else _new_session(options, self._folder)
+            resumed_session(options, self._folder) if options.resume else new_session(options, self._folder)
         )
         instead = INSTEAD_ORDINARY if options.ordinary == "only" else INSTEAD
         require_terminal(instead)
@@ -222,7 +222,12 @@ class GuidedSession:
         return shlex.join(words)
 
 
-def _new_session(options: SessionOptions, folder: SessionFolder) -> Session:
+def new_session(options: SessionOptions, folder: SessionFolder) -> Session:
+    """Begin a session; nothing is written yet.
+
+    Raises:
+        UsageError: there are no sentences in the language, or an unfinished session is not to be replaced.
+    """
     language = options.language or language_of_locale()
     sentences(language)
     if folder.exists() and not options.replace:
@@ -237,7 +242,12 @@ def _new_session(options: SessionOptions, folder: SessionFolder) -> Session:
     return Session(options.name, language, options.takes or DEFAULT_TAKES, ordinary=ordinary)
 
 
-def _resumed_session(options: SessionOptions, folder: SessionFolder) -> Session:
+def resumed_session(options: SessionOptions, folder: SessionFolder) -> Session:
+    """Read the unfinished session, with the options applied.
+
+    Raises:
+        UsageError: there is none, it is damaged, or it is in another language.
+    """
     if not folder.exists():
         raise UsageError(
             f"there is no unfinished session of {options.name}", remedy="leave --resume out to begin one"

@@ -10,7 +10,8 @@ from rich.cells import cell_len
 
 from calibrate.session.controller import Stage
 from calibrate.session.session import Session
-from calibrate.session.views import frame, time_left, wrapped
+from calibrate.session.stage_text import time_left
+from calibrate.session.views import frame, wrapped
 from edge.labels import EMOTIONS
 from tests.calibrate.session.conversation import Talk
 from tests.calibrate.session.synthetic_voices import room, tone
