@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import typer
 
@@ -41,7 +43,10 @@ LICENCES = {
     "nemo": "CC BY-NC-SA 4.0 (nEMO)",
     "emotiontts": "CC BY-NC-SA 4.0",
     "emotale": "none stated (EmoTale)",
+    "librispeech": "CC BY 4.0 (V. Panayotov 2014)",
 }
+
+NO_LABELS: Final = "no labels"
 
 
 def train(
@@ -78,6 +83,18 @@ def train(
             min=0, max=100, help="Copies of each clip in other recording conditions (pretrained encoder)."
         ),
     ] = 5,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="Ordinary speech without labels (path, corpus, speaker), in which the head learns to claim "
+            "no emotion; half of its speakers stay for mmtl evaluate --speech (pretrained encoder).",
+            show_default=False,
+        ),
+    ] = None,
+    unlabelled_weight: Annotated[
+        float, typer.Option(min=0.0, help="Weight of the loss on that speech.")
+    ] = 0.3,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -221,13 +238,10 @@ def train(
         {f"--out ({file.name})": file for file in folder.files},
         [*files_of(corpora, clips), begin, encoder, split],
     )
-    provenance = _provenance([*sides.train, *sides.validation, *sides.test], begin)
+    without_labels = _without_labels(unlabelled)
+    provenance = _provenance([*sides.train, *sides.validation, *sides.test], begin, without_labels)
     stepped = _given(algorithm=algorithm, learning_rate=learning_rate, seed=seed)
-    if algorithm == "reptile" and inner_lr == 0.0:
-        raise UsageError(
-            "--inner-lr 0 does not move a speaker's weights, which reptile averages",
-            remedy="give a larger one, such as 0.01",
-        )
+    _require_inner_step(algorithm, inner_lr)
     rates = _given(inner_lr=inner_lr, transfer_lr=transfer_lr, inner_steps=inner_steps)
     drawn = _given(speakers=speakers, samples=samples)
     if pretrained:
@@ -237,7 +251,7 @@ def train(
         from train.pretrained_command import TUNING_RATE, noises, train_pretrained
         from train.pretrained_run import PretrainedOptions, PretrainedSetup
 
-        head = HeadOptions(steps=steps)
+        head = HeadOptions(steps=steps, unlabelled_weight=unlabelled_weight)
         if begin:
             head = replace(head, learning_rate=TUNING_RATE * head.learning_rate)
         if label_smoothing is not None:
@@ -256,6 +270,7 @@ def train(
                 cache or out / "features",
                 noises(noise),
                 resume=resume,
+                unlabelled=without_labels,
                 provenance=provenance,
                 label_check=lambda: check_corpora(clips, progress),
             ),
@@ -339,8 +354,25 @@ def _split(clips: list[Clip], path: Path | None) -> Split:
     return split_by_speaker(kept, validation=named["validation"], test=named["test"])
 
 
-def _provenance(clips: list[Clip], start: Path | None) -> dict[str, Any]:
+def _require_inner_step(algorithm: str | None, inner_lr: float | None) -> None:
+    if algorithm == "reptile" and inner_lr == 0.0:
+        raise UsageError(
+            "--inner-lr 0 does not move a speaker's weights, which reptile averages",
+            remedy="give a larger one, such as 0.01",
+        )
+
+
+def _without_labels(manifest: Path | None) -> list[Clip]:
+    """Read the speech without labels that is learned from."""
+    from train.speech_claims import read_speech
+    from train.unlabelled import learned_recordings
+
+    return learned_recordings(read_speech(manifest)) if manifest else []
+
+
+def _provenance(clips: list[Clip], start: Path | None, unlabelled: Sequence[Clip]) -> dict[str, Any]:
     names = sorted({clip.corpus for clip in clips})
+    beside = Counter(clip.corpus for clip in unlabelled)
     return {
         "command": command_line(),
         "start": str(start) if start else None,
@@ -354,5 +386,9 @@ def _provenance(clips: list[Clip], start: Path | None) -> dict[str, Any]:
                 else "human",
             }
             for name in names
+        ]
+        + [
+            {"name": name, "licence": LICENCES.get(name, "unknown"), "clips": count, "ratings": NO_LABELS}
+            for name, count in sorted(beside.items())
         ],
     }

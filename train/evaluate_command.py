@@ -95,7 +95,7 @@ def evaluate(
     from train.evaluation_run import calibration_curve, claims_in_speech, protocols_and_conditions
     from train.protocols import parse_protocols, supported_protocols
     from train.scoring_conditions import parse_conditions, recording_conditions
-    from train.speech_claims import read_speech
+    from train.speech_claims import of_other_speakers, read_speech
 
     _require_recordable(heard=heard, record=record)
     _require_compatible(shots, picture, [protocols, conditions, speech])
@@ -109,7 +109,7 @@ def evaluate(
     model = load_bundle(find_bundle(bundle))
     chosen = parse_protocols(protocols, model) if protocols else supported_protocols(model)
     transforms = recording_conditions(noise, changed)
-    ordinary = read_speech(speech) if speech else []
+    ordinary = of_other_speakers(read_speech(speech), model.manifest.training) if speech else []
     measured: dict[str, Any] = {}
     if corpora:
         clips = _clips_to_score(model, corpora, speakers, picture, heard=heard)

@@ -22,6 +22,7 @@ from train.mmtl import (
 from train.reptile import reptile_gradient
 from train.speaker_head import HeadArchitecture, SpeakerHead
 from train.threads import single_threaded
+from train.unlabelled import UnlabelledSpeech, claim_loss
 
 HeadAlgorithm = Literal["erm", "mtl", "mmtl", "reptile"]
 
@@ -53,6 +54,8 @@ class HeadOptions:
     averaging: float = 0.98
     """Decay per step of the running average of the weights."""
     rates: MetaRates = RATES
+    unlabelled_weight: float = 0.3
+    """Weight of the loss on speech without labels, if there is any; the emotion loss has weight 1."""
     seed: int = 0
 
 
@@ -62,6 +65,7 @@ def train_head(
     options: HeadOptions,
     *,
     start: SpeakerHead | None = None,
+    unlabelled: UnlabelledSpeech | None = None,
     shown: Callable[[Steps], Steps] = iter,
 ) -> SpeakerHead:
     """Train a head and return the running average of its weights, ready to evaluate.
@@ -71,6 +75,7 @@ def train_head(
         arch: sizes of the head.
         options: algorithm, number and size of the steps.
         start: head of these sizes to start from; random weights if None.
+        unlabelled: speech without labels, in which no emotion is to be claimed.
         shown: wraps the steps to show the progress.
     """
     torch.manual_seed(options.seed)
@@ -88,6 +93,9 @@ def train_head(
                 group["lr"] = options.learning_rate * scheduled(step / options.steps)
             optimiser.zero_grad()
             write_gradient(head, speakers, options)
+            if unlabelled:
+                held_back = options.unlabelled_weight * claim_loss(head(unlabelled.inputs()))
+                torch.autograd.backward(held_back)
             optimiser.step()
             if step >= AVERAGED * options.steps:
                 average.update_parameters(head)

@@ -57,6 +57,7 @@ from train.segments import Normalisation
 from train.speaker_head import EmbeddingStatistics, fit_statistics
 from train.splits import Split, refuse_shared_names, speakers_of
 from train.stream_features import reference_level
+from train.unlabelled import UnlabelledSpeech
 from train.whisper_encoder import load_whisper_encoder
 
 Scores = dict[BaselineProtocol, dict[str, CorpusScores]]
@@ -89,6 +90,8 @@ class PretrainedSetup:
     start: Checkpoint[PretrainedNet] | None = None
     """Checkpoint whose encoder, statistics and head the run starts from."""
     resume: bool = False
+    unlabelled: Sequence[Clip] = ()
+    """Speech without labels, in which the head is to claim no emotion."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Kept with the model: command, corpora, licences, encoder."""
     label_check: Callable[[], LabelCheck | None] = lambda: None
@@ -108,6 +111,8 @@ class _Data:
     """Gain in front of the encoder."""
     digests: tuple[str, ...]
     """Of the training clips, then the test clips."""
+    unlabelled: list[Features]
+    """Of the speech without labels, as many copies; none if there is no such speech."""
 
 
 def untrained(encoder: Path, *, dimensions: int = 3) -> EncoderNet:
@@ -194,10 +199,12 @@ def run_pretrained(
         named = {f"fold {number}": fold for number, fold in enumerate(folds, 1)}
         heard = {"the checkpoint's own speakers": set(speakers_of(sides.train)) - set(speakers_of(unheard))}
         training = {**named, **heard} if named else {"training": speakers_of(sides.train)}
+        if setup.unlabelled:
+            training["the speech without labels"] = speakers_of(setup.unlabelled)
         require_disjoint(
             {**training, "test": speakers_of(sides.test)}, [*data.train, *data.test], data.digests
         )
-        fit = _Fit(net, options, setup.start is not None, progress)
+        fit = _Fit(net, options, setup.start is not None, progress, setup.unlabelled, data.unlabelled)
         result = _Result(setup.start.temperature if setup.start else None)
         if named:
             result.cross_fit(held_out_answers(data.train, data.copies, named, fit, options.protocols))
@@ -256,6 +263,8 @@ class _Fit:
     tuning: bool
     """Start from the head and keep the statistics of `net`."""
     progress: ProgressReporter
+    unlabelled: Sequence[Clip] = ()
+    unlabelled_copies: Sequence[Features] = ()
 
     def __call__(self, clips: Sequence[Clip], copies: Sequence[Features], name: str) -> FittedHead:
         """Train on some clips; the first copy gives the statistics."""
@@ -269,8 +278,19 @@ class _Fit:
         def shown(steps: Steps) -> Steps:
             return self.progress(steps, f"training: {name}", self.options.head.steps)
 
-        start = self.net.head if self.tuning else None
-        head = train_head(episodes, self.net.arch.head, self.options.head, start=start, shown=shown)
+        beside = (
+            UnlabelledSpeech(self.unlabelled, self.unlabelled_copies, statistics, self.options.head.seed)
+            if self.unlabelled
+            else None
+        )
+        head = train_head(
+            episodes,
+            self.net.arch.head,
+            self.options.head,
+            start=self.net.head if self.tuning else None,
+            unlabelled=beside,
+            shown=shown,
+        )
         return FittedHead(statistics, head)
 
 
@@ -291,9 +311,9 @@ def _features(
     def shown(clips: Sequence[Clip], label: str) -> Iterable[Clip]:
         return progress(clips, label, len(clips))
 
-    def features(clips: Sequence[Clip], number: int) -> Features:
+    def features(clips: Sequence[Clip], number: int, folder: Path = setup.cache) -> Features:
         copy = Copy(number, options.head.seed, plain=isinstance(net, RecurrentNet) and number % 2 == 1)
-        return cached_features(setup.cache, clips, net, copy, conditions, shown, levels)
+        return cached_features(folder, clips, net, copy, conditions, shown, levels)
 
     everything = features([*train, *test], 0)
     return _Data(
@@ -306,6 +326,10 @@ def _features(
         recorded_test=everything.of(np.arange(len(train), len(train) + len(test))),
         levels=levels,
         digests=everything.digests,
+        unlabelled=[
+            features(setup.unlabelled, number, setup.cache / "unlabelled")
+            for number in range(options.copies + 1 if setup.unlabelled else 0)
+        ],
     )
 
 
@@ -374,7 +398,10 @@ def _config(
         "front_end": described(_front_end(net)),
         "options": described(options),
         "encoder_sha256": encoder_digest(net),
-        "speakers": {name: speakers_of(getattr(sides, name)) for name in names},
+        "speakers": {
+            **{name: speakers_of(getattr(sides, name)) for name in names},
+            **({"unlabelled": speakers_of(setup.unlabelled)} if setup.unlabelled else {}),
+        },
         "clips": {name: len(getattr(sides, name)) for name in names},
         "git_revision": git_revision(),
         **setup.provenance,

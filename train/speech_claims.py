@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -36,6 +36,8 @@ class SpeechRecording:
 
     path: Path
     corpus: str
+    speaker: str = ""
+    """Empty: unknown."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class SpeechClaims:
 
 
 def read_speech(path: Path) -> list[SpeechRecording]:
-    """Read a manifest with the columns path and, optionally, corpus.
+    """Read a manifest with the columns path and, optionally, corpus and speaker.
 
     Args:
         path: a CSV file, or the folder that holds it as manifest.csv.
@@ -78,10 +80,28 @@ def read_speech(path: Path) -> list[SpeechRecording]:
             raise UsageError(
                 f"{manifest}, line {line}: no sound file {recording}", remedy=missing_remedy(recording)
             )
-        recordings.append(SpeechRecording(recording, row.get("corpus") or manifest.parent.name))
+        corpus = row.get("corpus") or manifest.parent.name
+        recordings.append(SpeechRecording(recording, corpus, row.get("speaker") or ""))
     if not recordings:
         raise UsageError(f"{manifest} has no rows", remedy="list one recording a row below the header")
     return recordings
+
+
+def of_other_speakers(
+    recordings: Sequence[SpeechRecording], training: Mapping[str, Any]
+) -> list[SpeechRecording]:
+    """Leave out the speakers that a bundle was trained on, whose training the mapping describes.
+
+    Raises:
+        UsageError: none is left.
+    """
+    heard = {name for names in training.get("speakers", {}).values() for name in names}
+    left = [item for item in recordings if item.speaker not in heard]
+    if not left:
+        raise UsageError(
+            "the bundle was trained on all of these speakers", remedy="give recordings of others"
+        )
+    return left
 
 
 def speech_labels(
