@@ -315,8 +315,9 @@ def encoder_digest(net: EncoderNet) -> str:
 
 def _identity(clip: Clip) -> str:
     """Name a recording and its state; the speaker counts, whose channel it is heard through."""
-    state = clip.path.stat()
-    return f"{clip.path}\t{state.st_size}\t{state.st_mtime_ns}\t{clip.corpus}/{clip.speaker}\n"
+    path = clip.path.resolve()
+    state = path.stat()
+    return f"{path}\t{state.st_size}\t{state.st_mtime_ns}\t{clip.corpus}/{clip.speaker}\n"
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -1,7 +1,7 @@
 """What each part of the default model is worth: a command computes a row, another one prints the table.
 
     python benchmarks/accuracy/ablation.py row shipped ../shared/data --exclude emotale
-        --pretrained ../shared/pretrained --noise ../shared/noise
+        --pretrained ../shared/pretrained --noise ../shared/noise --unlabelled ../shared/speech
     python benchmarks/accuracy/ablation.py table
 
 Each training speaker is scored by a head that was trained on other speakers (four folds), and each corpus by
@@ -47,7 +47,9 @@ from train.pretrained_net import PretrainedArchitecture, PretrainedNet, normalis
 from train.recording_conditions import ChannelConfig
 from train.speaker_head import HeadArchitecture, SpeakerInputs, fit_statistics, relative_inputs
 from train.speaker_net import moments
+from train.speech_claims import read_speech
 from train.temperature import averaged
+from train.unlabelled import UnlabelledSpeech, learned_recordings
 from train.whisper_encoder import load_whisper_encoder
 
 BLOCKS: Final = 3
@@ -84,6 +86,8 @@ class Row:
     query: Literal["same", "disjoint"] = "disjoint"
     baseline: Literal["none", "mean", "deviation"] = "mean"
     prosody: bool = False
+    unlabelled: bool = True
+    """Speech without labels beside."""
     seed: int = 0
 
 
@@ -105,6 +109,7 @@ ROWS: Final = {
     "base-1": Row("base, 1 block, no copies", "base", _last(1), copies=0),
     "base-2": Row("base, 2 blocks, no copies", "base", _last(2), copies=0),
     "base-3": Row("base, 3 blocks, no copies", "base", _last(3), copies=0),
+    "all-labelled": Row("no speech without labels", unlabelled=False),
     "prosody": Row("pitch, loudness and rate beside, no copies", copies=0, prosody=True),
     "no-baseline": Row("no baseline", baseline="none"),
     "deviation": Row("baseline of mean and deviation", baseline="deviation"),
@@ -163,6 +168,10 @@ class Fit:
 
     row: Row
     progress: ConsoleProgress
+    speech: Sequence[Clip]
+    """Without labels ..."""
+    speech_copies: Sequence[Features]
+    """... and its features."""
 
     def __call__(self, clips: Sequence[Clip], copies: Sequence[Features], name: str) -> FittedHead:
         """Train on some clips; the first copy gives the statistics."""
@@ -174,10 +183,12 @@ class Fit:
         options = HeadOptions(algorithm=row.algorithm, rates=rates, seed=row.seed)
         statistics = fit_statistics(values)
         drawn = Episodes(clips, copies, statistics, episodes, row.seed, inputs)
+        beside = UnlabelledSpeech(self.speech, self.speech_copies, statistics, row.seed)
         head = train_head(
             drawn,
             HeadArchitecture(values.shape[1], heads=row.heads),
             options,
+            unlabelled=beside if row.unlabelled else None,
             shown=lambda steps: self.progress(steps, f"training without {name}", options.steps),
         )
         return FittedHead(statistics, head, inputs)
@@ -186,8 +197,9 @@ class Fit:
 def compute(row: Row, clips: Sequence[Clip], options: argparse.Namespace) -> dict[Part, Confusions]:
     """Train the heads of a row, and count their answers for speakers that they have not heard."""
     progress = ConsoleProgress()
-    copies = row_features(row, clips, options, progress)
-    fit = Fit(row, progress)
+    speech = learned_recordings(read_speech(options.unlabelled))
+    copies, beside = (row_features(row, some, options, progress) for some in (clips, speech))
+    fit = Fit(row, progress, speech, beside)
     folds = {f"fold {number}": fold for number, fold in enumerate(speaker_folds(clips, 4), 1)}
     groups: dict[Part, dict[str, list[str]]] = {"speakers": folds, "corpora": without_speakers_of(clips)}
     return {
@@ -210,11 +222,10 @@ def row_features(
         return progress(some, label, len(some))
 
     chosen = columns(row, net.arch.width)
+    folder = options.cache / row.encoder / ("labelled" if clips[0].emotion else "unlabelled")
     found = []
     for number in range(row.copies + 1):
-        copy = cached_features(
-            options.cache / row.encoder, clips, net.eval(), Copy(number), conditions, shown
-        )
+        copy = cached_features(folder, clips, net.eval(), Copy(number), conditions, shown)
         found.append(replace(copy, values=copy.values[:, chosen]))
     if row.prosody:
         beside = np.array([prosody(clip) for clip in shown(clips, "prosody")], np.float16)
@@ -310,6 +321,7 @@ def main() -> None:
     row.add_argument("corpus", type=Path)
     row.add_argument("--exclude", default=None, help="corpus to leave out")
     row.add_argument("--pretrained", type=Path, required=True, help="folder of the encoders' files")
+    row.add_argument("--unlabelled", type=Path, required=True, help="speech without labels")
     row.add_argument("--noise", type=Path, help="noises and rooms of the copies")
     options = parser.parse_args()
     results = options.cache / "rows"

@@ -82,13 +82,16 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     return [replace(clip, corpus="one" if clip.speaker in ("s0", "s1") else "two") for clip in every]
 
 
-@pytest.mark.parametrize("name", ["shipped", "deviation", "no-baseline", "prosody"])
+@pytest.mark.parametrize("name", ["shipped", "deviation", "no-baseline", "all-labelled", "prosody"])
 def test_a_row_answers_for_every_speaker_by_heads_of_others(
     name: str, clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_encoder(tmp_path / "whisper_tiny_encoder_3_blocks.safetensors", blocks=3)
     monkeypatch.setattr(ablation, "HeadOptions", partial(HeadOptions, steps=2))
-    options = argparse.Namespace(pretrained=tmp_path, noise=None, cache=tmp_path)
+    lines = [f"{clip.path},reading,{clip.speaker}" for clip in clips]
+    unlabelled = tmp_path / "speech.csv"
+    unlabelled.write_text("\n".join(["path,corpus,speaker", *lines]), "utf-8")
+    options = argparse.Namespace(pretrained=tmp_path, noise=None, unlabelled=unlabelled, cache=tmp_path)
     parts = compute(ROWS[name], clips, options)
     for by_protocol in parts.values():
         if name == "no-baseline":

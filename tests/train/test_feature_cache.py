@@ -156,6 +156,16 @@ def test_a_changed_recording_is_computed_again(net: PretrainedNet, tmp_path: Pat
     np.testing.assert_array_equal(second[0], first[1])
 
 
+def test_recordings_are_known_from_another_working_folder(
+    clips: list[Clip], net: PretrainedNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features(tmp_path, clips, net, Copy(0))
+    before = (tmp_path / "copy-0-0.json").stat().st_mtime_ns
+    monkeypatch.chdir(clips[0].path.parent)
+    features(tmp_path, [replace(clip, path=Path(clip.path.name)) for clip in clips], net, Copy(0))
+    assert (tmp_path / "copy-0-0.json").stat().st_mtime_ns == before
+
+
 def test_as_many_threads_as_torch_has_give_the_same_features(
     clips: list[Clip], net: PretrainedNet, tmp_path: Path
 ) -> None:
