@@ -52,7 +52,7 @@ NETWORK_EXCEPTIONS = {
     *("edge/server/access.py", "edge/output/mqtt.py", "edge/output/systemd.py"),
     "edge/metrics/endpoint.py",
     *("edge/web/admission.py", "edge/web/hub.py", "edge/web/link.py", "edge/web/site.py"),
-    "edge/web/start.py",
+    *("edge/web/enrolment_connections.py", "edge/web/start.py"),
 }
 """Files, from the root, that may use the network: when a person asks for it, and not before.
 

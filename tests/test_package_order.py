@@ -33,6 +33,7 @@ ORDER = {
         ("fitting", "session"),
         ("speaker",),
         ("report",),
+        ("web",),
         ("commands",),
     ),
 }

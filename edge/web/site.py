@@ -3,9 +3,10 @@
     GET /, /app.js, ...   the page
     /watch                events of the device's microphone to every viewer; JSON requests from them
     /stream               sound of a browser in, its events out: the protocol of `edge.server`
+    /enrol                sound and requests of a person who makes a profile: `edge.web.enrolment`
 
 Messages of /watch are events as in docs/events.md, arrays of earlier events, and objects with the key `page`:
-`hello`, `status`, `level` and `refused`. Requests are {"do": "start"}, {"do": "stop"} and
+`hello`, `status`, `level`, `profiles` and `refused`. Requests are {"do": "start"}, {"do": "stop"} and
 {"do": "profile", "name": NAME or null}.
 """
 
@@ -16,6 +17,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +39,8 @@ from edge.server.transport import Channel, Listener
 from edge.server.websocket_transport import LimitedConnection, WebSocketChannel, open_websocket, refusal
 from edge.web.admission import Admission
 from edge.web.device_stream import DeviceStream
+from edge.web.enrolment import EnrolmentService
+from edge.web.enrolment_connections import EnrolmentConnections
 from edge.web.hub import Hub, Viewer
 from edge.web.page_files import HEADERS, PageFile, load_page
 
@@ -52,6 +56,20 @@ TOKEN_REFUSED: Final = 4401
 """Close code for a missing or wrong token: the page asks for it."""
 
 
+@dataclass(frozen=True)
+class Profiles:
+    """The profiles that can be chosen on the page, and how new ones are made."""
+
+    find: Callable[[str], Profile]
+    """Loads a profile by its name."""
+    names: Callable[[], list[str]] = list
+    """Lists those that can be chosen."""
+    started: str | None = None
+    """Name of the one that the server applies by itself."""
+    enrolment: EnrolmentService | None = None
+    """Makes profiles from the sound of browsers; None: the page offers none."""
+
+
 class Site:
     """The page and its two streams. Remembers the viewers, and the stream of the device."""
 
@@ -62,9 +80,7 @@ class Site:
         open_source: Callable[[], Source],
         *,
         source: str,
-        profile: str | None = None,
-        find: Callable[[str], Profile],
-        profiles: Callable[[], list[str]] = list,
+        profiles: Profiles,
     ) -> None:
         """Prepare; nothing listens yet.
 
@@ -73,21 +89,19 @@ class Site:
             service: what clients are offered, and the rules of access.
             open_source: makes the device's source.
             source: its name, for people.
-            profile: name of the profile that the server applies by itself.
-            find: loads a profile by its name.
-            profiles: lists the profiles that can be chosen.
+            profiles: those that can be chosen, and how new ones are made.
         """
         self.address = address
         self._service = service
         self._source = source
-        self._profile = profile
         self._profiles = profiles
-        self._device = DeviceStream(service.make, open_source, find)
+        self._device = DeviceStream(service.make, open_source, profiles.find)
         self._hub = Hub()
         self._worker = Worker()
         self._page = load_page()
         self._admission = Admission.of(address, service.access)
         self._waiting = 0
+        self._enrolling: EnrolmentConnections | None = None
         self._running: asyncio.Future[None] | None = None
 
     async def listen(self, handle: Callable[[Channel], Awaitable[None]], log: QuietLog) -> Listener:
@@ -103,14 +117,19 @@ class Site:
         """
         require_descriptors(self._service.limits.connections + MOST_VIEWERS)
         self._loop = asyncio.get_running_loop()
+        if self._profiles.enrolment:
+            self._enrolling = EnrolmentConnections(self._profiles.enrolment, self._tell_profiles)
 
         async def accepted(connection: ServerConnection) -> None:
             assert isinstance(connection, LimitedConnection)
             assert connection.request is not None
-            if _path(connection.request) == "/stream":
-                await handle(WebSocketChannel(connection))
-            else:
-                await self._watch(connection)
+            match _path(connection.request):
+                case "/stream":
+                    await handle(WebSocketChannel(connection))
+                case "/enrol":
+                    await self._enrol(connection)
+                case _:
+                    await self._watch(connection)
 
         server = await open_websocket(
             self.address,
@@ -124,6 +143,8 @@ class Site:
         def close() -> None:
             server.close(close_connections=False)
             self._device.request_stop()
+            if self._enrolling:
+                self._enrolling.stop()
             for viewer in self._hub.viewers:
                 viewer.end()
 
@@ -143,7 +164,7 @@ class Site:
             log.note("host", f"a request for the host {asked} was refused: --origin {page} would allow it")
             return _response(HTTPStatus.FORBIDDEN, "The server does not answer to this name.\n")
         path = _path(request)
-        if path in {"/watch", "/stream"}:
+        if path in {"/watch", "/stream"} or (path == "/enrol" and self._enrolling):
             if not self._admission.admits_origin(origins, hosts[0]):
                 page = printable(" and ".join(origins)[:80])
                 log.note("origin", f"a web page from {page} was refused: --origin {page} would allow it")
@@ -180,6 +201,24 @@ class Site:
                 sending.cancel()
                 await asyncio.wait([sending])
 
+    async def _enrol(self, connection: LimitedConnection) -> None:
+        """Serve one browser that makes a profile."""
+        assert self._enrolling
+        if self._waiting >= MOST_WAITING:
+            await connection.close(CloseCode.TRY_AGAIN_LATER, "too many connections")
+            return
+        with contextlib.suppress(ConnectionClosed):
+            if await self._admitted(connection):
+                await self._enrolling.serve(connection)
+            else:
+                await connection.close(TOKEN_REFUSED, "the token is missing or wrong")
+
+    def _tell_profiles(self) -> None:
+        """Tell the viewers which profiles there are now; called in any thread."""
+        names = json.dumps({"page": "profiles", "profiles": self._profiles.names()})
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._hub.pass_on, names)
+
     async def _admitted(self, connection: LimitedConnection) -> bool:
         """Check the token in the first message, {"token": TOKEN}; the page sends one always."""
         self._waiting += 1
@@ -193,14 +232,16 @@ class Site:
         return self._service.access.admits(offered if isinstance(offered, str) else None)
 
     async def _hello(self) -> str:
-        profiles = await asyncio.get_running_loop().run_in_executor(None, self._profiles)
+        names = await asyncio.get_running_loop().run_in_executor(None, self._profiles.names)
+        enrolment = self._profiles.enrolment
         return json.dumps(
             {
                 "page": "hello",
                 "source": printable(self._source),
-                "profile": self._profile,
+                "profile": self._profiles.started,
                 "emotions": EMOTIONS,
-                "profiles": profiles,
+                "profiles": names,
+                "enrolment": dict(enrolment.describe()) if enrolment else None,
                 "plane": {emotion: derived_ratings(emotion) for emotion in EMOTIONS},
             }
         )

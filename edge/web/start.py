@@ -15,8 +15,9 @@ from edge.model.profile_names import name_of
 from edge.server.access import Access, Address
 from edge.server.client_session import Service
 from edge.server.client_stream import kept_for_clients
+from edge.web.enrolment import find_enrolment
 from edge.web.link import page_link, print_qr_code
-from edge.web.site import Site
+from edge.web.site import Profiles, Site
 
 
 def open_site(address: Address, service: Service, source: str, bundle: Bundle) -> Site:
@@ -48,9 +49,12 @@ def open_site(address: Address, service: Service, source: str, bundle: Bundle) -
         service,
         make_source,
         source=source if source.startswith("mic") else Path(source).name,
-        profile=profile.name if profile else None,
-        find=kept_for_clients(bundle),
-        profiles=lambda: usable_profiles(bundle),
+        profiles=Profiles(
+            kept_for_clients(bundle),
+            lambda: usable_profiles(bundle),
+            profile.name if profile else None,
+            find_enrolment(bundle),
+        ),
     )
 
 

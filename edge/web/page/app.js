@@ -1,5 +1,6 @@
 // The page: connects to the device's stream, or sends its own sound, and shows what comes back.
 import { View, colours, drawPlane, drawTimeline, paintTimeline, placeOf, windowAt } from "./draw.js";
+import { Enrolment } from "./enrol.js";
 import { BrowserFile, BrowserMicrophone, socket, whyNoMicrophone } from "./sound.js";
 import { Stream, clock } from "./stream.js";
 
@@ -62,12 +63,16 @@ function take(message) {
     $("ask").hidden = true;
     buildBars();
     listProfiles();
+    enrolment.offer(hello.enrolment);
   } else if (message.page === "status") {
     const started = message.state === "starting" && status.state === "off";
     if (started) device.clear();
     status = message;
     profiles.device = message.profile ?? "";
     if (source === "device") $("profile").value = profiles.device;
+  } else if (message.page === "profiles") {
+    hello.profiles = message.profiles;
+    listProfiles();
   } else if (message.page === "level") {
     device.heard = message.heard_s;
     device.level = message.level_dbfs;
@@ -184,14 +189,26 @@ $("file").addEventListener("change", ({ target }) => {
   target.value = "";
 });
 
-$("profile").addEventListener("change", ({ target }) => {
+$("profile").addEventListener("change", ({ target }) => useProfile(target.value));
+
+function useProfile(name) {
   if (source === "device") {
-    request({ do: "profile", name: target.value || null });
+    request({ do: "profile", name: name || null });
   } else {
-    profiles.own = target.value;
+    profiles.own = name;
     if (sender instanceof BrowserMicrophone) send((options) => new BrowserMicrophone(options));
   }
+}
+
+const enrolment = new Enrolment({
+  token: () => token,
+  opened: stopSending,
+  use: (name) => {
+    $("profile").value = name;
+    useProfile(name);
+  },
 });
+$("enrol").addEventListener("click", () => enrolment.open());
 
 addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -382,6 +399,7 @@ function showControls() {
   const texts = { device: "Start", browser: "Start", file: "Choose a file" };
   $("start").textContent = state() === "stopping" ? "Stopping" : running ? "Stop" : texts[source];
   $("start").classList.toggle("stop", running);
+  $("enrol").disabled = !connected;
   $("start").disabled = !connected || state() === "stopping";
   const pill = $("connection");
   pill.dataset.state = !connected ? "lost" : running ? "on" : "ready";

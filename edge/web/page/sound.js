@@ -76,6 +76,35 @@ export function whyNoMicrophone() {
   return "";
 }
 
+// Open the browser's microphone; `heard` takes its pieces, each 80 ms of 16-bit samples with their power.
+export async function openMicrophone({ heard, lost }) {
+  const reason = whyNoMicrophone();
+  if (reason) throw new Error(reason);
+  const plain = { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
+  let media;
+  try {
+    media = await navigator.mediaDevices.getUserMedia({ audio: plain });
+  } catch (error) {
+    throw new Error(REFUSALS[error.name] ?? `The microphone does not open (${error.name}).`);
+  }
+  const [track] = media.getAudioTracks();
+  track.onended = () => lost("The microphone was disconnected.");
+  const context = new AudioContext();
+  await context.audioWorklet.addModule("worklet.js");
+  await context.resume();
+  const node = new AudioWorkletNode(context, "capture", {
+    numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit",
+  });
+  node.port.onmessage = ({ data }) => heard(data);
+  context.createMediaStreamSource(media).connect(node);
+  const close = () => {
+    track.onended = null;
+    track.stop();
+    context.close();
+  };
+  return { name: track.label || "microphone of this browser", rate: context.sampleRate, context, node, close };
+}
+
 // The browser's microphone. A connection that breaks is opened again; the sound between is lost.
 export class BrowserMicrophone {
   constructor({ token, profile, event, level, lost, began, ended }) {
@@ -84,27 +113,13 @@ export class BrowserMicrophone {
   }
 
   async start() {
-    const reason = whyNoMicrophone();
-    if (reason) throw new Error(reason);
-    const plain = { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
-    try {
-      this.media = await navigator.mediaDevices.getUserMedia({ audio: plain });
-    } catch (error) {
-      throw new Error(REFUSALS[error.name] ?? `The microphone does not open (${error.name}).`);
+    this.input = await openMicrophone({ heard: (data) => this.heard(data), lost: (message) => this.fail(message) });
+    if (this.stopped) {
+      this.input.close();
+      return;
     }
-    const [track] = this.media.getAudioTracks();
-    this.name = track.label || "microphone of this browser";
-    track.onended = () => this.fail("The microphone was disconnected.");
-    this.context = new AudioContext();
-    await this.context.audioWorklet.addModule("worklet.js");
-    await this.context.resume();
+    this.name = this.input.name;
     this.connect();
-    const node = new AudioWorkletNode(this.context, "capture", {
-      numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit",
-    });
-    node.port.onmessage = ({ data }) => this.heard(data);
-    this.context.createMediaStreamSource(this.media).connect(node);
-    this.node = node;
   }
 
   connect() {
@@ -112,7 +127,7 @@ export class BrowserMicrophone {
     this.began();
     this.uplink = new Uplink({
       token: this.token,
-      header: header(this.context.sampleRate, 1, this.profile),
+      header: header(this.input.rate, 1, this.profile),
       event: this.event,
       closed: () => setTimeout(() => this.connect(), this.uplink.failed ? RETRY_AFTER_ERROR_MS : RETRY_MS),
     });
@@ -120,9 +135,9 @@ export class BrowserMicrophone {
   }
 
   heard({ piece, power }) {
-    if (this.stopped) return;
+    if (this.stopped || !this.uplink) return;
     this.level(power > 0 ? Math.max(-120, 10 * Math.log10(power)) : -120);
-    const rate = this.context.sampleRate;
+    const { rate } = this.input;
     if (!this.uplink.open || this.uplink.waiting > 2 * rate * MOST_WAITING_S) this.lost(piece.byteLength / 2 / rate);
     else this.uplink.send(piece);
   }
@@ -135,15 +150,11 @@ export class BrowserMicrophone {
 
   stop() {
     this.stopped = true;
-    this.media?.getTracks().forEach((track) => {
-      track.onended = null;
-      track.stop();
-    });
+    this.input?.close();
     if (this.uplink) {
       this.uplink.socket.onclose = () => {};
       this.uplink.finish();
     }
-    this.context?.close();
   }
 }
 

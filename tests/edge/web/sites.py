@@ -20,7 +20,8 @@ from edge.model.profile import Profile
 from edge.server.access import Access, Address
 from edge.server.client_session import Service
 from edge.server.server import Server
-from edge.web.site import Site
+from edge.web.enrolment import EnrolmentService
+from edge.web.site import Profiles, Site
 from tests.edge.server.clients import FAST, SOON_S
 
 Messages = list[dict[str, Any]]
@@ -87,6 +88,7 @@ def open_page(
     find: Callable[[str], Profile] = no_profile,
     profiles: Callable[[], list[str]] = list,
     port: int = 0,
+    enrolment: EnrolmentService | None = None,
 ) -> Iterator[RunningSite]:
     """Run a page in a thread of its own, and check that it ends in time."""
     running, ready = RunningSite(0), threading.Event()
@@ -101,7 +103,8 @@ def open_page(
             running.port = ports["web"]
             ready.set()
 
-        site = Site(address, service, open_source, source="mic", find=find, profiles=profiles)
+        offered = Profiles(find, profiles, enrolment=enrolment)
+        site = Site(address, service, open_source, source="mic", profiles=offered)
         with contextlib.closing(site):
             await server.run(web=site, ready=note)
 
