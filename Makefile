@@ -42,7 +42,7 @@ bench: $(VENV)/.dev
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 gpu: $(VENV)/.dev
-	@$(BIN)/python benchmarks/gpu_day.py
+	@$(BIN)/python benchmarks/gpu/day.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
