@@ -26,15 +26,16 @@ function paragraphs(lines) {
   return lines.map((line) => element("p", { textContent: line }));
 }
 
-function cells(texts, tag) {
-  return texts.map((text, index) => element(index ? tag : "th", { textContent: text, scope: index ? "" : "row" }));
+function row([name, ...values]) {
+  const cells = values.map((text) => element("td", { textContent: text }));
+  return element("tr", {}, element("th", { textContent: name, scope: "row" }), ...cells);
 }
 
 function table(title, columns, rows) {
   const heads = columns.map((text) => element("th", { textContent: text, scope: "col" }));
   const made = element("table", {}, element("thead", {}, element("tr", {}, ...heads)));
   if (title) made.prepend(element("caption", { textContent: title }));
-  made.append(element("tbody", {}, ...rows.map((row) => element("tr", {}, ...cells(row, "td")))));
+  made.append(element("tbody", {}, ...rows.map(row)));
   return made;
 }
 
@@ -216,7 +217,7 @@ export class Enrolment {
   }
 
   heard({ piece }) {
-    if (!this.view || this.socket?.readyState !== WebSocket.OPEN) return;
+    if (!this.input || !this.view || this.socket?.readyState !== WebSocket.OPEN) return;
     const { rate } = this.input;
     if (this.socket.bufferedAmount > 2 * rate * MOST_WAITING_S) {
       this.gap += piece.byteLength / 2 / rate;
@@ -315,7 +316,7 @@ export class Enrolment {
     $("reasons").replaceChildren(...paragraphs([result.verdict, ...result.lines]));
     const scores = result.table ? [table("", result.table.columns, result.table.rows)] : [];
     const confusions = result.confusions.map(({ title, emotions, rows }) =>
-      table(title, ["said as", ...emotions], rows.map((row, index) => [emotions[index], ...row])));
+      table(title, ["said as", ...emotions], rows.map((counts, index) => [emotions[index], ...counts])));
     $("tables").replaceChildren(...scores, ...confusions);
     $("use").hidden = !result.usable;
     $("outcome").focus();
