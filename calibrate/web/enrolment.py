@@ -176,6 +176,8 @@ class BrowserEnrolment:
             question = FAILED if session.takes and not current.continued else ""
             told = {"page": "failed", "message": _without_paths(error)}
             yield to_line({**told, **self._finished(question)})
+        if self._current is None:
+            yield to_line({"page": "over"})
 
     def _fit_ordinary(self, current: _Current, session: Session) -> Iterator[str | bytes]:
         recording = current.folder.ordinary(session)

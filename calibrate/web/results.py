@@ -40,6 +40,7 @@ def labelled_result(calibration: Calibration, earlier: Profile | None) -> dict[s
         earlier: the profile that was kept instead of this session's.
     """
     judgement, name = calibration.judgement, calibration.profile.name
+    verdict = conclusion(judgement)
     doubts = [unlike_the_others(index + 1, calibration.takes[index]) for index in calibration.outliers]
     lines = [
         *(f"{doubt}: record it again if another person spoke." for doubt in doubts),
@@ -55,7 +56,7 @@ def labelled_result(calibration: Calibration, earlier: Profile | None) -> dict[s
     return {
         "name": name,
         "usable": calibration.adopted or earlier is not None,
-        "verdict": conclusion(judgement),
+        "verdict": f"{verdict[:1].upper()}{verdict[1:]}.",
         "lines": lines,
         "table": {"columns": SCORES, "rows": score_rows(judgement)},
         "confusions": [

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from edge.server.client_session import Worker
+from edge.server.rate_limits import QuietLog
 from edge.server.websocket_transport import LimitedConnection
 from edge.web.enrolment import Enrolment, EnrolmentService
 
@@ -27,15 +28,22 @@ UNREAD_S: Final = 10.0
 class EnrolmentConnections:
     """Serves the browsers that make profiles. All of it runs in the event loop but for their work."""
 
-    def __init__(self, service: EnrolmentService, saved: Callable[[], None], idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self,
+        service: EnrolmentService,
+        saved: Callable[[], None],
+        log: QuietLog,
+        idle_s: float = IDLE_S,
+    ) -> None:
         """Prepare.
 
         Args:
             service: makes the profiles.
             saved: called once a profile was written, in the thread of its session.
+            log: takes errors that were not expected.
             idle_s: time without a request after which a browser is disconnected.
         """
-        self._service, self._saved, self._idle_s = service, saved, idle_s
+        self._service, self._saved, self._log, self._idle_s = service, saved, log, idle_s
         self._open = 0
         self._stopping = asyncio.Event()
 
@@ -55,6 +63,9 @@ class EnrolmentConnections:
                 async for message in self._messages(connection):
                     await _answer(connection, worker, enrolment, message)
                 await connection.close(CloseCode.GOING_AWAY, "the session ended")
+        except Exception as error:  # noqa: BLE001 - an error of one session must not stop the server
+            self._log.note("enrol", f"enrolment failed: {type(error).__name__}: {error}")
+            await connection.close(CloseCode.INTERNAL_ERROR, "the device failed")
         finally:
             try:
                 await asyncio.shield(worker.do(enrolment.close))

@@ -118,7 +118,7 @@ class Site:
         require_descriptors(self._service.limits.connections + MOST_VIEWERS)
         self._loop = asyncio.get_running_loop()
         if self._profiles.enrolment:
-            self._enrolling = EnrolmentConnections(self._profiles.enrolment, self._tell_profiles)
+            self._enrolling = EnrolmentConnections(self._profiles.enrolment, self._tell_profiles, log)
 
         async def accepted(connection: ServerConnection) -> None:
             assert isinstance(connection, LimitedConnection)

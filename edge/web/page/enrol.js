@@ -186,15 +186,21 @@ export class Enrolment {
     if (!$("result").hidden && !this.asked) return;
     const token = code === TOKEN_REFUSED ? "The token is missing or wrong: open the page by its link again." : "";
     const busy = reason.startsWith("too many") ? "Others are being enrolled: try again later." : "";
-    this.fail(token || busy || "The connection has ended, and with it the session. Recordings that were not to be kept are deleted.");
+    const failed = code === 1011 ? "The device failed: its log says why. " : "";
+    this.fail(token || busy || failed + "The connection has ended, and with it the session. Recordings that were not to be kept are deleted.");
+  }
+
+  // Leave the session; the device serves few at a time.
+  hangUp() {
+    const open = this.socket;
+    this.socket = null;
+    open?.close();
   }
 
   disconnect() {
-    const open = this.socket;
-    this.socket = null;
+    this.hangUp();
     this.view = null;
     this.replaces = false;
-    open?.close();
     this.stopListening();
     this.stopPlaying();
     clearInterval(this.timer);
@@ -335,6 +341,12 @@ export class Enrolment {
 
   take_ended({ recordings }) {
     this.tellRecordings(recordings, "");
+    this.say(ENDED[recordings]);
+    this.hangUp();
+  }
+
+  take_over() {
+    this.hangUp();
   }
 
   conclude({ recordings, question }) {
@@ -351,11 +363,13 @@ export class Enrolment {
     this.asked = question;
     $("recordings").textContent = question || ENDED[recordings];
     for (const id of ["keep-yes", "keep-no"]) $(id).hidden = !question;
+    $("again").hidden = Boolean(question);
   }
 
   finish(keep) {
     this.request({ do: "keep", keep });
     this.request({ do: "stop" });
+    $("again").hidden = false;
     $("again").focus();
   }
 

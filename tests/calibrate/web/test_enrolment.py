@@ -89,6 +89,7 @@ def test_ordinary_speech_becomes_a_profile_and_leaves_no_recording(
     result = page.newest("result")
     assert (result["name"], result["usable"], result["recordings"]) == ("anna", True, "deleted")
     assert "speech" in result["verdict"]
+    assert page.told[-1] == {"page": "over"}
     assert page.saved == 1
     assert usable_profiles(bundle) == ["anna"]
     assert recordings(data_home) == []
@@ -115,7 +116,7 @@ def test_a_labelled_session_is_judged_by_the_terminal_s_code(page: Page, data_ho
     ]  # fmt: skip
     assert [side["title"] for side in result["confusions"]] == ["Answers before", "Answers after"]
     assert np.sum(result["confusions"][0]["rows"]) == 4
-    assert result["verdict"].startswith("rejected (generic)")
+    assert result["verdict"].startswith("Rejected (generic)")
     assert (result["usable"], result["question"]) == (False, MORE_HELPS)
     assert not page.data or page.data[-1].startswith(b"\x89PNG")
 

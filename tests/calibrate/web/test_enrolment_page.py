@@ -203,7 +203,7 @@ def test_a_labelled_session_is_judged_and_every_stage_is_usable(
         press(page, "s")
     page.click("#enrol-actions :text('Finish')")
     page.wait_for_selector("#enrol-outcome:text-is('ben is not used')")
-    assert "rejected" in page.inner_text("#enrol-reasons")
+    assert "Rejected" in page.inner_text("#enrol-reasons")
     assert page.locator("#enrol-tables table").count() == 3
     assert page.is_hidden("#enrol-use")
     assert problems(page) == []

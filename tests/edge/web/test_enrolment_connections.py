@@ -52,6 +52,8 @@ class Echo:
             yield "held"
         elif message == "save":
             self.saved()
+        elif message == "fail":
+            raise OSError("no room")
 
     def close(self) -> None:
         self.closed += 1
@@ -138,6 +140,18 @@ def test_a_server_that_stops_closes_the_session(make: Make, echo: Echo) -> None:
             client.recv(timeout=SOON_S)
         assert echo.closed == 1
         close_code(client)
+
+
+def test_an_error_that_nobody_expected_ends_one_session_and_is_logged(site: RunningSite, echo: Echo) -> None:
+    with site.websocket("enrol") as client:
+        entered(client).send("fail")
+        assert client.recv(timeout=SOON_S) == "fail"
+        assert close_code(client) == CloseCode.INTERNAL_ERROR
+    assert eventually(lambda: echo.closed == 1)
+    assert "enrolment failed: OSError: no room" in site.said
+    with site.websocket("enrol") as client:
+        entered(client).send("x")
+        assert client.recv(timeout=SOON_S) == "x"
 
 
 def test_the_rules_of_access_are_those_of_the_page_s_microphone(make: Make, echo: Echo) -> None:
