@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from collections.abc import Iterator, Sequence
-from types import FrameType
 
 from edge.audio.block import Block, Source
 from edge.errors import MmtlError, RealTimeError
@@ -14,31 +12,11 @@ from edge.output.sinks import ReaderGone, Sink
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.stream_session import StreamSession
 from edge.system import signals
+from edge.system.stop_signal import StopSignal
 
 
-class Stopper:
+class Stopper(StopSignal):
     """Turns Ctrl-C, SIGTERM and SIGHUP into a clean end: after the current block, not within it."""
-
-    def __init__(self) -> None:
-        self._request = signals.StopRequest()
-        self._waiting = False
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[Stopper]:
-        """Handle the signals inside; put the old handlers back after."""
-        with signals.signal_handlers(self._handle):
-            yield self
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Let a signal interrupt the code inside; one that came before does so at once."""
-        try:
-            self._waiting = True
-            if self._request:
-                raise signals.Interrupt(signal.SIGINT, self._request, self._handle)
-            yield
-        finally:
-            self._waiting = False
 
     def blocks(self, source: Source) -> Iterator[Block]:
         """Pass on the blocks of a source until it ends or a signal came."""
@@ -53,11 +31,6 @@ class Stopper:
                 signals.mark_caught(interrupt)
                 return
             yield block
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        interrupting = self._waiting or bool(self._request)  # before this signal is noted
-        if not signals.defer_during_import(number, frame) and not self._request.repeated() and interrupting:
-            raise signals.Interrupt(number, self._request, self._handle)
 
 
 def listen(source: Source, recognizer: Recognizer, sinks: Sequence[Sink], *, strict: bool = False) -> Summary:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from edge.errors import MmtlError, SourceError, UsageError
@@ -20,9 +19,9 @@ from edge.reports.results import FileResult, UtteranceRow
 from edge.reports.summaries import Finished
 from edge.reports.table import TableFormat, table_path, write_table
 from edge.reports.workers import core_count, recognize_side_by_side
-from edge.system import signals
 from edge.system.files import require_writable
 from edge.system.outputs import write_atomically
+from edge.system.stop_signal import StopSignal
 
 NAMED_PROBLEMS: Final = 3
 """Recordings that the closing message names."""
@@ -51,28 +50,6 @@ class Progress:
     problems: int
     share: float
     """Of the work, by the sizes of the files, in [0, 1]."""
-
-
-class StopSignal:
-    """The signal that asked the program to end. A second one interrupts what is being done then."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        """The first signal; 0 before it."""
-        self._request = signals.StopRequest()
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[StopSignal]:
-        """Handle the signals inside."""
-        with signals.signal_handlers(self._handle):
-            yield self
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.number:
-            self.number = number
-            self._request.repeated()
-        elif not signals.defer_during_import(number, frame) and not self._request.repeated():
-            raise signals.Interrupt(number, self._request, self._handle)
 
 
 def write_report(
