@@ -132,9 +132,10 @@ def load_cnn_lstm(path: Path) -> Checkpoint[EmotionNet]:
     found = load_checkpoint(path)
     if isinstance(found.net, EmotionNet):
         return cast("Checkpoint[EmotionNet]", found)
+    kind = "recurrent" if isinstance(found.net, RecurrentNet) else "pretrained"
     raise ModelError(
-        f"{path} holds a network on a pretrained encoder, and a CNN-LSTM is needed here",
-        remedy="give the checkpoint of a run without --encoder, or the bundle named small",
+        f"{path} holds a network on a {kind} encoder, and a CNN-LSTM is needed here",
+        remedy="give the checkpoint of a run without --encoder",
     )
 
 

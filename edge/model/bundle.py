@@ -216,7 +216,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not is_file(path):
         raise BundleError(
-            f"{folder} is not a bundle (it has no {MANIFEST})", remedy="name a folder that mmtl export wrote"
+            f"{folder} is not a bundle (it has no {MANIFEST})",
+            remedy=f"name a folder that mmtl export wrote, or a bundle that ships ({', '.join(SHIPPED)})",
         )
     try:
         require_size(path, LARGEST_MANIFEST)

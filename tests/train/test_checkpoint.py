@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from edge.errors import ModelError
+from edge.model.bundle import WEIGHTS, shipped_bundle
 from tests.train.synthetic import TINY, tiny_checkpoint, tiny_pretrained
 from train.checkpoint import (
     Checkpoint,
@@ -255,8 +256,11 @@ def test_the_encoder_is_stored_in_float16_only_where_that_is_exact(tmp_path: Pat
 
 def test_each_kind_is_refused_where_the_other_is_needed(saved: Path, pretrained: Path) -> None:
     assert_same(load_cnn_lstm(saved), tiny_checkpoint())
-    with pytest.raises(ModelError, match="a CNN-LSTM is needed here: give the checkpoint of a run without"):
+    with pytest.raises(ModelError, match="a pretrained encoder, and a CNN-LSTM is needed here: give the"):
         load_cnn_lstm(pretrained)
+    recurrent = shipped_bundle("small") / WEIGHTS
+    with pytest.raises(ModelError, match=r"a recurrent encoder, and a CNN-LSTM .* a run without --encoder$"):
+        load_cnn_lstm(recurrent)
     with pytest.raises(ModelError, match="pretrained encoder is needed here: give the checkpoint of a run w"):
         load_pretrained(saved)
 

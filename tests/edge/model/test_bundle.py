@@ -119,7 +119,7 @@ def test_what_is_not_a_bundle_is_refused(tmp_path: Path, kind: str) -> None:
     elif kind == "empty":
         path.mkdir()
     assert not is_bundle(path)
-    refused(path, "not a bundle")
+    refused(path, "not a bundle", "or a bundle that ships (default, small)")
 
 
 @pytest.mark.parametrize("version", [0, 3, "1", None, [1]])
