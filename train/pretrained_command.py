@@ -54,12 +54,21 @@ def starting_point(named: Path | None) -> Path | None:
 
 
 def is_pretrained(start: Path | None) -> bool:
-    """Return whether a checkpoint has a pretrained encoder.
+    """Return whether a checkpoint to start from has a pretrained encoder; otherwise it is a CNN-LSTM.
 
     Raises:
         ModelError: it cannot be read.
+        UsageError: it has a recurrent encoder, whose head is always trained from the beginning.
     """
-    return start is not None and isinstance(load_checkpoint(start).net, PretrainedNet)
+    if start is None:
+        return False
+    net = load_checkpoint(start).net
+    if isinstance(net, RecurrentNet):
+        raise UsageError(
+            f"--start cannot go on from {start}, a network on a recurrent encoder, as the bundle small is",
+            remedy="train a new head with --encoder FILE, or start from default or from a CNN-LSTM",
+        )
+    return isinstance(net, PretrainedNet)
 
 
 def require_effect(context: typer.Context, *, pretrained: bool) -> None:

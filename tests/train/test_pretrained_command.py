@@ -110,6 +110,16 @@ def test_a_start_is_a_file_a_run_folder_a_bundles_folder_or_a_name(run: Path, tm
     assert starting_point(Path("small")) == shipped_bundle("small") / WEIGHTS
 
 
+@pytest.mark.parametrize("start", ["small", shipped_bundle("small"), shipped_bundle("small") / WEIGHTS])
+def test_a_start_with_a_recurrent_encoder_is_refused_by_its_kind(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], start: str | Path
+) -> None:
+    said = refusal(capsys, "train", corpus, "--start", start, "--out", tmp_path / "run")
+    assert "a network on a recurrent encoder" in said
+    assert "train a new head with --encoder FILE, or start from default or from a CNN-LSTM" in said
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
