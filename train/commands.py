@@ -99,7 +99,8 @@ def train(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Where the encoder's features are kept; the run folder's features/ by default.",
+            help="Where features are kept for the next run: the encoder's (the run folder's features/ by "
+            "default), or the CNN-LSTM's spectra (without it, computed at each start and kept in memory).",
             show_default=False,
         ),
     ] = None,
@@ -296,7 +297,7 @@ def train(
             **stepped,
         )
         with torchrun_ranks(chosen_device) as ranks:
-            setup = RunSetup(folder, chosen_device, begin, resume, provenance, precision, ranks)
+            setup = RunSetup(folder, chosen_device, begin, resume, provenance, precision, ranks, cache)
             if ranks.rank > 0:
                 assist(sides, arch, options, setup)
                 return

@@ -10,7 +10,6 @@ interrupted finds the copies that were complete.
 from __future__ import annotations
 
 import hashlib
-import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from edge.audio.sound_file import read_clip
 from edge.features.frontend import filtered, power_spectrogram
 from edge.features.log_mel import LOG_MEL, log_mel
 from edge.features.normaliser import GainConfig
-from edge.system.files import atomic_write
+from train.cache_files import digest, identity, read_index, write_index, write_values
 from train.corpora import Clip
 from train.pretrained_net import PretrainedNet
 from train.recording_conditions import PAUSE_DB, Ambience, ChannelConfig, draw_channel, with_pauses
@@ -168,10 +167,8 @@ def cached_features(
         }
         folder.mkdir(parents=True, exist_ok=True)
         index.unlink(missing_ok=True)  # never beside the values of another
-        with atomic_write(values) as partial, partial.open("wb") as file:
-            np.save(file, np.array(rows, np.float16))
-        with atomic_write(index) as partial:
-            partial.write_text(json.dumps(kept), "utf-8")
+        write_values(values, np.array(rows, np.float16))
+        write_index(index, kept)
     return Features(
         values=np.load(values, mmap_mode="r"),
         clip=np.array(kept["clip"]),
@@ -265,11 +262,13 @@ def _pooled_alone(
 
 def _kept(values: Path, index: Path, described: dict[str, Any]) -> dict[str, Any] | None:
     """Read the index of a copy; None if it is missing, outdated, or does not fit its values."""
+    kept = read_index(index)
+    if kept is None:
+        return None
     try:
-        kept: dict[str, Any] = json.loads(index.read_text("utf-8"))
         fits = np.load(values, mmap_mode="r").shape[0] == len(kept["clip"])
         return kept if fits and kept["made_from"] == described else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
         return None
 
 
@@ -297,11 +296,11 @@ def _described(
     elif copy.plain:
         heard = f"as recorded {pauses}"
     else:
-        heard = f"{config!r} {pauses} {_digest(s.tobytes() for s in (*ambience.noises, *ambience.rooms))}"
+        heard = f"{config!r} {pauses} {digest(s.tobytes() for s in (*ambience.noises, *ambience.rooms))}"
     return {
         "version": CACHE_VERSION,
         "encoder": encoder_digest(net),
-        "clips": _digest(_identity(clip).encode() for clip in clips),
+        "clips": digest(identity(clip).encode() for clip in clips),
         **({"stream": f"{levels!r} {STREAM_CLIPS} {POOLING}"} if isinstance(net, RecurrentNet) else {}),
         "conditions": heard,
     }
@@ -310,18 +309,4 @@ def _described(
 def encoder_digest(net: EncoderNet) -> str:
     """Return the SHA-256 of an encoder's weights in float32, in the order of their names."""
     weights = sorted(net.encoder.state_dict().items())
-    return _digest(name.encode() + tensor.contiguous().numpy().tobytes() for name, tensor in weights)
-
-
-def _identity(clip: Clip) -> str:
-    """Name a recording and its state; the speaker counts, whose channel it is heard through."""
-    path = clip.path.resolve()
-    state = path.stat()
-    return f"{path}\t{state.st_size}\t{state.st_mtime_ns}\t{clip.corpus}/{clip.speaker}\n"
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(part)
-    return total.hexdigest()
+    return digest(name.encode() + tensor.contiguous().numpy().tobytes() for name, tensor in weights)

@@ -31,7 +31,7 @@ ENCODER_LICENCE: Final = "MIT (OpenAI Whisper, Radford et al. 2022)"
 RECURRENT_LICENCE: Final = "Apache 2.0 (Resemblyzer 0.1.4, C. Jemine)"
 
 ENCODER_ONLY: Final = (
-    *("encoder", "noise", "copies", "cache", "steps", "folds", "leave_corpus_out"),
+    *("encoder", "noise", "copies", "steps", "folds", "leave_corpus_out"),
     *("unlabelled", "unlabelled_weight"),
 )
 """Parameters without effect on a CNN-LSTM."""

@@ -25,7 +25,8 @@ from train.plots import plot_confusion
 from train.precision import PRECISIONS, Precision, faster, measured_precisions
 from train.ranks import Ranks
 from train.run_folder import RunFolder, described, git_revision, write_json
-from train.segments import Normalisation, Spectra, fit_normalisation, read_spectra
+from train.segments import Normalisation, Spectra, SpectraReader, fit_normalisation, read_spectra
+from train.spectra_cache import SpectraCache
 from train.splits import Split, speakers_of
 from train.temperature import averaged, fit_temperature
 from train.training import Algorithm, Computing, EpochRecord, Options, Training, predict
@@ -70,6 +71,12 @@ class RunSetup:
     """None: that of the run in the folder, or else the one in which this machine is faster."""
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that train together; only rank 0 calls `run`, the others `assist`."""
+    cache: Path | None = None
+    """Folder of spectra, which are mapped, and computed only if they are missing; None: kept in memory."""
+
+    def reader(self) -> SpectraReader:
+        """Return what reads the clips."""
+        return SpectraCache(self.cache) if self.cache else read_spectra
 
 
 def run(
@@ -104,7 +111,8 @@ def run(
         config = continued(config, start.training)
     setup.folder.require_usable(config, resume=setup.resume)
     torch.manual_seed(options.seed)
-    data = _read_sides(split, front_end, frames_for_first(arch), options.augmentation.speeds, progress)
+    speeds, shortest = options.augmentation.speeds, frames_for_first(arch)
+    data = _read_sides(split, setup.reader(), front_end, shortest, speeds, progress)
     if not data.train or not data.validation:
         raise UsageError(
             "training needs training speakers and validation speakers",
@@ -143,7 +151,8 @@ def assist(split: Split, arch: Architecture, options: Options, setup: RunSetup) 
     require_fit(split, arch, options)
     require_shareable(split, options, setup.ranks)
     torch.manual_seed(options.seed)
-    data = read_spectra(split.train, front_end, frames_for_first(arch), speeds=options.augmentation.speeds)
+    speeds = options.augmentation.speeds
+    data = setup.reader()(split.train, front_end, frames_for_first(arch), speeds=speeds)
     normalisation = start.normalisation if start else fit_normalisation(data)
     net = start.net if start else EmotionNet(arch)
     precision = PRECISIONS[setup.ranks.first_ones(0)]
@@ -189,7 +198,12 @@ def _precision(setup: RunSetup, net: EmotionNet, window: int, progress: Progress
 
 
 def _read_sides(
-    split: Split, front_end: FrontEnd, shortest: int, speeds: Sequence[float], progress: ProgressReporter
+    split: Split,
+    reader: SpectraReader,
+    front_end: FrontEnd,
+    shortest: int,
+    speeds: Sequence[float],
+    progress: ProgressReporter,
 ) -> Data:
     """Read the clips of all three sides; those of the training side at further speeds too."""
 
@@ -197,7 +211,7 @@ def _read_sides(
         def shown(clips: Sequence[Clip], label: str) -> Iterable[Clip]:
             return progress(clips, f"{label}: {side}", len(clips))
 
-        return read_spectra(getattr(split, side), front_end, shortest, shown, speeds)
+        return reader(getattr(split, side), front_end, shortest, shown, speeds)
 
     return Data(read("train", *speeds), read("validation"), read("test"))
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import torch
@@ -73,22 +73,45 @@ def read_spectra(
     Raises:
         SourceError: a clip cannot be read.
     """
-    spectra = []
-    least = front_end.samples_in(shortest)
+    spectra: list[Spectra] = []
     for clip in progress(clips, "reading clips") if progress else clips:
         waveform = read_clip(clip.path)
-        for speed in (1.0, *speeds):
-            samples = filtered(_at_speed(waveform, speed, front_end.sample_rate), front_end)
-            samples = np.pad(samples, (0, max(0, least - len(samples))))
-            logs = np.log(power_spectrogram(samples, front_end) + _TINY)
-            spectra.append(Spectra(clip, logs.astype(np.float16), speed))
+        spectra += [
+            Spectra(clip, log_spectra(waveform, front_end, shortest, speed), speed)
+            for speed in (1.0, *speeds)
+        ]
     return spectra
+
+
+def log_spectra(
+    waveform: Array, front_end: FrontEnd, shortest: int, speed: float = 1.0
+) -> NDArray[np.float16]:
+    """Compute the (T, F) logarithms of the power spectra of (N,) samples; T is at least `shortest`."""
+    samples = filtered(_at_speed(waveform, speed, front_end.sample_rate), front_end)
+    samples = np.pad(samples, (0, max(0, front_end.samples_in(shortest) - len(samples))))
+    logs: NDArray[np.float16] = np.log(power_spectrogram(samples, front_end) + _TINY).astype(np.float16)
+    return logs
+
+
+class SpectraReader(Protocol):
+    """Reads clips and computes their spectra, as `read_spectra` does."""
+
+    def __call__(
+        self,
+        clips: Sequence[Clip],
+        front_end: FrontEnd,
+        shortest: int,
+        progress: Callable[[Sequence[Clip], str], Iterable[Clip]] | None = None,
+        speeds: Sequence[float] = (),
+    ) -> list[Spectra]:
+        """Return the spectra of each clip at each speed, in the order of the clips."""
 
 
 class SpectraMemory:
     """Reads clips as `read_spectra` does, each once, for runs that read the same clips in turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: SpectraReader = read_spectra) -> None:
+        self._read = read
         self._kept: dict[tuple[Path, float, FrontEnd, int], Spectra] = {}
 
     def __call__(
@@ -105,7 +128,7 @@ class SpectraMemory:
             return clip.path, speed, front_end, shortest
 
         unread = [clip for clip in clips if any(key(clip, speed) not in self._kept for speed in every)]
-        for item in read_spectra(unread, front_end, shortest, speeds=speeds):
+        for item in self._read(unread, front_end, shortest, speeds=speeds):
             self._kept[key(item.clip, item.speed)] = item
         return [self._kept[key(clip, speed)] for clip in clips for speed in every]
 
