@@ -167,6 +167,7 @@ def draw_page(path: Path) -> None:
                 page.click("#start")
                 page.click("#in")
                 page.wait_for_selector(f"#heard:text-is('0:{PAGE_S}')", timeout=60_000)
+                page.evaluate("scrollTo(0, 0)")
                 page.screenshot(path=path)
                 browser.close()
         finally:

@@ -186,7 +186,7 @@ export class Enrolment {
     if (!$("result").hidden && !this.asked) return;
     const token = code === TOKEN_REFUSED ? "The token is missing or wrong: open the page by its link again." : "";
     const busy = reason.startsWith("too many") ? "Others are being enrolled: try again later." : "";
-    const failed = code === 1011 ? "The device failed: its log says why. " : "";
+    const failed = reason === "the device failed" ? "The device failed: its log says why. " : "";
     this.fail(token || busy || failed + "The connection has ended, and with it the session. Recordings that were not to be kept are deleted.");
   }
 
