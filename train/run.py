@@ -401,11 +401,13 @@ def continued(config: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     sides, heard = config["speakers"], before.get("speakers", {})
     learned = {*sides["train"], *heard.get("train", [])}
     chosen_on = {*sides["validation"], *heard.get("validation", [])} - learned
+    unlabelled = sorted({*sides.get("unlabelled", []), *heard.get("unlabelled", [])})
+    beside = {"unlabelled": unlabelled} if unlabelled else {}
     return {
         **config,
         "before": before.get("command"),
         "corpora": [*config.get("corpora", []), *earlier],
-        "speakers": {**sides, "train": sorted(learned), "validation": sorted(chosen_on)},
+        "speakers": {**sides, "train": sorted(learned), "validation": sorted(chosen_on), **beside},
     }
 
 
