@@ -22,7 +22,7 @@ from train.corpora import Clip
 from train.metrics import ClassificationScores, score
 from train.model import Architecture, EmotionNet
 from train.plots import plot_confusion
-from train.precision import PRECISIONS, Precision, faster, measured_precisions
+from train.precision import PRECISIONS, Precision, comparison, faster, measured_precisions
 from train.ranks import Ranks
 from train.run_folder import RunFolder, described, git_revision, write_json
 from train.segments import Normalisation, Spectra, SpectraReader, fit_normalisation, read_spectra
@@ -192,8 +192,7 @@ def _precision(setup: RunSetup, net: EmotionNet, window: int, progress: Progress
     if chosen is None:
         seconds = measured_precisions(net, window, setup.device)
         chosen = faster(seconds)
-        times = ", ".join(f"{1000 * seconds[name]:.0f} ms in {name}" for name in PRECISIONS)
-        progress.say(f"training in {chosen}, the faster here: a pass of 8 segments takes {times}")
+        progress.say(comparison(seconds))
     return PRECISIONS[setup.ranks.first_ones(PRECISIONS.index(chosen))]
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.features.frontend import FrontEnd
+from edge.system.files import require_writable
 from train.cache_files import digest, identity, read_index, write_index, write_values
 from train.corpora import Clip
 from train.segments import Spectra, log_spectra, read_spectra
@@ -88,6 +89,7 @@ class SpectraCache:
         if kept is not None:
             list(shown)
             return kept
+        require_writable(self._folder)
         computed = [item.logs for item in how.spectra(clips, shown)]
         joined = np.concatenate(computed)
         write_values(values, joined)

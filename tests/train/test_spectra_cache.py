@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from edge.audio import sound_file
+from edge.errors import UsageError
 from edge.features.frontend import FrontEnd
 from tests.train.synthetic import SAMPLE_RATE, TINY, voice, write_corpus
 from train import segments, spectra_cache
@@ -196,6 +197,15 @@ def test_two_that_fill_the_cache_at_once_get_the_same(clips: list[Clip], tmp_pat
         for one in runs:
             require_same(one.result(), expected)
     assert len(list((tmp_path / "cache").iterdir())) == 6
+
+
+def test_a_cache_that_cannot_be_written_is_refused_before_a_clip_is_read(
+    clips: list[Clip], tmp_path: Path, heard: list[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="choose a folder you may write to"):
+        SpectraCache(tmp_path / "file")(clips, FRONT_END, 49)
+    assert heard == []
 
 
 def test_files_beyond_the_number_that_may_be_mapped_are_read(
