@@ -302,11 +302,11 @@ def scored_clips(clips: Sequence[Clip], probs: Array) -> ClassificationScores:
 
 
 def _judge(folder: RunFolder, data: Data, device: torch.device) -> ClassificationScores:
-    """Fit the temperature on the validation speakers, then score both sides once."""
+    """Fit the temperature on the validation speakers, then score both sides once, in float32."""
     model = load_cnn_lstm(folder.best)
     window = model.training["options"]["draw"]["window"]
     net = model.net.to(device)
-    logits = predict(net, data.validation, model.normalisation, window, device)
+    logits = predict(net, data.validation, model.normalisation, window, device, "float32")
     labels = [EMOTIONS.index(item.clip.emotion) for item in data.validation]
     temperature = fit_temperature(logits, labels)
     save_checkpoint(folder.best, replace(model, temperature=temperature))
@@ -314,7 +314,7 @@ def _judge(folder: RunFolder, data: Data, device: torch.device) -> Classificatio
     result = {"temperature": temperature, "validation": _described_scores(spectra, probs)}
     if data.test:
         spectra = data.test
-        probs = averaged(predict(net, spectra, model.normalisation, window, device), temperature)
+        probs = averaged(predict(net, spectra, model.normalisation, window, device, "float32"), temperature)
         result["test"] = _described_scores(spectra, probs)
     scores = scored(spectra, probs)
     title = "Test speakers" if data.test else "Validation speakers"

@@ -26,12 +26,11 @@ from train.model import EmotionNet
 from train.plots import plot_adaptation
 from train.run import ProgressReporter
 from train.run_folder import described, write_json
-from train.segments import SpectraMemory
 from train.speaker_head import SpeakerHead
 from train.speaker_protocols import HEAD_TUNING, LayersAfterEmbedding
 from train.systems.angular_softmax import AngularCnnLstm
 from train.systems.base import System
-from train.tables import Cell, Folds, TableOptions, finished, run_of
+from train.tables import Cell, Folds, TableOptions, finished, run_of, spectra_memory
 
 Labels = Literal["emotions", "ratings"]
 
@@ -107,7 +106,7 @@ def compute_curves(
     cells: Sequence[Cell], folds: Folds, root: Path, options: TableOptions, progress: ProgressReporter
 ) -> dict[Cell, Curves]:
     """Return the curves of the finished cells, computing those that are not kept."""
-    memory, found = SpectraMemory(), {}
+    memory, found = spectra_memory(root), {}
     ready = [cell for cell in cells if finished(root, cell)]
     for cell in progress(ready, "curves", len(ready)):
         folder = cell.folder(root)

@@ -8,6 +8,7 @@ the weights that a finished cell keeps, so an older cell gets them without train
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import multiprocessing
 import signal
@@ -24,12 +25,14 @@ from torch import nn
 from edge.arrays import Array
 from edge.errors import MmtlError, UsageError
 from edge.features.frontend import FrontEnd
+from edge.labels import DIMENSIONS
 from edge.system.files import atomic_write
 from train.corpora import Clip
 from train.encoder_cells import EncoderCell
 from train.metrics import ClassificationScores
 from train.mmtl import Loss, MetaRates, Samples
 from train.model import Architecture, EmotionNet
+from train.precision import Precision, comparison, faster, measured_precisions
 from train.run import (
     ProgressReporter,
     architecture_of,
@@ -41,11 +44,12 @@ from train.run import (
 from train.run_folder import FolderInUseError, RunFolder, described, write_json
 from train.segments import Normalisation, Spectra, SpectraMemory, fit_normalisation
 from train.speaker_protocols import SpeakerProtocols, speaker_clips, speaker_protocols
+from train.spectra_cache import SpectraCache
 from train.splits import Split, speakers_of
 from train.systems.base import System
 from train.table_rows import Row
 from train.temperature import averaged
-from train.training import Options, OuterStep, Training, predict
+from train.training import Computing, Options, OuterStep, Training, predict
 
 CPU: Final = torch.device("cpu")
 
@@ -101,6 +105,8 @@ class TableOptions:
     """m: in a step of MMTL."""
     samples: int = 16
     """Segments of each speaker in a step of MMTL."""
+    precision: Precision = "bfloat16"
+    """Of the forward passes."""
 
     @staticmethod
     def to_the_letter() -> TableOptions:
@@ -181,6 +187,20 @@ class Cell:
 def cells_of(rows: Iterable[Row], folds: Iterable[str], seeds: Iterable[int]) -> list[Cell]:
     """Return every cell, seed by seed, so that an interrupted table has all rows of its first seeds."""
     return [Cell(row, fold, seed) for seed, fold, row in product(seeds, folds, list(rows))]
+
+
+def precision_of(root: Path, options: TableOptions, progress: ProgressReporter) -> Precision:
+    """Return the precision of the folder's cells; for a new folder the one that is faster here."""
+    config = RunFolder(root).config
+    if config.exists():
+        kept: Precision = (
+            json.loads(config.read_text("utf-8")).get("options", {}).get("precision", "bfloat16")
+        )
+        return kept
+    arch = replace(architecture_of("erm", len(DIMENSIONS), paper=options.paper), bins=options.bins)
+    seconds = measured_precisions(EmotionNet(arch), options.front_end.window_frames, CPU)
+    progress.say(comparison(seconds))
+    return faster(seconds)
 
 
 def claim(
@@ -334,7 +354,8 @@ class SpectraCell:
         """Train, keep the best epoch, and return the validation speaker's UAR in percent."""
         torch.manual_seed(self._options.seed)
         net, outer = self._row.network(self._arch), self._table.outer
-        training = Training(net, self._train, self._normalisation, self._options, CPU, outer)
+        computing = Computing(self._table.precision)
+        training = Training(net, self._train, self._normalisation, self._options, CPU, outer, computing)
 
         def keep(net: nn.Module) -> None:
             with atomic_write(self._folder.best) as partial:
@@ -350,8 +371,8 @@ class SpectraCell:
 
     def probs(self) -> Array:
         """Return the (N, C) posteriors of the test speaker's clips."""
-        net = self.network()
-        return averaged(predict(net, self._test, self._normalisation, self._options.draw.window, CPU))
+        window, precision = self._options.draw.window, self._table.precision
+        return averaged(predict(self.network(), self._test, self._normalisation, window, CPU, precision))
 
     def scored_samples(self) -> list[Samples]:
         """Return the segments of each of the test speaker's clips."""
@@ -381,19 +402,21 @@ class _Outcome:
 
 _Task = tuple[Cell, Split, Path, TableOptions]
 
-_memory: Final = SpectraMemory()
-"""Of a worker process."""
+
+@functools.cache
+def spectra_memory(root: Path) -> SpectraMemory:
+    """Return what reads spectra for the tables of a folder, which keeps them for all cells."""
+    return SpectraMemory(SpectraCache(root / "spectra"))
 
 
 @contextlib.contextmanager
 def _workers(jobs: int) -> Iterator[Callable[[list[_Task]], Iterator[_Outcome]]]:
     """Yield what trains cells: here one by one, or in as many processes as there are jobs."""
     if jobs == 1:
-        memory = SpectraMemory()
-        yield lambda tasks: (_outcome(task, memory) for task in tasks)
+        yield lambda tasks: (_outcome(task) for task in tasks)
         return
     with multiprocessing.get_context("spawn").Pool(jobs, _begin_worker) as pool:
-        yield lambda tasks: pool.imap_unordered(_train_in_worker, tasks)
+        yield lambda tasks: pool.imap_unordered(_outcome, tasks)
 
 
 def _begin_worker() -> None:
@@ -401,13 +424,10 @@ def _begin_worker() -> None:
     torch.set_num_threads(1)
 
 
-def _train_in_worker(task: _Task) -> _Outcome:
-    return _outcome(task, _memory)
-
-
-def _outcome(task: _Task, memory: SpectraMemory) -> _Outcome:
+def _outcome(task: _Task) -> _Outcome:
+    cell, split, root, options = task
     try:
-        train_cell(*task, memory)
+        train_cell(cell, split, root, options, spectra_memory(root))
     except FolderInUseError:
         return _Outcome(in_use=True)
     except MmtlError as error:

@@ -181,7 +181,7 @@ def tables(
     from train.console import ConsoleProgress
     from train.splits import refuse_shared_recordings
     from train.table_rows import PAPER_ROWS
-    from train.tables import TableOptions, cells_of, claim, compute
+    from train.tables import TableOptions, cells_of, claim, compute, precision_of
 
     known = {**PAPER_ROWS, **_encoder_rows(encoder, rows, out)}
     asked = [known[key] for key in _chosen("--rows", rows, known)]
@@ -221,6 +221,8 @@ def tables(
         bins=bins,
         **{name: value for name, value in named.items() if value is not None},
     )
+    if not all(row.head for row in asked):
+        options = replace(options, precision=precision_of(out, options, ConsoleProgress()))
     claim(out, options, clips, "speaker" if by == "speaker" else "session")
     heading = _heading(clips, epochs)
     variants = [row.head for row in asked if row.head]

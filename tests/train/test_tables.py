@@ -31,12 +31,14 @@ from train.table_rows import PAPER_ROWS as ROWS
 from train.table_rows import TABLE_3
 from train.tables import (
     Cell,
+    Silent,
     TableOptions,
     adapted,
     cells_of,
     claim,
     compute,
     finished,
+    precision_of,
     train_cell,
 )
 from train.tables_report import CellResult, row_scores
@@ -204,6 +206,20 @@ def test_a_folder_that_lacks_a_newer_option_has_its_default(corpus: Path, tmp_pa
         claim(tmp_path, replace(OPTIONS, double_softmax=True), clips, "speaker")
 
 
+def test_a_new_folder_is_computed_in_the_faster_precision_and_then_stays_with_it(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.tables.measured_precisions", lambda *_: {"bfloat16": 2.0, "float32": 1.0})
+    assert precision_of(tmp_path, OPTIONS, Silent()) == "float32"
+    claim(tmp_path, replace(OPTIONS, precision="float32"), clips_in(corpus), "speaker")
+    monkeypatch.setattr("train.tables.measured_precisions", lambda *_: {"bfloat16": 1.0, "float32": 2.0})
+    assert precision_of(tmp_path, OPTIONS, Silent()) == "float32"
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["options"]["precision"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert precision_of(tmp_path, OPTIONS, Silent()) == "bfloat16"
+
+
 def test_every_deviation_from_the_paper_has_an_option_and_one_option_sets_them_all(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +229,7 @@ def test_every_deviation_from_the_paper_has_an_option_and_one_option_sets_them_a
         asked.append(options)
 
     monkeypatch.setattr("train.tables.compute", record)
+    monkeypatch.setattr("train.tables.measured_precisions", lambda *_: {"bfloat16": 1.0, "float32": 2.0})
     of_the_input = ("--paper-layers", "--normalisation", "window", "--zero-padding", "--win-length-ms", "200")
     letter = (
         *of_the_input,
