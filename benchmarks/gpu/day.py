@@ -23,6 +23,9 @@ from datetime import date
 from pathlib import Path
 from typing import Literal, get_args
 
+import edge  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off
+
+# isort: split
 import onnxruntime
 import torch
 

@@ -6,12 +6,11 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from edge.system import signals
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+Stop = TypeVar("Stop", bound="StopSignal")
 
 
 class StopSignal:
@@ -27,7 +26,7 @@ class StopSignal:
         self._waiting = False
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[Self]:
+    def listening(self: Stop) -> Iterator[Stop]:
         """Handle the signals inside; put the old handlers back after."""
         with signals.signal_handlers(self._handle):
             yield self
