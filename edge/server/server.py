@@ -46,6 +46,9 @@ class Site(Protocol):
             OSError: the address cannot be listened on.
         """
 
+    async def close_connections(self, within_s: float) -> None:
+        """Let the clients' connections end, and disconnect those that take longer."""
+
 
 class Server:
     """Serves clients until `stop`. A client's errors do not affect the others."""
@@ -111,6 +114,8 @@ class Server:
                 ready(ports)
                 await self._stopping.wait()
             await self._close_clients()
+            if web:
+                await web.close_connections(self._service.limits.goodbye_s)
         finally:
             for worker in self._workers:
                 worker.close()

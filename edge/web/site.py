@@ -103,6 +103,7 @@ class Site:
         self._waiting = 0
         self._enrolling: EnrolmentConnections | None = None
         self._running: asyncio.Future[None] | None = None
+        self._connections: dict[asyncio.Task[Any], LimitedConnection] = {}
 
     async def listen(self, handle: Callable[[Channel], Awaitable[None]], log: QuietLog) -> Listener:
         """Accept browsers.
@@ -123,6 +124,10 @@ class Site:
         async def accepted(connection: ServerConnection) -> None:
             assert isinstance(connection, LimitedConnection)
             assert connection.request is not None
+            task = asyncio.current_task()
+            assert task
+            self._connections[task] = connection
+            task.add_done_callback(self._connections.pop)
             match _path(connection.request):
                 case "/stream":
                     await handle(WebSocketChannel(connection))
@@ -149,6 +154,15 @@ class Site:
                 viewer.end()
 
         return Listener(port, close)
+
+    async def close_connections(self, within_s: float) -> None:
+        """Let the browsers' connections end, disconnect those that take longer, and wait for their work."""
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=within_s)
+        for task, connection in self._connections.items():
+            connection.transport.abort()
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
     def close(self) -> None:
         """Wait until the device's stream has ended."""

@@ -139,7 +139,7 @@ def test_a_server_that_stops_closes_the_session(make: Make, echo: Echo) -> None:
             entered(client).send("x")
             client.recv(timeout=SOON_S)
         assert echo.closed == 1
-        close_code(client)
+        assert close_code(client) == CloseCode.GOING_AWAY
 
 
 def test_an_error_that_nobody_expected_ends_one_session_and_is_logged(site: RunningSite, echo: Echo) -> None:
