@@ -289,11 +289,14 @@ def test_axe_finds_nothing_and_no_size_scrolls_sideways(page: Page, site: Runnin
 
 
 def timeline_drawn(page: Page) -> str:
-    """Return the timeline once what was done to it is drawn: that happens in the browser's next frame."""
-    drawn: str = page.evaluate("""() => new Promise((done) => {
-        const picture = () => done(document.getElementById("timeline").toDataURL());
-        requestAnimationFrame(() => requestAnimationFrame(picture));
-    })""")
+    """Return the timeline once it stays as it is for more than a second, in which the page draws again."""
+    drawn: str = page.evaluate("""async () => {
+        const picture = () => document.getElementById("timeline").toDataURL();
+        for (let before = null, now = picture(); ; before = now, now = picture()) {
+            if (now === before) return now;
+            await new Promise((done) => setTimeout(done, 1200));
+        }
+    }""")
     return drawn
 
 
