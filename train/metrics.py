@@ -61,7 +61,7 @@ def uar(labels: ArrayLike, predictions: ArrayLike, classes: int = len(EMOTIONS))
     Raises:
         ValueError: as `confusion_matrix`.
     """
-    return float(_uar_of(confusion_matrix(labels, predictions, classes)))
+    return float(uar_of(confusion_matrix(labels, predictions, classes)))
 
 
 def recalls(confusion: ArrayLike) -> tuple[float | None, ...]:
@@ -247,16 +247,16 @@ def score(labels: ArrayLike, probs: ArrayLike, speakers: Sequence[str]) -> Class
     posteriors = _posteriors(probs)
     classes = posteriors.shape[1]
     predictions = posteriors.argmax(axis=1)
-    by_speaker = _confusion_by_speaker(labels, predictions, speakers, classes)
+    by_speaker = confusion_by_speaker(labels, predictions, speakers, classes)
     total = np.sum(list(by_speaker.values()), axis=0)
     return ClassificationScores(
-        uar=float(_uar_of(total)),
+        uar=float(uar_of(total)),
         accuracy=_accuracy_of(total),
         macro_f1=_macro_f1_of(total),
         ece=ece(posteriors, labels),
         confusion=tuple(tuple(row) for row in total.tolist()),
         clips=len(posteriors),
-        per_speaker={name: float(_uar_of(matrix)) for name, matrix in by_speaker.items()},
+        per_speaker={name: float(uar_of(matrix)) for name, matrix in by_speaker.items()},
     )
 
 
@@ -274,8 +274,8 @@ def speaker_uars(
     Raises:
         ValueError: as `confusion_matrix`, or there is not one speaker for each clip.
     """
-    by_speaker = _confusion_by_speaker(labels, predictions, speakers, classes)
-    return {name: float(_uar_of(matrix)) for name, matrix in by_speaker.items()}
+    by_speaker = confusion_by_speaker(labels, predictions, speakers, classes)
+    return {name: float(uar_of(matrix)) for name, matrix in by_speaker.items()}
 
 
 def bootstrap_uar(
@@ -305,19 +305,24 @@ def bootstrap_uar(
     Raises:
         ValueError: as `confusion_matrix`, or there is not one speaker for each clip.
     """
-    matrices = np.stack(list(_confusion_by_speaker(labels, predictions, speakers, classes).values()))
+    matrices = np.stack(list(confusion_by_speaker(labels, predictions, speakers, classes).values()))
     count = len(matrices)
     if count == 1:
         return 0.0, 1.0
     generator = np.random.default_rng(seed)
     times_drawn = generator.multinomial(count, np.full(count, 1.0 / count), size=draws)
-    low, high = np.percentile(_uar_of(np.tensordot(times_drawn, matrices, axes=1)), [2.5, 97.5])
+    low, high = np.percentile(uar_of(np.tensordot(times_drawn, matrices, axes=1)), [2.5, 97.5])
     return float(low), float(high)
 
 
-def _confusion_by_speaker(
-    labels: ArrayLike, predictions: ArrayLike, speakers: Sequence[str], classes: int
+def confusion_by_speaker(
+    labels: ArrayLike, predictions: ArrayLike, speakers: Sequence[str], classes: int = len(EMOTIONS)
 ) -> dict[str, Counts]:
+    """Count the answers by speaker, as `confusion_matrix` does, in the order of the names.
+
+    Raises:
+        ValueError: as `confusion_matrix`, or there is not one speaker for each clip, or there is no clip.
+    """
     truth, guesses = np.asarray(labels), np.asarray(predictions)
     names = np.asarray(speakers)
     _require_as_many(len(truth), len(names), "speakers")
@@ -330,7 +335,7 @@ def _confusion_by_speaker(
     }
 
 
-def _uar_of(matrix: Counts) -> Floats:
+def uar_of(matrix: Counts) -> Floats:
     """Map (..., C, C) counts to (...) UAR."""
     clips = matrix.sum(axis=-1)
     recalls = np.diagonal(matrix, axis1=-2, axis2=-1) / np.maximum(clips, 1)

@@ -21,7 +21,7 @@ from edge.errors import UsageError
 from edge.labels import EMOTIONS
 from edge.model.bundle import BaselineConfig
 from train.corpora import Clip
-from train.episodes import EpisodeConfig
+from train.episodes import EpisodeConfig, clip_means
 from train.feature_cache import Features
 from train.speaker_head import EmbeddingStatistics, head_inputs
 from train.speech_claims import SpeechRecording
@@ -31,7 +31,7 @@ WINDOWS: Final = 128
 
 
 def learned_recordings(recordings: Sequence[SpeechRecording]) -> list[Clip]:
-    """Return the recordings of every second speaker; the others, and those of nobody named, stay for scoring.
+    """Return the recordings of every second speaker; the others, and those without a name, stay for scoring.
 
     Raises:
         UsageError: no recording names its speaker.
@@ -94,7 +94,4 @@ def claim_loss(logits: Tensor) -> Tensor:
 def _windows(copy: Features, speakers: NDArray[np.int64], statistics: EmbeddingStatistics) -> _Windows:
     values = statistics.standardised(np.asarray(copy.values, np.float32))
     own = speakers[copy.clip]
-    totals = np.zeros((int(speakers.max()) + 1, values.shape[1]), np.float32)
-    np.add.at(totals, own, values)
-    counts = np.maximum(np.bincount(own, minlength=len(totals)), 1)[:, None]
-    return _Windows(values, (totals / counts).astype(np.float32)[own])
+    return _Windows(values, clip_means(values, own, int(speakers.max()) + 1)[own])

@@ -41,7 +41,7 @@ from train.cross_fitting import held_out_answers, speaker_folds, without_speaker
 from train.episodes import EpisodeConfig, Episodes
 from train.feature_cache import Copy, Features, cached_features
 from train.head_training import RATES, HeadAlgorithm, HeadOptions, train_head
-from train.metrics import confusion_matrix
+from train.metrics import confusion_by_speaker, uar_of
 from train.pretrained_command import noises
 from train.pretrained_net import PretrainedArchitecture, PretrainedNet, normalised
 from train.recording_conditions import ChannelConfig
@@ -66,7 +66,6 @@ SHIPPED: Final = "shipped"
 Part = Literal["speakers", "corpora"]
 PARTS: Final[tuple[Part, ...]] = ("speakers", "corpora")
 
-Counts = NDArray[np.int64]
 Confusions = dict[str, dict[str, dict[str, list[list[int]]]]]
 """By protocol, corpus and speaker; rows are the truth."""
 
@@ -183,12 +182,16 @@ class Fit:
         options = HeadOptions(algorithm=row.algorithm, rates=rates, seed=row.seed)
         statistics = fit_statistics(values)
         drawn = Episodes(clips, copies, statistics, episodes, row.seed, inputs)
-        beside = UnlabelledSpeech(self.speech, self.speech_copies, statistics, row.seed)
+        beside = (
+            UnlabelledSpeech(self.speech, self.speech_copies, statistics, row.seed)
+            if row.unlabelled
+            else None
+        )
         head = train_head(
             drawn,
             HeadArchitecture(values.shape[1], heads=row.heads),
             options,
-            unlabelled=beside if row.unlabelled else None,
+            unlabelled=beside,
             shown=lambda steps: self.progress(steps, f"training without {name}", options.steps),
         )
         return FittedHead(statistics, head, inputs)
@@ -247,14 +250,11 @@ def counted(answers: Answers, row: Row) -> Confusions:
         if not items or (row.baseline == "none" and protocol != "none"):
             continue
         guesses = averaged([item.logits for item in items]).argmax(axis=1)
-        by_speaker: dict[tuple[str, str], list[tuple[int, int]]] = {}
-        for item, guess in zip(items, guesses, strict=True):
-            pair = EMOTIONS.index(item.clip.emotion), int(guess)
-            by_speaker.setdefault((item.clip.corpus, item.clip.speaker), []).append(pair)
-        for (corpus, speaker), pairs in sorted(by_speaker.items()):
-            truth, guessed = zip(*pairs, strict=True)
-            matrix = confusion_matrix(truth, guessed, len(EMOTIONS))
-            found.setdefault(protocol, {}).setdefault(corpus, {})[speaker] = matrix.tolist()
+        truth = [EMOTIONS.index(item.clip.emotion) for item in items]
+        corpus_of = {item.clip.speaker: item.clip.corpus for item in items}
+        by_speaker = confusion_by_speaker(truth, guesses, [item.clip.speaker for item in items])
+        for speaker, matrix in by_speaker.items():
+            found.setdefault(protocol, {}).setdefault(corpus_of[speaker], {})[speaker] = matrix.tolist()
     return found
 
 
@@ -271,10 +271,7 @@ def mean_uars(confusions: Mapping[str, Mapping[str, Any]]) -> Array:
         count = len(matrices)
         times = rng.multinomial(count, np.full(count, 1.0 / count), size=DRAWS)
         summed = np.tensordot(np.vstack([np.ones(count, np.int64), times]), matrices, axes=1)
-        shown = summed.sum(axis=2)  # (draws, C): a class that no drawn speaker shows does not count
-        hits = np.diagonal(summed, axis1=1, axis2=2)
-        recalls = np.divide(hits, shown, out=np.full(hits.shape, np.nan), where=shown > 0)
-        totals.append(100.0 * np.nanmean(recalls, axis=1))
+        totals.append(100.0 * uar_of(summed))
     result: Array = np.mean(totals, axis=0)
     return result
 

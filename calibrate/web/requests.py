@@ -76,7 +76,7 @@ def read_beginning(request: Mapping[str, Any]) -> Beginning:
     """Read the request that begins a session, without its key `do`.
 
     Raises:
-        UsageError: a value is missing, of another type or out of range, or nobody has agreed.
+        UsageError: a value is missing, of another type or out of range, or the person has not agreed.
     """
     for name, value in request.items():
         if name not in _TYPES or type(value) is not _TYPES[name]:
