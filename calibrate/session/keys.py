@@ -50,16 +50,14 @@ class Keys:
             UsageError: the system has no POSIX terminals.
         """
         self._before = _termios().tcgetattr(self._descriptor)
-        self._set_single_keys()
         self._exit_stack.enter_context(
-            job_control.terminal_change(job_control.TerminalChange(self._restore, self._set_single_keys))
+            job_control.terminal_change(job_control.TerminalChange(self._set_single_keys, self._restore))
         )
         return self
 
     def __exit__(self, *exc: object) -> None:
         """Restore the terminal's settings."""
         self._exit_stack.close()
-        self._restore()
 
     def _set_single_keys(self) -> None:
         termios = _termios()

@@ -24,10 +24,8 @@ def bars(*columns: ProgressColumn, console: Console | None = None) -> Iterator[P
     console = console or plain_console(stderr=True)
     shown = can_redraw(console)
     progress = Progress(*columns, console=console, transient=True, disable=not shown)
-    suspended = (
-        terminal_change(TerminalChange(progress.stop, progress.start)) if shown else contextlib.nullcontext()
-    )
-    with progress, suspended:
+    drawing = TerminalChange(make=progress.start, undo=progress.stop)
+    with terminal_change(drawing) if shown else contextlib.nullcontext():
         yield progress
 
 

@@ -43,22 +43,18 @@ class Screen:
         """Show a frame in the current size of the terminal."""
         self._frame = frame
         with job_control.stop_deferred():
-            if not self.shown:
-                self._taken.enter_context(
-                    job_control.terminal_change(job_control.TerminalChange(self._leave, self._take))
-                )
+            if self.shown:
+                self._show()
+            else:
                 if _has_its_own_descriptor(self._console):
                     self._taken.enter_context(native_stderr_silenced())
-                self._take()
-            else:
-                self._show()
+                self._taken.enter_context(
+                    job_control.terminal_change(job_control.TerminalChange(self._take, self._leave))
+                )
 
     def close(self) -> None:
         """Restore the terminal; may be called twice."""
-        with job_control.stop_deferred():
-            if self.shown:
-                self._leave()
-            self._taken.close()
+        self._taken.close()
 
     def _take(self) -> None:
         self.shown = True
@@ -66,6 +62,8 @@ class Screen:
         self._show()
 
     def _leave(self) -> None:
+        if not self.shown:
+            return
         self.shown = False
         self._console.clear()  # tmux, once resized, would keep the last frame in its history
         self._live.stop()

@@ -1,4 +1,4 @@
-"""Job control: while Ctrl-Z stops the program, changes to the terminal are undone."""
+"""Temporary changes to the terminal: made and undone whole, and undone while Ctrl-Z stops the program."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final
 
+from edge.system import signals
+
 SIGTSTP: Final[Any] = getattr(signal, "SIGTSTP", None)
 """What Ctrl-Z sends; None on systems without job control."""
 
 
 @dataclass(frozen=True, eq=False)
 class TerminalChange:
-    """A temporary change to the terminal."""
+    """A temporary change to the terminal; either call may come twice."""
 
+    make: Callable[[], None]
     undo: Callable[[], None]
-    redo: Callable[[], None]
 
 
 class _JobControl:
@@ -47,7 +49,10 @@ class _JobControl:
 
     @contextlib.contextmanager
     def stop_deferred(self) -> Iterator[None]:
-        """Defer Ctrl-Z until the end of the block."""
+        """Defer Ctrl-Z until the end of the outermost block."""
+        if self._busy:
+            yield
+            return
         self._busy = True
         try:
             yield
@@ -65,14 +70,16 @@ class _JobControl:
     def _stop(self) -> None:
         self._busy = True
         try:
-            for change in reversed(self._changes):
-                change.undo()
+            with signals.interrupts_deferred():
+                for change in reversed(self._changes):
+                    change.undo()
             signal.signal(SIGTSTP, signal.SIG_DFL)
             os.kill(os.getpid(), SIGTSTP)  # returns when the shell continues the program
             signal.signal(SIGTSTP, self._handle)
             _wait_for_foreground()
-            for change in self._changes:
-                change.redo()
+            with signals.interrupts_deferred():
+                for change in self._changes:
+                    change.make()
         finally:
             self._busy = self._asked = False
 
@@ -82,12 +89,19 @@ _JOB_CONTROL = _JobControl()
 
 @contextlib.contextmanager
 def terminal_change(change: TerminalChange) -> Iterator[None]:
-    """Undo a change while the program is stopped, and redo it when it continues in the foreground."""
+    """Change the terminal for the block; while the program is stopped or in the background, undo it.
+
+    Neither Ctrl-Z nor an interrupt (`signals.Interrupt`) comes between the parts of a change.
+    """
     _JOB_CONTROL.add(change)
     try:
+        with stop_deferred(), signals.interrupts_deferred():
+            change.make()
         yield
     finally:
-        _JOB_CONTROL.remove(change)
+        with stop_deferred(), signals.interrupts_deferred():
+            change.undo()
+            _JOB_CONTROL.remove(change)
 
 
 def stop_deferred() -> contextlib.AbstractContextManager[None]:

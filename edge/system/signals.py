@@ -118,20 +118,40 @@ def interrupt_handler() -> Handler:
     request = StopRequest()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if not defer_during_import(number, frame) and not request.repeated():
+        if not defer(number, frame) and not request.repeated():
             raise Interrupt(number, request, interrupt)
 
     return interrupt
 
 
-def defer_during_import(number: int, frame: FrameType | None) -> bool:
-    """Raise a signal again later if it arrived during an import; tell whether it did.
+def defer(number: int, frame: FrameType | None) -> bool:
+    """Raise a signal again later if it arrived at a bad moment; tell whether it did.
 
-    An exception raised by the handler there would be lost: `importlib` and many modules catch it.
+    Bad moments are an import, where `importlib` and many modules catch the handler's exception, and the
+    blocks of `interrupts_deferred`.
     """
+    if _DEFERRING or _importing(frame):
+        _raise_again(number)
+        return True
+    return False
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Raise an `Interrupt` that comes inside the block at its end; for short work that must be whole."""
+    block = object()
+    _DEFERRING.append(block)
+    try:
+        yield
+    finally:
+        _DEFERRING.remove(block)
+        if not _DEFERRING:
+            wait_for_deferred()
+
+
+def _importing(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            _raise_again(number)
             return True
         frame = frame.f_back
     return False
@@ -149,6 +169,8 @@ def wait_for_deferred() -> None:
 
 _TIMERS: Final[list[threading.Timer]] = []
 """Each raises a signal again."""
+_DEFERRING: Final[list[object]] = []
+"""The blocks of `interrupts_deferred` that are running."""
 
 
 def _raise_again(number: int) -> None:

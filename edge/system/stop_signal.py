@@ -47,5 +47,5 @@ class StopSignal:
         self.number = self.number or number
         if not interrupting:
             self._request.repeated()
-        elif not signals.defer_during_import(number, frame) and not self._request.repeated():
+        elif not signals.defer(number, frame) and not self._request.repeated():
             raise signals.Interrupt(number, self._request, self._handle)

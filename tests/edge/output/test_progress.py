@@ -36,6 +36,45 @@ def test_ctrl_z_gives_the_shell_its_cursor_and_ctrl_c_says_that_nothing_is_done(
         assert terminal.written.count(HIDE) == terminal.written.count(SHOW) == 2
 
 
+INTERRUPTS_A_CHANGE = """
+import os, signal, sys
+
+from rich.console import Console
+
+show_cursor, left = Console.show_cursor, [int(sys.argv.pop(1))]
+
+def interrupt(console, show=True):
+    done = show_cursor(console, show)
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+    return done
+
+Console.show_cursor = interrupt
+"""
+"""Sends the program Ctrl-C while the bar hides or shows the cursor for the nth time."""
+
+
+@pytest.mark.parametrize(
+    ("nth", "keys", "seconds"), [(1, "", 30), (2, "", 1), (2, "\x1a", 30), (3, "\x1a", 30)]
+)
+def test_ctrl_c_while_the_bar_comes_or_goes_ends_the_program_as_at_other_times(
+    nth: int, keys: str, seconds: int
+) -> None:
+    program = INTERRUPTS_A_CHANGE + CHILD  # has no shell: the system goes on at once after Ctrl-Z
+    arguments = [str(nth), "benchmark", "--seconds", str(seconds)]
+    terminal = Terminal(arguments, dict(os.environ), program=program)
+    try:
+        if keys:
+            terminal.wait_for("measuring")
+            terminal.press(keys)
+        assert terminal.leave() == 0, terminal.text
+        terminal.wait_for("mmtl: stopped before it was done")
+        assert terminal.written.count(HIDE) == terminal.written.count(SHOW) == (nth + 1) // 2
+    finally:
+        terminal.close()
+
+
 def test_a_terminal_that_cannot_be_redrawn_gets_a_line_for_each_tenth() -> None:
     with measuring(CHILD, term="dumb") as terminal:
         terminal.wait_for("mmtl: measuring: 10 %", "mmtl: measuring: 20 %")

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,22 @@ def test_a_failure_by_a_dropped_interrupt_is_none() -> None:
     command = [sys.executable, "-c", FAILS_OF_IT, "run", "demo"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interrupt_waits_for_the_end_of_work_that_must_be_whole() -> None:
+    parts = []
+    with signals.signal_handlers(signals.interrupt_handler()):
+        with pytest.raises(KeyboardInterrupt) as caught:  # noqa: PT012 - the work is the test
+            with signals.interrupts_deferred():
+                with signals.interrupts_deferred():
+                    signal.raise_signal(signal.SIGINT)
+                parts.append("first")
+                time.sleep(3 * signals.AGAIN_S)  # comes again, and waits again
+                parts.append("second")
+            parts.append("too late")
+        assert isinstance(caught.value, signals.Interrupt)
+        signals.mark_caught(caught.value)
+    assert parts == ["first", "second"]
 
 
 def test_an_interrupt_that_is_caught_does_not_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
