@@ -8,14 +8,13 @@ for the losses of valence, arousal and dominance at theta, one at theta' for phi
 are written plainly: a deep copy of the network for each speaker, samples that are made tensors one by one,
 contiguous maps, ReLU before the pool, packed sequences. The two, as `mmtl train` runs them: the mean of the
 three losses at theta, the query at theta', channels-last maps. `bfloat16` is autocast, for both; `both` adds
-the ratio of the released procedure, which is float32, to the two passes in bfloat16. On a CPU the time is CPU
-time, of one thread by default, so that other processes affect it little.
+the ratio of the released procedure, which is float32, to the two passes in bfloat16 (if the CPU supports it).
+On a CPU the time is CPU time, of one thread by default, so that other processes affect it little.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -35,10 +34,10 @@ from train.mmtl import (
     weighted_cross_entropy,
 )
 from train.model import POOL, Architecture, ConvBlock, EmotionNet, MetaLearner
+from train.precision import PRECISIONS, Precision, autocast, supported_precisions
 
 TASKS = 3
 FRAMES = 297
-DTYPES = ("float32", "bfloat16")
 
 Step = Callable[[EmotionNet, Sequence[Samples], MetaRates], None]
 
@@ -53,14 +52,14 @@ def main() -> None:
     print(f"{name}, torch {torch.__version__}, threads {options.threads}, {kind}")
     print(f"speakers {options.speakers}, each of {options.samples} segments of {FRAMES} frames; medians")
     medians = {}
-    for dtype in DTYPES if options.dtype == "both" else (options.dtype,):
+    for dtype in reversed(supported_precisions(device)) if options.dtype == "both" else (options.dtype,):
         five, two, difference = compare(options, dtype, device)
         medians[dtype] = five, two
         print(
             f"{dtype:9} five passes {five:8.1f} ms/speaker   two passes {two:8.1f} ms/speaker   "
             f"ratio {five / two:.2f}   gradients differ by {difference:.1e} of the largest"
         )
-    if len(medians) == len(DTYPES):
+    if len(medians) == len(PRECISIONS):
         print(
             f"five passes in float32 / two in bfloat16: {medians['float32'][0] / medians['bfloat16'][1]:.2f}"
         )
@@ -69,7 +68,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--dtype", choices=(*DTYPES, "both"), default="both")
+    parser.add_argument("--dtype", choices=(*PRECISIONS, "both"), default="both")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions after one to warm up")
     parser.add_argument("--speakers", type=int, default=1)
     parser.add_argument("--samples", type=int, default=8, help="segments of each speaker")
@@ -78,7 +77,9 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare(options: argparse.Namespace, dtype: str, device: torch.device) -> tuple[float, float, float]:
+def compare(
+    options: argparse.Namespace, dtype: Precision, device: torch.device
+) -> tuple[float, float, float]:
     """Return the median ms per speaker of each procedure, and the difference of their gradients."""
     torch.manual_seed(0)
     # Dropout would make the gradients differ although both procedures are correct.
@@ -97,16 +98,13 @@ def compare(options: argparse.Namespace, dtype: str, device: torch.device) -> tu
     return five, two, float(difference)
 
 
-def timed(step: Step, net: EmotionNet, speakers: Sequence[Samples], dtype: str) -> float:
+def timed(step: Step, net: EmotionNet, speakers: Sequence[Samples], dtype: Precision) -> float:
     """Return the duration of one outer gradient in seconds."""
     device = speakers[0].frames.device
-    autocast = (
-        torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
-    )
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     synchronise(device)
     began = clock()
-    with autocast:
+    with autocast(device, dtype):
         step(net, speakers, MetaRates())
     synchronise(device)
     return clock() - began

@@ -1,15 +1,17 @@
-"""Whether a machine trains faster in bfloat16 or in float32."""
+"""bfloat16 or float32: what a machine can train in, and which of them is faster."""
 
 from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
 from copy import deepcopy
+from functools import cache
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from edge.errors import UsageError
 from train.model import EmotionNet
 
 Precision = Literal["bfloat16", "float32"]
@@ -19,17 +21,34 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """Return the context of the forward passes."""
+    """Return the context of the forward passes.
+
+    Raises:
+        UsageError: the device cannot train in that precision.
+    """
+    if precision not in supported_precisions(device):
+        raise UsageError(f"this {device.type} cannot train in {precision}", remedy="give --precision float32")
     context: AbstractContextManager[None] = torch.autocast(
         device.type, torch.bfloat16, enabled=precision == "bfloat16"
     )
     return context
 
 
+@cache
+def supported_precisions(device: torch.device) -> tuple[Precision, ...]:
+    """List what a device can train in. Not every processor has PyTorch's LSTM in bfloat16."""
+    try:
+        with torch.random.fork_rng(), torch.autocast(device.type, torch.bfloat16):
+            nn.LSTM(1, 1, device=device)(torch.zeros(1, 1, 1, device=device))
+    except RuntimeError:
+        return ("float32",)
+    return PRECISIONS
+
+
 def measured_precisions(
     net: EmotionNet, window: int, device: torch.device, segments: int = 8
 ) -> dict[Precision, float]:
-    """Return the seconds that a forward and backward pass takes in each precision: the shorter of two.
+    """Return the seconds of a forward and backward pass, the shorter of two, in each supported precision.
 
     The network and the random numbers of the run stay as they are.
 
@@ -44,9 +63,10 @@ def measured_precisions(
     with torch.random.fork_rng():
         frames = torch.randn(segments, window, net.arch.bins, device=device)
         lengths = torch.full((segments,), window)
-        seconds: dict[Precision, list[float]] = {precision: [] for precision in PRECISIONS}
+        supported = supported_precisions(device)
+        seconds: dict[Precision, list[float]] = {precision: [] for precision in supported}
         for _ in range(3):  # the first pass prepares kernels
-            for precision in PRECISIONS:
+            for precision in supported:
                 seconds[precision].append(_seconds(copy, frames, lengths, precision))
     return {precision: min(times[1:]) for precision, times in seconds.items()}
 
@@ -57,8 +77,10 @@ def faster(seconds: dict[Precision, float]) -> Precision:
 
 
 def comparison(seconds: dict[Precision, float], segments: int = 8) -> str:
-    """Say which precision is the faster here, with the seconds of `measured_precisions`."""
-    times = ", ".join(f"{1000 * seconds[name]:.0f} ms in {name}" for name in PRECISIONS)
+    """Say which precision is used here and why, with the seconds of `measured_precisions`."""
+    if len(seconds) == 1:
+        return f"training in {faster(seconds)}: this processor cannot train in bfloat16"
+    times = ", ".join(f"{1000 * taken:.0f} ms in {name}" for name, taken in seconds.items())
     return f"training in {faster(seconds)}, the faster here: a pass of {segments} segments takes {times}"
 
 

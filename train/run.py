@@ -67,7 +67,7 @@ class RunSetup:
     """Continue the run in the folder."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Kept with the model: command, corpora, licences."""
-    precision: Precision | None = "bfloat16"
+    precision: Precision | None = "float32"
     """None: that of the run in the folder, or else the one in which this machine is faster."""
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that train together; only rank 0 calls `run`, the others `assist`."""

@@ -224,9 +224,8 @@ class _Classifier(nn.Module):
 def _tuned_on_ratings(net: EmotionNet | SpeakerHead, clips: Sequence[Samples]) -> Array:
     """Tune a copy on the ratings of all clips, and return the (N, C) posteriors of the same clips."""
     tuned = deepcopy(net)
-    with torch.autocast("cpu", torch.bfloat16):  # as in training
-        for _ in tune(tuned, joined(clips), PAPER_TUNING):
-            pass
+    for _ in tune(tuned, joined(clips), PAPER_TUNING):
+        pass
     return np.stack([posterior(tuned, clip) for clip in clips])
 
 

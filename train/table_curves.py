@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import torch
 
 from edge.system.files import atomic_write
 from train.adaptation_curve import PAPER_TUNING, SHOTS, CurvePoint, adaptation_curve, curve_division
@@ -77,10 +76,9 @@ def network_curves(
         return curves
     curves["emotions"] = [emotion_curve(net, clips, draw) for draw in range(DRAWS["emotions"])]
     if auxiliary and not isinstance(net, AngularCnnLstm):
-        with torch.autocast("cpu", torch.bfloat16):  # as in training
-            curves["ratings"] = [
-                adaptation_curve(net, clips, PAPER_TUNING, seed=draw) for draw in range(DRAWS["ratings"])
-            ]
+        curves["ratings"] = [
+            adaptation_curve(net, clips, PAPER_TUNING, seed=draw) for draw in range(DRAWS["ratings"])
+        ]
     return curves
 
 

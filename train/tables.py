@@ -105,7 +105,7 @@ class TableOptions:
     """m: in a step of MMTL."""
     samples: int = 16
     """Segments of each speaker in a step of MMTL."""
-    precision: Precision = "bfloat16"
+    precision: Precision = "float32"
     """Of the forward passes."""
 
     @staticmethod

@@ -96,7 +96,7 @@ class OuterStep:
 class Computing:
     """How the steps are computed; what they compute is the same but for rounding."""
 
-    precision: Precision = "bfloat16"
+    precision: Precision = "float32"
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that share the speakers of a step (mmtl)."""
 
@@ -299,7 +299,7 @@ def predict(
     normalisation: Normalisation,
     window: int,
     device: torch.device,
-    precision: Precision = "bfloat16",
+    precision: Precision = "float32",
 ) -> list[Array]:
     """Compute the emotion logits of each clip's segments, without adaptation. Each clip starts a new stream.
 

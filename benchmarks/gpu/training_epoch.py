@@ -29,7 +29,7 @@ from edge.features.frontend import FrontEnd
 from edge.labels import EMOTIONS
 from train.corpora import Clip
 from train.model import Architecture, EmotionNet
-from train.precision import Precision
+from train.precision import Precision, supported_precisions
 from train.run import frames_for_first
 from train.segments import Spectra, fit_normalisation, read_spectra
 from train.training import Computing, Options, StepLosses, Training
@@ -64,7 +64,8 @@ def main() -> None:
     print(f"{'cpu, float32':22}{expected.seconds:9.1f}{len(expected.losses):7}")
     failed = False
     tolerances: dict[Precision, float] = {"float32": options.tolerance, "bfloat16": BFLOAT16_TOLERANCE}
-    for precision, tolerance in tolerances.items():
+    for precision in reversed(supported_precisions(device)):
+        tolerance = tolerances[precision]
         found = train_epoch(net, spectra, device, precision)
         difference = largest_difference(expected, found)
         agrees = difference <= tolerance

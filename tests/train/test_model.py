@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from tests.tolerances import float32_tolerance, largest
 from tests.train.synthetic import TINY, terms_of, with_random_norms
 from train.model import Architecture, EmotionNet, MetaLearner
+from train.precision import Precision, autocast, supported_precisions
 
+CPU = torch.device("cpu")
 WIDE = Architecture(channels=(2, 3, 4), projection=None, hidden=8, fully_connected=8, pooling="last")
 
 
@@ -118,11 +120,14 @@ def test_ignoring_the_lengths_would_be_noticed() -> None:
         assert (net(frames) - net(frames, torch.tensor([60]))).abs().max() > 1e-3
 
 
-def test_channels_last_and_bfloat16_run_without_warnings_and_mean_the_same() -> None:
+@pytest.mark.parametrize("precision", supported_precisions(CPU))
+def test_channels_last_and_each_precision_run_without_warnings_and_mean_the_same(
+    precision: Precision,
+) -> None:
     net, frames, lengths = net_of(TINY), frames_of(2, 120), torch.tensor([120, 80])
     plain = net(frames, lengths)
     net = net.to(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(CPU, precision):
         logits = net(frames, lengths)
     torch.autograd.backward(logits.float().sum())
     gradients = [parameter.grad for parameter in net.parameters()]

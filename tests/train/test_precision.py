@@ -9,10 +9,11 @@ import torch
 from edge.errors import UsageError
 from tests.train.synthetic import TINY, write_corpus
 from tests.train.test_run import OPTIONS, Silent
+from train import precision as precision_module
 from train import run as run_module
 from train.corpora import Clip, read_corpus
 from train.model import EmotionNet
-from train.precision import PRECISIONS, Precision, autocast, faster, measured_precisions
+from train.precision import Precision, autocast, comparison, faster, measured_precisions, supported_precisions
 from train.run import RunSetup, run
 from train.run_folder import RunFolder
 from train.splits import split_by_speaker
@@ -42,7 +43,7 @@ def test_measuring_leaves_the_network_and_the_random_numbers_alone() -> None:
     before = {key: value.clone() for key, value in net.state_dict().items()}
     expected = torch.random.get_rng_state()
     seconds = measured_precisions(net, 60, CPU, segments=2)
-    assert set(seconds) == set(PRECISIONS)
+    assert tuple(seconds) == supported_precisions(CPU)
     assert min(seconds.values()) > 0
     assert torch.equal(torch.random.get_rng_state(), expected)
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
@@ -54,10 +55,35 @@ def test_the_faster_is_that_of_fewer_seconds() -> None:
     assert faster({"bfloat16": 1.0, "float32": 2.0}) == "bfloat16"
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
-def test_forward_passes_are_of_the_precision(precision: Precision, dtype: torch.dtype) -> None:
+DTYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@pytest.mark.parametrize("precision", supported_precisions(CPU))
+def test_forward_passes_are_of_the_precision(precision: Precision) -> None:
     with autocast(CPU, precision):
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == DTYPES[precision]
+
+
+def no_bfloat16(*_: object) -> None:
+    raise RuntimeError("could not create a primitive descriptor for the LSTM forward propagation primitive")
+
+
+def test_a_processor_without_bfloat16_trains_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.nn.LSTM, "forward", no_bfloat16)
+        assert supported_precisions.__wrapped__(CPU) == ("float32",)
+    monkeypatch.setattr(precision_module, "supported_precisions", lambda _: ("float32",))
+    seconds = measured_precisions(EmotionNet(TINY), 60, CPU, segments=2)
+    assert list(seconds) == ["float32"]
+    assert comparison(seconds) == "training in float32: this processor cannot train in bfloat16"
+
+
+def test_a_precision_that_the_processor_lacks_is_a_usage_error(
+    clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision_module, "supported_precisions", lambda _: ("float32",))
+    with pytest.raises(UsageError, match="this cpu cannot train in bfloat16"):
+        trained(clips, tmp_path / "run", "bfloat16")
 
 
 def test_a_measured_precision_is_said_kept_and_resumed_with(

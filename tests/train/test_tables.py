@@ -229,7 +229,7 @@ def test_every_deviation_from_the_paper_has_an_option_and_one_option_sets_them_a
         asked.append(options)
 
     monkeypatch.setattr("train.tables.compute", record)
-    monkeypatch.setattr("train.tables.measured_precisions", lambda *_: {"bfloat16": 1.0, "float32": 2.0})
+    monkeypatch.setattr("train.tables.measured_precisions", lambda *_: {"bfloat16": 2.0, "float32": 1.0})
     of_the_input = ("--paper-layers", "--normalisation", "window", "--zero-padding", "--win-length-ms", "200")
     letter = (
         *of_the_input,
