@@ -29,6 +29,7 @@ from edge.recognition.decision import Decision, DecisionRule
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.settings import Settings
 from train.corpora import Clip, four_emotions, read_corpus
+from train.splits import unheard_clips
 
 DATA: Final = Path(os.environ.get("MMTL_DATA", "../shared/data"))
 RATE: Final = 16_000
@@ -49,7 +50,8 @@ def main() -> None:
         return
     bundle = load_bundle(options.bundle)
     by_corpus: dict[str, list[Rates]] = defaultdict(list)
-    for corpus, recordings in by_speaker(unheard(read_corpus(options.data), bundle)):
+    clips = unheard_clips(four_emotions(read_corpus(options.data)), bundle.manifest.training)
+    for corpus, recordings in by_speaker(clips):
         by_corpus[corpus].append(rates(bundle, recordings))
     print("changes of the label in a minute of speech, median over speakers; share of the time unsure")
     print(f"{'corpus':12} speakers  minutes  default  without  unsure")
@@ -120,13 +122,6 @@ def joined(clips: Iterable[Clip]) -> Array:
     parts = [part for clip in clips for part in (pause, read_clip(clip.path))]
     sound = np.concatenate(parts)
     return sound + np.float32(QUIET) * np.random.default_rng(0).standard_normal(len(sound), np.float32)
-
-
-def unheard(clips: Sequence[Clip], bundle: Bundle) -> list[Clip]:
-    """Keep the clips in the four emotions by speakers of neither training nor validation."""
-    speakers = bundle.manifest.training.get("speakers", {})
-    heard = {*speakers.get("train", []), *speakers.get("validation", [])}
-    return [clip for clip in four_emotions(clips) if clip.speaker not in heard]
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Departure of a stream from its calibration session, and how many streams raise a drift event.
 
-    python benchmarks/drift.py [--bundle FOLDER] [--data FOLDER]
+    python benchmarks/drift.py [--bundle FOLDER] [--data FOLDER] [--speakers 5]
 
-Half of a validation speaker's clips, at most ten of each emotion, are the session: a profile is fitted to
-it and its reference computed. The other half, joined with pauses and repeated to two minutes, is one stream.
-Further streams are that half with other pauses, levels, noise and microphones, and the halves of the other
-validation speakers. Printed are the largest departures of the averages from the session, and the number of
-streams that raised an event.
+Half of a speaker's clips, at most ten of each emotion, are the session: a profile is fitted to it and its
+reference computed. The other half, joined with pauses and repeated to two minutes, is one stream. Further
+streams are that half with other pauses, levels, noise and microphones, and the halves of the other speakers.
+The speakers are the first ones, by name, of whom the bundle has heard nothing. Printed are the largest
+departures of the averages from the session, and the number of streams that raised an event.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from edge.recognition.drift import DriftWatch
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.settings import Settings
 from train.corpora import Clip, four_emotions, read_corpus
+from train.splits import speakers_of, unheard_clips
 
+DATA: Final = Path(os.environ.get("MMTL_DATA", "../shared/data"))
 RATE: Final = 16_000
 LEAST_S: Final = 120.0
 FIGURES: Final = get_args(DriftSubject)
@@ -82,10 +84,15 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=default_bundle())
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("MMTL_DATA", "../shared/data")))
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--speakers", type=int, default=5)
     options = parser.parse_args()
+    if options.data == DATA and not (DATA / "manifest.csv").is_file():
+        print(f"skipped: no recordings in {DATA}: set MMTL_DATA, or give --data FOLDER")
+        return
     bundle = load_bundle(options.bundle)
-    halves = halved(read_corpus(options.data), bundle)
+    clips = unheard_clips(four_emotions(read_corpus(options.data)), bundle.manifest.training)
+    halves = halved(clips, speakers_of(clips)[: options.speakers])
     found: dict[str, Found] = defaultdict(Found)
     for speaker, (session, _) in halves.items():
         measure(bundle, calibrated(bundle, speaker, session), streams(speaker, halves), found)
@@ -174,16 +181,14 @@ def coloured(sound: Array, seed: int) -> Array:
     return np.fft.irfft(np.fft.rfft(sound) * gain, len(sound)).astype(np.float32)
 
 
-def halved(clips: Sequence[Clip], bundle: Bundle) -> dict[str, tuple[list[Clip], list[Clip]]]:
-    """Divide the clips of each validation speaker into the session and the rest."""
+def halved(clips: Sequence[Clip], speakers: Sequence[str]) -> dict[str, tuple[list[Clip], list[Clip]]]:
+    """Divide the clips of each speaker into the session and the rest."""
     halves: dict[str, tuple[list[Clip], list[Clip]]] = {}
     generator = np.random.default_rng(0)
-    for speaker in bundle.manifest.training["speakers"]["validation"]:
+    for speaker in speakers:
         session, rest = list[Clip](), list[Clip]()
         for emotion in EMOTIONS:
-            own = [
-                clip for clip in four_emotions(clips) if (clip.speaker, clip.emotion) == (speaker, emotion)
-            ]
+            own = [clip for clip in clips if (clip.speaker, clip.emotion) == (speaker, emotion)]
             generator.shuffle(own)
             half = len(own) // 2
             session += own[: min(half, MOST_TAKES)]

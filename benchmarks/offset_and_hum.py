@@ -3,15 +3,14 @@
     python benchmarks/offset_and_hum.py [--bundle FOLDER] [--data FOLDER] [--clips 12] [--only ROW]
         [--filters NAME,NAME]
 
-Clips of the validation speakers of `train/shipped_split.json`, used neither for training nor for tests,
-each as a new stream. "right" counts labels that match the annotation; "same" counts labels equal to those
-of the clean clip without a filter. Levels are root mean squares; speech in these clips has -25 dBFS.
+Clips of speakers of whom the bundle has heard nothing, each as a new stream. "right" counts labels that match
+the annotation; "same" counts labels equal to those of the clean clip without a filter. Levels are root mean
+squares; speech in these clips has -25 dBFS.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,9 +27,9 @@ from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, default_bundle, load_bundle
 from train.corpora import Clip, four_emotions, read_corpus
 from train.evaluation import recognise_sounds
+from train.splits import unheard_clips
 
 DATA: Final = Path(os.environ.get("MMTL_DATA", "../shared/data"))
-SPLIT: Final = Path(__file__).parents[1] / "train" / "shipped_split.json"
 RATE: Final = FrontEnd.sample_rate
 
 Samples = NDArray[np.float64]
@@ -135,7 +134,9 @@ def main() -> None:
     if options.data == DATA and not (DATA / "manifest.csv").is_file():
         print(f"skipped: no recordings in {DATA}: set MMTL_DATA, or give --data FOLDER")
         return
-    bundle, clips = unfiltered(load_bundle(options.bundle)), drawn(read_corpus(options.data), options.clips)
+    bundle = unfiltered(load_bundle(options.bundle))
+    corpus = four_emotions(read_corpus(options.data))
+    clips = drawn(unheard_clips(corpus, bundle.manifest.training), options.clips)
     names = list(dict.fromkeys(("none", *options.filters.split(","))))
     sounds = [read_clip(clip.path).astype(np.float64) for clip in clips]
     truth = np.array([EMOTIONS.index(clip.emotion) for clip in clips])
@@ -157,12 +158,10 @@ def unfiltered(bundle: Bundle) -> Bundle:
 
 
 def drawn(corpus: Sequence[Clip], count: int) -> list[Clip]:
-    """Draw clips of the validation speakers, of each emotion and corpus."""
-    speakers = set(json.loads(SPLIT.read_text("utf-8"))["validation"])
+    """Draw clips of each emotion and corpus."""
     kinds: dict[tuple[str, str], list[Clip]] = {}
-    for clip in four_emotions(corpus):
-        if clip.speaker in speakers:
-            kinds.setdefault((clip.corpus, clip.emotion), []).append(clip)
+    for clip in corpus:
+        kinds.setdefault((clip.corpus, clip.emotion), []).append(clip)
     generator = np.random.default_rng(0)
     return [own[i] for own in kinds.values() for i in sorted(generator.permutation(len(own))[:count])]
 

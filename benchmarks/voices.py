@@ -6,13 +6,15 @@ Sessions are drawn from the clips of one speaker, two or four of each emotion. I
 by a clip of another speaker with the same corpus, emotion and, if there is one, sentence: once of the same
 sex, once of the other. Printed are the share of flagged takes in unmixed sessions, of unmixed sessions with
 a flagged take, and of replaced takes that are flagged: for the speakers that the constants of
-`calibrate/fitting/speaker_consistency.py` were chosen on, for other speakers, and for a corpus that the
-model was not trained on. --spreads prints the spreads within speakers from which those constants come.
+`calibrate/fitting/speaker_consistency.py` were chosen on, for the test speakers of
+`train/shipped_split.json`, and for a corpus of neither. --spreads prints the spreads within speakers from
+which those constants come.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,9 +34,9 @@ from calibrate.fitting.speaker_consistency import (
 )
 from edge.audio.sound_file import read_clip
 from edge.labels import EMOTIONS
-from edge.model.bundle import default_bundle, load_bundle
 from train.corpora import Clip, four_emotions, read_corpus
 
+SPLIT: Final = Path(__file__).parents[1] / "train" / "shipped_split.json"
 UNHEARD: Final = "emotale"
 GROUPS: Final = ("chosen on", "held out", UNHEARD)
 
@@ -64,10 +66,9 @@ def main() -> None:
     if not options.data.is_dir():
         print(f"no recordings in {options.data}: name their folder with --data or MMTL_DATA")
         return
-    bundle = load_bundle(default_bundle())
     clips = four_emotions(read_corpus(options.data))
     voices = {clip.path: voice_features(read_clip(clip.path)) for clip in clips}
-    held_out = bundle.manifest.training["speakers"]["test"]
+    held_out = json.loads(SPLIT.read_text("utf-8"))["test"]
     if options.spreads:
         show_spreads([clip for clip in clips if group_of(clip, held_out) == GROUPS[0]], voices)
     for count in (2, 4):

@@ -33,7 +33,9 @@ def test_a_benchmark_in_a_page_exists_and_knows_its_options(script: str, argumen
         assert f'add_argument("{option}"' in text
 
 
-@pytest.mark.parametrize("script", ["decisions.py", "offset_and_hum.py", "pauses.py", "voice_activity.py"])
+@pytest.mark.parametrize(
+    "script", ["decisions.py", "drift.py", "offset_and_hum.py", "pauses.py", "voice_activity.py"]
+)
 def test_a_benchmark_without_its_recordings_says_so_and_is_no_failure(tmp_path: Path, script: str) -> None:
     if script == "voice_activity.py":
         pytest.importorskip("webrtcvad", reason="webrtcvad-wheels is not installed")

@@ -194,9 +194,9 @@ def _of_speakers(clips: list[Clip], names: list[str]) -> list[Clip]:
 
 
 def _unheard(clips: list[Clip], training: dict[str, Any]) -> list[Clip]:
-    speakers = training.get("speakers", {})
-    heard = {*speakers.get("train", []), *speakers.get("validation", [])}
-    unheard = [clip for clip in clips if clip.speaker not in heard]
+    from train.splits import unheard_clips
+
+    unheard = unheard_clips(clips, training)
     if not unheard:
         raise UsageError(
             "the bundle was trained on all of these speakers",

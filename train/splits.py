@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 from unicodedata import normalize
 
 from edge.errors import UsageError
@@ -60,6 +60,18 @@ class SplitFile(TypedDict):
 def speakers_of(clips: Iterable[Clip]) -> list[str]:
     """Return the distinct speakers, sorted."""
     return sorted({clip.speaker for clip in clips})
+
+
+def unheard_clips(clips: Iterable[Clip], training: dict[str, Any]) -> list[Clip]:
+    """Keep the clips by speakers of whom a model has heard nothing.
+
+    Args:
+        clips: of any speakers.
+        training: the manifest's account of the model's training. Its validation speakers chose the model.
+    """
+    speakers = training.get("speakers", {})
+    heard = {*speakers.get("train", []), *speakers.get("validation", [])}
+    return [clip for clip in clips if clip.speaker not in heard]
 
 
 def split_by_speaker(clips: Sequence[Clip], *, validation: Collection[str], test: Collection[str]) -> Split:
