@@ -85,8 +85,8 @@ class Row:
     query: Literal["same", "disjoint"] = "disjoint"
     baseline: Literal["none", "mean", "deviation"] = "mean"
     prosody: bool = False
-    unlabelled: bool = True
-    """Speech without labels beside."""
+    unlabelled: float = 0.3
+    """Weight of the speech without labels; 0 leaves it out."""
     seed: int = 0
 
 
@@ -108,7 +108,9 @@ ROWS: Final = {
     "base-1": Row("base, 1 block, no copies", "base", _last(1), copies=0),
     "base-2": Row("base, 2 blocks, no copies", "base", _last(2), copies=0),
     "base-3": Row("base, 3 blocks, no copies", "base", _last(3), copies=0),
-    "all-labelled": Row("no speech without labels", unlabelled=False),
+    "all-labelled": Row("no speech without labels", unlabelled=0.0),
+    "unlabelled-0.1": Row("speech without labels with weight 0.1", unlabelled=0.1),
+    "unlabelled-1": Row("speech without labels with weight 1", unlabelled=1.0),
     "prosody": Row("pitch, loudness and rate beside, no copies", copies=0, prosody=True),
     "no-baseline": Row("no baseline", baseline="none"),
     "deviation": Row("baseline of mean and deviation", baseline="deviation"),
@@ -179,7 +181,9 @@ class Fit:
         episodes = EpisodeConfig(without=1.0) if row.baseline == "none" else EpisodeConfig()
         inputs: SpeakerInputs = scaled_inputs if row.baseline == "deviation" else relative_inputs
         rates = replace(RATES, inner_lr=0.01, transfer_lr=0.01, query=row.query)
-        options = HeadOptions(algorithm=row.algorithm, rates=rates, seed=row.seed)
+        options = HeadOptions(
+            algorithm=row.algorithm, rates=rates, seed=row.seed, unlabelled_weight=row.unlabelled
+        )
         statistics = fit_statistics(values)
         drawn = Episodes(clips, copies, statistics, episodes, row.seed, inputs)
         beside = (
