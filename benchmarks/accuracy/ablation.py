@@ -108,6 +108,7 @@ ROWS: Final = {
     "base-1": Row("base, 1 block, no copies", "base", _last(1), copies=0),
     "base-2": Row("base, 2 blocks, no copies", "base", _last(2), copies=0),
     "base-3": Row("base, 3 blocks, no copies", "base", _last(3), copies=0),
+    "base-3-copies": Row("base, 3 blocks", "base", _last(3)),
     "all-labelled": Row("no speech without labels", unlabelled=0.0),
     "unlabelled-0.1": Row("speech without labels with weight 0.1", unlabelled=0.1),
     "unlabelled-1": Row("speech without labels with weight 1", unlabelled=1.0),
