@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.accuracy.tuned_block import TunedBlock
 from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.diagnostics.machine import this_machine
@@ -33,7 +34,7 @@ from edge.labels import EMOTIONS
 from edge.model.bundle import BaselineConfig
 from edge.recognition.speaker_baseline import shrunken_baseline
 from train.acoustics import measures
-from train.baseline_protocols import Answers, FittedHead, ProtocolConfig
+from train.baseline_protocols import Answers, FittedHead, ProtocolConfig, merged
 from train.command_inputs import labelled_clips
 from train.console import ConsoleProgress
 from train.corpora import Clip
@@ -50,7 +51,7 @@ from train.speaker_net import moments
 from train.speech_claims import read_speech
 from train.temperature import averaged
 from train.unlabelled import UnlabelledSpeech, learned_recordings
-from train.whisper_encoder import load_whisper_encoder
+from train.whisper_encoder import WhisperEncoder, load_whisper_encoder
 
 BLOCKS: Final = 3
 """In the published files that are used here."""
@@ -87,6 +88,8 @@ class Row:
     prosody: bool = False
     unlabelled: float = 0.3
     """Weight of the speech without labels; 0 leaves it out."""
+    tuned: bool = False
+    """Block 2 is tuned on the speakers of each head first (`tuned_block`)."""
     seed: int = 0
 
 
@@ -112,6 +115,8 @@ ROWS: Final = {
     "all-labelled": Row("no speech without labels", unlabelled=0.0),
     "unlabelled-0.1": Row("speech without labels with weight 0.1", unlabelled=0.1),
     "unlabelled-1": Row("speech without labels with weight 1", unlabelled=1.0),
+    "frozen": Row("no copies, no speech without labels", copies=0, unlabelled=0.0),
+    "tuned": Row("the same, block 2 tuned", copies=0, unlabelled=0.0, tuned=True),
     "prosody": Row("pitch, loudness and rate beside, no copies", copies=0, prosody=True),
     "no-baseline": Row("no baseline", baseline="none"),
     "deviation": Row("baseline of mean and deviation", baseline="deviation"),
@@ -205,23 +210,35 @@ class Fit:
 def compute(row: Row, clips: Sequence[Clip], options: argparse.Namespace) -> dict[Part, Confusions]:
     """Train the heads of a row, and count their answers for speakers that they have not heard."""
     progress = ConsoleProgress()
-    speech = learned_recordings(read_speech(options.unlabelled))
-    copies, beside = (row_features(row, some, options, progress) for some in (clips, speech))
+    speech = learned_recordings(read_speech(options.unlabelled)) if row.unlabelled else []
+    copies = row_features(row, clips, options, progress)
+    beside = row_features(row, speech, options, progress) if speech else []
     fit = Fit(row, progress, speech, beside)
     folds = {f"fold {number}": fold for number, fold in enumerate(speaker_folds(clips, 4), 1)}
     groups: dict[Part, dict[str, list[str]]] = {"speakers": folds, "corpora": without_speakers_of(clips)}
+    tuned = TunedBlock(clips, copies[0], pretrained_encoder(row, options), progress) if row.tuned else None
+
+    def answers(name: str, speakers: Sequence[str]) -> Answers:
+        read = [tuned.features(speakers)] if tuned else copies
+        return held_out_answers(clips, read, {name: speakers}, fit, ProtocolConfig())
+
     return {
-        part: counted(held_out_answers(clips, copies, held_out, fit, ProtocolConfig()), row)
+        part: counted(merged([answers(name, speakers) for name, speakers in held_out.items()]), row)
         for part, held_out in groups.items()
     }
+
+
+def pretrained_encoder(row: Row, options: argparse.Namespace) -> WhisperEncoder:
+    """Read the row's encoder, with all blocks of its file."""
+    file = options.pretrained / f"whisper_{row.encoder}_encoder_{BLOCKS}_blocks.safetensors"
+    return load_whisper_encoder(file, BLOCKS)
 
 
 def row_features(
     row: Row, clips: Sequence[Clip], options: argparse.Namespace, progress: ConsoleProgress
 ) -> list[Features]:
     """Return the values that a row reads, of the clips as recorded and of its copies."""
-    file = options.pretrained / f"whisper_{row.encoder}_encoder_{BLOCKS}_blocks.safetensors"
-    whisper = load_whisper_encoder(file, BLOCKS)
+    whisper = pretrained_encoder(row, options)
     net = EveryBlock(EveryBlockArchitecture(width=whisper.conv1.out_channels))
     net.encoder.load_state_dict(whisper.state_dict())
     conditions = (noises(options.noise), ChannelConfig())
