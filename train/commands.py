@@ -69,6 +69,15 @@ def train(
             show_default=False,
         ),
     ] = None,
+    blocks: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many blocks of the Whisper encoder; more are more accurate with a large encoder, and "
+            "slower. [default: 2]",
+            show_default=False,
+        ),
+    ] = None,
     noise: Annotated[
         Path | None,
         typer.Option(
@@ -277,6 +286,7 @@ def train(
             ),
             (encoder, begin),
             progress,
+            **_given(blocks=blocks),
         )
     else:
         from train.mmtl import Loss, MetaRates

@@ -31,7 +31,7 @@ ENCODER_LICENCE: Final = "MIT (OpenAI Whisper, Radford et al. 2022)"
 RECURRENT_LICENCE: Final = "Apache 2.0 (Resemblyzer 0.1.4, C. Jemine)"
 
 ENCODER_ONLY: Final = (
-    *("encoder", "noise", "copies", "steps", "folds", "leave_corpus_out"),
+    *("encoder", "blocks", "noise", "copies", "steps", "folds", "leave_corpus_out"),
     *("unlabelled", "unlabelled_weight"),
 )
 """Parameters without effect on a CNN-LSTM."""
@@ -107,6 +107,7 @@ def train_pretrained(
     setup: PretrainedSetup,
     encoder: tuple[Path | None, Path | None],
     progress: ConsoleProgress,
+    blocks: int | None = None,
 ) -> None:
     """Train on a pretrained encoder, and show the scores.
 
@@ -116,6 +117,7 @@ def train_pretrained(
         setup: folders and provenance, without a starting point.
         encoder: the encoder's file, or the checkpoint to start from: one of the two.
         progress: shows the progress.
+        blocks: of a Whisper encoder's file; two if None.
     """
     file, start = encoder
     if file and start:
@@ -128,8 +130,13 @@ def train_pretrained(
             "--leave-corpus-out cannot be combined with --start: that model was trained on corpora already",
             remedy="leave one of them out",
         )
+    if start and blocks:
+        raise UsageError(
+            "--blocks cannot be combined with --start: a checkpoint has its own encoder",
+            remedy="leave one of them out",
+        )
     before = load_pretrained(start) if start else None
-    net: EncoderNet = before.net if before else untrained(file or Path())
+    net: EncoderNet = before.net if before else untrained(file or Path(), blocks=blocks)
     origin = _encoder(net, file, before)
     setup = replace(setup, start=before, provenance={**setup.provenance, "encoder": origin})
     parts = run_pretrained(sides, net, options, setup, progress)

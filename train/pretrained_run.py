@@ -115,14 +115,24 @@ class _Data:
     """Of the speech without labels, as many copies; none if there is no such speech."""
 
 
-def untrained(encoder: Path, *, dimensions: int = 3) -> EncoderNet:
+def untrained(encoder: Path, *, dimensions: int = 3, blocks: int | None = None) -> EncoderNet:
     """Put a head that is untrained on a published encoder; the names of its tensors say which it is.
 
+    Args:
+        encoder: its file.
+        dimensions: outputs between the layers of the head.
+        blocks: of a Whisper encoder; those of the default model if None.
+
     Raises:
-        ModelError: the encoder's file is missing, damaged or of another model.
+        ModelError: the encoder's file is missing, damaged or of another model, or has fewer blocks.
+        UsageError: blocks are asked for of a recurrent encoder.
     """
     names = read_encoder_file(encoder, _REMEDY)
     if any(name.startswith("lstm.") for name in names):
+        if blocks:
+            raise UsageError(
+                f"--blocks has no effect on {encoder}, a recurrent encoder", remedy="leave it out"
+            )
         recurrent = load_recurrent_encoder(encoder)
         layers = recurrent.layer
         net = RecurrentNet(
@@ -138,14 +148,13 @@ def untrained(encoder: Path, *, dimensions: int = 3) -> EncoderNet:
             "(lstm.weight_hh_l0)",
             remedy=_REMEDY,
         )
-    return _on_whisper(encoder, dimensions)
+    return _on_whisper(encoder, blocks or PretrainedArchitecture.blocks, dimensions)
 
 
 _REMEDY: Final = "give the file of a Whisper or a recurrent speaker encoder, complete and unchanged"
 
 
-def _on_whisper(encoder: Path, dimensions: int) -> PretrainedNet:
-    blocks = PretrainedArchitecture.blocks
+def _on_whisper(encoder: Path, blocks: int, dimensions: int) -> PretrainedNet:
     whisper = load_whisper_encoder(encoder, blocks)
     net = PretrainedNet(
         PretrainedArchitecture(width=whisper.conv1.out_channels, blocks=blocks, dimensions=dimensions)

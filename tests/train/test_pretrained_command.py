@@ -167,6 +167,21 @@ def test_a_checkpoint_has_its_own_encoder_and_corpora(
     arguments = ("train", corpus, "--out", tmp_path / "run", "--start", run)
     assert "--encoder and --start cannot be combined" in refusal(capsys, *arguments, "--encoder", encoder)
     assert "cannot be combined with --start" in refusal(capsys, *arguments, "--leave-corpus-out")
+    assert "--blocks cannot be combined with --start" in refusal(capsys, *arguments, "--blocks", "2")
+
+
+def test_a_network_of_more_blocks_is_trained_and_exported(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, run, bundle = write_encoder(tmp_path / "deep.safetensors", 3), tmp_path / "run", tmp_path / "bundle"
+    assert mmtl("train", corpus, "--encoder", file, "--blocks", "3", "--out", run, *SMALL) == 0
+    assert load_pretrained(run / "best.safetensors").net.arch.blocks == 3
+    assert mmtl("export", run / "best.safetensors", "--out", bundle) == 0, capsys.readouterr().err
+    assert load_bundle(bundle).manifest.graphs.execution == "window"
+    recurrent = write_recurrent_encoder(tmp_path / "lstm.safetensors")
+    arguments = ("train", corpus, "--encoder", recurrent, "--blocks", "3", "--out", tmp_path / "other")
+    assert mmtl(*arguments) == 2
+    assert "--blocks has no effect" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
