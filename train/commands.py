@@ -286,7 +286,7 @@ def train(
             ),
             (encoder, begin),
             progress,
-            **_given(blocks=blocks),
+            blocks,
         )
     else:
         from train.mmtl import Loss, MetaRates

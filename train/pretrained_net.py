@@ -50,8 +50,13 @@ class PretrainedNet(SpeakerNet[PretrainedArchitecture, WhisperEncoder]):
         frames = normalised(inputs, lengths)
         states = self.encoder.hidden_states(frames, lengths)
         counts = None if lengths is None else self.encoder.states_in(lengths)
-        mean, deviation = moments(states[-1], counts)
-        return torch.cat([moments(states[-2], counts)[0], mean, deviation], dim=1)
+        return pooled_states(states[-2], states[-1], counts)
+
+
+def pooled_states(before: Tensor, last: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Pool the (B, S, W) states of the last two blocks to (B, D); `counts` (B,) are valid, all if None."""
+    mean, deviation = moments(last, counts)
+    return torch.cat([moments(before, counts)[0], mean, deviation], dim=1)
 
 
 def normalised(log_mel: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -55,7 +55,7 @@ from train.run import ProgressReporter, continued, require_unheard
 from train.run_folder import RunFolder, described, git_revision, write_json
 from train.segments import Normalisation
 from train.speaker_head import EmbeddingStatistics, fit_statistics
-from train.splits import Split, refuse_shared_names, speakers_of
+from train.splits import Split, refuse_shared_names, speakers_of, unheard_clips
 from train.stream_features import reference_level
 from train.unlabelled import UnlabelledSpeech
 from train.whisper_encoder import load_whisper_encoder
@@ -192,7 +192,7 @@ def run_pretrained(
     require_unheard(sides, before)
     _require_neutral(sides.train)
     refuse_shared_names([*sides.train, *sides.test])
-    unheard = _unheard(sides.train, before)
+    unheard = unheard_clips(sides.train, before)  # those of the checkpoint cannot be scored
     folds = speaker_folds(unheard, options.folds) if options.folds else []
     corpora_out = without_speakers_of(unheard) if options.leave_corpus_out else {}
     config = _config(sides, net, options, setup)
@@ -376,13 +376,6 @@ def _say_ratings(provenance: dict[str, Any], progress: ProgressReporter) -> None
     for kind in ("human", "derived"):
         if names := [corpus["name"] for corpus in corpora if corpus["ratings"] == kind]:
             progress.say(f"ratings of valence, arousal and dominance: {kind} in {', '.join(names)}")
-
-
-def _unheard(clips: Sequence[Clip], before: dict[str, Any]) -> list[Clip]:
-    """Leave out the speakers that the checkpoint to start from was trained on: they cannot be scored."""
-    heard = before.get("speakers", {})
-    known = {*heard.get("train", []), *heard.get("validation", [])}
-    return [clip for clip in clips if clip.speaker not in known]
 
 
 def _require_neutral(clips: Sequence[Clip]) -> None:

@@ -23,8 +23,7 @@ from edge.labels import EMOTIONS
 from train.console import ConsoleProgress
 from train.corpora import Clip
 from train.feature_cache import BATCH, Copy, Features, network_frames
-from train.pretrained_net import normalised
-from train.speaker_net import moments
+from train.pretrained_net import normalised, pooled_states
 from train.whisper_encoder import WhisperEncoder
 
 STEPS: Final = 240
@@ -104,9 +103,8 @@ class TunedBlock:
 
 
 def _pooled(block: nn.Module, states: Sequence[Tensor]) -> Tensor:
-    """Return (B, 3 W): mean before the block, mean and deviation after it (`PretrainedNet.pooled`)."""
+    """Return the (B, 3 W) pooled states of windows before and after the block."""
     counts = torch.tensor([len(item) for item in states])
     padded = pad_sequence([item.float() for item in states], batch_first=True)
     within = torch.arange(padded.shape[1])[None] < counts[:, None]
-    mean, deviation = moments(block(padded, within[:, None, None, :]), counts)
-    return torch.cat([moments(padded, counts)[0], mean, deviation], dim=1)
+    return pooled_states(padded, block(padded, within[:, None, None, :]), counts)
