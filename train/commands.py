@@ -131,6 +131,14 @@ def train(
             help="Score each corpus by a head that was trained on the others too (pretrained encoder).",
         ),
     ] = False,
+    tune_block: Annotated[
+        bool,
+        typer.Option(
+            "--tune-block",
+            help="Tune the encoder's last block on the emotions before the head is trained; heads that score "
+            "held-out speakers have blocks of their own (Whisper encoder).",
+        ),
+    ] = False,
     auxiliary: Annotated[
         str, typer.Option(help="Auxiliary tasks: any of v (valence), a (arousal), d (dominance).")
     ] = "v,a,d",
@@ -230,6 +238,7 @@ def train(
     import torch
 
     from train.console import ConsoleProgress
+    from train.mmtl import Loss
     from train.pretrained_command import is_pretrained, require_effect, starting_point, training_split
     from train.run_folder import RunFolder, write_json
 
@@ -256,14 +265,12 @@ def train(
     drawn = _given(speakers=speakers, samples=samples)
     if pretrained:
         from train.episodes import EpisodeConfig
-        from train.head_training import RATES, HeadOptions
-        from train.mmtl import Loss
-        from train.pretrained_command import TUNING_RATE, noises, train_pretrained
+        from train.head_training import RATES
+        from train.last_block import BlockTuning
+        from train.pretrained_command import head_options, noises, train_pretrained
         from train.pretrained_run import PretrainedOptions, PretrainedSetup
 
-        head = HeadOptions(steps=steps, unlabelled_weight=unlabelled_weight)
-        if begin:
-            head = replace(head, learning_rate=TUNING_RATE * head.learning_rate)
+        head = head_options(begin, steps=steps, unlabelled_weight=unlabelled_weight)
         if label_smoothing is not None:
             rates["loss"] = Loss(label_smoothing)
         train_pretrained(
@@ -274,6 +281,7 @@ def train(
                 copies=copies,
                 folds=folds,
                 leave_corpus_out=leave_corpus_out,
+                tuning=BlockTuning(seed=seed) if tune_block else None,
             ),
             PretrainedSetup(
                 folder,
@@ -289,7 +297,7 @@ def train(
             blocks,
         )
     else:
-        from train.mmtl import Loss, MetaRates
+        from train.mmtl import MetaRates
         from train.ranks import torchrun_ranks
         from train.run import RunSetup, architecture_of, assist, run
         from train.training import Options

@@ -1,4 +1,4 @@
-"""Cache of the frozen encoder's features on disk.
+"""Cache of an encoder's features, or of the states in front of its last block, on disk.
 
 A copy holds every clip once: as recorded, or through a channel drawn for its speaker. A recurrent encoder
 hears the clips of copy 0 one by one, from an empty state, and those of the other copies in streams of one
@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from edge.arrays import Array
 from edge.audio.sound_file import read_clip
@@ -145,19 +147,40 @@ def cached_features(
     Args:
         folder: where the copies are kept.
         clips: the clips that the indices in `Features.clip` refer to.
-        net: its encoder is frozen.
+        net: its encoder stays as it is.
         copy: the copy to compute.
         conditions: noises and rooms, and how often each is used.
         progress: wraps the clips to show the progress.
         levels: gain in front of a recurrent encoder; that of an unknown training set if None.
     """
     levels = levels or GainConfig()
-    values, index = folder / f"{copy.name}.npy", folder / f"{copy.name}.json"
-    described = _described(clips, net, copy, conditions, levels)
-    kept = _kept(values, index, described)
+    encode = partial(encoded, net=cast("PretrainedNet", net))  # a recurrent encoder has its own way
+    values, kept = cached_rows(
+        folder / copy.name,
+        made_from(clips, net, copy, conditions, levels),
+        lambda: encoded_clips(clips, net, copy, conditions, progress, encode, levels),
+    )
+    return Features(values, **kept)
+
+
+def cached_rows(
+    file: Path,
+    described: dict[str, Any],
+    compute: Callable[[], Sequence[EncodedClip]],
+    rows_of: Callable[[NDArray[np.int64]], NDArray[np.int64]] = np.ones_like,
+) -> tuple[NDArray[np.float16], dict[str, Any]]:
+    """Return the rows of all clips, memory-mapped, and the other fields of `Features`.
+
+    Args:
+        file: without its suffix, .npy or .json.
+        described: what the rows are made from; they are computed again if it has changed.
+        compute: called if the files are missing, damaged or outdated.
+        rows_of: rows of the windows of given lengths.
+    """
+    values, index = file.with_suffix(".npy"), file.with_suffix(".json")
+    kept = _kept(values, index, described, rows_of)
     if kept is None:
-        computed = _computed(clips, net, copy, conditions, progress, levels)
-        rows = [row for clip in computed for row in clip.values]
+        computed = compute()
         kept = {
             "made_from": described,
             "clip": [number for number, clip in enumerate(computed) for _ in clip.frames],
@@ -165,17 +188,16 @@ def cached_features(
             "seconds": [clip.seconds for clip in computed],
             "digests": [clip.digest for clip in computed],
         }
-        folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         index.unlink(missing_ok=True)  # never beside the values of another
-        write_values(values, np.array(rows, np.float16))
+        write_values(values, np.concatenate([clip.values for clip in computed]).astype(np.float16))
         write_index(index, kept)
-    return Features(
-        values=np.load(values, mmap_mode="r"),
-        clip=np.array(kept["clip"]),
-        frames=np.array(kept["frames"]),
-        seconds=tuple(kept["seconds"]),
-        digests=tuple(kept["digests"]),
-    )
+    return np.load(values, mmap_mode="r"), {
+        "clip": np.array(kept["clip"]),
+        "frames": np.array(kept["frames"]),
+        "seconds": tuple(kept["seconds"]),
+        "digests": tuple(kept["digests"]),
+    }
 
 
 def network_frames(waveform: Array) -> Array:
@@ -187,50 +209,71 @@ def network_frames(waveform: Array) -> Array:
 @torch.inference_mode()
 def encoded(windows: Sequence[Array], net: PretrainedNet) -> Array:
     """Encode and pool (T, 80) log mel windows of any lengths: (N, D) float32, in their order."""
-    order = sorted(
-        range(len(windows)), key=lambda place: len(windows[place])
-    )  # batches then have little padding
     values = np.zeros((len(windows), net.arch.embedding_size), np.float32)
+    for places, frames, lengths in batches(windows):
+        values[places] = net.pooled(frames, lengths).numpy()
+    return values
+
+
+def batches(windows: Sequence[Array]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Pad windows of like lengths, (T, 80) each: places, (B, T, 80) frames and (B,) lengths of each batch."""
+    order = sorted(range(len(windows)), key=lambda place: len(windows[place]))
     for first in range(0, len(order), BATCH):
         places = order[first : first + BATCH]
         lengths = torch.tensor([len(windows[place]) for place in places])
         frames = torch.zeros(len(places), int(lengths.max()), windows[0].shape[1])
         for row, place in zip(frames, places, strict=True):
             row[: len(windows[place])] = torch.from_numpy(windows[place])
-        values[places] = net.pooled(frames, lengths).numpy()
-    return values
+        yield places, frames, lengths
 
 
 @dataclass(frozen=True)
-class _EncodedClip:
+class EncodedClip:
+    """What an encoder makes of one clip."""
+
     values: Array
-    """(windows, D)."""
+    """Rows of its windows, one after the other."""
     frames: tuple[int, ...]
+    """Length of each window."""
     seconds: float
     digest: str
 
 
-def _computed(
+def encoded_clips(
     clips: Sequence[Clip],
     net: EncoderNet,
     copy: Copy,
     conditions: tuple[Ambience, ChannelConfig],
     progress: ClipProgress,
+    encode_windows: Callable[[Sequence[Array]], Array],
     levels: GainConfig,
-) -> list[_EncodedClip]:
-    """Return each clip's features in the order of the clips; as many streams at once as torch has threads."""
+) -> list[EncodedClip]:
+    """Encode clips, as many at once as torch has threads; the answers are in the order of the clips.
+
+    Args:
+        clips: to encode.
+        net: the network, which says how the clips are heard.
+        copy: says what is heard of each clip.
+        conditions: noises and rooms, and how often each is used.
+        progress: wraps the clips to show the progress.
+        encode_windows: maps a clip's log mel windows to their rows; not called for a recurrent encoder.
+        levels: gain in front of a recurrent encoder.
+    """
     alone = copy.number == 0 or isinstance(net, PretrainedNet)
     streams = [[place] for place in range(len(clips))] if alone else streams_of(clips, copy.seed, copy.number)
 
-    def encode(stream: Sequence[int]) -> list[_EncodedClip]:
+    def encode(stream: Sequence[int]) -> list[EncodedClip]:
         waveforms = [copy.waveform(clips[place], *conditions) for place in stream]
         if isinstance(net, RecurrentNet):
             windows_of = [lambda frames, clip=clips[place]: copy.windows(clip, frames) for place in stream]
             pooled = streamed_features(waveforms, net, levels, windows_of)
         else:
-            pooled = [_pooled_alone(waveforms[0], clips[stream[0]], net, copy)]
+            frames = network_frames(waveforms[0])
+            windows = copy.windows(clips[stream[0]], len(frames))
+            values = encode_windows([frames[start : start + length] for start, length in windows])
+            pooled = [(values, tuple(length for _, length in windows))]
         return [
-            _EncodedClip(
+            EncodedClip(
                 values=values,
                 frames=frames,
                 seconds=len(waveform) / LOG_MEL.sample_rate,
@@ -250,23 +293,19 @@ def _computed(
     return [by_place[place] for place in range(len(clips))]
 
 
-def _pooled_alone(
-    waveform: Array, clip: Clip, net: PretrainedNet, copy: Copy
-) -> tuple[Array, tuple[int, ...]]:
-    """Return the (windows, D) features of a clip, and the length of each window in frames."""
-    frames = network_frames(waveform)
-    windows = copy.windows(clip, len(frames))
-    values = encoded([frames[start : start + length] for start, length in windows], net)
-    return values, tuple(length for _, length in windows)
-
-
-def _kept(values: Path, index: Path, described: dict[str, Any]) -> dict[str, Any] | None:
+def _kept(
+    values: Path,
+    index: Path,
+    described: dict[str, Any],
+    rows_of: Callable[[NDArray[np.int64]], NDArray[np.int64]],
+) -> dict[str, Any] | None:
     """Read the index of a copy; None if it is missing, outdated, or does not fit its values."""
     kept = read_index(index)
     if kept is None:
         return None
     try:
-        fits = np.load(values, mmap_mode="r").shape[0] == len(kept["clip"])
+        rows = rows_of(np.array(kept["frames"])).sum()
+        fits = np.load(values, mmap_mode="r").shape[0] == rows and len(kept["clip"]) == len(kept["frames"])
         return kept if fits and kept["made_from"] == described else None
     except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError):
         return None
@@ -281,7 +320,7 @@ def _random_window(frames: int, shortest: int, rng: np.random.Generator) -> tupl
     return start, length
 
 
-def _described(
+def made_from(
     clips: Sequence[Clip],
     net: EncoderNet,
     copy: Copy,

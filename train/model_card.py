@@ -55,14 +55,22 @@ def _encoder(training: dict[str, Any]) -> str:
     origin = training.get("encoder")
     if not origin:
         return ""
+    tuned = origin.get("tuned")
+    if tuned:
+        weights = (
+            f"The encoder's weights are those of {origin['name']}, but for its {tuned}, which was tuned."
+        )
+    else:
+        weights = f"The encoder's weights, which training did not change, are those of {origin['name']}."
+    learned = f"its {tuned} and in the head" if tuned else "the head"
     lines = [
         "",
         "",
-        f"The encoder's weights, which training did not change, are those of {origin['name']}.",
-        f"Their licence: {origin['licence']}. What was learned from the recordings is in the head.",
+        weights,
+        f"Their licence: {origin['licence']}. What was learned from the recordings is in {learned}.",
     ]
     if "sha256" in origin:
-        lines += ["", f"- SHA-256 of the encoder's weights: {origin['sha256']}"]
+        lines += ["", f"- SHA-256 of the encoder's weights{' before' if tuned else ''}: {origin['sha256']}"]
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from train.checkpoint import Checkpoint, load_checkpoint, load_pretrained
 from train.console import ConsoleProgress, held_out_table
 from train.corpora import Clip
 from train.feature_cache import EncoderNet, encoder_digest
+from train.head_training import HeadOptions
 from train.pretrained_net import PretrainedNet
 from train.pretrained_run import PretrainedOptions, PretrainedSetup, run_pretrained, untrained
 from train.recording_conditions import Ambience, read_ambience
@@ -32,7 +33,7 @@ RECURRENT_LICENCE: Final = "Apache 2.0 (Resemblyzer 0.1.4, C. Jemine)"
 
 ENCODER_ONLY: Final = (
     *("encoder", "blocks", "noise", "copies", "steps", "folds", "leave_corpus_out"),
-    *("unlabelled", "unlabelled_weight"),
+    *("unlabelled", "unlabelled_weight", "tune_block"),
 )
 """Parameters without effect on a CNN-LSTM."""
 
@@ -101,6 +102,12 @@ def training_split(clips: Sequence[Clip], path: Path | None) -> Split:
     return split_by_speaker(kept, validation=named["validation"], test=named["test"])
 
 
+def head_options(start: Path | None, **given: Any) -> HeadOptions:
+    """Return the options of a head's training; from a checkpoint its learning rate is lower by default."""
+    options = HeadOptions(**given)
+    return replace(options, learning_rate=TUNING_RATE * options.learning_rate) if start else options
+
+
 def train_pretrained(
     sides: Split,
     options: PretrainedOptions,
@@ -135,9 +142,20 @@ def train_pretrained(
             "--blocks cannot be combined with --start: a checkpoint has its own encoder",
             remedy="leave one of them out",
         )
+    if start and options.tuning:
+        raise UsageError(
+            "--tune-block cannot be combined with --start: a checkpoint's head was trained on its own block",
+            remedy="leave one of them out",
+        )
     before = load_pretrained(start) if start else None
     net: EncoderNet = before.net if before else untrained(file or Path(), blocks=blocks)
     origin = _encoder(net, file, before)
+    if options.tuning:
+        if isinstance(net, RecurrentNet):
+            raise UsageError(
+                f"--tune-block has no effect on {file}, a recurrent encoder", remedy="leave it out"
+            )
+        origin["tuned"] = f"block {net.arch.blocks}"
     setup = replace(setup, start=before, provenance={**setup.provenance, "encoder": origin})
     parts = run_pretrained(sides, net, options, setup, progress)
     titles = {

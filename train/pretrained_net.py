@@ -47,8 +47,7 @@ class PretrainedNet(SpeakerNet[PretrainedArchitecture, WhisperEncoder]):
 
     def pooled(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map (B, T, M) frames, T or `lengths` of them valid, to (B, D) before standardisation."""
-        frames = normalised(inputs, lengths)
-        states = self.encoder.hidden_states(frames, lengths)
+        states = self.encoder.hidden_states(normalised(inputs, lengths), lengths)
         counts = None if lengths is None else self.encoder.states_in(lengths)
         return pooled_states(states[-2], states[-1], counts)
 

@@ -8,7 +8,7 @@ clips -> copies of pooled features -> head for each fold, which scores the fold'
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -29,6 +29,7 @@ from train.baseline_protocols import (
     FittedHead,
     ProtocolConfig,
     answers_by_protocol,
+    merged,
     scores_by_protocol,
 )
 from train.checkpoint import Checkpoint, save_checkpoint
@@ -44,23 +45,33 @@ from train.encoder_file import read_encoder_file
 from train.episodes import EpisodeConfig, Episodes
 from train.evaluation import CorpusScores
 from train.evaluation import described as described_scores
-from train.feature_cache import Copy, EncoderNet, Features, cached_features, encoder_digest
+from train.feature_cache import EncoderNet, Features, encoder_digest
 from train.head_training import HeadOptions, Steps, train_head
 from train.label_check import LabelCheck
+from train.last_block import BlockTuning
 from train.plots import plot_confusion
 from train.pretrained_net import PretrainedArchitecture, PretrainedNet
 from train.recording_conditions import Ambience, ChannelConfig
 from train.recurrent_net import RecurrentArchitecture, RecurrentNet, load_recurrent_encoder
 from train.run import ProgressReporter, continued, require_unheard
+from train.run_features import (
+    CopyOptions,
+    Encoding,
+    FrozenEncoding,
+    RunClips,
+    RunFeatures,
+    TunedEncoding,
+)
 from train.run_folder import RunFolder, described, git_revision, write_json
 from train.segments import Normalisation
 from train.speaker_head import EmbeddingStatistics, fit_statistics
 from train.splits import Split, refuse_shared_names, speakers_of, unheard_clips
-from train.stream_features import reference_level
 from train.unlabelled import UnlabelledSpeech
 from train.whisper_encoder import load_whisper_encoder
 
 Scores = dict[BaselineProtocol, dict[str, CorpusScores]]
+
+EVERYONE: Final = "all training speakers"
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,8 @@ class PretrainedOptions:
     """Number of folds of the training speakers; 0: no cross-fitting, so no scores and no temperature."""
     leave_corpus_out: bool = False
     """Score each corpus by a head that was trained on the others."""
+    tuning: BlockTuning | None = None
+    """Tune the last block of a Whisper encoder before each head; None: the encoder stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -96,23 +109,6 @@ class PretrainedSetup:
     """Kept with the model: command, corpora, licences, encoder."""
     label_check: Callable[[], LabelCheck | None] = lambda: None
     """Compares the labels of the corpora; called when everything that takes no time has been checked."""
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Clips and features of the training and the test side."""
-
-    train: list[Clip]
-    test: list[Clip]
-    copies: list[Features]
-    """Of the training side; the first is as recorded."""
-    recorded_test: Features
-    levels: GainConfig
-    """Gain in front of the encoder."""
-    digests: tuple[str, ...]
-    """Of the training clips, then the test clips."""
-    unlabelled: list[Features]
-    """Of the speech without labels, as many copies; none if there is no such speech."""
 
 
 def untrained(encoder: Path, *, dimensions: int = 3, blocks: int | None = None) -> EncoderNet:
@@ -174,7 +170,7 @@ def run_pretrained(
 
     Args:
         split: the clips of each side; the validation speakers join the training side.
-        net: the encoder, frozen; its head is not used unless `setup.start` has it.
+        net: has the encoder; its head is not used unless `setup.start` has it.
         options: of the training.
         setup: folders, noises and starting point.
         progress: shows the progress.
@@ -204,34 +200,45 @@ def run_pretrained(
         if checked := setup.label_check():
             write_json(setup.folder.label_check, checked.to_dict())
         _say_ratings(setup.provenance, progress)
-        data = _features(sides, net, options, setup, progress)
+        encoding = _encoding(sides, net, options, setup, progress)
         named = {f"fold {number}": fold for number, fold in enumerate(folds, 1)}
         heard = {"the checkpoint's own speakers": set(speakers_of(sides.train)) - set(speakers_of(unheard))}
         training = {**named, **heard} if named else {"training": speakers_of(sides.train)}
         if setup.unlabelled:
             training["the speech without labels"] = speakers_of(setup.unlabelled)
         require_disjoint(
-            {**training, "test": speakers_of(sides.test)}, [*data.train, *data.test], data.digests
+            {**training, "test": speakers_of(sides.test)}, [*sides.train, *sides.test], encoding.digests
         )
-        fit = _Fit(net, options, setup.start is not None, progress, setup.unlabelled, data.unlabelled)
+
+        def fit_on(features: RunFeatures) -> _Fit:
+            return _Fit(features, options, setup.start is not None, progress, setup.unlabelled)
+
+        def held_out(groups: Mapping[str, Sequence[str]]) -> Answers:
+            parts = []
+            for name, speakers in groups.items():
+                read = encoding.without(name, speakers)
+                one = {name: speakers}
+                parts.append(held_out_answers(sides.train, read.copies, one, fit_on(read), options.protocols))
+            return merged(parts)
+
         result = _Result(setup.start.temperature if setup.start else None)
         if named:
-            result.cross_fit(held_out_answers(data.train, data.copies, named, fit, options.protocols))
+            result.cross_fit(held_out(named))
             result.content["folds"] = folds
         if corpora_out:
-            out = held_out_answers(data.train, data.copies, corpora_out, fit, options.protocols)
-            result.add("leave_corpus_out", out)
-        final = fit(data.train, data.copies, "all training speakers")
+            result.add("leave_corpus_out", held_out(corpora_out))
+        features = encoding.without(EVERYONE, ())
+        final = fit_on(features)(sides.train, features.copies, EVERYONE)
         model = Checkpoint(
-            net=_network(net, final),
+            net=_network(features.net, final),
             front_end=_front_end(net),
-            normalisation=_unit_normalisation(_front_end(net), data.levels),
+            normalisation=_unit_normalisation(_front_end(net), encoding.levels),
             training=config,
             temperature=result.temperature,
         )
         save_checkpoint(setup.folder.best, model)
-        if data.test:
-            result.add("test", answers_by_protocol(final, data.test, data.recorded_test, options.protocols))
+        if sides.test:
+            result.add("test", answers_by_protocol(final, sides.test, features.test, options.protocols))
         result.content["joined_the_training_side"] = speakers_of(split.validation)
         _write(result, setup.folder)
         return result.parts
@@ -267,18 +274,18 @@ class _Result:
 class _Fit:
     """Trains heads on features: what is replaced to train in another way."""
 
-    net: EncoderNet
+    features: RunFeatures
     options: PretrainedOptions
     tuning: bool
-    """Start from the head and keep the statistics of `net`."""
+    """Start from the head and keep the statistics of the features' network."""
     progress: ProgressReporter
     unlabelled: Sequence[Clip] = ()
-    unlabelled_copies: Sequence[Features] = ()
 
     def __call__(self, clips: Sequence[Clip], copies: Sequence[Features], name: str) -> FittedHead:
         """Train on some clips; the first copy gives the statistics."""
+        net = self.features.net
         statistics = (
-            EmbeddingStatistics(self.net.embedding_mean.numpy(), self.net.embedding_std.numpy())
+            EmbeddingStatistics(net.embedding_mean.numpy(), net.embedding_std.numpy())
             if self.tuning
             else fit_statistics(np.asarray(copies[0].values, np.float32))
         )
@@ -288,58 +295,34 @@ class _Fit:
             return self.progress(steps, f"training: {name}", self.options.head.steps)
 
         beside = (
-            UnlabelledSpeech(self.unlabelled, self.unlabelled_copies, statistics, self.options.head.seed)
+            UnlabelledSpeech(self.unlabelled, self.features.unlabelled, statistics, self.options.head.seed)
             if self.unlabelled
             else None
         )
         head = train_head(
             episodes,
-            self.net.arch.head,
+            net.arch.head,
             self.options.head,
-            start=self.net.head if self.tuning else None,
+            start=net.head if self.tuning else None,
             unlabelled=beside,
             shown=shown,
         )
         return FittedHead(statistics, head)
 
 
-def _features(
+def _encoding(
     sides: Split,
     net: EncoderNet,
     options: PretrainedOptions,
     setup: PretrainedSetup,
     progress: ProgressReporter,
-) -> _Data:
-    """Compute the features of all clips as recorded, and of the training clips in other conditions."""
-    train, test = list(sides.train), list(sides.test)
+) -> Encoding:
+    clips = RunClips(sides.train, sides.test, setup.unlabelled)
     conditions = (setup.ambience, options.conditions)
-    levels = GainConfig()
-    if isinstance(net, RecurrentNet):
-        levels = GainConfig(reference=reference_level(progress(train, "measuring levels", len(train))))
-
-    def shown(clips: Sequence[Clip], label: str) -> Iterable[Clip]:
-        return progress(clips, label, len(clips))
-
-    def features(clips: Sequence[Clip], number: int, folder: Path = setup.cache) -> Features:
-        copy = Copy(number, options.head.seed, plain=isinstance(net, RecurrentNet) and number % 2 == 1)
-        return cached_features(folder, clips, net, copy, conditions, shown, levels)
-
-    everything = features([*train, *test], 0)
-    return _Data(
-        train,
-        test,
-        copies=[
-            everything.of(np.arange(len(train))),
-            *(features(train, number) for number in range(1, options.copies + 1)),
-        ],
-        recorded_test=everything.of(np.arange(len(train), len(train) + len(test))),
-        levels=levels,
-        digests=everything.digests,
-        unlabelled=[
-            features(setup.unlabelled, number, setup.cache / "unlabelled")
-            for number in range(options.copies + 1 if setup.unlabelled else 0)
-        ],
-    )
+    copies = CopyOptions(options.copies, setup.cache, conditions, options.head.seed)
+    if options.tuning and isinstance(net, PretrainedNet):
+        return TunedEncoding(clips, net, copies, options.tuning, progress)
+    return FrozenEncoding(clips, net, copies, progress)
 
 
 def _network(net: EncoderNet, fitted: FittedHead) -> EncoderNet:

@@ -101,18 +101,21 @@ class WhisperEncoder(nn.Module):
         states = F.gelu(self.conv2(maps)).transpose(1, 2)  # (B, S, W)
         return states + self.positions[: states.shape[1]]
 
-    def hidden_states(self, log_mel: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
+    def hidden_states(
+        self, log_mel: Tensor, lengths: Tensor | None = None, blocks: int | None = None
+    ) -> list[Tensor]:
         """Return the (B, S, W) states after the stem and after each block.
 
         Args:
             log_mel: (B, T, M) normalised frames, zero past each item's end.
             lengths: (B,) valid frames, all if None; states past the end are invalid.
+            blocks: how many are applied; all if None.
         """
         states = [self.stem(log_mel, lengths)]
         mask = None
         if lengths is not None:
             mask = _within(self.states_in(lengths), states[0].shape[1])[:, None, None, :]
-        for block in self.block:
+        for block in self.block[:blocks]:
             states.append(block(states[-1], mask))
         return states
 

@@ -19,14 +19,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.accuracy.tuned_block import TunedBlock
 from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.diagnostics.machine import this_machine
@@ -42,10 +41,13 @@ from train.cross_fitting import held_out_answers, speaker_folds, without_speaker
 from train.episodes import EpisodeConfig, Episodes
 from train.feature_cache import Copy, Features, cached_features
 from train.head_training import RATES, HeadAlgorithm, HeadOptions, train_head
+from train.last_block import BlockTuning
 from train.metrics import confusion_by_speaker, uar_of
 from train.pretrained_command import noises
 from train.pretrained_net import PretrainedArchitecture, PretrainedNet, normalised
+from train.pretrained_run import untrained
 from train.recording_conditions import ChannelConfig
+from train.run_features import CopyOptions, RunClips, TunedEncoding
 from train.speaker_head import HeadArchitecture, SpeakerInputs, fit_statistics, relative_inputs
 from train.speaker_net import moments
 from train.speech_claims import read_speech
@@ -89,7 +91,7 @@ class Row:
     unlabelled: float = 0.3
     """Weight of the speech without labels; 0 leaves it out."""
     tuned: bool = False
-    """Block 2 is tuned on the speakers of each head first (`tuned_block`)."""
+    """Block 2 is tuned on the speakers of each head first (`train.last_block`)."""
     seed: int = 0
 
 
@@ -117,6 +119,7 @@ ROWS: Final = {
     "unlabelled-1": Row("speech without labels with weight 1", unlabelled=1.0),
     "frozen": Row("no copies, no speech without labels", copies=0, unlabelled=0.0),
     "tuned": Row("the same, block 2 tuned", copies=0, unlabelled=0.0, tuned=True),
+    "tuned-shipped": Row("what ships, block 2 tuned", tuned=True),
     "prosody": Row("pitch, loudness and rate beside, no copies", copies=0, prosody=True),
     "no-baseline": Row("no baseline", baseline="none"),
     "deviation": Row("baseline of mean and deviation", baseline="deviation"),
@@ -211,16 +214,18 @@ def compute(row: Row, clips: Sequence[Clip], options: argparse.Namespace) -> dic
     """Train the heads of a row, and count their answers for speakers that they have not heard."""
     progress = ConsoleProgress()
     speech = learned_recordings(read_speech(options.unlabelled)) if row.unlabelled else []
-    copies = row_features(row, clips, options, progress)
-    beside = row_features(row, speech, options, progress) if speech else []
-    fit = Fit(row, progress, speech, beside)
     folds = {f"fold {number}": fold for number, fold in enumerate(speaker_folds(clips, 4), 1)}
     groups: dict[Part, dict[str, list[str]]] = {"speakers": folds, "corpora": without_speakers_of(clips)}
-    tuned = TunedBlock(clips, copies[0], pretrained_encoder(row, options), progress) if row.tuned else None
+    encoding = tuned_encoding(row, clips, speech, options, progress) if row.tuned else None
+    if not encoding:
+        copies = row_features(row, clips, options, progress)
+        beside = row_features(row, speech, options, progress) if speech else []
 
     def answers(name: str, speakers: Sequence[str]) -> Answers:
-        read = [tuned.features(speakers)] if tuned else copies
-        return held_out_answers(clips, read, {name: speakers}, fit, ProtocolConfig())
+        read = encoding.without(name, speakers) if encoding else None
+        fit = Fit(row, progress, speech, read.unlabelled if read else beside)
+        own = read.copies if read else copies
+        return held_out_answers(clips, own, {name: speakers}, fit, ProtocolConfig())
 
     return {
         part: counted(merged([answers(name, speakers) for name, speakers in held_out.items()]), row)
@@ -228,10 +233,28 @@ def compute(row: Row, clips: Sequence[Clip], options: argparse.Namespace) -> dic
     }
 
 
+def tuned_encoding(
+    row: Row,
+    clips: Sequence[Clip],
+    speech: Sequence[Clip],
+    options: argparse.Namespace,
+    progress: ConsoleProgress,
+) -> TunedEncoding:
+    """Return the encoding by a last block that is tuned without the speakers that are held out."""
+    net = cast("PretrainedNet", untrained(encoder_file(row, options)))
+    folder = options.cache / row.encoder / "labelled"
+    copies = CopyOptions(row.copies, folder, (noises(options.noise), ChannelConfig()))
+    return TunedEncoding(RunClips(clips, (), speech), net, copies, BlockTuning(seed=row.seed), progress)
+
+
+def encoder_file(row: Row, options: argparse.Namespace) -> Path:
+    """Name the file of the row's encoder."""
+    return Path(options.pretrained / f"whisper_{row.encoder}_encoder_{BLOCKS}_blocks.safetensors")
+
+
 def pretrained_encoder(row: Row, options: argparse.Namespace) -> WhisperEncoder:
     """Read the row's encoder, with all blocks of its file."""
-    file = options.pretrained / f"whisper_{row.encoder}_encoder_{BLOCKS}_blocks.safetensors"
-    return load_whisper_encoder(file, BLOCKS)
+    return load_whisper_encoder(encoder_file(row, options), BLOCKS)
 
 
 def row_features(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.accuracy import ablation, tuned_block
+from benchmarks.accuracy import ablation
 from benchmarks.accuracy.ablation import (
     ROWS,
     SHIPPED,
@@ -21,17 +21,14 @@ from benchmarks.accuracy.ablation import (
     columns,
     compute,
     mean_uars,
-    pretrained_encoder,
-    row_features,
     scaled_inputs,
     table,
 )
-from benchmarks.accuracy.tuned_block import TunedBlock
 from edge.model.bundle import BaselineConfig
 from tests.train.synthetic import write_corpus, write_encoder
-from train.console import ConsoleProgress
 from train.corpora import Clip, read_corpus, with_derived_ratings
 from train.head_training import HeadOptions
+from train.last_block import BlockTuning
 from train.pretrained_net import PretrainedArchitecture, PretrainedNet
 from train.speaker_head import relative_inputs
 
@@ -86,13 +83,15 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     return [replace(clip, corpus="one" if clip.speaker in ("s0", "s1") else "two") for clip in every]
 
 
-@pytest.mark.parametrize("name", ["shipped", "deviation", "no-baseline", "all-labelled", "prosody", "tuned"])
+@pytest.mark.parametrize(
+    "name", ["shipped", "deviation", "no-baseline", "all-labelled", "prosody", "tuned-shipped"]
+)
 def test_a_row_answers_for_every_speaker_by_heads_of_others(
     name: str, clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_encoder(tmp_path / "whisper_tiny_encoder_3_blocks.safetensors", blocks=3)
     monkeypatch.setattr(ablation, "HeadOptions", partial(HeadOptions, steps=2))
-    monkeypatch.setattr(tuned_block, "STEPS", 2)
+    monkeypatch.setattr(ablation, "BlockTuning", partial(BlockTuning, steps=2))
     lines = [f"{clip.path},reading,{clip.speaker}" for clip in clips]
     unlabelled = tmp_path / "speech.csv"
     unlabelled.write_text("\n".join(["path,corpus,speaker", *lines]), "utf-8")
@@ -103,18 +102,3 @@ def test_a_row_answers_for_every_speaker_by_heads_of_others(
             assert list(by_protocol) == ["none"]
         answered = {name for speakers in by_protocol["none"].values() for name in speakers}
         assert answered == {clip.speaker for clip in clips}
-
-
-def test_a_block_that_is_tuned_in_no_step_gives_the_published_features(
-    clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_encoder(tmp_path / "whisper_tiny_encoder_3_blocks.safetensors", blocks=3)
-    monkeypatch.setattr(tuned_block, "STEPS", 0)
-    options = argparse.Namespace(pretrained=tmp_path, noise=None, cache=tmp_path)
-    row, progress = ROWS["tuned"], ConsoleProgress()
-    frozen = row_features(row, clips, options, progress)[0]
-    found = TunedBlock(clips, frozen, pretrained_encoder(row, options), progress).features(["s0"])
-    np.testing.assert_allclose(found.values, frozen.values, rtol=0, atol=0.01)
-    monkeypatch.setattr(tuned_block, "STEPS", 1)
-    tuned = TunedBlock(clips, frozen, pretrained_encoder(row, options), progress).features(["s0"])
-    assert np.abs(tuned.values - found.values).max() > 0

@@ -98,6 +98,10 @@ def test_a_card_names_the_origin_and_licence_of_a_pretrained_encoder(tmp_path: P
     assert "- SHA-256 of the encoder's weights: 0a1b" in text
     assert text.index("0a1b") < text.index("## Recordings")
     assert "encoder" not in card(tmp_path, TRAINING, {})
+    tuned = card(tmp_path, TRAINING | {"encoder": {**encoder, "tuned": "block 2"}}, {})
+    assert "are those of tiny.safetensors, but for its block 2, which was tuned." in tuned
+    assert "What was learned from the recordings is in its block 2 and in the head." in tuned
+    assert "- SHA-256 of the encoder's weights before: 0a1b" in tuned
 
 
 def test_a_card_shows_recording_conditions_and_ordinary_speech(tmp_path: Path) -> None:

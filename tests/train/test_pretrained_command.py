@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from edge.features.normaliser import GainConfig
 from edge.model.bundle import WEIGHTS, load_bundle, shipped_bundle
 from tests.train.synthetic import write_corpus, write_encoder, write_recurrent_encoder
 from tests.train.test_commands import mmtl, refusal
+from train import last_block
 from train.checkpoint import load_checkpoint, load_pretrained
+from train.last_block import BlockTuning
 from train.pretrained_command import starting_point
 from train.recurrent_net import RecurrentNet, load_recurrent_encoder
 
@@ -168,6 +171,7 @@ def test_a_checkpoint_has_its_own_encoder_and_corpora(
     assert "--encoder and --start cannot be combined" in refusal(capsys, *arguments, "--encoder", encoder)
     assert "cannot be combined with --start" in refusal(capsys, *arguments, "--leave-corpus-out")
     assert "--blocks cannot be combined with --start" in refusal(capsys, *arguments, "--blocks", "2")
+    assert "--tune-block cannot be combined with --start" in refusal(capsys, *arguments, "--tune-block")
 
 
 def test_a_network_of_more_blocks_is_trained_and_exported(
@@ -178,10 +182,33 @@ def test_a_network_of_more_blocks_is_trained_and_exported(
     assert load_pretrained(run / "best.safetensors").net.arch.blocks == 3
     assert mmtl("export", run / "best.safetensors", "--out", bundle) == 0, capsys.readouterr().err
     assert load_bundle(bundle).manifest.graphs.execution == "window"
+
+
+@pytest.mark.parametrize("option", [("--blocks", "3"), ("--tune-block",)])
+def test_options_of_a_whisper_encoder_are_refused_with_a_recurrent_one(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, ...]
+) -> None:
     recurrent = write_recurrent_encoder(tmp_path / "lstm.safetensors")
-    arguments = ("train", corpus, "--encoder", recurrent, "--blocks", "3", "--out", tmp_path / "other")
-    assert mmtl(*arguments) == 2
-    assert "--blocks has no effect" in capsys.readouterr().err
+    arguments = ("train", corpus, "--encoder", recurrent, "--out", tmp_path / "run", *option)
+    assert f"{option[0]} has no effect on {recurrent}" in refusal(capsys, *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_with_a_tuned_block_is_trained_exported_and_trained_on(
+    corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(last_block, "BlockTuning", partial(BlockTuning, steps=2, windows=4))
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    assert mmtl("train", corpus, "--encoder", encoder, "--tune-block", "--out", run, *SMALL) == 0
+    tuned = load_pretrained(run / "best.safetensors")
+    assert tuned.training["encoder"]["tuned"] == "block 2"
+    assert mmtl("export", run / "best.safetensors", "--out", bundle) == 0
+    assert "but for its block 2, which was tuned." in (bundle / "CARD.md").read_text()
+    assert mmtl("train", corpus, "--start", bundle, "--out", tmp_path / "more", *SMALL, "--folds", "0") == 0
+    more = load_pretrained(tmp_path / "more" / "best.safetensors")
+    assert more.training["encoder"] == tuned.training["encoder"]
+    for name, tensor in tuned.net.encoder.state_dict().items():
+        assert torch.equal(more.net.encoder.state_dict()[name], tensor), name
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,18 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from edge.audio.sound_file import read_clip
 from edge.errors import ModelError, UsageError
 from tests.train.synthetic import write_corpus, write_encoder
+from train import run_features
 from train.checkpoint import load_pretrained
 from train.corpora import Clip, read_corpus, with_derived_ratings
 from train.episodes import EpisodeConfig
 from train.feature_cache import network_frames
 from train.head_training import HeadAlgorithm, HeadOptions
+from train.last_block import BlockTuning, tuned_block
 from train.pretrained_net import PretrainedNet
 from train.pretrained_run import PretrainedOptions, PretrainedSetup, run_pretrained, untrained
 from train.run_folder import RunFolder
@@ -33,6 +36,8 @@ OPTIONS = PretrainedOptions(
     copies=1,
     folds=2,
 )
+
+TUNED = replace(OPTIONS, tuning=BlockTuning(steps=2, windows=4))
 
 
 class Silent:
@@ -124,10 +129,11 @@ def test_every_training_speaker_is_held_out_once_and_test_speakers_are_scored(
     assert list(scores["test"]["none"]["corpora"]["synthetic"]["per_speaker"]) == ["s4"]
 
 
+@pytest.mark.parametrize("options", [OPTIONS, TUNED])
 def test_the_checkpoint_answers_from_sound_as_the_head_did_on_cached_features(
-    train: Callable[..., Path], clips: list[Clip]
+    train: Callable[..., Path], clips: list[Clip], options: PretrainedOptions
 ) -> None:
-    folder = train()
+    folder = train(options=options)
     net = load_pretrained(folder / "best.safetensors").net
     test = [clip for clip in clips if clip.speaker == "s4"]
     with torch.inference_mode():
@@ -138,8 +144,36 @@ def test_the_checkpoint_answers_from_sound_as_the_head_did_on_cached_features(
     np.testing.assert_array_equal(np.bincount(answers, minlength=4), confusion.sum(axis=0))
 
 
+def test_a_tuned_block_is_kept_with_the_head_and_the_blocks_before_it_stay(
+    train: Callable[..., Path], encoder: Path
+) -> None:
+    best = load_pretrained(train(options=TUNED) / "best.safetensors")
+    published, found = untrained(encoder).encoder.state_dict(), best.net.encoder.state_dict()
+    changed = {name for name, tensor in found.items() if not torch.equal(tensor, published[name])}
+    assert changed
+    assert all(name.startswith("block.1.") for name in changed)
+    assert best.training["options"]["tuning"]["steps"] == 2
+
+
+def test_who_is_scored_has_no_part_in_the_block_that_is_tuned(
+    train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[set[str]] = []
+    ordinary = tuned_block
+
+    def watched(*arguments: Any) -> nn.Module:
+        learned.append(set(arguments[3]))
+        return ordinary(*arguments)
+
+    monkeypatch.setattr(run_features, "tuned_block", watched)
+    folds = scores_of(train(options=TUNED))["folds"]
+    everyone = {"s0", "s1", "s2", "s3"}
+    assert learned == [everyone - set(fold) for fold in folds] + [everyone]
+
+
+@pytest.mark.parametrize("options", [OPTIONS, TUNED])
 def test_test_speakers_have_no_part_in_the_weights_nor_the_temperature(
-    train: Callable[..., Path], clips: list[Clip]
+    train: Callable[..., Path], clips: list[Clip], options: PretrainedOptions
 ) -> None:
     relabelled = [
         replace(clip, emotion="angry" if clip.emotion == "sad" else clip.emotion)
@@ -147,7 +181,8 @@ def test_test_speakers_have_no_part_in_the_weights_nor_the_temperature(
         else clip
         for clip in clips
     ]
-    first, second = train("first"), train("second", split=sides(relabelled))
+    first = train("first", options=options)
+    second = train("second", options=options, split=sides(relabelled))
     assert_same_weights(first, second)
     assert scores_of(first)["temperature"] == scores_of(second)["temperature"]
 
