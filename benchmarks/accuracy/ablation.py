@@ -2,11 +2,13 @@
 
     python benchmarks/accuracy/ablation.py row shipped ../shared/data --exclude emotale
         --pretrained ../shared/pretrained --noise ../shared/noise --unlabelled ../shared/speech
+    python benchmarks/accuracy/ablation.py excluded shipped ... (the same)
     python benchmarks/accuracy/ablation.py table
 
 Each training speaker is scored by a head that was trained on other speakers (four folds), and each corpus by
 a head that was trained on the other corpora, as `mmtl train --encoder --leave-corpus-out` does. The encoders'
-states are pooled once, for all rows, in `--cache`. Nothing is chosen here, and no test speaker is heard.
+states are pooled once, for all rows, in `--cache`. `excluded` scores the corpus that is left out by a head of
+all training speakers. Nothing is chosen by that corpus.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from edge.labels import EMOTIONS
 from edge.model.bundle import BaselineConfig
 from edge.recognition.speaker_baseline import shrunken_baseline
 from train.acoustics import measures
-from train.baseline_protocols import Answers, FittedHead, ProtocolConfig, merged
+from train.baseline_protocols import Answers, FittedHead, ProtocolConfig, answers_by_protocol, merged
 from train.command_inputs import labelled_clips
 from train.console import ConsoleProgress
 from train.corpora import Clip
@@ -60,6 +62,9 @@ BLOCKS: Final = 3
 
 PROSODY: Final = 7
 """First values of `train.acoustics.measures`: loudness, pitch, rate, their spread, voiced share, duration."""
+
+HARM: Final = 2.0
+"""Points of UAR: a speaker who loses more is harmed."""
 
 DRAWS: Final = 1000
 """Bootstrap samples of the speakers."""
@@ -212,20 +217,13 @@ class Fit:
 
 def compute(row: Row, clips: Sequence[Clip], options: argparse.Namespace) -> dict[Part, Confusions]:
     """Train the heads of a row, and count their answers for speakers that they have not heard."""
-    progress = ConsoleProgress()
-    speech = learned_recordings(read_speech(options.unlabelled)) if row.unlabelled else []
+    heard = Heard(row, clips, [], options)
     folds = {f"fold {number}": fold for number, fold in enumerate(speaker_folds(clips, 4), 1)}
     groups: dict[Part, dict[str, list[str]]] = {"speakers": folds, "corpora": without_speakers_of(clips)}
-    encoding = tuned_encoding(row, clips, speech, options, progress) if row.tuned else None
-    if not encoding:
-        copies = row_features(row, clips, options, progress)
-        beside = row_features(row, speech, options, progress) if speech else []
 
     def answers(name: str, speakers: Sequence[str]) -> Answers:
-        read = encoding.without(name, speakers) if encoding else None
-        fit = Fit(row, progress, speech, read.unlabelled if read else beside)
-        own = read.copies if read else copies
-        return held_out_answers(clips, own, {name: speakers}, fit, ProtocolConfig())
+        copies, _, fit = heard.without(name, speakers)
+        return held_out_answers(clips, copies, {name: speakers}, fit, ProtocolConfig())
 
     return {
         part: counted(merged([answers(name, speakers) for name, speakers in held_out.items()]), row)
@@ -233,18 +231,50 @@ def compute(row: Row, clips: Sequence[Clip], options: argparse.Namespace) -> dic
     }
 
 
+def compute_excluded(
+    row: Row, clips: Sequence[Clip], excluded: Sequence[Clip], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Train a row's head on all clips, and count its answers for a corpus that it has not heard."""
+    copies, recorded, fit = Heard(row, clips, excluded, options).without("the excluded corpus", ())
+    fitted = fit(clips, copies, "the excluded corpus")
+    answers = answers_by_protocol(fitted, excluded, recorded[0], ProtocolConfig())
+    return {"confusions": counted(answers, row), "harmed": harmed(answers)}
+
+
+class Heard:
+    """What a row reads of the clips, of an excluded corpus and of the speech without labels."""
+
+    def __init__(
+        self, row: Row, clips: Sequence[Clip], excluded: Sequence[Clip], options: argparse.Namespace
+    ) -> None:
+        self._row, self._progress = row, ConsoleProgress()
+        self._speech = learned_recordings(read_speech(options.unlabelled)) if row.unlabelled else []
+        self._encoding: TunedEncoding | None = None
+        if row.tuned:
+            every = RunClips(clips, excluded, self._speech)
+            self._encoding = tuned_encoding(row, every, options, self._progress)
+            return
+        as_recorded = replace(row, copies=0)
+        self._copies = row_features(row, clips, "labelled", options, self._progress)
+        self._excluded = row_features(as_recorded, excluded, "excluded", options, self._progress)
+        self._beside = row_features(row, self._speech, "unlabelled", options, self._progress)
+
+    def without(self, name: str, speakers: Sequence[str]) -> tuple[list[Features], list[Features], Fit]:
+        """Return the copies of the clips, those of the excluded corpus, if any, and what trains a head."""
+        if self._encoding:
+            read = self._encoding.without(name, speakers)
+            return read.copies, [read.test], Fit(self._row, self._progress, self._speech, read.unlabelled)
+        return self._copies, self._excluded, Fit(self._row, self._progress, self._speech, self._beside)
+
+
 def tuned_encoding(
-    row: Row,
-    clips: Sequence[Clip],
-    speech: Sequence[Clip],
-    options: argparse.Namespace,
-    progress: ConsoleProgress,
+    row: Row, clips: RunClips, options: argparse.Namespace, progress: ConsoleProgress
 ) -> TunedEncoding:
     """Return the encoding by a last block that is tuned without the speakers that are held out."""
     net = cast("PretrainedNet", untrained(encoder_file(row, options)))
-    folder = options.cache / row.encoder / "labelled"
+    folder = options.cache / row.encoder / ("excluded" if clips.test else "labelled")
     copies = CopyOptions(row.copies, folder, (noises(options.noise), ChannelConfig()))
-    return TunedEncoding(RunClips(clips, (), speech), net, copies, BlockTuning(seed=row.seed), progress)
+    return TunedEncoding(clips, net, copies, BlockTuning(seed=row.seed), progress)
 
 
 def encoder_file(row: Row, options: argparse.Namespace) -> Path:
@@ -258,9 +288,19 @@ def pretrained_encoder(row: Row, options: argparse.Namespace) -> WhisperEncoder:
 
 
 def row_features(
-    row: Row, clips: Sequence[Clip], options: argparse.Namespace, progress: ConsoleProgress
+    row: Row, clips: Sequence[Clip], kind: str, options: argparse.Namespace, progress: ConsoleProgress
 ) -> list[Features]:
-    """Return the values that a row reads, of the clips as recorded and of its copies."""
+    """Return the values that a row reads, of the clips as recorded and of its copies; none of no clips.
+
+    Args:
+        row: says what is read.
+        clips: what is heard.
+        kind: names the folder in the cache.
+        options: of the command.
+        progress: shows the progress.
+    """
+    if not clips:
+        return []
     whisper = pretrained_encoder(row, options)
     net = EveryBlock(EveryBlockArchitecture(width=whisper.conv1.out_channels))
     net.encoder.load_state_dict(whisper.state_dict())
@@ -270,7 +310,7 @@ def row_features(
         return progress(some, label, len(some))
 
     chosen = columns(row, net.arch.width)
-    folder = options.cache / row.encoder / ("labelled" if clips[0].emotion else "unlabelled")
+    folder = options.cache / row.encoder / kind
     found = []
     for number in range(row.copies + 1):
         copy = cached_features(folder, clips, net.eval(), Copy(number), conditions, shown)
@@ -300,6 +340,23 @@ def counted(answers: Answers, row: Row) -> Confusions:
         by_speaker = confusion_by_speaker(truth, guesses, [item.clip.speaker for item in items])
         for speaker, matrix in by_speaker.items():
             found.setdefault(protocol, {}).setdefault(corpus_of[speaker], {})[speaker] = matrix.tolist()
+    return found
+
+
+def harmed(answers: Answers) -> dict[str, float]:
+    """Return by baseline the percentage of speakers that it harms, against none on the same clips."""
+    alone = {item.clip.path: int(averaged([item.logits])[0].argmax()) for item in answers["none"]}
+    found = {}
+    for protocol, items in answers.items():
+        if protocol == "none" or not items:
+            continue
+        truth = [EMOTIONS.index(item.clip.emotion) for item in items]
+        speakers = [item.clip.speaker for item in items]
+        guesses = averaged([item.logits for item in items]).argmax(axis=1)
+        before = confusion_by_speaker(truth, [alone[item.clip.path] for item in items], speakers)
+        after = confusion_by_speaker(truth, guesses, speakers)
+        change = [100.0 * float(uar_of(after[name]) - uar_of(before[name])) for name in after]
+        found[str(protocol)] = 100.0 * float(np.mean(np.array(change) < -HARM))
     return found
 
 
@@ -347,6 +404,33 @@ def table(folder: Path) -> str:
     return "\n".join([*first, "", "Difference to what ships, for the same speakers:", "", *second])
 
 
+def excluded_table(folder: Path) -> str:
+    """Write the table of the rows that were scored on the excluded corpus; empty if there are none."""
+    lines = []
+    for name, row in ROWS.items():
+        if not (folder / f"{name}.json").exists():
+            continue
+        found = json.loads((folder / f"{name}.json").read_text("utf-8"))["excluded"]
+        by_protocol, harm = found["confusions"], found["harmed"]
+        alone = [
+            100.0 * float(uar_of(np.array(matrix)))
+            for speakers in by_protocol["none"].values()
+            for matrix in speakers.values()
+        ]
+        cells = [f"`{name}`", row.what]
+        for protocol in ("none", "running", "ordinary"):
+            scored = by_protocol.get(protocol)
+            cells.append(_with_interval(mean_uars(scored), ".1f") if scored else "")
+        cells.append(f"{min(alone):.0f}")
+        cells += [f"{harm[name]:.0f}" if name in by_protocol else "" for name in ("running", "ordinary")]
+        lines.append("| " + " | ".join(cells) + " |")
+    if not lines:
+        return ""
+    heads = ["row", "", "none", "running", "ordinary", "worst speaker, none", "harmed: running", "ordinary"]
+    top = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    return "\n".join(["", "The excluded corpus, by heads of all training speakers:", "", *top, *lines])
+
+
 def _with_interval(values: Array, form: str) -> str:
     low, high = np.percentile(values[1:], [2.5, 97.5])
     return f"{values[0]:{form}} ({low:{form}} to {high:{form}})"
@@ -358,29 +442,40 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/ablation"), help="features and results")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("table", help="print the rows that were computed")
-    row = commands.add_parser("row", help="compute a row")
-    row.add_argument("row", choices=list(ROWS))
-    row.add_argument("corpus", type=Path)
-    row.add_argument("--exclude", default=None, help="corpus to leave out")
-    row.add_argument("--pretrained", type=Path, required=True, help="folder of the encoders' files")
-    row.add_argument("--unlabelled", type=Path, required=True, help="speech without labels")
-    row.add_argument("--noise", type=Path, help="noises and rooms of the copies")
+    for command, what in (("row", "compute a row"), ("excluded", "score a row on the excluded corpus")):
+        row = commands.add_parser(command, help=what)
+        row.add_argument("row", choices=list(ROWS))
+        row.add_argument("corpus", type=Path)
+        row.add_argument("--exclude", default=None, help="corpus to leave out")
+        row.add_argument("--pretrained", type=Path, required=True, help="folder of the encoders' files")
+        row.add_argument("--unlabelled", type=Path, required=True, help="speech without labels")
+        row.add_argument("--noise", type=Path, help="noises and rooms of the copies")
     options = parser.parse_args()
-    results = options.cache / "rows"
+    rows, excluded = options.cache / "rows", options.cache / "excluded"
+    if options.command == "table":
+        print(table(rows) + excluded_table(excluded))
+        return
+    if options.command == "excluded" and not options.exclude:
+        parser.error("excluded needs --exclude CORPUS")
+    began, chosen = time.perf_counter(), ROWS[options.row]
+    left_out = [options.exclude] if options.exclude else []
+    clips = labelled_clips([options.corpus], left_out, improvised_only=True, excited_as_happy=False)
+    found: dict[str, Any]
     if options.command == "row":
-        began = time.perf_counter()
-        excluded = [options.exclude] if options.exclude else []
-        clips = labelled_clips([options.corpus], excluded, improvised_only=True, excited_as_happy=False)
-        parts = compute(ROWS[options.row], clips, options)
-        results.mkdir(parents=True, exist_ok=True)
-        kept = {
-            "command": shlex.join(["python", *sys.argv]),
-            "machine": this_machine().processor,
-            "seconds": round(time.perf_counter() - began),
-            "parts": parts,
-        }
-        (results / f"{options.row}.json").write_text(json.dumps(kept), "utf-8")
-    print(table(results))
+        folder, found = rows, {"parts": compute(chosen, clips, options)}
+    else:
+        every = labelled_clips([options.corpus], [], improvised_only=True, excited_as_happy=False)
+        unheard = [clip for clip in every if clip.corpus in left_out]
+        folder, found = excluded, {"excluded": compute_excluded(chosen, clips, unheard, options)}
+    kept = {
+        "command": shlex.join(["python", *sys.argv]),
+        "machine": this_machine().processor,
+        "seconds": round(time.perf_counter() - began),
+        **found,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{options.row}.json").write_text(json.dumps(kept), "utf-8")
+    print(table(rows) + excluded_table(excluded))
 
 
 if __name__ == "__main__":

@@ -20,12 +20,17 @@ from benchmarks.accuracy.ablation import (
     EveryBlockArchitecture,
     columns,
     compute,
+    compute_excluded,
+    excluded_table,
+    harmed,
     mean_uars,
     scaled_inputs,
     table,
 )
+from edge.labels import EMOTIONS
 from edge.model.bundle import BaselineConfig
 from tests.train.synthetic import write_corpus, write_encoder
+from train.baseline_protocols import ClipLogits
 from train.corpora import Clip, read_corpus, with_derived_ratings
 from train.head_training import HeadOptions
 from train.last_block import BlockTuning
@@ -83,22 +88,59 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     return [replace(clip, corpus="one" if clip.speaker in ("s0", "s1") else "two") for clip in every]
 
 
+def prepared(clips: list[Clip], folder: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
+    """Write an encoder and a list of speech without labels, and make the training short."""
+    write_encoder(folder / "whisper_tiny_encoder_3_blocks.safetensors", blocks=3)
+    monkeypatch.setattr(ablation, "HeadOptions", partial(HeadOptions, steps=2))
+    monkeypatch.setattr(ablation, "BlockTuning", partial(BlockTuning, steps=2))
+    lines = [f"{clip.path},reading,{clip.speaker}" for clip in clips]
+    unlabelled = folder / "speech.csv"
+    unlabelled.write_text("\n".join(["path,corpus,speaker", *lines]), "utf-8")
+    return argparse.Namespace(pretrained=folder, noise=None, unlabelled=unlabelled, cache=folder)
+
+
 @pytest.mark.parametrize(
     "name", ["shipped", "deviation", "no-baseline", "all-labelled", "prosody", "tuned-shipped"]
 )
 def test_a_row_answers_for_every_speaker_by_heads_of_others(
     name: str, clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_encoder(tmp_path / "whisper_tiny_encoder_3_blocks.safetensors", blocks=3)
-    monkeypatch.setattr(ablation, "HeadOptions", partial(HeadOptions, steps=2))
-    monkeypatch.setattr(ablation, "BlockTuning", partial(BlockTuning, steps=2))
-    lines = [f"{clip.path},reading,{clip.speaker}" for clip in clips]
-    unlabelled = tmp_path / "speech.csv"
-    unlabelled.write_text("\n".join(["path,corpus,speaker", *lines]), "utf-8")
-    options = argparse.Namespace(pretrained=tmp_path, noise=None, unlabelled=unlabelled, cache=tmp_path)
-    parts = compute(ROWS[name], clips, options)
+    parts = compute(ROWS[name], clips, prepared(clips, tmp_path, monkeypatch))
     for by_protocol in parts.values():
         if name == "no-baseline":
             assert list(by_protocol) == ["none"]
         answered = {name for speakers in by_protocol["none"].values() for name in speakers}
         assert answered == {clip.speaker for clip in clips}
+
+
+@pytest.mark.parametrize("name", ["shipped", "no-baseline", "tuned-shipped"])
+def test_the_excluded_corpus_is_scored_by_a_head_of_the_others(
+    name: str, clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = prepared(clips, tmp_path, monkeypatch)
+    one, two = ([clip for clip in clips if clip.corpus == corpus] for corpus in ("one", "two"))
+    found = compute_excluded(ROWS[name], one, two, options)
+    assert {speaker for speakers in found["confusions"]["none"].values() for speaker in speakers} == {
+        "s2",
+        "s3",
+    }
+    folder = tmp_path / "excluded"
+    folder.mkdir()
+    (folder / f"{name}.json").write_text(json.dumps({"excluded": found}), "utf-8")
+    row = excluded_table(folder).splitlines()[-1]
+    assert row.startswith(f"| `{name}` | {ROWS[name].what} | ")
+    assert excluded_table(tmp_path / "nothing") == ""
+
+
+def test_a_speaker_is_harmed_by_a_baseline_if_more_than_two_points_are_lost_on_the_same_clips(
+    clips: list[Clip],
+) -> None:
+    def answered(clip: Clip, *, right: bool) -> ClipLogits:
+        place = EMOTIONS.index(clip.emotion)
+        return ClipLogits(clip, np.eye(4, dtype=np.float32)[[place if right else (place + 1) % 4]])
+
+    none = [answered(clip, right=clip.speaker != "s1") for clip in clips]
+    running = [answered(clip, right=clip.speaker != "s0") for clip in clips]
+    assert harmed({"none": none, "running": running, "ordinary": []}) == {"running": 25.0}
+    some = [item for item in running if item.clip.emotion == "sad"]
+    assert harmed({"none": none, "running": some, "ordinary": none}) == {"running": 25.0, "ordinary": 0.0}
