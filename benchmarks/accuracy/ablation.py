@@ -125,6 +125,7 @@ ROWS: Final = {
     "frozen": Row("no copies, no speech without labels", copies=0, unlabelled=0.0),
     "tuned": Row("the same, block 2 tuned", copies=0, unlabelled=0.0, tuned=True),
     "tuned-shipped": Row("what ships, block 2 tuned", tuned=True),
+    "tuned-deviation": Row("the same, baseline of mean and deviation", tuned=True, baseline="deviation"),
     "prosody": Row("pitch, loudness and rate beside, no copies", copies=0, prosody=True),
     "no-baseline": Row("no baseline", baseline="none"),
     "deviation": Row("baseline of mean and deviation", baseline="deviation"),
