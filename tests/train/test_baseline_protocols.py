@@ -28,6 +28,7 @@ from train.speaker_head import (
     HeadArchitecture,
     SpeakerHead,
     clip_weight,
+    relative_inputs,
 )
 
 TAKES = 6
@@ -138,6 +139,28 @@ def test_scores_are_by_corpus_and_of_the_speakers() -> None:
     assert scores["none"]["toy"].clips == len(clips)
     assert scores["running"]["toy"].clips == len(clips) - 2 * 4
     assert list(scores["none"]["toy"].per_speaker) == ["s0", "s1"]
+
+
+def test_the_windows_of_a_clip_share_its_weight() -> None:
+    clips = clips_of(1)
+    size = len(clips)
+    numbers = np.repeat(np.arange(size), 3)
+    features = Features(
+        np.eye(size, dtype=np.float16)[numbers], numbers, np.full(3 * size, 250), (5.95,) * size
+    )
+    statistics = EmbeddingStatistics(np.zeros(size, np.float32), np.ones(size, np.float32))
+    seen = []
+
+    def spy(standardised: Array, heard: Array, weights: NDArray[np.float64]) -> Array:
+        seen.append(heard.T @ weights)
+        return relative_inputs(standardised, heard, weights)
+
+    fitted = FittedHead(statistics, SpeakerHead(HeadArchitecture(size, 4)).eval(), spy)
+    answers_by_protocol(fitted, clips, features, ProtocolConfig(heard_s=20.0, draws=1))
+    totals = np.concatenate(seen)
+    np.testing.assert_allclose(totals[totals > 0.0], 2.0, rtol=1e-6)
+    assert [int((heard > 0.0).sum()) for heard in seen[:size]] == [0] * size
+    assert int((seen[-1] > 0.0).sum()) == 4
 
 
 def test_a_long_recording_counts_as_several_clips() -> None:

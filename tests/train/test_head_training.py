@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from edge.arrays import Array
 from edge.labels import EMOTIONS
 from edge.model.bundle import BaselineConfig
 from edge.recognition.speaker_baseline import recorded_level
@@ -67,7 +69,7 @@ def test_a_baseline_is_shrunk_to_the_training_mean_which_stands_for_none() -> No
     none, ones = np.zeros((0, SIZE), np.float32), np.ones((3, SIZE), np.float32)
     level = recorded_level(none, np.zeros(0), SCALED)
     np.testing.assert_array_equal(level.mean, np.zeros(SIZE))
-    np.testing.assert_array_equal(level.deviation, np.ones(SIZE))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(level.deviation, np.ones(SIZE))
     shrunk, expected = recorded_level(ones, np.ones(3), SCALED).mean, 3 / (3 + PRIOR) * np.ones(SIZE)
     np.testing.assert_allclose(shrunk, expected, rtol=float32_tolerance(3 + 1, 1.0))
     many = recorded_level(np.ones((10_000, SIZE), np.float32), np.ones(10_000), SCALED)
@@ -154,6 +156,28 @@ def test_a_share_of_the_baselines_is_of_one_emotion(
     emotion = np.array([baseline.argmax() for baseline in baselines])[alone]
     counts = np.bincount(emotion, minlength=len(EMOTIONS))
     assert counts.min() > 0.6 * counts.max()
+
+
+def test_an_episode_is_given_the_windows_that_were_heard_and_each_clip_weighs_one(
+    clips: list[Clip], features: Features
+) -> None:
+    seen: list[tuple[Array, NDArray[np.float64]]] = []
+
+    def spy(standardised: Array, heard: Array, weights: NDArray[np.float64]) -> Array:
+        seen.append((heard, weights))
+        return scaled_inputs(standardised, heard, weights)
+
+    statistics = fit_statistics(np.asarray(features.values, np.float32))
+    values = statistics.standardised(np.asarray(features.values, np.float32))
+    clip_of = {tuple(window): clip for window, clip in zip(values.tolist(), features.clip, strict=True)}
+    config = EpisodeConfig(speakers=4, samples=4, without=0.2)
+    list(Episodes(clips, [features], statistics, config, 0, spy).steps(20))
+    for heard, weights in seen:
+        numbers = [clip_of[tuple(window)] for window in heard.tolist()]
+        assert all(numbers.count(number) == 2 for number in numbers)  # both of its windows
+        np.testing.assert_array_equal(weights, np.full(len(heard), 0.5))
+        assert len({clips[number].speaker for number in numbers}) <= 1
+    assert min(len(heard) for heard, _ in seen) == 0
 
 
 def test_a_seed_determines_the_episodes(clips: list[Clip], features: Features) -> None:
