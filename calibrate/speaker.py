@@ -32,6 +32,7 @@ from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, default_bundle, load_bundle
 from edge.model.profile import ADOPTED, LABELLED, ORDINARY, Profile, load_profile, profile_path, save_profile
 from edge.model.profile_names import profile_name
+from edge.recognition.speaker_baseline import SpeakerLevel
 
 if TYPE_CHECKING:
     from edge.inference.engine import EngineLike
@@ -226,7 +227,7 @@ def _fit_profile(
     outliers = find_outliers(sounds)
     start_s = time.perf_counter()
     engine = open_engine(bundle, "cpu")
-    ordinary, used = _ordinary_baseline(bundle, engine, speech)
+    ordinary, used = _ordinary_level(bundle, engine, speech)
     fitted = fit_and_judge(bundle, engine, takes, sounds, ordinary=ordinary)
     report = {
         "kind": LABELLED,
@@ -250,17 +251,17 @@ def _fit_profile(
     return Calibration(bundle, takes, profile, fitted.judgement, fitted.folds, outliers)
 
 
-def _ordinary_baseline(
+def _ordinary_level(
     bundle: Bundle, engine: EngineLike, speech: Sequence[Array]
-) -> tuple[Array | None, dict[str, Any]]:
-    """Return the baseline of ordinary speech, None if it cannot be used, and what to report of it."""
+) -> tuple[SpeakerLevel | None, dict[str, Any]]:
+    """Return the level of ordinary speech, None if it cannot be used, and what to report of it."""
     if not speech:
         return None, {}
     try:
         fit = ordinary_head(bundle, engine, speech)
     except UsageError as error:
         return None, {"not_used": error.problem}
-    return fit.baseline, fit.report()
+    return fit.level, fit.report()
 
 
 def _describe_takes(takes: Sequence[Take], outliers: Sequence[int]) -> dict[str, Any]:

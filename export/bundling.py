@@ -17,6 +17,7 @@ from edge.model.bundle import (
     ENCODER,
     WEIGHTS,
     WINDOW,
+    BaselineConfig,
     Execution,
     Graphs,
     Manifest,
@@ -181,9 +182,15 @@ def _manifest(model: TrainedModel) -> Manifest:
         graphs=graph_sizes(checkpoint.net, front_end),
         temperature_fitted=checkpoint.temperature is not None,
         licence=_weights_licence([corpus["licence"] for corpus in corpora]),
+        baseline=_baseline_config(checkpoint.net),
         training=checkpoint.training,
         metrics=model.metrics,
     )
+
+
+def _baseline_config(net: Network) -> BaselineConfig:
+    """Return how the baseline is estimated that the network was trained with."""
+    return BaselineConfig(scaled=not isinstance(net, EmotionNet) and net.arch.baseline == "deviation")
 
 
 def graph_sizes(net: Network, front_end: FrontEnd) -> Graphs:

@@ -105,7 +105,7 @@ class ModelForm:
     precision: Precision
     logits: Callable[[ParityWindows], Array]
     baseline: bool = False
-    """Whether it is compared for a speaker's baseline; else for none."""
+    """Whether it is compared for a speaker's baseline, of the kind that it reads; else for none."""
 
 
 def measure(
@@ -190,7 +190,8 @@ def _network(net: Network, baseline: bool) -> ModelForm:
         ]
         if baseline:
             assert not isinstance(net, EmotionNet)
-            inputs.append(torch.from_numpy(_baseline(net.arch.embedding_size)))
+            level = _level(net.arch.embedding_size, scaled=net.arch.baseline == "deviation")
+            inputs += [torch.from_numpy(value) for value in level]
         with torch.no_grad():
             found: Array = net.eval()(*inputs).numpy()
         return found
@@ -198,16 +199,18 @@ def _network(net: Network, baseline: bool) -> ModelForm:
     return ModelForm("torch", "fp32", logits, baseline)
 
 
-def _baseline(size: int) -> Array:
-    """Return a (D,) baseline as far from the training speakers' mean as a window's embedding."""
-    return np.random.default_rng(0).standard_normal(size).astype(np.float32)
+def _level(size: int, *, scaled: bool) -> list[Array]:
+    """Return a (D,) baseline as far from the training mean as a window is, and a deviation if scaled."""
+    rng = np.random.default_rng(0)
+    level = [rng.standard_normal(size), *([rng.uniform(0.5, 1.5, size)] if scaled else [])]
+    return [values.astype(np.float32) for values in level]
 
 
 def _graphs(bundle: Bundle, engine: EngineLike, variants: Sequence[Variant]) -> Iterator[ModelForm]:
     head = bundle.head
     yield ModelForm("stream", "fp32", lambda windows: head.logits(engine.classify(windows.features)))
     if head.baseline_weight is not None:
-        own = head.for_baseline(_baseline(head.input_size))
+        own = head.for_baseline(*_level(head.input_size, scaled=bundle.manifest.baseline.scaled))
         yield ModelForm(
             "stream with a baseline",
             "fp32",

@@ -58,7 +58,8 @@ def pretrained_window_graph(
 def folded_head(net: PretrainedNet | RecurrentNet, temperature: float) -> Head:
     """Return the layers after the embedding e as a head that reads the speaker's baseline b.
 
-    FC 1 reads [e, e - b]: (W1 + W2) e - W2 b
+    FC 1 reads [e, e - b]: (W1 + W2) e - W2 b. Where e - b is divided by the speaker's deviation, this is FC 1
+    for a deviation of 1, and `Head.for_baseline` makes that for another one.
     """
     size = net.arch.embedding_size
     fc1 = array(net.head.meta.fc1.weight)

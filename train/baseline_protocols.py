@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -16,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from edge.arrays import Array
+from edge.recognition.speaker_baseline import window_weights
 from train.corpora import Clip
-from train.episodes import clip_means
+from train.episodes import joined, windows_by_clip
 from train.evaluation import CorpusScores, score_by_corpus
 from train.feature_cache import Features
 from train.speaker_head import (
@@ -60,8 +60,8 @@ class FittedHead:
     """That it was trained with."""
 
     @torch.inference_mode()
-    def logits(self, standardised: Array, heard: Array, weights: Sequence[float]) -> Array:
-        """Map (N, D) standardised embeddings, and what was heard of the speaker, to (N, C) logits."""
+    def logits(self, standardised: Array, heard: Array, weights: NDArray[np.float64]) -> Array:
+        """Map (N, D) standardised embeddings, and what was heard (`SpeakerInputs`), to (N, C) logits."""
         logits: Array = self.head(torch.from_numpy(self.inputs(standardised, heard, weights))).numpy()
         return logits
 
@@ -94,13 +94,11 @@ def answers_by_protocol(
         one without neutral speech none in `ordinary`.
     """
     values = fitted.statistics.standardised(np.asarray(recorded.values, np.float32))
-    order = np.argsort(recorded.clip, kind="stable")
-    bounds = np.searchsorted(recorded.clip[order], np.arange(len(clips) + 1))
-    windows = [values[order[first:last]] for first, last in pairwise(bounds)]
-    heard = _Heard(clips, clip_means(values, recorded.clip, len(clips)), recorded.seconds)
+    windows = windows_by_clip(recorded.clip, len(clips))
+    heard = _Heard(clips, values, windows, recorded.seconds)
     return {
         protocol: [
-            ClipLogits(clips[number], fitted.logits(windows[number], *heard.of(others)))
+            ClipLogits(clips[number], fitted.logits(values[windows[number]], *heard.of(others)))
             for number, others in heard.baselines(protocol, config)
         ]
         for protocol in PROTOCOLS
@@ -130,13 +128,17 @@ class _Heard:
     """What may be heard of some speakers."""
 
     clips: Sequence[Clip]
-    means: Array
-    """(clips, D) standardised embeddings."""
+    values: Array
+    """(N, D) standardised embeddings."""
+    windows: Sequence[Indices]
+    """Places of each clip's windows among them."""
     seconds: Sequence[float]
 
-    def of(self, heard: Indices) -> tuple[Array, list[float]]:
-        """Return the (K, D) means of some clips, and the K weights of the clips in a baseline."""
-        return self.means[heard], [clip_weight(self.seconds[number]) for number in heard]
+    def of(self, heard: Indices) -> tuple[Array, NDArray[np.float64]]:
+        """Return the (W, D) windows of some clips, and their (W,) weights in a baseline."""
+        windows = [self.windows[number] for number in heard]
+        weights = [clip_weight(self.seconds[number]) for number in heard]
+        return self.values[joined(windows)], window_weights(weights, list(map(len, windows)))
 
     def baselines(self, protocol: BaselineProtocol, config: ProtocolConfig) -> Iterator[tuple[int, Indices]]:
         """Yield the index of each clip to score, and those of the clips that its baseline rests on."""

@@ -78,6 +78,14 @@ def train(
             show_default=False,
         ),
     ] = None,
+    baseline: Annotated[
+        Literal["mean", "deviation"] | None,
+        typer.Option(
+            help="What of the speaker's speech a window is compared with: mean, or deviation, the difference "
+            "from the mean divided by the standard deviation (pretrained encoder). [default: mean]",
+            show_default=False,
+        ),
+    ] = None,
     noise: Annotated[
         Path | None,
         typer.Option(
@@ -294,7 +302,8 @@ def train(
             ),
             (encoder, begin),
             progress,
-            blocks,
+            blocks=blocks,
+            baseline=baseline,
         )
     else:
         from train.mmtl import MetaRates

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge.arrays import Array
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, dimension_class
+from edge.recognition.speaker_baseline import window_weights
 from train.corpora import Clip
 from train.feature_cache import Features
 from train.mmtl import UNKNOWN, Samples
@@ -75,10 +75,7 @@ class Episodes:
         self._ratings = np.array([[_rating_class(clip, name) for clip in clips] for name in DIMENSIONS])
         self._values = [statistics.standardised(np.asarray(copy.values, np.float32)) for copy in copies]
         self._clip = [copy.clip for copy in copies]
-        self._means = [
-            clip_means(values, numbers, len(clips))
-            for values, numbers in zip(self._values, self._clip, strict=True)
-        ]
+        self._windows = [windows_by_clip(numbers, len(clips)) for numbers in self._clip]
         names = sorted({clip.speaker for clip in clips if clip.emotion in EMOTIONS})
         speakers = np.array([clip.speaker for clip in clips])
         self._speakers = [
@@ -112,9 +109,11 @@ class Episodes:
         emotions = rng.integers(len(voice.by_emotion), size=self._config.samples)
         windows = np.array([rng.choice(voice.by_emotion[emotion]) for emotion in emotions])
         values, clips = self._values[copy][windows], self._clip[copy][windows]
-        heard = self._heard(voice, copy, rng)
+        heard = [self._windows[copy][clip] for clip in self._heard(voice, rng)]
+        weights = window_weights([1.0] * len(heard), list(map(len, heard)))
+        inputs = self._inputs(values, self._values[copy][joined(heard)], weights)
         return Samples(
-            frames=torch.from_numpy(self._inputs(values, heard, [1.0] * len(heard))),
+            frames=torch.from_numpy(inputs),
             lengths=torch.ones(len(windows), dtype=torch.int64),
             emotion=torch.from_numpy(self._emotion[clips]),
             ratings=torch.from_numpy(self._ratings[:, clips]),
@@ -122,14 +121,13 @@ class Episodes:
             rating_weights=torch.ones(len(DIMENSIONS), DIMENSION_CLASSES),
         )
 
-    def _heard(self, voice: _SpeakerWindows, copy: int, rng: np.random.Generator) -> Array:
-        """Draw the (K, D) means of the clips that the baseline rests on."""
+    def _heard(self, voice: _SpeakerWindows, rng: np.random.Generator) -> Indices:
+        """Draw the clips that the baseline rests on."""
         if rng.random() < self._config.without:
-            return self._means[copy][:0]
+            return np.array([], np.int64)
         pool = self._pool(voice, rng)
         count = min(int(rng.integers(1, self._config.most_clips + 1)), len(pool))
-        chosen: Array = self._means[copy][rng.choice(pool, count, replace=False)]
-        return chosen
+        return rng.choice(pool, count, replace=False)
 
     def _pool(self, voice: _SpeakerWindows, rng: np.random.Generator) -> Indices:
         """Choose the clips that a baseline is drawn from."""
@@ -139,13 +137,15 @@ class Episodes:
         return voice.neutral if ordinary else voice.clips
 
 
-def clip_means(values: Array, clip: Indices, clips: int) -> Array:
-    """Average the (N, D) windows of each clip: (clips, D), zero for a clip without windows."""
-    totals = np.zeros((clips, values.shape[1]), np.float32)
-    np.add.at(totals, clip, values)
-    counts = np.maximum(np.bincount(clip, minlength=clips), 1).astype(np.float32)
-    means: Array = totals / counts[:, None]
-    return means
+def windows_by_clip(clip: Indices, clips: int) -> list[Indices]:
+    """Return the places of the windows of each clip, from the (N,) clips of the windows."""
+    order = np.argsort(clip, kind="stable")
+    return np.split(order, np.searchsorted(clip[order], np.arange(1, clips)))
+
+
+def joined(places: Sequence[Indices]) -> Indices:
+    """Concatenate places of windows; there may be none."""
+    return np.concatenate([np.array([], np.int64), *places])
 
 
 def _rating_class(clip: Clip, name: str) -> int:

@@ -22,6 +22,8 @@ from train.pretrained_run import PretrainedOptions, PretrainedSetup, run_pretrai
 from train.recording_conditions import Ambience, read_ambience
 from train.recurrent_net import RecurrentNet
 from train.run_folder import RunFolder
+from train.speaker_head import BaselineKind
+from train.speaker_net import SpeakerArchitecture
 from train.splits import Split, read_split, split_by_speaker
 
 TUNING_RATE: Final = 0.1
@@ -33,7 +35,7 @@ RECURRENT_LICENCE: Final = "Apache 2.0 (Resemblyzer 0.1.4, C. Jemine)"
 
 ENCODER_ONLY: Final = (
     *("encoder", "blocks", "noise", "copies", "steps", "folds", "leave_corpus_out"),
-    *("unlabelled", "unlabelled_weight", "tune_block"),
+    *("unlabelled", "unlabelled_weight", "tune_block", "baseline"),
 )
 """Parameters without effect on a CNN-LSTM."""
 
@@ -114,7 +116,9 @@ def train_pretrained(
     setup: PretrainedSetup,
     encoder: tuple[Path | None, Path | None],
     progress: ConsoleProgress,
+    *,
     blocks: int | None = None,
+    baseline: BaselineKind | None = None,
 ) -> None:
     """Train on a pretrained encoder, and show the scores.
 
@@ -125,6 +129,7 @@ def train_pretrained(
         encoder: the encoder's file, or the checkpoint to start from: one of the two.
         progress: shows the progress.
         blocks: of a Whisper encoder's file; two if None.
+        baseline: what of the speaker the relative inputs of the head are made with; the mean if None.
     """
     file, start = encoder
     if file and start:
@@ -142,13 +147,22 @@ def train_pretrained(
             "--blocks cannot be combined with --start: a checkpoint has its own encoder",
             remedy="leave one of them out",
         )
+    if start and baseline:
+        raise UsageError(
+            "--baseline cannot be combined with --start: a checkpoint's head was trained with its own",
+            remedy="leave one of them out",
+        )
     if start and options.tuning:
         raise UsageError(
             "--tune-block cannot be combined with --start: a checkpoint's head was trained on its own block",
             remedy="leave one of them out",
         )
     before = load_pretrained(start) if start else None
-    net: EncoderNet = before.net if before else untrained(file or Path(), blocks=blocks)
+    net: EncoderNet = (
+        before.net
+        if before
+        else untrained(file or Path(), blocks=blocks, baseline=baseline or SpeakerArchitecture.baseline)
+    )
     origin = _encoder(net, file, before)
     if options.tuning:
         if isinstance(net, RecurrentNet):

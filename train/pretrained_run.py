@@ -64,7 +64,7 @@ from train.run_features import (
 )
 from train.run_folder import RunFolder, described, git_revision, write_json
 from train.segments import Normalisation
-from train.speaker_head import EmbeddingStatistics, fit_statistics
+from train.speaker_head import INPUTS, BaselineKind, EmbeddingStatistics, fit_statistics
 from train.splits import Split, refuse_shared_names, speakers_of, unheard_clips
 from train.unlabelled import UnlabelledSpeech
 from train.whisper_encoder import load_whisper_encoder
@@ -111,13 +111,16 @@ class PretrainedSetup:
     """Compares the labels of the corpora; called when everything that takes no time has been checked."""
 
 
-def untrained(encoder: Path, *, dimensions: int = 3, blocks: int | None = None) -> EncoderNet:
+def untrained(
+    encoder: Path, *, dimensions: int = 3, blocks: int | None = None, baseline: BaselineKind = "mean"
+) -> EncoderNet:
     """Put a head that is untrained on a published encoder; the names of its tensors say which it is.
 
     Args:
         encoder: its file.
         dimensions: outputs between the layers of the head.
         blocks: of a Whisper encoder; those of the default model if None.
+        baseline: what of the speaker the relative inputs of the head are made with.
 
     Raises:
         ModelError: the encoder's file is missing, damaged or of another model, or has fewer blocks.
@@ -133,7 +136,10 @@ def untrained(encoder: Path, *, dimensions: int = 3, blocks: int | None = None) 
         layers = recurrent.layer
         net = RecurrentNet(
             RecurrentArchitecture(
-                units=cast("nn.LSTM", layers[0]).hidden_size, layers=len(layers), dimensions=dimensions
+                units=cast("nn.LSTM", layers[0]).hidden_size,
+                layers=len(layers),
+                dimensions=dimensions,
+                baseline=baseline,
             )
         )
         net.encoder.load_state_dict(recurrent.state_dict())
@@ -144,16 +150,18 @@ def untrained(encoder: Path, *, dimensions: int = 3, blocks: int | None = None) 
             "(lstm.weight_hh_l0)",
             remedy=_REMEDY,
         )
-    return _on_whisper(encoder, blocks or PretrainedArchitecture.blocks, dimensions)
+    return _on_whisper(encoder, blocks or PretrainedArchitecture.blocks, dimensions, baseline)
 
 
 _REMEDY: Final = "give the file of a Whisper or a recurrent speaker encoder, complete and unchanged"
 
 
-def _on_whisper(encoder: Path, blocks: int, dimensions: int) -> PretrainedNet:
+def _on_whisper(encoder: Path, blocks: int, dimensions: int, baseline: BaselineKind) -> PretrainedNet:
     whisper = load_whisper_encoder(encoder, blocks)
     net = PretrainedNet(
-        PretrainedArchitecture(width=whisper.conv1.out_channels, blocks=blocks, dimensions=dimensions)
+        PretrainedArchitecture(
+            width=whisper.conv1.out_channels, blocks=blocks, dimensions=dimensions, baseline=baseline
+        )
     )
     net.encoder.load_state_dict(whisper.state_dict())
     return net.eval()
@@ -289,13 +297,14 @@ class _Fit:
             if self.tuning
             else fit_statistics(np.asarray(copies[0].values, np.float32))
         )
-        episodes = Episodes(clips, copies, statistics, self.options.episodes, self.options.head.seed)
+        kind, seed = net.arch.baseline, self.options.head.seed
+        episodes = Episodes(clips, copies, statistics, self.options.episodes, seed, INPUTS[kind])
 
         def shown(steps: Steps) -> Steps:
             return self.progress(steps, f"training: {name}", self.options.head.steps)
 
         beside = (
-            UnlabelledSpeech(self.unlabelled, self.features.unlabelled, statistics, self.options.head.seed)
+            UnlabelledSpeech(self.unlabelled, self.features.unlabelled, statistics, seed, kind)
             if self.unlabelled
             else None
         )
@@ -307,7 +316,7 @@ class _Fit:
             unlabelled=beside,
             shown=shown,
         )
-        return FittedHead(statistics, head)
+        return FittedHead(statistics, head, INPUTS[kind])
 
 
 def _encoding(

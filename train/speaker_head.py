@@ -6,11 +6,12 @@ learner (phi). Shapes by letter: B batch, D embedding, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -18,7 +19,10 @@ from edge.arrays import Array
 from edge.features.log_mel import LOG_MEL
 from edge.labels import DIMENSION_CLASSES, EMOTIONS
 from edge.model.bundle import BaselineConfig
-from edge.recognition.speaker_baseline import shrunken_baseline
+from edge.recognition.speaker_baseline import recorded_level
+
+BaselineKind = Literal["mean", "deviation"]
+"""Whether the relative inputs are z - b, or (z - b) / s with the deviation s of what was heard too."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +69,37 @@ def clip_weight(seconds: float) -> float:
     return max(1.0, 1000.0 * seconds / LOG_MEL.window_ms)
 
 
-SpeakerInputs = Callable[[Array, Array, Sequence[float]], Array]
-"""Makes the (N, 2 D) inputs of the head from (N, D) standardised embeddings, and from the (K, D) means and
-the K weights of recordings of the speaker; there may be none of them."""
+SpeakerInputs = Callable[[Array, Array, NDArray[np.float64]], Array]
+"""Makes the (N, 2 D) inputs of the head from (N, D) standardised embeddings, and from the (W, D) windows of
+the speaker that were heard and their (W,) weights; there may be none of them."""
 
 
-def relative_inputs(standardised: Array, heard: Array, weights: Sequence[float]) -> Array:
-    """Return the deployed inputs [z, z - b]; b is the shrunken mean of what was heard (`SpeakerInputs`)."""
-    return head_inputs(standardised, shrunken_baseline(heard, weights, BaselineConfig.prior_windows))
+def relative_inputs(standardised: Array, heard: Array, weights: NDArray[np.float64]) -> Array:
+    """Return [z, z - b]; b is the shrunken mean of what was heard (`SpeakerInputs`)."""
+    return head_inputs(standardised, recorded_level(heard, weights, BaselineConfig()).mean)
 
 
-def head_inputs(standardised: Array, baseline: Array) -> Array:
-    """Concatenate (..., D) standardised embeddings with their difference from the baseline: (..., 2 D)."""
-    inputs: Array = np.concatenate([standardised, standardised - baseline], axis=-1)
+def scaled_inputs(standardised: Array, heard: Array, weights: NDArray[np.float64]) -> Array:
+    """Return [z, (z - b) / s]; s is the shrunken deviation of what was heard (`SpeakerInputs`)."""
+    level = recorded_level(heard, weights, BaselineConfig(scaled=True))
+    return head_inputs(standardised, level.mean, level.deviation)
+
+
+INPUTS: Final[dict[BaselineKind, SpeakerInputs]] = {"mean": relative_inputs, "deviation": scaled_inputs}
+
+
+def head_inputs(standardised: Array, baseline: Array, deviation: Array | None = None) -> Array:
+    """Concatenate (..., D) standardised embeddings with their difference from the baseline: (..., 2 D).
+
+    Args:
+        standardised: z.
+        baseline: b.
+        deviation: s, > 0, which divides the difference; None: 1.
+    """
+    relative = standardised - baseline
+    if deviation is not None:
+        relative = relative / deviation
+    inputs: Array = np.concatenate([standardised, relative], axis=-1)
     return inputs
 
 

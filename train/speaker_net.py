@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edge.bounds import within
-from train.speaker_head import HeadArchitecture, SpeakerHead
+from train.speaker_head import BaselineKind, HeadArchitecture, SpeakerHead
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class SpeakerArchitecture(ABC):
     dimensions: int = field(default=3, metadata=within(1, 3))
     """Number of auxiliary tasks among valence, arousal and dominance; each has outputs of its own."""
     dropout: float = field(default=0.3, metadata=within(0.0, 0.9))
+    baseline: BaselineKind = "mean"
+    """What of the speaker the relative inputs of the head are made with."""
 
     @property
     @abstractmethod
@@ -72,15 +74,20 @@ class SpeakerNet(nn.Module, Generic[Arch, Encoder]):
         """Map windows to (B, D) embeddings with the training set's mean 0, deviation 1, as `pooled` does."""
         return (self.pooled(inputs, lengths) - self.embedding_mean) / self.embedding_std
 
-    def forward(self, inputs: Tensor, baseline: Tensor | None = None) -> Tensor:
+    def forward(
+        self, inputs: Tensor, baseline: Tensor | None = None, deviation: Tensor | None = None
+    ) -> Tensor:
         """Map windows of one length to (B, C) emotion logits.
 
         Args:
             inputs: as `pooled` takes them.
             baseline: (D,) or (B, D) of the speaker; 0, the training set's mean, if None.
+            deviation: (D,) or (B, D) of the speaker, > 0; 1, the training set's, if None.
         """
         embedding = self.embedding(inputs)
         relative = embedding if baseline is None else embedding - baseline
+        if deviation is not None:
+            relative = relative / deviation
         logits: Tensor = self.head(torch.cat([embedding, relative], dim=1))
         return logits
 

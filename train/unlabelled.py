@@ -21,9 +21,9 @@ from edge.errors import UsageError
 from edge.labels import EMOTIONS
 from edge.model.bundle import BaselineConfig
 from train.corpora import Clip
-from train.episodes import EpisodeConfig, clip_means
+from train.episodes import EpisodeConfig, windows_by_clip
 from train.feature_cache import Features
-from train.speaker_head import EmbeddingStatistics, head_inputs
+from train.speaker_head import BaselineKind, EmbeddingStatistics, head_inputs
 from train.speech_claims import SpeechRecording
 
 WINDOWS: Final = 128
@@ -56,32 +56,48 @@ class _Windows:
 
     values: Array
     """(N, D), standardised."""
-    speaker_means: Array
-    """(N, D): the mean of all windows of each window's speaker."""
+    speaker: NDArray[np.int64]
+    """(N,) index of each window's speaker."""
+    means: Array
+    """(S, D): of all windows of each speaker."""
+    variances: Array
+    """(S, D): of the same."""
 
 
 class UnlabelledSpeech:
     """Draws windows of speech without labels, some relative to their speaker's baseline as in an episode."""
 
     def __init__(
-        self, clips: Sequence[Clip], copies: Sequence[Features], statistics: EmbeddingStatistics, seed: int
+        self,
+        clips: Sequence[Clip],
+        copies: Sequence[Features],
+        statistics: EmbeddingStatistics,
+        seed: int,
+        baseline: BaselineKind = "mean",
     ) -> None:
         speakers = np.unique([clip.speaker for clip in clips], return_inverse=True)[1]
+        self._scaled = baseline == "deviation"
         self._copies = [_windows(copy, speakers, statistics) for copy in copies]
         self._config = EpisodeConfig()
         self._rng = np.random.default_rng((seed, len(clips)))
 
     def inputs(self) -> Tensor:
-        """Return the head's inputs for `WINDOWS` random windows of a random copy."""
+        """Return the head's inputs for `WINDOWS` random windows of a random copy.
+
+        A baseline is that of a random weight of windows with mean and variance of all of the speaker's.
+        """
         rng, config = self._rng, self._config
         copy = self._copies[rng.integers(len(self._copies))]
         picked = rng.integers(len(copy.values), size=WINDOWS)
         weights = np.where(
             rng.random(WINDOWS) < config.without, 0, rng.integers(1, config.most_clips + 1, size=WINDOWS)
         )
-        shares = (weights / (weights + BaselineConfig.prior_windows)).astype(np.float32)
-        baselines = shares[:, None] * copy.speaker_means[picked]
-        return torch.from_numpy(head_inputs(copy.values[picked], baselines))
+        shares = (weights / (weights + BaselineConfig.prior_windows)).astype(np.float32)[:, None]
+        means, variances = (values[copy.speaker[picked]] for values in (copy.means, copy.variances))
+        baselines = shares * means
+        spread = variances + (means - baselines) ** 2
+        deviations = np.sqrt(1.0 - shares + shares * spread) if self._scaled else None
+        return torch.from_numpy(head_inputs(copy.values[picked], baselines, deviations))
 
 
 def claim_loss(logits: Tensor) -> Tensor:
@@ -94,4 +110,6 @@ def claim_loss(logits: Tensor) -> Tensor:
 def _windows(copy: Features, speakers: NDArray[np.int64], statistics: EmbeddingStatistics) -> _Windows:
     values = statistics.standardised(np.asarray(copy.values, np.float32))
     own = speakers[copy.clip]
-    return _Windows(values, clip_means(values, own, int(speakers.max()) + 1)[own])
+    groups = [values[places] for places in windows_by_clip(own, int(speakers.max()) + 1)]
+    means, variances = (np.stack([moment(group, axis=0) for group in groups]) for moment in (np.mean, np.var))
+    return _Windows(values, own, means, variances)

@@ -32,8 +32,6 @@ from edge.arrays import Array
 from edge.audio.sound_file import read_clip
 from edge.diagnostics.machine import this_machine
 from edge.labels import EMOTIONS
-from edge.model.bundle import BaselineConfig
-from edge.recognition.speaker_baseline import shrunken_baseline
 from train.acoustics import measures
 from train.baseline_protocols import Answers, FittedHead, ProtocolConfig, answers_by_protocol, merged
 from train.command_inputs import labelled_clips
@@ -50,7 +48,7 @@ from train.pretrained_net import PretrainedArchitecture, PretrainedNet, normalis
 from train.pretrained_run import untrained
 from train.recording_conditions import ChannelConfig
 from train.run_features import CopyOptions, RunClips, TunedEncoding
-from train.speaker_head import HeadArchitecture, SpeakerInputs, fit_statistics, relative_inputs
+from train.speaker_head import INPUTS, BaselineKind, HeadArchitecture, fit_statistics
 from train.speaker_net import moments
 from train.speech_claims import read_speech
 from train.temperature import averaged
@@ -158,16 +156,6 @@ class EveryBlock(PretrainedNet):
         return torch.cat([values for state in states for values in moments(state, counts)], dim=1)
 
 
-def scaled_inputs(standardised: Array, heard: Array, weights: Sequence[float]) -> Array:
-    """Return [z, (z - b) / s] (`SpeakerInputs`): s is the deviation of the recordings, shrunken towards 1."""
-    prior = BaselineConfig.prior_windows
-    baseline = shrunken_baseline(heard, weights, prior)
-    weighed = np.asarray(weights, np.float32)[:, None] * (heard - baseline) ** 2
-    variance = (prior + weighed.sum(axis=0)) / (prior + sum(weights))
-    inputs: Array = np.concatenate([standardised, (standardised - baseline) / np.sqrt(variance)], axis=-1)
-    return inputs.astype(np.float32)
-
-
 def columns(row: Row, width: int) -> NDArray[np.int64]:
     """Return the places in `EveryBlock.pooled` of the values that a row reads."""
     places = []
@@ -194,15 +182,15 @@ class Fit:
         row = self.row
         values = np.asarray(copies[0].values, np.float32)
         episodes = EpisodeConfig(without=1.0) if row.baseline == "none" else EpisodeConfig()
-        inputs: SpeakerInputs = scaled_inputs if row.baseline == "deviation" else relative_inputs
+        kind: BaselineKind = "deviation" if row.baseline == "deviation" else "mean"
         rates = replace(RATES, inner_lr=0.01, transfer_lr=0.01, query=row.query)
         options = HeadOptions(
             algorithm=row.algorithm, rates=rates, seed=row.seed, unlabelled_weight=row.unlabelled
         )
         statistics = fit_statistics(values)
-        drawn = Episodes(clips, copies, statistics, episodes, row.seed, inputs)
+        drawn = Episodes(clips, copies, statistics, episodes, row.seed, INPUTS[kind])
         beside = (
-            UnlabelledSpeech(self.speech, self.speech_copies, statistics, row.seed)
+            UnlabelledSpeech(self.speech, self.speech_copies, statistics, row.seed, kind)
             if row.unlabelled
             else None
         )
@@ -213,7 +201,7 @@ class Fit:
             unlabelled=beside,
             shown=lambda steps: self.progress(steps, f"training without {name}", options.steps),
         )
-        return FittedHead(statistics, head, inputs)
+        return FittedHead(statistics, head, INPUTS[kind])
 
 
 def compute(row: Row, clips: Sequence[Clip], options: argparse.Namespace) -> dict[Part, Confusions]:

@@ -23,6 +23,7 @@ from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle
 from edge.model.head import Head
 from edge.model.profile import ADOPTED, REJECTED
+from edge.recognition.speaker_baseline import SpeakerLevel
 
 if TYPE_CHECKING:
     from edge.inference.engine import EngineLike
@@ -100,7 +101,7 @@ def fit_and_judge(
     takes: Sequence[Take],
     sounds: Sequence[Array],
     *,
-    ordinary: Array | None = None,
+    ordinary: SpeakerLevel | None = None,
 ) -> Fitted:
     """Fit all candidates that a session supports; choose and judge by its held-out takes.
 
@@ -111,7 +112,7 @@ def fit_and_judge(
         engine: runs its graphs.
         takes: of one speaker.
         sounds: (N,) samples at 16 kHz of each.
-        ordinary: (D,) baseline of the speaker's ordinary speech; None: that of the takes that are fitted on.
+        ordinary: level of the speaker's ordinary speech; None: that of the takes that are fitted on.
     """
     folds = hold_out(takes)
     tried = candidates(takes, sounds, bundle.head, bundle.manifest.front_end.spectrum)

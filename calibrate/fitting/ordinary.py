@@ -35,9 +35,9 @@ from edge.arrays import SAMPLE_RATE, Array
 from edge.errors import UsageError
 from edge.features.silero_vad import PIECE
 from edge.labels import EMOTIONS
-from edge.model.bundle import Bundle
+from edge.model.bundle import BaselineConfig, Bundle
 from edge.model.head import Head
-from edge.recognition.speaker_baseline import shrunken_baseline
+from edge.recognition.speaker_baseline import SpeakerLevel, recorded_level, window_weights
 
 if TYPE_CHECKING:
     from edge.inference.engine import EngineLike
@@ -59,9 +59,9 @@ class OrdinaryFit:
     """A head for one speaker, fitted without labels."""
 
     head: Head
-    """With the baseline in its biases; it reads none."""
-    baseline: Array
-    """(D,) shrunken mean of the speaker's embeddings."""
+    """With the baseline in its first layer; it reads none."""
+    level: SpeakerLevel
+    """Of the speaker's embeddings."""
     windows: float
     """Weight of the speech, in windows without overlap; the training speakers' mean has that of
     `BaselineConfig.prior_windows`."""
@@ -82,10 +82,8 @@ class OrdinaryFit:
 def ordinary_head(bundle: Bundle, engine: EngineLike, sounds: Sequence[Array]) -> OrdinaryFit:
     """Fit the head to recordings of one person who speaks normally.
 
-    b = sum of w_i m_i / (sum of w_i + k), k = `prior_windows`
-
-    m_i is the mean embedding of the windows of speech of recording i, and w_i the windows without overlap
-    that cover them, at least 1. Deterministic.
+    The speaker's level is that of the windows of speech (`SpeakerLevel`). A recording weighs as much as the
+    windows without overlap that cover them, at least 1, and its windows share that evenly. Deterministic.
 
     Args:
         bundle: the generic model; its head reads a baseline.
@@ -112,12 +110,13 @@ def ordinary_head(bundle: Bundle, engine: EngineLike, sounds: Sequence[Array]) -
     windows = ordinary_windows(bundle, engine, sounds)
     claim = _claimed(bundle.head, windows)
     weights = [windows_worth(len(own), graphs, front_end) for own in windows]
-    baseline = shrunken_baseline(
-        np.stack([own.mean(axis=0) for own in windows]), weights, bundle.manifest.baseline.prior_windows
+    level = recorded_level(
+        np.concatenate(windows), window_weights(weights, list(map(len, windows))), bundle.manifest.baseline
     )
     advice = [setup_advice(quality) for quality in qualities]
     warnings = tuple(dict.fromkeys(text for text in (*advice, people, claim) if text))
-    return OrdinaryFit(bundle.head.for_baseline(baseline), baseline, sum(weights), speech_s, warnings)
+    head = bundle.head.for_baseline(level.mean, level.deviation)
+    return OrdinaryFit(head, level, sum(weights), speech_s, warnings)
 
 
 def require_baseline(bundle: Bundle) -> None:
@@ -158,25 +157,28 @@ class StartingHeads:
     """
 
     generic: Head
-    means: Array
-    """(n, D) mean embedding of each take."""
+    windows: Sequence[Array]
+    """(W, D) embeddings of each take."""
     emotions: Sequence[int]
     weights: Sequence[float]
-    """Of each take, in windows."""
-    prior: float
-    ordinary: Array | None = None
-    """(D,) baseline of ordinary speech."""
+    """Of each take, in windows without overlap."""
+    config: BaselineConfig
+    ordinary: SpeakerLevel | None = None
+    """Of ordinary speech."""
 
     def fitted_on(self, takes: Sequence[int]) -> Head:
         """Return the head to start from where these takes, given by index, are fitted on."""
         if self.generic.baseline_weight is None:
             return self.generic
-        if self.ordinary is not None:
-            return self.generic.for_baseline(self.ordinary)
-        shares = take_shares([self.emotions[take] for take in takes])
-        balanced = (shares @ self.means[list(takes)]).astype(np.float32)[None]
+        level = self.ordinary or self._level(takes)
+        return self.generic.for_baseline(level.mean, level.deviation)
+
+    def _level(self, takes: Sequence[int]) -> SpeakerLevel:
         heard = sum(self.weights[take] for take in takes)
-        return self.generic.for_baseline(shrunken_baseline(balanced, [heard], self.prior))
+        weights = heard * take_shares([self.emotions[take] for take in takes])
+        windows = [self.windows[take] for take in takes]
+        shares = window_weights(weights.tolist(), list(map(len, windows)))
+        return recorded_level(np.concatenate(windows), shares, self.config)
 
 
 def starting_heads(
@@ -184,7 +186,7 @@ def starting_heads(
     engine: EngineLike,
     inputs: Sequence[Array],
     emotions: Sequence[int],
-    ordinary: Array | None,
+    ordinary: SpeakerLevel | None,
 ) -> StartingHeads:
     """Prepare the heads that fits start from.
 
@@ -193,15 +195,15 @@ def starting_heads(
         engine: runs its graphs.
         inputs: (W, X) of the head, of each take.
         emotions: of each take.
-        ordinary: (D,) baseline of ordinary speech; None: there is none.
+        ordinary: level of ordinary speech; None: there is none.
     """
     front_end, size = bundle.manifest.front_end, bundle.head.input_size
     return StartingHeads(
         generic=bundle.head,
-        means=np.stack([windows[:, :size].mean(axis=0) for windows in inputs]),
+        windows=[windows[:, :size] for windows in inputs],
         emotions=emotions,
         weights=[windows_worth(len(windows), engine.graphs, front_end) for windows in inputs],
-        prior=bundle.manifest.baseline.prior_windows,
+        config=bundle.manifest.baseline,
         ordinary=ordinary,
     )
 

@@ -188,7 +188,7 @@ def _offline_embeddings(bundle: Bundle, frames: Array) -> Callable[[int], Array]
 
 
 def _heads(bundle: Bundle, samples: Array, embeddings: dict[int, Array], step_ms: int) -> dict[int, Head]:
-    """Return the head of each window: the bundle's, for the mean of the speech that ended before the window.
+    """Return the head of each window: the bundle's, for the level of the speech that ended before the window.
 
     Computed from the definition in `edge.recognition.speaker_baseline`, window by window, without its state.
     """
@@ -202,7 +202,7 @@ def _heads(bundle: Bundle, samples: Array, embeddings: dict[int, Array], step_ms
     for end, embedding in sorted(embeddings.items()):
         last = graphs.features_in(front_end.frames_in(end))
         before = [item for other, item in earlier if other <= last - window]
-        heads[end] = head.for_baseline(_baseline(before, step / window, bundle))
+        heads[end] = head.for_baseline(*_level(before, step / window, bundle))
         frames = slice(*graphs.frames_of(last))
         part = SpeechFlags(flags.speech[frames], flags.voice[frames])
         spoken = is_speech(part, front_end, needed_s)
@@ -211,15 +211,19 @@ def _heads(bundle: Bundle, samples: Array, embeddings: dict[int, Array], step_ms
     return heads
 
 
-def _baseline(embeddings: list[Array], share: float, bundle: Bundle) -> Array:
-    """Average the embeddings of earlier windows with the weights that they have after the last of them."""
+def _level(embeddings: list[Array], share: float, bundle: Bundle) -> tuple[Array, Array | None]:
+    """Return the shrunken mean of earlier windows, weighted as after the last of them, and the deviation."""
     config, weights = bundle.manifest.baseline, np.zeros(0)
     for _ in embeddings:
         kept = min(1.0, max(0.0, config.memory_windows - share) / max(weights.sum(), share))
         weights = np.append(weights * kept, share)
-    mean = np.reshape(embeddings, (len(weights), bundle.head.input_size)).T @ weights
-    baseline: Array = (mean / (weights.sum() + config.prior_windows)).astype(np.float32)
-    return baseline
+    windows = np.reshape(embeddings, (len(weights), bundle.head.input_size))
+    whole = weights.sum() + config.prior_windows
+    mean = windows.T @ weights / whole
+    if not config.scaled:
+        return mean.astype(np.float32), None
+    variance = (config.prior_windows + ((windows - mean) ** 2).T @ weights) / whole
+    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
 
 def _worst(streamed: ProbsByEnd, expected: ProbsByEnd) -> tuple[int, float]:

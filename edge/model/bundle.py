@@ -104,6 +104,18 @@ class BaselineConfig:
     """Weight of the training speakers' mean, 0: the same in training."""
     memory_windows: float = field(default=20.0, metadata=within(1.0, 1e4))
     """Largest weight of what was heard before: 60 s of speech with windows of 3 s. Older speech fades."""
+    scaled: bool = False
+    """Whether the relative inputs are divided by the speaker's deviation too: the same in training."""
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the constants by name, as a bundle's fingerprint and model.json have them.
+
+        `scaled` is left out where it is off: bundles without it stay what they were.
+        """
+        named = asdict(self)
+        if not self.scaled:
+            del named["scaled"]
+        return named
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,7 @@ class Bundle:
         manifest = self.manifest
         constants = [manifest.front_end.deciding(), asdict(manifest.levels)]
         if self.head.baseline_weight is not None:
-            constants.append(asdict(manifest.baseline))
+            constants.append(manifest.baseline.deciding())
         deciding = [manifest.files[name] for name in (*manifest.graphs.files, HEAD)]
         return hashlib.sha256(json.dumps([*deciding, *constants]).encode()).hexdigest()
 
@@ -241,7 +253,10 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write model.json, as the last file, for the required files and others that the manifest lists."""
     names = dict.fromkeys((*manifest.required, *manifest.files))
-    described = asdict(manifest) | {"files": {name: _sha256(folder / name) for name in names}}
+    described = asdict(manifest) | {
+        "baseline": manifest.baseline.deciding(),
+        "files": {name: _sha256(folder / name) for name in names},
+    }
     text = json.dumps({"schema_version": SCHEMA_VERSION, **described}, indent=2, ensure_ascii=False)
     with atomic_write(folder / MANIFEST) as partial:
         partial.write_text(text + "\n", "utf-8")

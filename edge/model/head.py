@@ -1,7 +1,7 @@
 """The last layers, in NumPy: embedding to emotion probabilities. A speaker's profile replaces them.
 
 A bundle's head reads the embedding, and the speaker's baseline if it has weights for one; a speaker's has
-the baseline in its biases, and may read the long-term spectrum too.
+the baseline in its first layer, and may read the long-term spectrum too.
 """
 
 from __future__ import annotations
@@ -38,15 +38,30 @@ class Head:
     """Divides the logits before the softmax; > 0."""
     baseline_weight: Array | None = None
     """(H, D) weights of FC 1 for the speaker's baseline b, the shrunken mean of the speaker's embeddings;
-    None for a head that reads none. FC 1 is trained on e and e - b: its weights for e are the sum of both
-    parts, those for b the negated second part."""
+    None for a head that reads none. FC 1 is trained on e and e - b, or on e and (e - b) / s with the
+    speaker's deviation s: its weights for e are W1 + W2, the sum of both parts, those for b are -W2."""
 
-    def for_baseline(self, baseline: Array) -> Head:
-        """Return the head of a speaker: FC 1's bias holds the (D,) baseline, and none is read any more."""
+    def for_baseline(self, baseline: Array, deviation: Array | None = None) -> Head:
+        """Return the head of a speaker: FC 1 holds the speaker's level, and none is read any more.
+
+        W1 e + W2 (e - b) / s = (W1 + W2 / s) e - (W2 / s) b
+
+        Args:
+            baseline: (D,) b.
+            deviation: (D,) s, > 0; None: 1, for a head that was trained on e - b.
+        """
         if self.baseline_weight is None:
             return self
-        bias = self.fc1_bias + self.baseline_weight @ baseline
-        return replace(self, fc1_bias=bias, baseline_weight=None)
+        if deviation is None:
+            bias = self.fc1_bias + self.baseline_weight @ baseline
+            return replace(self, fc1_bias=bias, baseline_weight=None)
+        scaled: Array = self.baseline_weight / deviation
+        return replace(
+            self,
+            fc1_weight=self.fc1_weight + (self.baseline_weight - scaled),
+            fc1_bias=self.fc1_bias + scaled @ baseline,
+            baseline_weight=None,
+        )
 
     @property
     def input_size(self) -> int:

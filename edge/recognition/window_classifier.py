@@ -88,7 +88,8 @@ class WindowClassifier:
         """
         head = self._head
         if self._baseline:
-            head = head.for_baseline(self._baseline.before(window.end))
+            level = self._baseline.before(window.end)
+            head = head.for_baseline(level.mean, level.deviation)
             if speech and window.end >= self._engine.graphs.window_features:
                 self._baseline.add(window.end, window.inputs)
         posterior: Array = head.probs(window.inputs[None])[0]

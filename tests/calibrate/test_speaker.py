@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import textwrap
 from collections.abc import Sequence
@@ -176,6 +177,43 @@ def test_ordinary_speech_becomes_a_profile_that_a_recognizer_applies(relative: B
     (windows,) = ordinary_windows(relative, recognizer.engine, sounds[:1])
     expected = calibration.fit.head.probs(windows[:1])[0]
     np.testing.assert_allclose(list(window.probs.values()), expected, rtol=0, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def scaled(relative: Bundle) -> Bundle:
+    """The same with a head that reads the speaker's deviation too."""
+    config = dataclasses.replace(relative.manifest.baseline, scaled=True)
+    return dataclasses.replace(relative, manifest=dataclasses.replace(relative.manifest, baseline=config))
+
+
+def test_a_profile_from_ordinary_speech_holds_the_deviation_in_its_head(
+    relative: Bundle, scaled: Bundle
+) -> None:
+    sounds = [ordinary(12.0)]
+    calibration = calibrate_ordinary("anna", sounds, scaled)
+    level = calibration.fit.level
+    assert level.deviation is not None
+    calibration.save()
+    profile = load_profile(profile_path("anna"), scaled)
+    assert profile.head.baseline_weight is None
+    recognizer = Recognizer(scaled, profile=profile, provider="cpu")
+    window = next(event for event in recognizer.feed(sounds[0]) if isinstance(event, Window))
+    (windows,) = ordinary_windows(scaled, recognizer.engine, sounds)
+    expected = scaled.head.for_baseline(level.mean, level.deviation).probs(windows[:1])[0]
+    np.testing.assert_allclose(list(window.probs.values()), expected, rtol=0, atol=1e-4)
+    without = calibrate_ordinary("anna", sounds, relative).fit.head.probs(windows[:1])[0]
+    assert np.abs(expected - without).max() > 0.01
+    with pytest.raises(ProfileError):
+        load_profile(profile_path("anna"), relative)
+
+
+def test_a_labelled_session_starts_from_the_deviation_too(
+    relative: Bundle, scaled: Bundle, manifest: Path
+) -> None:
+    plain, own = (calibrate_speaker("anna", manifest, bundle) for bundle in (relative, scaled))
+    assert own.judgement.before == plain.judgement.before
+    losses = [item.judgement.scores["baseline"].log_loss for item in (plain, own)]
+    assert abs(losses[0] - losses[1]) > 0.001
 
 
 def test_a_profile_from_ordinary_speech_replaces_another_only_when_asked(relative: Bundle) -> None:

@@ -18,7 +18,7 @@ from edge.errors import VerificationError
 from edge.features.log_mel import LOG_MEL
 from edge.features.normaliser import GainConfig
 from edge.inference.engine import WindowEngine
-from edge.model.bundle import WINDOW, Bundle, Graphs, load_bundle, required_files
+from edge.model.bundle import WINDOW, BaselineConfig, Bundle, Graphs, load_bundle, required_files
 from edge.model.engine_files import GOLDEN, engine_graph
 from export.bundling import export_bundle, put_bundle
 from export.graphs import Network, window_graph
@@ -28,6 +28,8 @@ from export.targets import PRETRAINED_VARIANTS, ExportRequest, export_target
 from export.trained_model import TrainedModel, read_model
 from export.triton import LARGEST_BATCH, ONNX_MODEL, config, write_repository
 from tests.train.synthetic import TINY_PRETRAINED, tiny_checkpoint, tiny_pretrained
+from train.checkpoint import Checkpoint
+from train.pretrained_net import PretrainedNet
 
 FORMS = ["stream", "stream with a baseline", "window.onnx"]
 ENGINES = ["engine/window.fp32.onnx", "engine/window.fp16.onnx"]
@@ -98,6 +100,39 @@ def test_a_change_to_the_baseline_s_weights_alone_is_noticed(bundle: Bundle) -> 
         net.head.meta.fc1.weight[:, :size] += moved
         net.head.meta.fc1.weight[:, size:] -= moved
     found = rows(measure(net, bundle))
+    assert {name: row.passed for name, row in found.items()} == {
+        "stream": True,
+        "stream with a baseline": False,
+        "window.onnx": True,
+    }
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose head reads the speaker's deviation too."""
+    folder = tmp_path_factory.mktemp("bundles") / "scaled"
+    parity = export_bundle(tiny_scaled(), folder, "scaled")
+    assert all(row.passed for row in parity.rows)
+    return load_bundle(folder)
+
+
+def tiny_scaled() -> Checkpoint[PretrainedNet]:
+    return tiny_pretrained(replace(TINY_PRETRAINED, baseline="deviation"))
+
+
+def test_a_network_trained_with_a_deviation_becomes_a_bundle_that_divides_by_it(
+    scaled: Bundle, bundle: Bundle, tmp_path: Path
+) -> None:
+    assert scaled.manifest.baseline == BaselineConfig(scaled=True)
+    assert bundle.manifest.baseline == BaselineConfig()
+    assert verify(scaled, shipped_sound()).passed
+    export_target(read_model(scaled.folder), ExportRequest("bundle", tmp_path / "again"), Checks())
+    assert load_bundle(tmp_path / "again").fingerprint == scaled.fingerprint
+
+
+def test_a_deviation_that_the_bundle_does_not_divide_by_is_noticed(scaled: Bundle) -> None:
+    plain = replace(scaled, manifest=replace(scaled.manifest, baseline=BaselineConfig()))
+    found = rows(measure(tiny_scaled().net, plain))
     assert {name: row.passed for name, row in found.items()} == {
         "stream": True,
         "stream with a baseline": False,

@@ -20,6 +20,7 @@ from export.parity import TOLERANCE
 from export.pretrained_graph import folded_head, pretrained_window_graph
 from tests.train.synthetic import TINY_PRETRAINED, tiny_pretrained
 from train.pretrained_net import PretrainedNet
+from train.speaker_head import head_inputs
 
 FULL = 296
 ARCHITECTURES = [TINY_PRETRAINED, replace(TINY_PRETRAINED, blocks=1), replace(TINY_PRETRAINED, width=128)]
@@ -166,10 +167,12 @@ def test_the_folded_head_is_the_networks_with_and_without_a_baseline() -> None:
     size = net.arch.embedding_size
     embedding = rng.standard_normal((5, size)).astype(np.float32)
     baseline = rng.standard_normal(size).astype(np.float32)
-    for own in (np.zeros(size, np.float32), baseline):
+    deviation = rng.uniform(0.5, 2.0, size).astype(np.float32)
+    ones = np.ones(size, np.float32)
+    for own, scale in ((np.zeros(size, np.float32), ones), (baseline, ones), (baseline, deviation)):
         with torch.no_grad():
-            inputs = torch.from_numpy(np.concatenate([embedding, embedding - own], axis=1))
+            inputs = torch.from_numpy(head_inputs(embedding, own, scale))
             wanted = net.head(inputs).numpy()
-        np.testing.assert_allclose(head.for_baseline(own).logits(embedding), wanted, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(head.for_baseline(own, scale).logits(embedding), wanted, rtol=0, atol=1e-4)
     assert np.abs(head.logits(embedding) - wanted).max() > 0.1
     assert head.temperature == 1.3

@@ -24,18 +24,15 @@ from benchmarks.accuracy.ablation import (
     excluded_table,
     harmed,
     mean_uars,
-    scaled_inputs,
     table,
 )
 from edge.labels import EMOTIONS
-from edge.model.bundle import BaselineConfig
 from tests.train.synthetic import write_corpus, write_encoder
 from train.baseline_protocols import ClipLogits
 from train.corpora import Clip, read_corpus, with_derived_ratings
 from train.head_training import HeadOptions
 from train.last_block import BlockTuning
 from train.pretrained_net import PretrainedArchitecture, PretrainedNet
-from train.speaker_head import relative_inputs
 
 WIDTH = 64
 
@@ -50,15 +47,6 @@ def test_the_shipped_row_reads_what_the_shipped_network_pools() -> None:
     with torch.inference_mode():
         chosen = every.pooled(frames, lengths)[:, columns(ROWS[SHIPPED], WIDTH)]
         torch.testing.assert_close(chosen, usual.pooled(frames, lengths))
-
-
-def test_a_deviation_of_nothing_heard_is_1_and_of_little_is_shrunken() -> None:
-    windows = np.array([[2.0, 4.0]], np.float32)
-    nothing = np.zeros((0, 2), np.float32)
-    np.testing.assert_allclose(scaled_inputs(windows, nothing, []), relative_inputs(windows, nothing, []))
-    heard, prior = np.array([[1.0, 0.0], [-1.0, 0.0]], np.float32), BaselineConfig.prior_windows
-    scaled = scaled_inputs(windows, heard, [1.0, 1.0])
-    np.testing.assert_allclose(scaled[0, 2:], windows[0] / np.sqrt([1.0, prior / (prior + 2.0)]), rtol=1e-5)
 
 
 def test_the_mean_is_over_corpora_and_the_samples_are_of_speakers() -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge.arrays import Array
 from edge.labels import EMOTIONS
 from edge.model.bundle import BaselineConfig
-from edge.recognition.speaker_baseline import shrunken_baseline
+from edge.recognition.speaker_baseline import recorded_level, window_weights
 from train.baseline_protocols import (
     LEFT_TO_SCORE,
     BaselineProtocol,
@@ -28,6 +28,7 @@ from train.speaker_head import (
     HeadArchitecture,
     SpeakerHead,
     clip_weight,
+    relative_inputs,
 )
 
 TAKES = 6
@@ -37,7 +38,7 @@ SECONDS = 2.5
 class Recording(FittedHead):
     """Keeps what it is given, and answers with the windows' first values."""
 
-    def logits(self, standardised: Array, heard: Array, weights: Sequence[float]) -> Array:
+    def logits(self, standardised: Array, heard: Array, weights: NDArray[np.float64]) -> Array:
         assert len(heard) == len(weights)
         self.seen.append((standardised.copy(), heard.sum(axis=0)))  # type: ignore[attr-defined]
         return standardised[:, :4]
@@ -140,8 +141,30 @@ def test_scores_are_by_corpus_and_of_the_speakers() -> None:
     assert list(scores["none"]["toy"].per_speaker) == ["s0", "s1"]
 
 
+def test_the_windows_of_a_clip_share_its_weight() -> None:
+    clips = clips_of(1)
+    size = len(clips)
+    numbers = np.repeat(np.arange(size), 3)
+    features = Features(
+        np.eye(size, dtype=np.float16)[numbers], numbers, np.full(3 * size, 250), (5.95,) * size
+    )
+    statistics = EmbeddingStatistics(np.zeros(size, np.float32), np.ones(size, np.float32))
+    seen = []
+
+    def spy(standardised: Array, heard: Array, weights: NDArray[np.float64]) -> Array:
+        seen.append(heard.T @ weights)
+        return relative_inputs(standardised, heard, weights)
+
+    fitted = FittedHead(statistics, SpeakerHead(HeadArchitecture(size, 4)).eval(), spy)
+    answers_by_protocol(fitted, clips, features, ProtocolConfig(heard_s=20.0, draws=1))
+    totals = np.concatenate(seen)
+    np.testing.assert_allclose(totals[totals > 0.0], 2.0, rtol=1e-6)
+    assert [int((heard > 0.0).sum()) for heard in seen[:size]] == [0] * size
+    assert int((seen[-1] > 0.0).sum()) == 4
+
+
 def test_a_long_recording_counts_as_several_clips() -> None:
     assert (clip_weight(0.5), clip_weight(2.975), clip_weight(5.95)) == (1.0, 1.0, 2.0)
-    means = np.array([[1.0], [4.0]], np.float32)
-    weighed = shrunken_baseline(means, [1.0, 2.0], BaselineConfig.prior_windows)
+    windows, weights = np.array([[1.0], [3.0], [5.0]], np.float32), window_weights([1.0, 2.0], [1, 2])
+    weighed = recorded_level(windows, weights, BaselineConfig()).mean
     np.testing.assert_allclose(weighed, [(1.0 + 2.0 * 4.0) / (3.0 + BaselineConfig.prior_windows)], rtol=1e-6)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edge.errors import ModelError
 from edge.model.bundle import WEIGHTS, shipped_bundle
-from tests.train.synthetic import TINY, tiny_checkpoint, tiny_pretrained
+from tests.train.synthetic import TINY, TINY_PRETRAINED, tiny_checkpoint, tiny_pretrained
 from train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -242,6 +242,15 @@ def test_a_network_on_a_pretrained_encoder_comes_back_as_it_was(pretrained: Path
     assert all(value.dtype == torch.float32 for value in found.net.state_dict().values())
 
 
+def test_the_kind_of_baseline_is_kept_and_is_the_mean_in_an_older_checkpoint(pretrained: Path) -> None:
+    arch = described_in(pretrained)["architecture"]
+    assert arch.pop("baseline") == "mean"
+    rewrite(pretrained, architecture=arch)
+    assert load_pretrained(pretrained).net.arch.baseline == "mean"
+    save_checkpoint(pretrained, tiny_pretrained(replace(TINY_PRETRAINED, baseline="deviation")))
+    assert load_pretrained(pretrained).net.arch.baseline == "deviation"
+
+
 def test_the_encoder_is_stored_in_float16_only_where_that_is_exact(tmp_path: Path) -> None:
     kept = tiny_pretrained()
     with torch.no_grad():
@@ -272,6 +281,7 @@ def test_each_kind_is_refused_where_the_other_is_needed(saved: Path, pretrained:
         *(("architecture", "blocks", value) for value in (0, 3, 2**31, 2.0, True, None)),
         *(("architecture", "fully_connected", value) for value in (0, 9, 2**31, "8")),
         *(("architecture", "dropout", value) for value in (-0.1, 1.0, float("nan"))),
+        *(("architecture", "baseline", value) for value in ("none", 1, None)),
         ("architecture", "unknown", 1),
         *(("front_end", "spectrum", value) for value in ("linear", "mel", None)),
         ("front_end", "hop_length_ms", 20),

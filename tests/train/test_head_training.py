@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from edge.arrays import Array
 from edge.labels import EMOTIONS
 from edge.model.bundle import BaselineConfig
-from edge.recognition.speaker_baseline import shrunken_baseline
+from edge.recognition.speaker_baseline import recorded_level
 from tests.tolerances import float32_tolerance
 from train.corpora import Clip, with_derived_ratings
-from train.episodes import EpisodeConfig, Episodes, clip_means
+from train.episodes import EpisodeConfig, Episodes, windows_by_clip
 from train.feature_cache import Features
 from train.head_training import HeadAlgorithm, HeadOptions, scheduled, train_head
 from train.speaker_head import (
@@ -23,10 +25,12 @@ from train.speaker_head import (
     SpeakerHead,
     fit_statistics,
     head_inputs,
+    relative_inputs,
+    scaled_inputs,
 )
 
 SIZE = 6
-PRIOR = BaselineConfig.prior_windows
+PRIOR, SCALED = BaselineConfig.prior_windows, BaselineConfig(scaled=True)
 TAKES = 4
 
 
@@ -63,11 +67,15 @@ def episodes(
 
 def test_a_baseline_is_shrunk_to_the_training_mean_which_stands_for_none() -> None:
     none, ones = np.zeros((0, SIZE), np.float32), np.ones((3, SIZE), np.float32)
-    np.testing.assert_array_equal(shrunken_baseline(none, [], PRIOR), np.zeros(SIZE))
-    shrunk, expected = shrunken_baseline(ones, [1.0] * 3, PRIOR), 3 / (3 + PRIOR) * np.ones(SIZE)
+    level = recorded_level(none, np.zeros(0), SCALED)
+    np.testing.assert_array_equal(level.mean, np.zeros(SIZE))
+    np.testing.assert_array_equal(level.deviation, np.ones(SIZE))
+    shrunk, expected = recorded_level(ones, np.ones(3), SCALED).mean, 3 / (3 + PRIOR) * np.ones(SIZE)
     np.testing.assert_allclose(shrunk, expected, rtol=float32_tolerance(3 + 1, 1.0))
-    many = np.ones((10_000, SIZE), np.float32)
-    np.testing.assert_allclose(shrunken_baseline(many, [1.0] * 10_000, PRIOR), np.ones(SIZE), atol=1e-3)
+    many = recorded_level(np.ones((10_000, SIZE), np.float32), np.ones(10_000), SCALED)
+    np.testing.assert_allclose(many.mean, np.ones(SIZE), atol=1e-3)
+    assert many.deviation is not None
+    assert many.deviation.max() < 0.03
 
 
 def test_inputs_are_absolute_then_relative() -> None:
@@ -83,9 +91,24 @@ def test_statistics_standardise_the_values_they_were_fitted_to(features: Feature
     np.testing.assert_allclose(standardised.std(axis=0), 1.0, atol=1e-3)
 
 
-def test_clip_means_average_the_windows_of_each_clip() -> None:
-    values = np.array([[1.0], [3.0], [5.0]], np.float32)
-    np.testing.assert_array_equal(clip_means(values, np.array([0, 0, 2]), 3), [[2.0], [0.0], [5.0]])
+def test_a_deviation_divides_the_relative_inputs_alone() -> None:
+    ones = np.ones(SIZE, np.float32)
+    inputs = head_inputs(np.full((2, SIZE), 3.0, np.float32), ones, 4.0 * ones)
+    np.testing.assert_array_equal(inputs, np.repeat([[3.0, 0.5]], SIZE, axis=1).repeat(2, axis=0))
+
+
+def test_a_deviation_of_nothing_heard_is_1_and_of_little_is_shrunken() -> None:
+    windows, nothing = np.array([[2.0, 4.0]], np.float32), np.zeros((0, 2), np.float32)
+    unheard = relative_inputs(windows, nothing, np.zeros(0))
+    np.testing.assert_array_equal(scaled_inputs(windows, nothing, np.zeros(0)), unheard)
+    heard = np.array([[1.0, 0.0], [-1.0, 0.0]], np.float32)
+    scaled = scaled_inputs(windows, heard, np.ones(2))
+    np.testing.assert_allclose(scaled[0, 2:], windows[0] / np.sqrt([1.0, PRIOR / (PRIOR + 2.0)]), rtol=1e-5)
+
+
+def test_windows_are_found_by_their_clip_also_where_one_has_none() -> None:
+    found = windows_by_clip(np.array([3, 0, 3, 2, 0]), 5)
+    assert [places.tolist() for places in found] == [[1, 4], [], [3], [0, 2], []]
 
 
 def test_an_episode_is_of_one_speaker_with_ratings_and_even_emotions(
@@ -135,6 +158,28 @@ def test_a_share_of_the_baselines_is_of_one_emotion(
     assert counts.min() > 0.6 * counts.max()
 
 
+def test_an_episode_is_given_the_windows_that_were_heard_and_each_clip_weighs_one(
+    clips: list[Clip], features: Features
+) -> None:
+    seen: list[tuple[Array, NDArray[np.float64]]] = []
+
+    def spy(standardised: Array, heard: Array, weights: NDArray[np.float64]) -> Array:
+        seen.append((heard, weights))
+        return scaled_inputs(standardised, heard, weights)
+
+    statistics = fit_statistics(np.asarray(features.values, np.float32))
+    values = statistics.standardised(np.asarray(features.values, np.float32))
+    clip_of = {tuple(window): clip for window, clip in zip(values.tolist(), features.clip, strict=True)}
+    config = EpisodeConfig(speakers=4, samples=4, without=0.2)
+    list(Episodes(clips, [features], statistics, config, 0, spy).steps(20))
+    for heard, weights in seen:
+        numbers = [clip_of[tuple(window)] for window in heard.tolist()]
+        assert all(numbers.count(number) == 2 for number in numbers)  # both of its windows
+        np.testing.assert_array_equal(weights, np.full(len(heard), 0.5))
+        assert len({clips[number].speaker for number in numbers}) <= 1
+    assert min(len(heard) for heard, _ in seen) == 0
+
+
 def test_a_seed_determines_the_episodes(clips: list[Clip], features: Features) -> None:
     one, two, other = (next(episodes(clips, features, seed=seed).steps(1))[0].frames for seed in (1, 1, 2))
     assert torch.equal(one, two)
@@ -149,9 +194,10 @@ def recall(head: SpeakerHead, clips: list[Clip], features: Features, shots: int)
     right = []
     for speaker in sorted({clip.speaker for clip in clips}):
         own = [number for number, clip in enumerate(clips) if clip.speaker == speaker]
-        means = clip_means(values, features.clip, len(clips))
+        places = windows_by_clip(features.clip, len(clips))
+        means = np.stack([values[windows].mean(axis=0) for windows in places])
         heard = means[[number for number in own if number % TAKES < shots]]
-        baseline = shrunken_baseline(heard, [1.0] * len(heard), PRIOR)
+        baseline = recorded_level(heard, np.ones(len(heard)), BaselineConfig()).mean
         query = [number for number in own if number % TAKES == TAKES - 1]
         logits = head(torch.from_numpy(head_inputs(means[query], baseline)))
         truth = [EMOTIONS.index(clips[number].emotion) for number in query]

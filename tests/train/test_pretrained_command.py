@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from edge.diagnostics.verification import verify
 from edge.features.mel_power import MEL_POWER
 from edge.features.normaliser import GainConfig
 from edge.model.bundle import WEIGHTS, load_bundle, shipped_bundle
+from export.parity_audio import shipped_sound
 from tests.train.synthetic import write_corpus, write_encoder, write_recurrent_encoder
 from tests.train.test_commands import mmtl, refusal
 from train import last_block
@@ -152,6 +154,7 @@ def test_options_that_cannot_be_used_are_refused_and_nothing_is_written(
     [
         (("--folds", "2"), "--folds has no effect without --encoder: add --encoder or leave it out"),
         (("--leave-corpus-out",), "--leave-corpus-out has no effect without --encoder"),
+        (("--baseline", "mean"), "--baseline has no effect without --encoder"),
     ],
 )
 def test_options_of_an_encoder_are_refused_without_one(
@@ -172,6 +175,39 @@ def test_a_checkpoint_has_its_own_encoder_and_corpora(
     assert "cannot be combined with --start" in refusal(capsys, *arguments, "--leave-corpus-out")
     assert "--blocks cannot be combined with --start" in refusal(capsys, *arguments, "--blocks", "2")
     assert "--tune-block cannot be combined with --start" in refusal(capsys, *arguments, "--tune-block")
+    assert "--baseline cannot be combined with --start" in refusal(capsys, *arguments, "--baseline", "mean")
+
+
+def test_a_head_that_divides_by_the_deviation_is_trained_exported_and_trained_on(
+    corpus: Path, encoder: Path, run: Path, tmp_path: Path
+) -> None:
+    own, bundle = tmp_path / "run", tmp_path / "bundle"
+    speech = tmp_path / "speech.csv"
+    others = write_corpus(tmp_path / "speech", speakers=2, takes=1, seconds=0.7)
+    lines = [f"{path},reading,{path.name[0]}" for path in sorted(others.glob("*.wav"))]
+    speech.write_text("\n".join(["path,corpus,speaker", *lines]))
+    options = ("--encoder", encoder, "--unlabelled", speech, "--out", own, *SMALL)
+    assert mmtl("train", corpus, *options, "--baseline", "deviation") == 0
+    scaled, plain = (load_pretrained(folder / "best.safetensors").net for folder in (own, run))
+    assert (scaled.arch.baseline, plain.arch.baseline) == ("deviation", "mean")
+    assert mmtl("export", own / "best.safetensors", "--out", bundle) == 0
+    assert load_bundle(bundle).manifest.baseline.scaled
+    assert mmtl("train", corpus, "--start", bundle, "--out", tmp_path / "more", *SMALL, "--folds", "0") == 0
+    assert load_pretrained(tmp_path / "more" / "best.safetensors").net.arch.baseline == "deviation"
+
+
+def test_a_head_on_a_recurrent_encoder_divides_by_the_deviation_too(corpus: Path, tmp_path: Path) -> None:
+    file, run, bundle = (
+        write_recurrent_encoder(tmp_path / "lstm.safetensors"),
+        tmp_path / "run",
+        tmp_path / "b",
+    )
+    options = ("--encoder", file, "--baseline", "deviation", "--out", run, *SMALL, "--folds", "0")
+    assert mmtl("train", corpus, *options) == 0
+    assert mmtl("export", run / "best.safetensors", "--out", bundle) == 0
+    loaded = load_bundle(bundle)
+    assert (loaded.manifest.graphs.execution, loaded.manifest.baseline.scaled) == ("recurrent", True)
+    assert verify(loaded, shipped_sound()).passed
 
 
 def test_a_network_of_more_blocks_is_trained_and_exported(

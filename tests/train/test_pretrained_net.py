@@ -59,3 +59,12 @@ def test_a_baseline_of_zero_is_no_baseline_and_another_one_counts(net: Pretraine
     zero = torch.zeros(net.arch.embedding_size)
     torch.testing.assert_close(net(frames(), zero), net(frames()))
     assert not torch.allclose(net(frames(), zero + 1.0), net(frames()))
+
+
+def test_a_deviation_of_one_is_none_and_another_one_divides_the_difference(net: PretrainedNet) -> None:
+    size = net.arch.embedding_size
+    baseline, deviation = torch.randn(size), 0.5 + torch.rand(size)
+    torch.testing.assert_close(net(frames(), baseline, torch.ones(size)), net(frames(), baseline))
+    embedding = net.embedding(frames())
+    expected = net.head(torch.cat([embedding, (embedding - baseline) / deviation], dim=1))
+    torch.testing.assert_close(net(frames(), baseline, deviation), expected)

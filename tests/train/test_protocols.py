@@ -18,6 +18,7 @@ from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle, load_bundle
 from edge.recognition.recognizer import Recognizer
+from edge.recognition.speaker_baseline import SpeakerLevel
 from tests.cnn_lstm import CNN_LSTM
 from tests.train.synthetic import SAMPLE_RATE, voice
 from train import protocols
@@ -158,7 +159,7 @@ def spoken(monkeypatch: pytest.MonkeyPatch) -> list[list[Array]]:
     def fit(bundle: Bundle, engine: object, sounds: list[Array]) -> OrdinaryFit:
         given.append(sounds)
         baseline = np.full(bundle.head.input_size, 0.3, np.float32)
-        return OrdinaryFit(bundle.head.for_baseline(baseline), baseline, 1.0, 9.0, ())
+        return OrdinaryFit(bundle.head.for_baseline(baseline), SpeakerLevel(baseline, None), 1.0, 9.0, ())
 
     monkeypatch.setattr(protocols, "ordinary_head", fit)
     monkeypatch.setattr(protocols, "voice_s", lambda sounds: sum(map(len, sounds)) / SAMPLE_RATE)

@@ -72,6 +72,24 @@ def test_windows_are_relative_to_their_own_speakers_shrunken_mean() -> None:
     assert seen == set(range(EpisodeConfig.most_clips + 1))
 
 
+def test_a_deviation_is_that_of_their_own_speakers_windows_at_the_weight_of_the_mean() -> None:
+    rng, prior = np.random.default_rng(1), BaselineConfig.prior_windows
+    clips = [Clip(Path(f"{n}.wav"), "read", f"r{n // 2}", "") for n in range(4)]
+    values = rng.normal(np.repeat([1.0, -2.0], 6)[:, None], 2.0, (12, SIZE)).astype(np.float16)
+    copy = Features(values, np.repeat(np.arange(4), 3), np.full(12, 250))
+    inputs, plain = (
+        UnlabelledSpeech(clips, [copy], PLAIN, 0, kind).inputs().numpy() for kind in ("deviation", "mean")
+    )
+    np.testing.assert_array_equal(inputs[:, :SIZE], plain[:, :SIZE])
+    own = {window[0]: group for group in np.split(values.astype(np.float64), 2) for window in group}
+    for scaled, unscaled in zip(inputs, plain, strict=True):
+        baseline, group = unscaled[:SIZE] - unscaled[SIZE:], own[scaled[0]]
+        share = (baseline / group.mean(axis=0)).mean()
+        weight = round(share * prior / (1.0 - share))
+        variance = (prior + weight * ((group - baseline) ** 2).mean(axis=0)) / (prior + weight)
+        np.testing.assert_allclose(scaled[SIZE:], unscaled[SIZE:] / np.sqrt(variance), rtol=1e-3, atol=1e-5)
+
+
 def labelled(rng: np.random.Generator) -> tuple[list[Clip], NDArray[np.float16]]:
     """Emotions that the first values tell apart."""
     clips, values = [], []

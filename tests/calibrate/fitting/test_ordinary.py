@@ -17,6 +17,7 @@ from calibrate.fitting.ordinary import (
     OrdinaryFit,
     StartingHeads,
     ordinary_head,
+    ordinary_windows,
 )
 from calibrate.takes import InputNormalisation
 from edge.arrays import Array
@@ -24,9 +25,9 @@ from edge.errors import UsageError
 from edge.inference.engine import EngineLike
 from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS
-from edge.model.bundle import Bundle, load_bundle
+from edge.model.bundle import BaselineConfig, Bundle, load_bundle
 from edge.model.head import Head
-from edge.recognition.speaker_baseline import shrunken_baseline
+from edge.recognition.speaker_baseline import SpeakerLevel, recorded_level, window_weights
 from tests.calibrate.fitting.toys import EIGHT, PLAIN, SIZE, embeddings_of, takes_of, toy_head
 from tests.calibrate.ordinary_speech import ordinary, with_baseline
 from tests.cnn_lstm import CNN_LSTM
@@ -62,13 +63,35 @@ def test_the_baseline_is_the_shrunken_mean_of_the_windows_of_speech(
     weights = [1.0 + (speech.sum() - 1) * 240 / engine.graphs.window_features / 80, 1.0]
     means = [first[speech, :size].mean(axis=0), second[0, :size]]
     expected = (weights[0] * means[0] + means[1]) / (sum(weights) + 4.0)
-    np.testing.assert_allclose(fit.baseline, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(fit.level.mean, expected, rtol=0, atol=1e-5)
+    assert fit.level.deviation is None
     assert fit.windows == pytest.approx(sum(weights))
     assert fit.speech_s == pytest.approx(14.0, abs=0.5)
     assert fit.head.baseline_weight is None
     assert bundle.head.baseline_weight is not None
     bias = bundle.head.fc1_bias + bundle.head.baseline_weight @ expected.astype(np.float32)
     np.testing.assert_allclose(fit.head.fc1_bias, bias, rtol=0, atol=1e-4)
+
+
+def test_the_deviation_is_of_the_windows_of_speech_where_the_model_reads_one(
+    bundle: Bundle, engine: EngineLike
+) -> None:
+    sounds = [ordinary(12.0), ordinary(2.0)]
+    config = BaselineConfig(scaled=True)
+    fit = ordinary_head(replace(bundle, manifest=replace(bundle.manifest, baseline=config)), engine, sounds)
+    plain = ordinary_head(bundle, engine, sounds)
+    windows = ordinary_windows(bundle, engine, sounds)
+    counts = [len(own) for own in windows]
+    worth = [windows_worth(count, engine.graphs, bundle.manifest.front_end) for count in counts]
+    shares = window_weights(worth, counts)[:, None]
+    spread = shares * (np.concatenate(windows) - plain.level.mean) ** 2
+    variance = (4.0 + spread.sum(axis=0)) / (4.0 + shares.sum())
+    np.testing.assert_array_equal(fit.level.mean, plain.level.mean)
+    assert fit.level.deviation is not None
+    np.testing.assert_allclose(fit.level.deviation, np.sqrt(variance), rtol=1e-4)
+    expected = bundle.head.for_baseline(fit.level.mean, fit.level.deviation)
+    np.testing.assert_array_equal(fit.head.fc1_weight, expected.fc1_weight)
+    np.testing.assert_array_equal(fit.head.fc1_bias, expected.fc1_bias)
 
 
 def test_speech_of_one_window_counts_as_one_whatever_its_length(bundle: Bundle, engine: EngineLike) -> None:
@@ -79,8 +102,8 @@ def test_speech_of_one_window_counts_as_one_whatever_its_length(bundle: Bundle, 
 
 
 def test_no_recording_leaves_the_mean_of_the_training_speakers() -> None:
-    means = np.ones((2, 3), np.float32)
-    np.testing.assert_allclose(shrunken_baseline(means, [1.0, 3.0], 4.0), np.full(3, 0.5))
+    windows, weights = np.ones((2, 3), np.float32), np.array([1.0, 3.0])
+    np.testing.assert_allclose(recorded_level(windows, weights, BaselineConfig()).mean, np.full(3, 0.5))
 
 
 TONE = (0.3 * np.sin(2.0 * np.pi * 220.0 * np.arange(320_000) / 16_000)).astype(np.float32)
@@ -141,7 +164,7 @@ def test_speech_that_is_of_one_emotion_for_the_most_part_gives_a_warning(
     # The more of the pause a window holds, the larger the posterior of "sad" by this head.
     halves = [ordinary(9.0), ordinary(9.0, peak=0.25, seed=1)]
     fit = ordinary_head(bundle, engine, halves)
-    windows = np.concatenate(_windows(bundle, engine, halves))
+    windows = np.concatenate(ordinary_windows(bundle, engine, halves))
     direction = windows - windows.mean(axis=0)
     axis = np.linalg.svd(direction, full_matrices=False)[2][0]
     cut = np.quantile(windows @ axis, 0.35)
@@ -149,12 +172,6 @@ def test_speech_that_is_of_one_emotion_for_the_most_part_gives_a_warning(
     warned = ordinary_head(replace(bundle, head=head), engine, halves)
     assert fit.warnings == ()
     assert warned.warnings == ("This does not sound like ordinary speech (sad in 65% of it).",)
-
-
-def _windows(bundle: Bundle, engine: EngineLike, sounds: list[Array]) -> list[Array]:
-    from calibrate.fitting.ordinary import ordinary_windows
-
-    return ordinary_windows(bundle, engine, sounds)
 
 
 def _above(head: Head, axis: Array, cut: float) -> Head:
@@ -202,9 +219,16 @@ def relative_head() -> Head:
     return replace(toy_head(), baseline_weight=weight)
 
 
-def starts(embeddings: list[Array], generic: Head, ordinary: Array | None = None) -> StartingHeads:
-    means = np.stack([windows.mean(axis=0) for windows in embeddings])
-    return StartingHeads(generic, means, EIGHT, [1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 3.0], 4.0, ordinary)
+WEIGHTS = [1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 3.0]
+
+
+def starts(
+    embeddings: list[Array],
+    generic: Head,
+    ordinary: SpeakerLevel | None = None,
+    config: BaselineConfig = BaselineConfig(),  # noqa: B008 - frozen
+) -> StartingHeads:
+    return StartingHeads(generic, embeddings, EIGHT, WEIGHTS, config, ordinary)
 
 
 def test_the_baseline_of_takes_gives_each_emotion_the_same_weight() -> None:
@@ -216,9 +240,23 @@ def test_the_baseline_of_takes_gives_each_emotion_the_same_weight() -> None:
     np.testing.assert_allclose(found.fc1_bias, generic.for_baseline(expected).fc1_bias, rtol=0, atol=1e-5)
 
 
+def test_the_deviation_of_takes_is_over_their_windows_and_each_emotion_weighs_the_same() -> None:
+    embeddings, generic = embeddings_of(EIGHT, 0), relative_head()
+    found = starts(embeddings, generic, config=BaselineConfig(scaled=True)).fitted_on([0, 2, 3, 4, 7])
+    weights = {0: 2.0, 2: 1.0, 3: 1.0, 4: 2.0, 7: 2.0}  # 8 windows in all, 2 for each emotion
+    shares = [
+        (weights[take] / len(embeddings[take]), window) for take in weights for window in embeddings[take]
+    ]
+    mean = sum(share * window for share, window in shares) / (8.0 + 4.0)
+    variance = (4.0 + sum(share * (window - mean) ** 2 for share, window in shares)) / (8.0 + 4.0)
+    expected = generic.for_baseline(mean, np.sqrt(variance))
+    np.testing.assert_allclose(found.fc1_weight, expected.fc1_weight, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.fc1_bias, expected.fc1_bias, rtol=0, atol=1e-5)
+
+
 def test_the_baseline_of_ordinary_speech_comes_before_that_of_the_takes() -> None:
     generic, own = relative_head(), np.full(SIZE, 0.5, np.float32)
-    found = starts(embeddings_of(EIGHT, 0), generic, own).fitted_on([0, 3])
+    found = starts(embeddings_of(EIGHT, 0), generic, SpeakerLevel(own, None)).fitted_on([0, 3])
     np.testing.assert_array_equal(found.fc1_bias, generic.for_baseline(own).fc1_bias)
 
 

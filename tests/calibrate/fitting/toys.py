@@ -13,6 +13,7 @@ from calibrate.fitting.ordinary import StartingHeads
 from calibrate.takes import InputNormalisation, Ratings, Take
 from edge.arrays import Array
 from edge.features.normaliser import BinStatistics, GainConfig
+from edge.model.bundle import BaselineConfig
 from edge.model.head import Head
 
 SIZE = 8
@@ -36,7 +37,7 @@ def toy_head(seed: int = 0, temperature: float = 1.7) -> Head:
 
 def starting_at(head: Head) -> StartingHeads:
     """The start of fits for a head that reads no baseline."""
-    return StartingHeads(head, np.zeros((0, SIZE), np.float32), [], [], prior=4.0)
+    return StartingHeads(head, [], [], [], BaselineConfig())
 
 
 def toy_examples(seed: int = 1, takes: int = 12) -> Examples:

@@ -19,7 +19,9 @@ from edge.model.bundle import (
     HEAD,
     MANIFEST,
     SCHEMA_VERSION,
+    SHIPPED,
     WINDOW,
+    BaselineConfig,
     Bundle,
     default_bundle,
     find_bundle,
@@ -163,6 +165,9 @@ def test_a_missing_key_is_refused(bundle_folder: Path, key: str) -> None:
         ("levels", "reference", None),
         ("levels", "reference", float("nan")),
         ("levels", "eps", True),
+        ("baseline", "scaled", 1),
+        ("baseline", "scaled", "yes"),
+        ("baseline", "prior_windows", 0.0),
         ("graphs", "frames_per_feature", 0),
         ("graphs", "window_features", [32]),
         ("graphs", "state_shapes", [[1, "11", 200]]),
@@ -298,6 +303,37 @@ def test_a_bundle_that_records_no_input_filter_has_the_default_one_and_keeps_its
     write_manifest(bundle_folder, before.manifest)
     assert json.loads((bundle_folder / MANIFEST).read_text("utf-8"))["front_end"]["high_pass_hz"] == 30.0
     assert load_bundle(bundle_folder).fingerprint == before.fingerprint
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_bundle_without_a_deviation_has_the_fingerprint_that_profiles_name(name: str) -> None:
+    shipped = load_bundle(shipped_bundle(name))
+    bundle = replace(shipped, manifest=replace(shipped.manifest, baseline=BaselineConfig(4.0, 20.0)))
+    constants = [
+        bundle.manifest.front_end.deciding(),
+        asdict(bundle.manifest.levels),
+        {"prior_windows": 4.0, "memory_windows": 20.0},
+    ]
+    deciding = [bundle.manifest.files[name] for name in (*bundle.manifest.graphs.files, HEAD)]
+    assert bundle.fingerprint == hashlib.sha256(json.dumps([*deciding, *constants]).encode()).hexdigest()
+
+
+def test_a_deviation_makes_another_fingerprint_and_is_recorded_only_where_it_is_on(
+    bundle_folder: Path,
+) -> None:
+    bundle = load_bundle(bundle_folder)
+    head = replace(bundle.head, baseline_weight=np.zeros_like(bundle.head.fc1_weight))
+    write_head(bundle_folder, head, bundle.statistics)
+    write_manifest(bundle_folder, bundle.manifest)
+    before = load_bundle(bundle_folder)
+    assert "scaled" not in json.loads((bundle_folder / MANIFEST).read_text("utf-8"))["baseline"]
+    edit(bundle_folder, lambda described: described["baseline"].update({"scaled": False}))
+    assert load_bundle(bundle_folder).fingerprint == before.fingerprint
+    scaled = replace(before.manifest, baseline=replace(before.manifest.baseline, scaled=True))
+    write_manifest(bundle_folder, scaled)
+    after = load_bundle(bundle_folder)
+    assert after.manifest.baseline.scaled
+    assert after.fingerprint != before.fingerprint
 
 
 @pytest.mark.parametrize(("name", "value"), [("high_pass_hz", 80.0), ("high_pass_hz", 0), ("hum_notch_q", 0)])

@@ -84,6 +84,29 @@ def test_a_baseline_is_what_the_first_layer_is_relative_to(relative: Head) -> No
     np.testing.assert_array_equal(own.for_baseline(2 * baseline).fc1_bias, own.fc1_bias)
 
 
+def test_a_deviation_divides_what_the_first_layer_reads_relative_to_the_baseline(relative: Head) -> None:
+    assert relative.baseline_weight is not None
+    rng = np.random.default_rng(6)
+    baseline = rng.standard_normal(256).astype(np.float32)
+    deviation = rng.uniform(0.3, 3.0, 256).astype(np.float32)
+    first, second = relative.fc1_weight + relative.baseline_weight, -relative.baseline_weight
+    unfused = EMBEDDINGS @ first.T + ((EMBEDDINGS - baseline) / deviation) @ second.T + relative.fc1_bias
+    own = relative.for_baseline(baseline, deviation)
+    np.testing.assert_allclose(own.hidden(EMBEDDINGS), np.maximum(unfused, 0.0), rtol=1e-4, atol=1e-4)
+    assert own.baseline_weight is None
+    assert own.for_baseline(baseline, 2 * deviation) is own
+
+
+def test_a_deviation_of_1_changes_no_bit(relative: Head) -> None:
+    baseline = np.random.default_rng(5).standard_normal(256).astype(np.float32)
+    without, ones = relative.for_baseline(baseline), relative.for_baseline(baseline, np.ones_like(baseline))
+    assert without.fc1_weight is relative.fc1_weight
+    np.testing.assert_array_equal(without.fc1_bias, relative.fc1_bias + relative.baseline_weight @ baseline)
+    np.testing.assert_array_equal(ones.fc1_weight, without.fc1_weight)
+    np.testing.assert_array_equal(ones.fc1_bias, without.fc1_bias)
+    np.testing.assert_array_equal(ones.probs(EMBEDDINGS), without.probs(EMBEDDINGS))
+
+
 def test_a_head_that_reads_a_baseline_is_read_back(relative: Head) -> None:
     again = Head.from_tensors(relative.tensors())
     assert np.array_equal(again.baseline_weight, relative.baseline_weight)  # type: ignore[arg-type]
