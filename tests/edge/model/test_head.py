@@ -101,6 +101,7 @@ def test_a_deviation_of_1_changes_no_bit(relative: Head) -> None:
     baseline = np.random.default_rng(5).standard_normal(256).astype(np.float32)
     without, ones = relative.for_baseline(baseline), relative.for_baseline(baseline, np.ones_like(baseline))
     assert without.fc1_weight is relative.fc1_weight
+    assert relative.baseline_weight is not None
     np.testing.assert_array_equal(without.fc1_bias, relative.fc1_bias + relative.baseline_weight @ baseline)
     np.testing.assert_array_equal(ones.fc1_weight, without.fc1_weight)
     np.testing.assert_array_equal(ones.fc1_bias, without.fc1_bias)
