@@ -28,7 +28,7 @@ from websockets.asyncio.client import connect
 from edge.arrays import SAMPLE_RATE
 from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
-from edge.diagnostics.machine import this_machine
+from edge.diagnostics.machine import resident_mb, this_machine
 
 MOST_GROWTH_MB = 4.0
 REPORT_EVERY_S = 60.0
@@ -112,12 +112,6 @@ async def events(socket: AsyncIterable[str | bytes]) -> AsyncIterator[dict[str, 
         parts = json.loads(message)
         for part in parts if isinstance(parts, list) else [parts]:
             yield part
-
-
-def resident_mb(pid: int) -> float:
-    """Return the resident memory of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
-    return next(int(line.split()[1]) / 1024.0 for line in lines if line.startswith("VmRSS"))
 
 
 if __name__ == "__main__":

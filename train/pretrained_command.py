@@ -137,25 +137,12 @@ def train_pretrained(
             "--encoder and --start cannot be combined: a checkpoint has its own encoder",
             remedy="leave one of them out",
         )
-    if start and options.leave_corpus_out:
-        raise UsageError(
-            "--leave-corpus-out cannot be combined with --start: that model was trained on corpora already",
-            remedy="leave one of them out",
-        )
-    if start and blocks:
-        raise UsageError(
-            "--blocks cannot be combined with --start: a checkpoint has its own encoder",
-            remedy="leave one of them out",
-        )
-    if start and baseline:
-        raise UsageError(
-            "--baseline cannot be combined with --start: a checkpoint's head was trained with its own",
-            remedy="leave one of them out",
-        )
-    if start and options.tuning:
-        raise UsageError(
-            "--tune-block cannot be combined with --start: a checkpoint's head was trained on its own block",
-            remedy="leave one of them out",
+    if start:
+        _refuse_with_start(
+            ("--leave-corpus-out", options.leave_corpus_out, "that model was trained on corpora already"),
+            ("--blocks", blocks, "a checkpoint has its own encoder"),
+            ("--baseline", baseline, "a checkpoint's head was trained with its own"),
+            ("--tune-block", options.tuning, "a checkpoint's head was trained on its own block"),
         )
     before = load_pretrained(start) if start else None
     net: EncoderNet = (
@@ -180,6 +167,15 @@ def train_pretrained(
     for part, scores in parts.items():
         progress.show(held_out_table(scores, titles[part]))
     typer.echo(f"{setup.folder.best}")
+
+
+def _refuse_with_start(*options: tuple[str, object, str]) -> None:
+    """Refuse the options that contradict --start; each with its value, falsy if it was not given, and why."""
+    for option, value, why in options:
+        if value:
+            raise UsageError(
+                f"{option} cannot be combined with --start: {why}", remedy="leave one of them out"
+            )
 
 
 def noises(folder: Path | None) -> Ambience:

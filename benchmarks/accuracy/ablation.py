@@ -39,6 +39,7 @@ from train.console import ConsoleProgress
 from train.corpora import Clip
 from train.cross_fitting import held_out_answers, speaker_folds, without_speakers_of
 from train.episodes import EpisodeConfig, Episodes
+from train.evaluation import score_by_corpus
 from train.feature_cache import Copy, Features, cached_features
 from train.head_training import RATES, HeadAlgorithm, HeadOptions, train_head
 from train.last_block import BlockTuning
@@ -60,9 +61,6 @@ BLOCKS: Final = 3
 
 PROSODY: Final = 7
 """First values of `train.acoustics.measures`: loudness, pitch, rate, their spread, voiced share, duration."""
-
-HARM: Final = 2.0
-"""Points of UAR: a speaker who loses more is harmed."""
 
 DRAWS: Final = 1000
 """Bootstrap samples of the speakers."""
@@ -334,18 +332,16 @@ def counted(answers: Answers, row: Row) -> Confusions:
 
 def harmed(answers: Answers) -> dict[str, float]:
     """Return by baseline the percentage of speakers that it harms, against none on the same clips."""
-    alone = {item.clip.path: int(averaged([item.logits])[0].argmax()) for item in answers["none"]}
+    alone = {item.clip.path: item.logits for item in answers["none"]}
     found = {}
     for protocol, items in answers.items():
         if protocol == "none" or not items:
             continue
-        truth = [EMOTIONS.index(item.clip.emotion) for item in items]
-        speakers = [item.clip.speaker for item in items]
-        guesses = averaged([item.logits for item in items]).argmax(axis=1)
-        before = confusion_by_speaker(truth, [alone[item.clip.path] for item in items], speakers)
-        after = confusion_by_speaker(truth, guesses, speakers)
-        change = [100.0 * float(uar_of(after[name]) - uar_of(before[name])) for name in after]
-        found[str(protocol)] = 100.0 * float(np.mean(np.array(change) < -HARM))
+        clips = [item.clip for item in items]
+        without = averaged([alone[clip.path] for clip in clips])
+        scores = score_by_corpus(clips, averaged([item.logits for item in items]), without).values()
+        lost = sum(item.speakers * (item.harmed or 0.0) for item in scores)
+        found[str(protocol)] = lost / sum(item.speakers for item in scores)
     return found
 
 

@@ -21,12 +21,14 @@ class Machine:
     onnxruntime: str
 
 
-def resident_mb() -> float:
-    """Return the resident memory of this process in MB (10^6 bytes); 0 if unknown."""
+def resident_mb(pid: int | None = None) -> float:
+    """Return the resident memory of a process, this one if None, in MB (10^6 bytes); 0 if unknown."""
     with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
+        lines = Path(f"/proc/{pid or 'self'}/status").read_text("ascii", "replace").splitlines()
         resident = next(line for line in lines if line.startswith("VmRSS:"))
         return int(resident.split()[1]) * 1024 / 1e6
+    if pid is not None:
+        return 0.0
     with suppress(ImportError):
         import resource
 
