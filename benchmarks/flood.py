@@ -19,18 +19,17 @@ import os
 import platform
 import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.server_process import serving
 from edge.arrays import SAMPLE_RATE
 from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
+from edge.diagnostics.machine import resident_mb
 
 CLIENTS = 6
 PIECE = 1_280
@@ -54,11 +53,6 @@ class Served:
     tcp: int
     websocket: int
 
-    def resident_mb(self) -> float:
-        """Return the resident memory of the process."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
 
 def main() -> None:
     """Measure and print."""
@@ -69,18 +63,19 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, load before the start {load:.1f}")
     print("flood of                lag p50 / p95 / max              memory")
     for name, frame in FLOODS.items():
-        with server() as served:
-            measure(served, name, frame, options.seconds)
+        arguments = ["--tcp", "0", "--websocket", "0", "--provider", "cpu"]
+        with serving(*arguments, listeners=2) as (process, [tcp, websocket]):
+            measure(Served(process, tcp, websocket), name, frame, options.seconds)
 
 
 def measure(served: Served, name: str, frame: bytes, seconds: float) -> None:
     """Print the lag of the clients during a flood, and the memory of the server."""
-    before, stop = served.resident_mb(), threading.Event()
+    before, stop = resident_mb(served.process.pid), threading.Event()
     attacker = threading.Thread(target=flood, args=(served.websocket, frame, stop))
     if frame:
         attacker.start()
     lags = asyncio.run(all_clients(served.tcp, seconds))
-    grown = served.resident_mb() - before
+    grown = resident_mb(served.process.pid) - before
     stop.set()
     if frame:
         attacker.join()
@@ -104,23 +99,6 @@ def flood(port: int, frame: bytes, stop: threading.Event) -> None:
                 with contextlib.suppress(TimeoutError):
                     client.sendall(data)
         time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def server() -> Iterator[Served]:
-    """Run `mmtl serve` on two free ports."""
-    program = "from edge.cli.main import main; main()"
-    arguments = ["serve", "--tcp", "0", "--websocket", "0", "--provider", "cpu"]
-    command = [sys.executable, "-c", program, *arguments]
-    root = Path(__file__).parents[1]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=root) as process:
-        assert process.stderr
-        try:
-            tcp, websocket = (int(process.stderr.readline().rpartition(":")[2]) for _ in range(2))
-            threading.Thread(target=process.stderr.read).start()  # a full pipe would stop the server
-            yield Served(process, tcp, websocket)
-        finally:
-            process.terminate()
 
 
 async def all_clients(port: int, seconds: float) -> list[float]:

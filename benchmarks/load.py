@@ -17,16 +17,13 @@ import contextlib
 import json
 import os
 import platform
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.server_process import serving
 from edge.arrays import SAMPLE_RATE
 from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
@@ -72,7 +69,8 @@ def main() -> None:
 
 def holds(clients: int, seconds: float, provider: str) -> bool:
     """Serve a number of clients, print their lag, and return whether its p95 is within the limit."""
-    with server(clients, provider) as (process, port):
+    arguments = ["--tcp", "0", "--clients", str(clients), "--provider", provider]
+    with serving(*arguments) as (process, [port]):
         before = cpu_seconds(process.pid)
         lags, began = Lags(), time.perf_counter()
         asyncio.run(all_clients(port, clients, seconds, lags))
@@ -87,25 +85,6 @@ def holds(clients: int, seconds: float, provider: str) -> bool:
         flush=True,
     )
     return bool(max(p95, measured) < MOST_LAG_S)
-
-
-@contextlib.contextmanager
-def server(clients: int, provider: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Run `mmtl serve` on a free port."""
-    program = "from edge.cli.main import main; main()"
-    arguments = ["serve", "--tcp", "0", "--clients", str(clients), "--provider", provider]
-    command = [sys.executable, "-c", program, *arguments]
-    root = Path(__file__).parents[1]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=root) as process:
-        assert process.stderr
-        try:
-            port = next(
-                int(line.rpartition(":")[2]) for line in process.stderr if "listening for tcp" in line
-            )
-            threading.Thread(target=process.stderr.read).start()  # a full pipe would stop the server
-            yield process, port
-        finally:
-            process.terminate()
 
 
 async def all_clients(port: int, clients: int, seconds: float, lags: Lags) -> None:

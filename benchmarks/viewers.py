@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
-import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 from statistics import median
 
@@ -25,6 +22,7 @@ import numpy as np
 import soundfile
 from websockets.asyncio.client import connect
 
+from benchmarks.server_process import serving
 from edge.arrays import SAMPLE_RATE
 from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
@@ -40,36 +38,20 @@ def main() -> None:
     parser.add_argument("--viewers", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=10.0)
     options = parser.parse_args()
+    if options.minutes < 2.0:
+        parser.error("--minutes must be 2 or more: memory is read every minute")
     print(f"{this_machine().processor}, {options.viewers} viewers")
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "talk.wav"
         seconds = 60.0 * options.minutes
         soundfile.write(sound, np.resize(read_clip(demo_clip()), round(seconds * SAMPLE_RATE)), SAMPLE_RATE)
-        with server(sound) as (process, port):
+        with serving("--web", "127.0.0.1:0", "--source", str(sound)) as (process, [port]):
             resident, windows = asyncio.run(watched(process.pid, port, options.viewers))
     half = len(resident) // 2
     growth = median(resident[half:]) - median(resident[:half] or resident)
     print(f"median of the second half against the first: {growth:+.1f} MB (allowed: {MOST_GROWTH_MB:.0f})")
     print(f"windows of each viewer: {min(windows)} to {max(windows)}")
     sys.exit(growth > MOST_GROWTH_MB or min(windows) != max(windows))
-
-
-@contextlib.contextmanager
-def server(sound: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Run `mmtl serve --web` on a free port of the loopback."""
-    program = "from edge.cli.main import main; main()"
-    command = [sys.executable, "-c", program, "serve", "--web", "127.0.0.1:0", "--source", str(sound)]
-    root = Path(__file__).parents[1]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=root) as process:
-        assert process.stderr
-        try:
-            port = next(
-                int(line.rpartition(":")[2]) for line in process.stderr if "listening for web" in line
-            )
-            threading.Thread(target=process.stderr.read).start()  # a full pipe would stop the server
-            yield process, port
-        finally:
-            process.terminate()
 
 
 async def watched(pid: int, port: int, viewers: int) -> tuple[list[float], list[int]]:
