@@ -34,7 +34,8 @@ from edge.errors import MmtlError
 from edge.inference.engine import PROVIDER_OPTIONS, PROVIDERS
 from edge.inference.provider import open_engine
 from edge.inference.window_engine import WindowwiseEngine
-from edge.model.bundle import WEIGHTS, WINDOW, Bundle, default_bundle, load_bundle
+from edge.model.bundle import Bundle, default_bundle, load_bundle
+from edge.model.manifest import WEIGHTS, WINDOW
 from train.checkpoint import load_checkpoint
 
 FP32_LANES: Final = {

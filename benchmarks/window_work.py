@@ -20,7 +20,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, shape_inference
 
-from edge.model.bundle import WINDOW, default_bundle, load_bundle
+from edge.model.bundle import default_bundle, load_bundle
+from edge.model.manifest import WINDOW
 from edge.recognition.settings import Settings
 
 FLOAT_BYTES = 4

@@ -12,7 +12,10 @@ import onnx
 
 from edge.features.frontend import FrontEnd
 from edge.labels import EMOTIONS
-from edge.model.bundle import (
+from edge.model.bundle import is_bundle, load_bundle, write_head
+from edge.model.engine_files import GOLDEN, engine_graph
+from edge.model.head import Head
+from edge.model.manifest import (
     CLASSIFIER,
     ENCODER,
     WEIGHTS,
@@ -21,13 +24,8 @@ from edge.model.bundle import (
     Execution,
     Graphs,
     Manifest,
-    is_bundle,
-    load_bundle,
-    write_head,
     write_manifest,
 )
-from edge.model.engine_files import GOLDEN, engine_graph
-from edge.model.head import Head
 from edge.system.files import atomic_write_folder
 from edge.system.outputs import require_free_folder
 from export.golden import write_golden

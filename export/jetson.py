@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from edge.errors import MmtlError, UsageError
-from edge.model.bundle import MANIFEST, Bundle
+from edge.model.bundle import Bundle
+from edge.model.manifest import MANIFEST
 from edge.system.files import atomic_write
 from edge.system.outputs import require_free
 

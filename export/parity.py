@@ -20,8 +20,9 @@ from edge.inference.encoder_stream import FeatureStream
 from edge.inference.engine import EngineLike
 from edge.inference.offline import normalised_frames
 from edge.inference.provider import open_engine
-from edge.model.bundle import WINDOW, Bundle
+from edge.model.bundle import Bundle
 from edge.model.engine_files import engine_graph
+from edge.model.manifest import WINDOW
 from edge.onnx_session import session_options
 from export.fp16_emulation import rounding
 from export.graphs import Variant

@@ -22,7 +22,8 @@ from edge.errors import UsageError
 from edge.features.network_input import network_input
 from edge.inference.offline import normalised_frames
 from edge.labels import DIMENSIONS, EMOTIONS
-from edge.model.bundle import WEIGHTS, Bundle
+from edge.model.bundle import Bundle
+from edge.model.manifest import WEIGHTS
 from edge.model.profile import ADOPTED
 from edge.system.files import require_writable
 from export.bundling import export_bundle, require_writable_bundle

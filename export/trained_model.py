@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import ModelError
-from edge.model.bundle import WEIGHTS, is_bundle, load_bundle
+from edge.model.bundle import is_bundle, load_bundle
+from edge.model.manifest import WEIGHTS
 from edge.system.files import read_text
 from train.card_scores import HELD_OUT
 from train.checkpoint import Checkpoint, load_checkpoint

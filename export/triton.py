@@ -17,8 +17,9 @@ from typing import Final
 import onnx
 
 from edge.labels import EMOTIONS
-from edge.model.bundle import MANIFEST, Bundle
+from edge.model.bundle import Bundle
 from edge.model.engine_files import WindowRecurrence, engine_graph
+from edge.model.manifest import MANIFEST
 from edge.system.files import atomic_write_folder
 from edge.system.outputs import require_free_folder
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from edge.model.bundle import MANIFEST, SHIPPED, read_manifest, shipped_bundle
+from edge.model.bundle import shipped_bundle
+from edge.model.manifest import MANIFEST, SHIPPED, read_manifest
 
 ROOT = Path(__file__).parents[1]
 

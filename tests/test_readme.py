@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from edge.model.bundle import read_manifest, shipped_bundle
+from edge.model.bundle import shipped_bundle
+from edge.model.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -8,8 +8,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from edge.arrays import Array
-from edge.model.bundle import WEIGHTS, Bundle
+from edge.model.bundle import Bundle
 from edge.model.head import Head
+from edge.model.manifest import WEIGHTS
 
 UNIT_ROUNDOFF = 2.0**-24
 """Largest relative error of one rounding to float32."""

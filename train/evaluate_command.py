@@ -173,7 +173,7 @@ def _clips_to_score(
 
 def _record(model: Bundle, measured: dict[str, Any]) -> None:
     """Write the scores to the bundle's manifest and card."""
-    from edge.model.bundle import write_manifest
+    from edge.model.manifest import write_manifest
     from train.model_card import write_card
 
     new = {name: {"command": command_line(), **scores} for name, scores in measured.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from edge.model.bundle import CARD, Manifest
+from edge.model.manifest import CARD, Manifest
 from edge.system.files import atomic_write
 from train.card_scores import trained_corpora, written_scores
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 import typer
 
 from edge.errors import UsageError
-from edge.model.bundle import SHIPPED, WEIGHTS, find_bundle
+from edge.model.bundle import find_bundle
+from edge.model.manifest import SHIPPED, WEIGHTS
 from train.checkpoint import Checkpoint, load_checkpoint, load_pretrained
 from train.console import ConsoleProgress, held_out_table
 from train.corpora import Clip

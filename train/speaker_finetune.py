@@ -22,7 +22,7 @@ from calibrate.takes import Take
 from edge.arrays import Array
 from edge.inference.window_grid import step_in_features, window_ends
 from edge.labels import DIMENSION_CLASSES, DIMENSIONS, EMOTIONS, Dimension
-from edge.model.bundle import Graphs, Manifest
+from edge.model.manifest import Graphs, Manifest
 from edge.recognition.settings import Settings
 from train.batches import padded
 from train.mmtl import MetaRates, Samples, Weights, class_weights, knowledge_transfer_step, multi_train_step

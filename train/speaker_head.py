@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 from edge.arrays import Array
 from edge.features.log_mel import LOG_MEL
 from edge.labels import DIMENSION_CLASSES, EMOTIONS
-from edge.model.bundle import BaselineConfig
+from edge.model.manifest import BaselineConfig
 from edge.recognition.speaker_baseline import recorded_level
 
 BaselineKind = Literal["mean", "deviation"]

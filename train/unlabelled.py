@@ -19,7 +19,7 @@ from torch import Tensor
 from edge.arrays import Array
 from edge.errors import UsageError
 from edge.labels import EMOTIONS
-from edge.model.bundle import BaselineConfig
+from edge.model.manifest import BaselineConfig
 from train.corpora import Clip
 from train.episodes import EpisodeConfig, windows_by_clip
 from train.feature_cache import Features

@@ -21,7 +21,7 @@ from edge.audio.sound_file import read_clip
 from edge.audio.sources import demo_clip
 from edge.errors import MmtlError
 from edge.events import Event, Window
-from edge.model.bundle import SHIPPED
+from edge.model.manifest import SHIPPED
 from edge.recognition.recognizer import Recognizer
 
 BLOCK: Final = 1280

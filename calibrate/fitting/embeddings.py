@@ -19,7 +19,7 @@ from edge.features.normaliser import DECIBEL
 from edge.features.vad import SpeechDetector, SpeechFlags
 from edge.inference.encoder_stream import EncodedBlock, FeatureStream
 from edge.inference.window_grid import step_in_features, window_ends
-from edge.model.bundle import Graphs
+from edge.model.manifest import Graphs
 from edge.recognition.settings import Settings
 from edge.recognition.window_buffer import is_speech
 

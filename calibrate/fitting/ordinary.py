@@ -35,8 +35,9 @@ from edge.arrays import SAMPLE_RATE, Array
 from edge.errors import UsageError
 from edge.features.silero_vad import PIECE
 from edge.labels import EMOTIONS
-from edge.model.bundle import BaselineConfig, Bundle
+from edge.model.bundle import Bundle
 from edge.model.head import Head
+from edge.model.manifest import BaselineConfig
 from edge.recognition.speaker_baseline import SpeakerLevel, recorded_level, window_weights
 
 if TYPE_CHECKING:

@@ -119,7 +119,8 @@ def _usage_error(error: Any) -> UsageError:
 
 
 def _describe_default_bundle() -> None:
-    from edge.model.bundle import default_bundle, read_manifest
+    from edge.model.bundle import default_bundle
+    from edge.model.manifest import read_manifest
 
     manifest = read_manifest(default_bundle())
     typer.echo(f"model {manifest.name}: weights under {manifest.licence}")

@@ -28,7 +28,8 @@ from edge.features.vad import SpeechDetector, VadConfig
 from edge.inference.engine import Engine, WindowEngine
 from edge.inference.offline import full_windows, normalised_frames
 from edge.inference.window_grid import feature_ms
-from edge.model.bundle import Bundle, Execution
+from edge.model.bundle import Bundle
+from edge.model.manifest import Execution
 from edge.model.profile import ADOPTED, Profile, Reference
 from edge.recognition.latency import STAGES
 from edge.recognition.recognizer import Recognizer

@@ -15,8 +15,9 @@ from edge.bounds import UNREADABLE, build, one_line, read_tensors, tensor, withi
 from edge.errors import BundleError, UsageError, VerificationError
 from edge.inference.engine import WindowEngine
 from edge.inference.offline import full_windows, normalised_frames
-from edge.model.bundle import WINDOW, Bundle
+from edge.model.bundle import Bundle
 from edge.model.engine_files import GOLDEN, WindowRecurrence, engine_graph, require_window_graph
+from edge.model.manifest import WINDOW
 
 PRECISIONS: Final = ("fp32", "fp16")
 TOLERANCE: Final = {"fp32": 1e-3, "fp16": 2e-2}

@@ -11,7 +11,8 @@ import numpy as np
 from edge.arrays import Array
 from edge.bounds import one_line
 from edge.errors import BundleError, EngineError, UsageError
-from edge.model.bundle import CLASSIFIER, ENCODER, WINDOW, Bundle, Graphs
+from edge.model.bundle import Bundle
+from edge.model.manifest import CLASSIFIER, ENCODER, WINDOW, Graphs
 from edge.onnx_session import session_options
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge.errors import UsageError
 from edge.features.frontend import FrontEnd
-from edge.model.bundle import Graphs
+from edge.model.manifest import Graphs
 
 
 def feature_ms(graphs: Graphs, front_end: FrontEnd) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from edge.errors import EngineError
-from edge.model.bundle import WINDOW, Bundle
+from edge.model.bundle import Bundle
+from edge.model.manifest import WINDOW
 
 WindowRecurrence = Literal["none", "lstm", "unrolled"]
 """Encoding of a window graph's LSTM: it has none, as the operator, or step by step."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.arrays import Array
-from edge.model.bundle import BaselineConfig
+from edge.model.manifest import BaselineConfig
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from edge.features.normaliser import DECIBEL
 from edge.features.vad import SpeechFlags
 from edge.inference.encoder_stream import EncodedBlock
 from edge.inference.window_grid import first_window_ends
-from edge.model.bundle import Graphs
+from edge.model.manifest import Graphs
 from edge.stream_buffer import StreamBuffer
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from edge.arrays import Array
 from edge.inference.engine import EngineLike
-from edge.model.bundle import BaselineConfig
 from edge.model.head import Head
+from edge.model.manifest import BaselineConfig
 from edge.recognition.speaker_baseline import SpeakerBaseline
 from edge.recognition.window_buffer import WindowBuffer
 

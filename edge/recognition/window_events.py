@@ -12,7 +12,7 @@ import numpy as np
 from edge.arrays import Array
 from edge.events import Event, Window
 from edge.features.frontend import FrontEnd
-from edge.model.bundle import Graphs
+from edge.model.manifest import Graphs
 from edge.recognition.drift import LEAST_SPEECH, WindowObserver, observe, spoken_level
 from edge.recognition.latency import StageTimes
 from edge.recognition.settings import Settings

@@ -12,7 +12,8 @@ from edge.audio.block import Block
 from edge.audio.sources import FileSource
 from edge.errors import SourceError, UsageError
 from edge.events import Event, Speech, StreamWarning, Utterance, Window
-from edge.model.bundle import MANIFEST, find_bundle
+from edge.model.bundle import find_bundle
+from edge.model.manifest import MANIFEST
 from edge.output.text import printable
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.settings import Settings

@@ -25,7 +25,8 @@ from edge.audio.downmix import Channel
 from edge.audio.sound_file import read_clip
 from edge.errors import ProfileError
 from edge.inference.engine import Engine
-from edge.model.bundle import load_bundle, write_head, write_manifest
+from edge.model.bundle import load_bundle, write_head
+from edge.model.manifest import write_manifest
 from edge.model.profile import load_profile, profile_path, read_profile, save_profile
 from edge.recognition.drift import DriftWatch
 from edge.recognition.recognizer import Recognizer

@@ -12,8 +12,9 @@ import torch
 
 from edge.errors import UsageError, VerificationError
 from edge.labels import EMOTIONS
-from edge.model.bundle import load_bundle, read_manifest, required_files
+from edge.model.bundle import load_bundle
 from edge.model.head import softmax
+from edge.model.manifest import read_manifest, required_files
 from export import graphs
 from export.bundling import export_bundle, head_of
 from tests.tolerances import logits_tolerance

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from edge.audio.sources import demo_clip
-from edge.model.bundle import WEIGHTS
 from edge.model.engine_files import GOLDEN
+from edge.model.manifest import WEIGHTS
 from export.golden import COUNT, write_golden
 from export.graphs import window_graph
 from export.onnx_builder import write_graph

@@ -24,8 +24,9 @@ import pytest
 from packaging.requirements import Requirement
 
 from edge.errors import MmtlError, UsageError
-from edge.model.bundle import MANIFEST, Bundle, load_bundle, required_files, write_manifest
+from edge.model.bundle import Bundle, load_bundle
 from edge.model.engine_files import engine_graph
+from edge.model.manifest import MANIFEST, required_files, write_manifest
 from export import jetson
 from export.jetson import SUMS, TOP, packed, write_package
 from tests.cnn_lstm import CNN_LSTM

@@ -18,8 +18,9 @@ from edge.errors import VerificationError
 from edge.features.log_mel import LOG_MEL
 from edge.features.normaliser import GainConfig
 from edge.inference.engine import WindowEngine
-from edge.model.bundle import WINDOW, BaselineConfig, Bundle, Graphs, load_bundle, required_files
+from edge.model.bundle import Bundle, load_bundle
 from edge.model.engine_files import GOLDEN, engine_graph
+from edge.model.manifest import WINDOW, BaselineConfig, Graphs, required_files
 from export.bundling import export_bundle, put_bundle
 from export.graphs import Network, window_graph
 from export.parity import Checks, Parity, ParityRow, measure

@@ -17,8 +17,9 @@ from edge.errors import EngineError, ModelError, UsageError, VerificationError
 from edge.features.mel_power import MEL_POWER
 from edge.inference.engine import EncoderState, Engine
 from edge.inference.provider import open_engine
-from edge.model.bundle import Bundle, Graphs, load_bundle, required_files
+from edge.model.bundle import Bundle, load_bundle
 from edge.model.engine_files import require_window_graph
+from edge.model.manifest import Graphs, required_files
 from export.bundling import export_bundle
 from export.parity import Checks
 from export.parity_audio import shipped_sound

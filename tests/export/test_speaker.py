@@ -17,7 +17,8 @@ from edge.cli.main import main
 from edge.errors import BundleError, ModelError, UsageError
 from edge.events import Window
 from edge.labels import EMOTIONS
-from edge.model.bundle import WEIGHTS, Bundle, load_bundle, read_manifest
+from edge.model.bundle import Bundle, load_bundle
+from edge.model.manifest import WEIGHTS, read_manifest
 from edge.model.profile import ADOPTED, REJECTED, find_profile, load_profile, profile_path, read_profile
 from edge.recognition.recognizer import Recognizer
 from export import bundling, speaker

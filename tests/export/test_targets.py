@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from edge.errors import BundleError, UsageError, VerificationError
-from edge.model.bundle import Bundle, load_bundle, required_files
+from edge.model.bundle import Bundle, load_bundle
 from edge.model.engine_files import GOLDEN
+from edge.model.manifest import required_files
 from export.graphs import Variant, window_graph
 from export.parity import Checks, Parity
 from export.targets import VARIANTS, ExportFormat, ExportRequest, export_target

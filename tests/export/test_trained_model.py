@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from edge.errors import ModelError
-from edge.model.bundle import MANIFEST, WINDOW, load_bundle, write_manifest
+from edge.model.bundle import load_bundle
+from edge.model.manifest import MANIFEST, WINDOW, write_manifest
 from export.bundling import export_bundle
 from export.trained_model import read_model
 from tests.train.synthetic import tiny_checkpoint

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.window_work import Work, sized, work_of
-from edge.model.bundle import WEIGHTS, WINDOW
+from edge.model.manifest import WEIGHTS, WINDOW
 from export.onnx_builder import write_graph
 from export.pretrained_graph import pretrained_window_graph
 from tests.cnn_lstm import CNN_LSTM

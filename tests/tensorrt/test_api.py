@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from edge.model.bundle import WINDOW
+from edge.model.manifest import WINDOW
 from tests.cnn_lstm import CNN_LSTM
 from tests.edge.gpu import fake_tensorrt
 from tests.tensorrt.names import unlisted_files, uses_of

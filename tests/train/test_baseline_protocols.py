@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge.arrays import Array
 from edge.labels import EMOTIONS
-from edge.model.bundle import BaselineConfig
+from edge.model.manifest import BaselineConfig
 from edge.recognition.speaker_baseline import recorded_level, window_weights
 from train.baseline_protocols import (
     LEFT_TO_SCORE,

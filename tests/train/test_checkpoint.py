@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from edge.errors import ModelError
-from edge.model.bundle import WEIGHTS, shipped_bundle
+from edge.model.bundle import shipped_bundle
+from edge.model.manifest import WEIGHTS
 from tests.train.synthetic import TINY, TINY_PRETRAINED, tiny_checkpoint, tiny_pretrained
 from train.checkpoint import (
     Checkpoint,

@@ -13,7 +13,8 @@ import soundfile
 import torch
 
 from edge.errors import UsageError
-from edge.model.bundle import load_bundle, write_head, write_manifest
+from edge.model.bundle import load_bundle, write_head
+from edge.model.manifest import write_manifest
 from tests.command_line import exit_code_of
 from tests.train.synthetic import SAMPLE_RATE, voice, write_corpus, write_iemocap
 from train.checkpoint import load_cnn_lstm

@@ -10,8 +10,9 @@ import pytest
 import soundfile
 import torch
 
-from edge.model.bundle import Bundle, read_manifest
+from edge.model.bundle import Bundle
 from edge.model.head import softmax
+from edge.model.manifest import read_manifest
 from tests.cnn_lstm import CNN_LSTM
 from tests.tolerances import float32_tolerance
 from tests.train.synthetic import SAMPLE_RATE, tiny_checkpoint, voice, write_corpus

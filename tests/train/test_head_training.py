@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge.arrays import Array
 from edge.labels import EMOTIONS
-from edge.model.bundle import BaselineConfig
+from edge.model.manifest import BaselineConfig
 from edge.recognition.speaker_baseline import recorded_level
 from tests.tolerances import float32_tolerance
 from train.corpora import Clip, with_derived_ratings

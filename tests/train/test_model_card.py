@@ -8,7 +8,7 @@ import pytest
 from edge.features.frontend import FrontEnd
 from edge.features.normaliser import GainConfig
 from edge.labels import EMOTIONS
-from edge.model.bundle import Graphs, Manifest
+from edge.model.manifest import Graphs, Manifest
 from train.model_card import write_card
 
 TRAINING = {

@@ -15,7 +15,8 @@ from torch import Tensor
 from edge.diagnostics.verification import verify
 from edge.features.mel_power import MEL_POWER
 from edge.features.normaliser import GainConfig
-from edge.model.bundle import WEIGHTS, load_bundle, shipped_bundle
+from edge.model.bundle import load_bundle, shipped_bundle
+from edge.model.manifest import WEIGHTS
 from export.parity_audio import shipped_sound
 from tests.train.synthetic import write_corpus, write_encoder, write_recurrent_encoder
 from tests.train.test_commands import mmtl, refusal

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge.errors import UsageError
 from edge.labels import EMOTIONS
-from edge.model.bundle import BaselineConfig
+from edge.model.manifest import BaselineConfig
 from train.corpora import Clip
 from train.episodes import EpisodeConfig, Episodes
 from train.feature_cache import Features

@@ -31,8 +31,9 @@ from edge.features.frontend import FrontEnd
 from edge.features.normaliser import BinStatistics, GainConfig
 from edge.inference.engine import EncoderState, Engine
 from edge.labels import EMOTIONS
-from edge.model.bundle import Bundle, Graphs, Manifest
+from edge.model.bundle import Bundle
 from edge.model.head import Head
+from edge.model.manifest import Graphs, Manifest
 from edge.model.profile import ADOPTED, REJECTED
 from tests.calibrate.fitting.toys import (
     EIGHT,

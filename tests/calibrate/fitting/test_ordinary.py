@@ -25,8 +25,9 @@ from edge.errors import UsageError
 from edge.inference.engine import EngineLike
 from edge.inference.provider import open_engine
 from edge.labels import EMOTIONS
-from edge.model.bundle import BaselineConfig, Bundle, load_bundle
+from edge.model.bundle import Bundle, load_bundle
 from edge.model.head import Head
+from edge.model.manifest import BaselineConfig
 from edge.recognition.speaker_baseline import SpeakerLevel, recorded_level, window_weights
 from tests.calibrate.fitting.toys import EIGHT, PLAIN, SIZE, embeddings_of, takes_of, toy_head
 from tests.calibrate.ordinary_speech import ordinary, with_baseline

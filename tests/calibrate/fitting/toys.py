@@ -13,8 +13,8 @@ from calibrate.fitting.ordinary import StartingHeads
 from calibrate.takes import InputNormalisation, Ratings, Take
 from edge.arrays import Array
 from edge.features.normaliser import BinStatistics, GainConfig
-from edge.model.bundle import BaselineConfig
 from edge.model.head import Head
+from edge.model.manifest import BaselineConfig
 
 SIZE = 8
 """Length of an embedding."""

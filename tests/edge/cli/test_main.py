@@ -22,7 +22,8 @@ from edge.cli import commands
 from edge.cli import main as cli
 from edge.events import Event, to_json
 from edge.model import profile as profile_module
-from edge.model.bundle import ENCODER, MANIFEST, Bundle
+from edge.model.bundle import Bundle
+from edge.model.manifest import ENCODER, MANIFEST
 from edge.model.profile import Profile, save_profile
 from edge.output.sinks import Sink
 from tests.cnn_lstm import CNN_LSTM

@@ -16,7 +16,8 @@ from edge.diagnostics import checks
 from edge.diagnostics.checks import DiagnosticContext
 from edge.diagnostics.probes import Answer, SystemProbe
 from edge.model import profile as profile_module
-from edge.model.bundle import ENCODER, Bundle, load_bundle
+from edge.model.bundle import Bundle, load_bundle
+from edge.model.manifest import ENCODER
 from edge.model.profile import Profile, profile_path, save_profile
 from tests.cnn_lstm import CNN_LSTM
 

@@ -19,7 +19,7 @@ from edge.diagnostics.checks import Check, DiagnosticContext, Verdict
 from edge.diagnostics.doctor import AREAS, Area, Examined, described, examine, exit_code, lines
 from edge.diagnostics.probes import Answer, SystemProbe
 from edge.errors import EngineError, ModelError, SourceError, UsageError
-from edge.model.bundle import ENCODER
+from edge.model.manifest import ENCODER
 from tests.command_line import exit_code_of
 from tests.edge.audio.pulse import VirtualMicrophone, virtual_microphone
 

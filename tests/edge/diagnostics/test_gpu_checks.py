@@ -16,7 +16,8 @@ from edge.diagnostics import gpu_checks
 from edge.diagnostics.checks import Check, DiagnosticContext
 from edge.diagnostics.probes import Answer, SystemProbe
 from edge.gpu.plan import Fingerprint, fingerprint_of_graph, plan_path, write_plan
-from edge.model.bundle import WINDOW, Bundle, load_bundle
+from edge.model.bundle import Bundle, load_bundle
+from edge.model.manifest import WINDOW
 from tests.cnn_lstm import CNN_LSTM
 
 DRIVER = Path(__file__).parents[1] / "gpu" / "fake_libcuda.c"

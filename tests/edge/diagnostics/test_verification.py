@@ -17,7 +17,8 @@ from edge.errors import UsageError
 from edge.events import Event
 from edge.features.normaliser import Normaliser
 from edge.inference import offline
-from edge.model.bundle import ENCODER, WEIGHTS, WINDOW, Bundle, load_bundle, read_manifest, write_manifest
+from edge.model.bundle import Bundle, load_bundle
+from edge.model.manifest import ENCODER, WEIGHTS, WINDOW, read_manifest, write_manifest
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.window_classifier import EmbeddedWindow
 from tests.command_line import exit_code_of

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from edge.engine_builder.build import BuildConfig, Phases, build_plan
 from edge.errors import EngineError
-from edge.model.bundle import WINDOW, Bundle
+from edge.model.bundle import Bundle
+from edge.model.manifest import WINDOW
 from tests.edge.gpu.fake_tensorrt import CACHE_HEADER, MAGIC, FakeTensorrt, interrupt_at
 
 

@@ -28,8 +28,9 @@ from edge.errors import BundleError, EngineError, UsageError, VerificationError
 from edge.gpu.plan import Plan, PlanRequirements, open_plan, plan_path
 from edge.gpu.probe import Gpu
 from edge.inference.engine import WindowEngine
-from edge.model.bundle import WINDOW, Bundle, load_bundle, read_manifest, write_manifest
+from edge.model.bundle import Bundle, load_bundle
 from edge.model.engine_files import GOLDEN, engine_graph
+from edge.model.manifest import WINDOW, read_manifest, write_manifest
 from tests.command_line import exit_code_of
 from tests.edge.gpu.fake_tensorrt import MAGIC, FakeSession, FakeTensorrt, interrupt_at
 

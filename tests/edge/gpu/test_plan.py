@@ -29,7 +29,8 @@ from edge.gpu.plan import (
     write_plan,
 )
 from edge.gpu.probe import Gpu
-from edge.model.bundle import WINDOW, Bundle, load_bundle
+from edge.model.bundle import Bundle, load_bundle
+from edge.model.manifest import WINDOW
 
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6")
 HERE = PlanTarget.of(ORIN, "10.3.0")

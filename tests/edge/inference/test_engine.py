@@ -11,7 +11,8 @@ from edge.arrays import Array
 from edge.errors import BundleError, EngineError, UsageError
 from edge.inference import engine as engine_module
 from edge.inference.engine import EncoderState, Engine, WindowEngine, choose_provider
-from edge.model.bundle import CLASSIFIER, ENCODER, Bundle, load_bundle, read_manifest, write_manifest
+from edge.model.bundle import Bundle, load_bundle
+from edge.model.manifest import CLASSIFIER, ENCODER, read_manifest, write_manifest
 from tests.tolerances import float32_tolerance, largest, network_terms
 
 

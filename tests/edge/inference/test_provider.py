@@ -23,7 +23,8 @@ from edge.inference import provider as provider_module
 from edge.inference.engine import Engine, WindowEngine
 from edge.inference.provider import open_engine
 from edge.inference.window_engine import WindowwiseEngine
-from edge.model.bundle import WINDOW, Bundle, load_bundle
+from edge.model.bundle import Bundle, load_bundle
+from edge.model.manifest import WINDOW
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.stream_session import session_of
 from edge.server.client_stream import shared_engines

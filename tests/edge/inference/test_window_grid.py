@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from edge.errors import UsageError
 from edge.features.frontend import FrontEnd
 from edge.inference.window_grid import feature_ms, step_in_features, window_ends
-from edge.model.bundle import Graphs
+from edge.model.manifest import Graphs
 
 GRAPHS = Graphs((), 128, 256, 8, 49, 32)
 

@@ -13,6 +13,15 @@ import pytest
 from edge.errors import BundleError
 from edge.features.frontend import FrontEnd
 from edge.model.bundle import (
+    Bundle,
+    default_bundle,
+    find_bundle,
+    is_bundle,
+    load_bundle,
+    shipped_bundle,
+    write_head,
+)
+from edge.model.manifest import (
     CARD,
     CLASSIFIER,
     ENCODER,
@@ -22,15 +31,8 @@ from edge.model.bundle import (
     SHIPPED,
     WINDOW,
     BaselineConfig,
-    Bundle,
-    default_bundle,
-    find_bundle,
-    is_bundle,
-    load_bundle,
     read_manifest,
     required_files,
-    shipped_bundle,
-    write_head,
     write_manifest,
 )
 from tests.cnn_lstm import CNN_LSTM

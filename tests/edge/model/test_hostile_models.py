@@ -25,14 +25,8 @@ from edge.cli.profile_text import as_json, as_text, listing
 from edge.errors import BundleError, MmtlError, ProfileError
 from edge.features.long_term_spectrum import SPECTRUM_SIZE
 from edge.model import profile as profile_module
-from edge.model.bundle import (
-    LARGEST_MANIFEST,
-    MANIFEST,
-    Bundle,
-    load_bundle,
-    read_manifest,
-    write_manifest,
-)
+from edge.model.bundle import Bundle, load_bundle
+from edge.model.manifest import LARGEST_MANIFEST, MANIFEST, read_manifest, write_manifest
 from edge.model.profile import Profile, Reference, load_profile, profile_path, save_profile
 from edge.recognition.recognizer import Recognizer
 from tests.cnn_lstm import CNN_LSTM

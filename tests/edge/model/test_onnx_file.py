@@ -11,14 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import BundleError, ModelError
-from edge.model.bundle import (
-    CLASSIFIER,
-    ENCODER,
-    WINDOW,
-    load_bundle,
-    read_manifest,
-    write_manifest,
-)
+from edge.model.bundle import load_bundle
+from edge.model.manifest import CLASSIFIER, ENCODER, WINDOW, read_manifest, write_manifest
 from edge.model.onnx_file import DEEPEST, require_self_contained
 from tests.cnn_lstm import CNN_LSTM
 

@@ -13,7 +13,8 @@ from edge.arrays import Array
 from edge.diagnostics.verification import verify
 from edge.errors import BundleError
 from edge.events import Event, Utterance, Window
-from edge.model.bundle import Bundle, load_bundle, write_manifest
+from edge.model.bundle import Bundle, load_bundle
+from edge.model.manifest import write_manifest
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.settings import Settings
 

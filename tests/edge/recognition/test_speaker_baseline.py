@@ -11,7 +11,8 @@ import pytest
 from edge.arrays import Array
 from edge.diagnostics.verification import verify
 from edge.events import Event, Window
-from edge.model.bundle import BaselineConfig, Bundle
+from edge.model.bundle import Bundle
+from edge.model.manifest import BaselineConfig
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.settings import Settings
 from edge.recognition.speaker_baseline import SpeakerBaseline, recorded_level, window_weights
