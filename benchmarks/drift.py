@@ -135,7 +135,8 @@ def calibrated(bundle: Bundle, speaker: str, session: Sequence[Clip]) -> Profile
     fitted = fit_and_judge(bundle, engine, takes, sounds)
     own = fitted.normalisation
     profile = Profile(speaker, bundle.fingerprint, fitted.head, own.levels, own.statistics, "adopted")
-    return replace(profile, reference=session_reference(bundle, profile, sounds, engine=engine))
+    reference = session_reference(bundle, profile, sounds, engine=engine, optimism=fitted.optimism)
+    return replace(profile, reference=reference)
 
 
 def streams(speaker: str, halves: dict[str, tuple[list[Clip], list[Clip]]]) -> Iterator[tuple[str, Array]]:

@@ -247,7 +247,8 @@ def _fit_profile(
         report=report,
     )
     if profile.verdict == ADOPTED:
-        profile = _with_reference(profile, bundle, engine, sounds)
+        reference = session_reference(bundle, profile, sounds, engine=engine, optimism=fitted.optimism)
+        profile = dataclasses.replace(profile, reference=reference)
     return Calibration(bundle, takes, profile, fitted.judgement, fitted.folds, outliers)
 
 
@@ -273,12 +274,6 @@ def _describe_takes(takes: Sequence[Take], outliers: Sequence[int]) -> dict[str,
             {"take": index + 1, "emotion": EMOTIONS[takes[index].emotion]} for index in outliers
         ],
     }
-
-
-def _with_reference(profile: Profile, bundle: Bundle, engine: EngineLike, sounds: Sequence[Array]) -> Profile:
-    """Add the statistics of the session that drift is measured against."""
-    reference = session_reference(bundle, profile, sounds, engine=engine)
-    return dataclasses.replace(profile, reference=reference)
 
 
 def _applicable(path: Path, bundle: Bundle) -> Profile | None:

@@ -75,6 +75,8 @@ class Fitted:
     normalisation: InputNormalisation
     judgement: Judgement
     folds: Folds
+    optimism: float
+    """Nats by which the head is surer of the takes it was fitted on than of held-out ones, >= 0."""
 
     def report(self) -> dict[str, Any]:
         """Return the judgement as JSON types."""
@@ -92,6 +94,7 @@ class Fitted:
                 "after": judged.after.described_confusion(),
             },
             "candidates": {name: scores.described() for name, scores in judged.scores.items()},
+            "optimism": self.optimism,
         }
 
 
@@ -136,7 +139,11 @@ def fit_and_judge(
     inputs = inputs_of[judgement.chosen.name]
     start = starts.fitted_on(range(len(takes)))
     head = judgement.chosen.head(bundle.head, start, examples(inputs.fitting, takes))
-    return Fitted(head, inputs.normalisation, judgement, folds)
+    held_out = predictions[judgement.chosen.name].entropies
+    assert held_out is not None, "predict_held_out computes them"
+    fitted = np.array([window_entropy(head.probs(windows)) for windows in inputs.fitting])
+    optimism = round(max(0.0, float((held_out - fitted).mean())), 4)
+    return Fitted(head, inputs.normalisation, judgement, folds, optimism)
 
 
 def generic_inputs(bundle: Bundle, engine: EngineLike, sounds: Sequence[Array]) -> HeadInputs:
@@ -175,13 +182,21 @@ def predict_held_out(
 ) -> HeldOutPredictions:
     """Predict each take with the head fitted to the other folds, averaged over the take's windows."""
     posteriors = np.zeros((len(folds.rounds), len(takes), len(EMOTIONS)))
+    entropies = np.zeros((len(folds.rounds), len(takes)))
     for index, held_out in folds:
         rest = np.flatnonzero(~held_out).tolist()
         fitted_on = examples([inputs.fitting[take] for take in rest], [takes[take] for take in rest])
         head = candidate.head(starts.generic, starts.fitted_on(rest), fitted_on)
         for take in np.flatnonzero(held_out).tolist():
-            posteriors[index, take] = head.probs(inputs.scoring[take]).mean(axis=0)
-    return HeldOutPredictions(posteriors, np.array([take.emotion for take in takes]))
+            windows = head.probs(inputs.scoring[take])
+            posteriors[index, take] = windows.mean(axis=0)
+            entropies[index, take] = window_entropy(windows)
+    return HeldOutPredictions(posteriors, np.array([take.emotion for take in takes]), entropies.mean(axis=0))
+
+
+def window_entropy(probs: Array) -> float:
+    """Return the entropy, in nats, of (W, C) posteriors, averaged over the windows."""
+    return float(-(probs * np.log(np.maximum(probs, 1e-12))).sum(axis=1).mean())
 
 
 def judge(tried: Sequence[Candidate], predictions: Mapping[str, HeldOutPredictions]) -> Judgement:

@@ -64,6 +64,8 @@ class HeldOutPredictions:
     """(R, N, C)."""
     truth: Integers
     """(N,)."""
+    entropies: Floats | None = None
+    """(N,) entropy in nats of each take's windows, averaged over them and the rounds; None: not computed."""
 
     def losses(self) -> Floats:
         """Return the log loss of each take, (N,), averaged over the rounds."""

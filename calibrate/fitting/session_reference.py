@@ -12,7 +12,7 @@ from edge.events import Drift
 from edge.inference.engine import EngineLike
 from edge.model.bundle import Bundle
 from edge.model.profile import Profile, Reference
-from edge.recognition.drift import summarise
+from edge.recognition.drift import ENTROPY, summarise
 from edge.recognition.recognizer import Recognizer
 
 PAUSE_S: Final = 0.6
@@ -23,17 +23,24 @@ ROOM: Final = 1e-4
 
 
 def session_reference(
-    bundle: Bundle, profile: Profile, sounds: Sequence[Array], *, engine: EngineLike
+    bundle: Bundle,
+    profile: Profile,
+    sounds: Sequence[Array],
+    *,
+    engine: EngineLike,
+    optimism: float = 0.0,
 ) -> Reference | None:
     """Summarise a session's windows as the recogniser will see those of the speaker's streams.
 
-    The takes are one stream with pauses: windows that begin or end in a pause are normal too.
+    The takes are one stream with pauses: windows that begin or end in a pause are normal too. The profile
+    was fitted on these takes and is surer of them than of what it will hear.
 
     Args:
         bundle: the model.
         profile: the speaker's, with or without a reference.
         sounds: (N,) samples at 16 kHz of each take.
         engine: the bundle's graphs.
+        optimism: nats by which it is surer of them; added to the mean entropy.
 
     Returns:
         The reference; None where the session has too few windows of speech.
@@ -41,7 +48,10 @@ def session_reference(
     statistics = StatisticsCollector()
     recognizer = Recognizer(bundle, profile=profile, engine=engine, observer=statistics)
     recognizer.feed(_as_one_stream(sounds, recognizer.front_end.sample_rate))
-    return summarise(statistics.observations)
+    reference = summarise(statistics.observations)
+    if reference is not None:
+        reference.mean[ENTROPY] += optimism
+    return reference
 
 
 class StatisticsCollector:

@@ -158,7 +158,9 @@ def _draw_candidates(axes: Axes, judgement: Judgement) -> None:
     _label_ends(axes, losses)
     if axes.get_xlim()[1] > GUESSED:
         axes.axvline(GUESSED, color=INK, linestyle=":", linewidth=1)
-    _title(axes, "Log loss of candidates", f"dark: chosen, penalty included\ndotted: guessing, {GUESSED:.2f}")
+    _title(
+        axes, "Log loss of candidates", f"dark: chosen, by loss and penalty\ndotted: guessing, {GUESSED:.2f}"
+    )
 
 
 def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], *, chosen: int) -> None:

@@ -27,6 +27,9 @@ LEAST_SPEECH: Final = 0.5
 FEWEST_WINDOWS: Final = 20
 """Fewest windows of a reference: 5 s at the default step."""
 
+ENTROPY: Final = 1
+"""Place of the entropy in an observation."""
+
 _SPREADS: Final = (4.0, 0.3, 1e-3)
 """Smallest spread of the level (dB), the entropy (nats) and a feature, for sessions with little variation."""
 
@@ -144,7 +147,7 @@ class DriftWatch:
             "level": float(away[0]),
             "features": _root_mean_square(away[2 : self._embedding_end]),
             "spectrum": _root_mean_square(away[self._embedding_end :]),
-            "entropy": float(away[1]),
+            "entropy": float(away[ENTROPY]),
         }
 
     def _event(self, time_s: float, what: DriftSubject, excess: Mapping[DriftSubject, float]) -> Drift:
@@ -155,7 +158,7 @@ class DriftWatch:
             advice = _CLOSER if change[0] < 0 else _FURTHER
             return Drift(time_s, what, float(change[0]), bound, "dB", advice)
         if what == "entropy":
-            bound = self._limits.entropy * float(self._reference.spread[1])
+            bound = self._limits.entropy * float(self._reference.spread[ENTROPY])
             return Drift(time_s, what, float(change[1]), bound, "nats", _UNCERTAIN)
         bound = self._limits.features if what == "features" else self._limits.spectrum
         return Drift(time_s, what, excess[what] * bound, bound, "spreads", _STRANGE)

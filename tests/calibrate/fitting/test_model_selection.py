@@ -13,7 +13,7 @@ import pytest
 
 from calibrate.fitting.candidates import CANDIDATES, Candidate, keep_baseline, speaker_normalisation
 from calibrate.fitting.embeddings import extract_embeddings
-from calibrate.fitting.examples import Examples
+from calibrate.fitting.examples import Examples, examples
 from calibrate.fitting.folds import Folds, hold_out
 from calibrate.fitting.model_selection import (
     LEAST_IMPROVEMENT,
@@ -23,6 +23,7 @@ from calibrate.fitting.model_selection import (
     fit_and_judge,
     judge,
     predict_held_out,
+    window_entropy,
 )
 from calibrate.fitting.scores import HeldOutPredictions
 from calibrate.takes import InputNormalisation
@@ -324,3 +325,27 @@ def test_a_session_of_two_emotions_changes_nothing_and_says_why() -> None:
     assert "without takes of sad and of angry" in fitted.judgement.reason
     assert fitted.head is bundle.head
     assert fitted.normalisation.statistics is bundle.statistics
+
+
+def test_the_entropy_of_a_take_is_that_of_heads_that_were_not_fitted_on_it() -> None:
+    head, embeddings = knowing_head(), embeddings_of(EIGHT, 0)
+    inputs, takes = HeadInputs(PLAIN, embeddings, embeddings), takes_of(EIGHT)
+
+    def surer(generic: Head, examples: Examples) -> Head:
+        return replace(generic, temperature=generic.temperature / len(examples.inputs))
+
+    folds = Folds("take", (np.array([0, 0, 0, 0, 1, 1, 1, 1]),))
+    candidate = Candidate("surer", own_statistics=False, fit=surer)
+    found = predict_held_out(candidate, starting_at(head), inputs, takes, folds)
+    expected = []
+    for take in range(8):
+        rest = range(4, 8) if take < 4 else range(4)
+        others = examples([embeddings[other] for other in rest], [takes[other] for other in rest])
+        expected.append(window_entropy(surer(head, others).probs(embeddings[take])))
+    assert found.entropies is not None
+    np.testing.assert_allclose(found.entropies, expected)
+
+
+def test_the_entropy_of_a_guess_is_the_largest() -> None:
+    assert window_entropy(np.full((3, 4), 0.25, np.float32)) == pytest.approx(np.log(4))
+    assert window_entropy(np.eye(4, dtype=np.float32)) == pytest.approx(0.0)
