@@ -416,7 +416,7 @@ def excluded_table(folder: Path) -> str:
         return ""
     heads = ["row", "", "none", "running", "ordinary", "worst speaker, none", "harmed: running", "ordinary"]
     top = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    return "\n".join(["", "The excluded corpus, by heads of all training speakers:", "", *top, *lines])
+    return "\n".join(["", "", "The excluded corpus, by heads of all training speakers:", "", *top, *lines])
 
 
 def _with_interval(values: Array, form: str) -> str:
