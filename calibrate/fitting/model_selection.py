@@ -23,6 +23,7 @@ from edge.labels import EMOTIONS
 from edge.model.bundle import Bundle
 from edge.model.head import Head
 from edge.model.profile import ADOPTED, REJECTED
+from edge.recognition.drift import posterior_entropy
 from edge.recognition.speaker_baseline import SpeakerLevel
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def fit_and_judge(
     head = judgement.chosen.head(bundle.head, start, examples(inputs.fitting, takes))
     held_out = predictions[judgement.chosen.name].entropies
     assert held_out is not None, "predict_held_out computes them"
-    fitted = np.array([window_entropy(head.probs(windows)) for windows in inputs.fitting])
+    fitted = np.array([posterior_entropy(head.probs(windows)) for windows in inputs.fitting])
     optimism = round(max(0.0, float((held_out - fitted).mean())), 4)
     return Fitted(head, inputs.normalisation, judgement, folds, optimism)
 
@@ -190,13 +191,8 @@ def predict_held_out(
         for take in np.flatnonzero(held_out).tolist():
             windows = head.probs(inputs.scoring[take])
             posteriors[index, take] = windows.mean(axis=0)
-            entropies[index, take] = window_entropy(windows)
+            entropies[index, take] = posterior_entropy(windows)
     return HeldOutPredictions(posteriors, np.array([take.emotion for take in takes]), entropies.mean(axis=0))
-
-
-def window_entropy(probs: Array) -> float:
-    """Return the entropy, in nats, of (W, C) posteriors, averaged over the windows."""
-    return float(-(probs * np.log(np.maximum(probs, 1e-12))).sum(axis=1).mean())
 
 
 def judge(tried: Sequence[Candidate], predictions: Mapping[str, HeldOutPredictions]) -> Judgement:

@@ -62,8 +62,12 @@ def observe(level_dbfs: float, inputs: Array, probs: Array) -> Array:
         inputs: (X,) what the head reads: the embedding, and the long-term spectrum for some profiles.
         probs: (C,).
     """
-    entropy = -float(probs @ np.log(np.maximum(probs, 1e-12)))
-    return np.concatenate([np.array([level_dbfs, entropy], np.float32), inputs])
+    return np.concatenate([np.array([level_dbfs, posterior_entropy(probs)], np.float32), inputs])
+
+
+def posterior_entropy(probs: Array) -> float:
+    """Return the entropy, in nats, of posteriors, (C,) or (W, C): averaged over the windows."""
+    return float(-(probs * np.log(np.maximum(probs, 1e-12))).sum(axis=-1).mean())
 
 
 def spoken_level(levels: Array) -> float:
@@ -159,7 +163,7 @@ class DriftWatch:
             return Drift(time_s, what, float(change[0]), bound, "dB", advice)
         if what == "entropy":
             bound = self._limits.entropy * float(self._reference.spread[ENTROPY])
-            return Drift(time_s, what, float(change[1]), bound, "nats", _UNCERTAIN)
+            return Drift(time_s, what, float(change[ENTROPY]), bound, "nats", _UNCERTAIN)
         bound = self._limits.features if what == "features" else self._limits.spectrum
         return Drift(time_s, what, excess[what] * bound, bound, "spreads", _STRANGE)
 

@@ -23,7 +23,6 @@ from calibrate.fitting.model_selection import (
     fit_and_judge,
     judge,
     predict_held_out,
-    window_entropy,
 )
 from calibrate.fitting.scores import HeldOutPredictions
 from calibrate.takes import InputNormalisation
@@ -36,6 +35,7 @@ from edge.model.bundle import Bundle
 from edge.model.head import Head
 from edge.model.manifest import Graphs, Manifest
 from edge.model.profile import ADOPTED, REJECTED
+from edge.recognition.drift import posterior_entropy
 from tests.calibrate.fitting.toys import (
     EIGHT,
     PLAIN,
@@ -341,11 +341,11 @@ def test_the_entropy_of_a_take_is_that_of_heads_that_were_not_fitted_on_it() -> 
     for take in range(8):
         rest = range(4, 8) if take < 4 else range(4)
         others = examples([embeddings[other] for other in rest], [takes[other] for other in rest])
-        expected.append(window_entropy(surer(head, others).probs(embeddings[take])))
+        expected.append(posterior_entropy(surer(head, others).probs(embeddings[take])))
     assert found.entropies is not None
     np.testing.assert_allclose(found.entropies, expected)
 
 
 def test_the_entropy_of_a_guess_is_the_largest() -> None:
-    assert window_entropy(np.full((3, 4), 0.25, np.float32)) == pytest.approx(np.log(4))
-    assert window_entropy(np.eye(4, dtype=np.float32)) == pytest.approx(0.0)
+    assert posterior_entropy(np.full((3, 4), 0.25, np.float32)) == pytest.approx(np.log(4))
+    assert posterior_entropy(np.eye(4, dtype=np.float32)) == pytest.approx(0.0)
