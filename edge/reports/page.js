@@ -201,14 +201,23 @@ function fill(card, file) {
   if (file.problem) card.append(make("p", {class: "bad"}, file.problem));
   if (file.utterances.length) card.append(utteranceTable(file, card));
 }
+const unfilled = new Set();
 const seen = new IntersectionObserver((entries) => {
-  for (const {isIntersecting, target} of entries) if (isIntersecting) { seen.unobserve(target); fill(target, target.file); }
+  for (const {isIntersecting, target} of entries) if (isIntersecting) fillOnce(target);
 }, {rootMargin: "600px"});
+function fillOnce(card) {
+  if (!unfilled.delete(card)) return;
+  seen.unobserve(card);
+  fill(card, card.file);
+}
+// Paper has no view: what is listed is drawn before it is printed.
+addEventListener("beforeprint", () => unfilled.forEach(fillOnce));
 function fileCard(file) {
   const card = make("article", {class: "card"});
   const about = [file.speaker, spoken(file.duration_s), `speech ${speechOf(file)}`].filter(Boolean).join(" · ");
   card.append(make("div", {class: "head"}, make("h3", {}, file.name), make("span", {class: "num"}, about)));
   card.file = file;
+  unfilled.add(card);
   seen.observe(card);
   return card;
 }
@@ -223,6 +232,7 @@ function choose() {
   if (order) chosen.sort((one, two) => by(two) - by(one));
   shown = 0;
   byId("list").replaceChildren();
+  unfilled.clear();
   more();
 }
 function most(file) {
