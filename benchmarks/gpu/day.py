@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -169,7 +170,9 @@ def outcome_of(piece: Piece, limit_s: float = LIMIT_S) -> Result:
 
 
 def _end(output: str) -> str:
-    return "\n".join(output.splitlines()[-LINES:])
+    """Return the last lines as a page can show them: without colours, paths relative to the checkout."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", output).replace(f"{Path.cwd()}/", "")
+    return "\n".join(plain.splitlines()[-LINES:])
 
 
 def _text(part: str | bytes | None) -> str:
