@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.window_work import Work, sized, work_of
+from edge.model.bundle import shipped_bundle
 from edge.model.manifest import WEIGHTS, WINDOW
 from export.onnx_builder import write_graph
 from export.pretrained_graph import pretrained_window_graph
@@ -69,10 +70,13 @@ def test_the_shortest_time_is_that_of_the_slower_of_computing_and_moving(window:
     assert window.shortest_s(1e30, 1.0) == window.weights + window.arriving + window.leaving
 
 
-def test_the_page_on_scale_gives_these_counts(window: Work) -> None:
+def test_the_page_on_scale_gives_the_counts_of_the_default_model() -> None:
+    window = work_of(sized(shipped_bundle("default") / WINDOW, (1, 296, 80)))
     assert f"{window.multiply_adds.total() / 1e6:.1f} million" in SCALE
     assert f"{window.operations / 1e9:.3f} GFLOP " in SCALE
     assert f"**{window.operations / 0.240 / 1e9:.2f} GFLOP/s**" in SCALE
+    assert f"**{8 * window.arriving / 0.240 / 1e6:.2f} Mbit/s** to the server" in SCALE
+    assert f"{8 * window.leaving / 0.240 / 1e3:.1f} kbit/s back" in SCALE
     assert f"{window.arriving:,} B" in SCALE
     assert f"{window.leaving:,} B" in SCALE
     assert f"{window.weights / 1e6:.2f} MB" in SCALE
