@@ -158,12 +158,12 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def wait_for_deferred() -> None:
-    """Wait until every deferred signal was raised again.
+    """Wait until every deferred signal was raised again; during an import, which defers them all, do not.
 
     Raises:
         KeyboardInterrupt: by the handler of such a signal.
     """
-    while _TIMERS:
+    while _TIMERS and not _importing(sys._getframe()):
         _TIMERS.pop().join()
 
 

@@ -142,6 +142,17 @@ def test_a_signal_during_an_import_is_neither_lost_nor_interrupts_it(tmp_path: P
     assert done.stderr == ""
 
 
+def test_work_that_must_be_whole_ends_during_an_import_that_is_interrupted(tmp_path: Path) -> None:
+    (tmp_path / "swallows.py").write_text(
+        "import os, signal\nfrom edge.system import signals\n"
+        "with signals.interrupts_deferred():\n    os.kill(os.getpid(), signal.SIGINT)\n"
+    )  # as Ctrl-Z that stops the program amid an import, and Ctrl-C after it
+    command = [sys.executable, "-c", IMPORTING, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=True)
+    assert done.stdout.split() == ["imported", "interrupted"]
+    assert done.stderr == ""
+
+
 DROPPED = """
 import os, signal, sys, time, weakref
 from edge.system import signals
