@@ -40,6 +40,11 @@ def test_the_report_shows_what_ran_and_the_end_of_what_failed() -> None:
     assert "ValueError: broken" in text
 
 
+def test_the_report_has_neither_colours_nor_absolute_paths() -> None:
+    code = "from pathlib import Path; print(f'\\x1b[0;93mwarning\\x1b[m in {Path.cwd()}/train/model.py')"
+    assert outcome_of(piece(code)).text == "warning in train/model.py"
+
+
 def test_a_piece_that_takes_too_long_has_failed_and_its_output_is_kept() -> None:
     slow = "import time; print('half done', flush=True); time.sleep(60)"
     result = outcome_of(piece(slow), limit_s=2.0)

@@ -201,23 +201,21 @@ function fill(card, file) {
   if (file.problem) card.append(make("p", {class: "bad"}, file.problem));
   if (file.utterances.length) card.append(utteranceTable(file, card));
 }
-const unfilled = new Set();
 const seen = new IntersectionObserver((entries) => {
   for (const {isIntersecting, target} of entries) if (isIntersecting) fillOnce(target);
 }, {rootMargin: "600px"});
 function fillOnce(card) {
-  if (!unfilled.delete(card)) return;
+  if (card.childElementCount > 1) return; // the first is its head
   seen.unobserve(card);
   fill(card, card.file);
 }
-// Paper has no view: what is listed is drawn before it is printed.
-addEventListener("beforeprint", () => unfilled.forEach(fillOnce));
+// Cards that are out of view have no curve yet: draw them before they are printed.
+addEventListener("beforeprint", () => [...byId("list").children].forEach(fillOnce));
 function fileCard(file) {
   const card = make("article", {class: "card"});
   const about = [file.speaker, spoken(file.duration_s), `speech ${speechOf(file)}`].filter(Boolean).join(" · ");
   card.append(make("div", {class: "head"}, make("h3", {}, file.name), make("span", {class: "num"}, about)));
   card.file = file;
-  unfilled.add(card);
   seen.observe(card);
   return card;
 }
@@ -232,7 +230,6 @@ function choose() {
   if (order) chosen.sort((one, two) => by(two) - by(one));
   shown = 0;
   byId("list").replaceChildren();
-  unfilled.clear();
   more();
 }
 function most(file) {

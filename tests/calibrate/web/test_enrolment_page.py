@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,16 +15,16 @@ from edge.model.bundle import Bundle, load_bundle
 from edge.server.access import Access
 from edge.server.client_stream import kept_for_clients, shared_engines
 from edge.web.start import usable_profiles
+from tests.browser import CHROMIUM, chromium
 from tests.calibrate.ordinary_speech import ordinary, with_baseline
 from tests.cnn_lstm import CNN_LSTM
 from tests.edge.web.sites import RunningSite, open_page, service
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 SOON_MS = 40_000
@@ -59,13 +58,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     spoken = tmp_path_factory.mktemp("speech") / "speech.wav"
     soundfile.write(spoken, ordinary(29.0), 16_000, subtype="PCM_16")
     flags = [
-        *("--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+        *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
         *("--mute-audio", f"--use-file-for-fake-audio-capture={spoken}"),
     ]
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium(*flags) as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from edge.reports.page import MOST_EMBEDDED, report_page, require_embeddable, th
 from edge.reports.recordings import Recording
 from edge.reports.results import Curve, FileResult, Span
 from edge.reports.summaries import by_speaker, summarize
+from tests.browser import chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "</script><img src=x onerror=alert(1)><!--"
 MADE = datetime(2026, 11, 29, tzinfo=timezone.utc)
 SURE = {"neutral": 0.0, "happy": 0.1, "sad": 0.0, "angry": 0.9}
@@ -143,13 +143,8 @@ CURVES = "article path.angry"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as launched:
         yield launched
-        launched.close()
 
 
 def shown(browser: Browser, folder: Path, text: str) -> Page:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +20,15 @@ from edge.output.convert import csv_header
 from edge.recognition.recognizer import Recognizer
 from edge.server.access import Access, tls_context
 from edge.server.client_stream import shared_engines
+from tests.browser import CHROMIUM, chromium
 from tests.edge.server.test_access import make_key, needs_openssl
 from tests.edge.web.sites import RunningSite, open_page, service
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 SOON_MS = 60_000
@@ -72,14 +71,12 @@ def expected(shipped_make: Callable[[], Recognizer], speech: Path) -> list[Windo
 @pytest.fixture(scope="module")
 def browser(speech: Path) -> Iterator[Browser]:
     flags = [
-        *("--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+        *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
         f"--use-file-for-fake-audio-capture={speech}%noloop",
         f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1",
     ]
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium(*flags) as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture
