@@ -15,6 +15,7 @@ import soundfile
 from edge.arrays import SAMPLE_RATE, Array
 from edge.audio.sound_file import read_clip
 from edge.errors import UsageError
+from edge.system.signals import interrupts_deferred
 from train.corpora import Clip
 from train.evaluation import CorpusScores
 from train.recording_conditions import (
@@ -158,13 +159,14 @@ def coded(waveform: Array, codec: Literal["mp3", "opus"]) -> Array:
     """Encode (N,) samples at 16 kHz at a low bit rate, and decode them: N samples without delay."""
     file = io.BytesIO()
     sound = np.clip(waveform, -1.0, 1.0)
-    if codec == "mp3":
-        form = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "AVERAGE"}
-        soundfile.write(file, sound, SAMPLE_RATE, compression_level=0.9, **form)
-    else:
-        soundfile.write(file, sound, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=1.0)
-    file.seek(0)
-    decoded, _ = soundfile.read(file, dtype="float32")
+    with interrupts_deferred():
+        if codec == "mp3":
+            form = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "AVERAGE"}
+            soundfile.write(file, sound, SAMPLE_RATE, compression_level=0.9, **form)
+        else:
+            soundfile.write(file, sound, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=1.0)
+        file.seek(0)
+        decoded, _ = soundfile.read(file, dtype="float32")
     heard: Array = np.pad(decoded, (0, max(0, len(waveform) - len(decoded))))[: len(waveform)]
     return heard
 

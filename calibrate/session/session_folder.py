@@ -19,6 +19,7 @@ from edge.errors import UsageError
 from edge.labels import DIMENSIONS, EMOTIONS, dimension_class
 from edge.model.profile import session_folder
 from edge.system.files import atomic_write, remove_leftovers, require_writable
+from edge.system.signals import interrupts_deferred
 
 SESSION_VERSION: Final = 1
 
@@ -241,7 +242,8 @@ def _wav(sound: Array) -> bytes:
 
     file = io.BytesIO()
     # Floats, so that the samples are read back unchanged.
-    soundfile.write(file, sound, SAMPLE_RATE, format="WAV", subtype="FLOAT")
+    with interrupts_deferred():
+        soundfile.write(file, sound, SAMPLE_RATE, format="WAV", subtype="FLOAT")
     return file.getvalue()
 
 

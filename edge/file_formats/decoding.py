@@ -13,6 +13,7 @@ import numpy as np
 from edge.arrays import Array
 from edge.errors import SourceError
 from edge.file_formats.section_reader import LogicalStream
+from edge.system.signals import interrupts_deferred
 from edge.system.standard_streams import native_stderr_silenced
 
 UNKNOWN_FRAMES: Final = 1 << 62
@@ -43,7 +44,7 @@ class DecodedStream:
         """
         self._stream = stream
         soundfile = load_soundfile()
-        with native_stderr_silenced():
+        with native_stderr_silenced(), interrupts_deferred():
             try:
                 self._file = _forward_only(soundfile)(stream.reader)
             except soundfile.SoundFileError:
@@ -91,7 +92,8 @@ class DecodedStream:
         if self.stated is not None:
             frames = min(frames, self.stated - self.done)  # data after them may not be sound
         # libmpg123 writes warnings about damaged frames to stderr.
-        with native_stderr_silenced() if self._file.subtype.startswith("MPEG") else contextlib.nullcontext():
+        mpeg = self._file.subtype.startswith("MPEG")
+        with native_stderr_silenced() if mpeg else contextlib.nullcontext(), interrupts_deferred():
             try:
                 block: Array = self._file.read(frames, dtype="float32", always_2d=True)
             except load_soundfile().SoundFileError as error:

@@ -25,7 +25,9 @@ LARGEST_MESSAGE: Final = 2**18
 SLICE: Final = 4_096
 """Bytes parsed at once: at most about 700 frames, each of which may need an answer."""
 ABORT_S: Final = 1.0
-"""Time from closing a connection that broke a limit until its unsent data is dropped."""
+"""Time for a client that broke a limit to read why and to close the connection."""
+MOST_DISCARDED: Final = 2**20
+"""Most bytes that it may send in this time; they are read and discarded."""
 WITHOUT_SOUND: Final = {Opcode.PING, Opcode.PONG, Opcode.CONT}
 
 
@@ -42,11 +44,13 @@ class LimitedConnection(ServerConnection):
         """Create the frame budget."""
         super().connection_made(transport)
         self._budget = FrameBudget()
+        self._discarded = 0
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes a few frames at a time, until a limit is broken."""
         for start in range(0, len(data), SLICE):
             if self.broken_rule:
+                self._discard(len(data) - start)
                 return
             super().data_received(data[start : start + SLICE])
             if self.transport.get_write_buffer_size() > MOST_UNSENT:
@@ -66,8 +70,14 @@ class LimitedConnection(ServerConnection):
         self.broken_rule = rule
         self.protocol.fail(CloseCode.POLICY_VIOLATION, rule)
         self.send_data()
-        self.transport.close()
+        # Closing with unread bytes would reset the connection, and the client would not learn why.
+        self.transport.resume_reading()
         self.loop.call_later(ABORT_S, self.transport.abort)
+
+    def _discard(self, count: int) -> None:
+        self._discarded += count
+        if self._discarded > MOST_DISCARDED:
+            self.transport.abort()
 
 
 class WebSocketChannel:

@@ -138,7 +138,15 @@ def defer(number: int, frame: FrameType | None) -> bool:
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Raise an `Interrupt` that comes inside the block at its end; for short work that must be whole."""
+    """Raise an `Interrupt` that comes inside the block at its end.
+
+    For short work that must be whole, and for functions in C that call Python back: they cannot pass an
+    exception on, and libsndfile takes one for the end of its file. Signal handlers run in the main thread;
+    in other threads this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     block = object()
     _DEFERRING.append(block)
     try:

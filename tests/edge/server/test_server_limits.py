@@ -19,7 +19,7 @@ import pytest
 
 from edge.errors import UsageError
 from edge.recognition.recognizer import Recognizer
-from edge.server import rate_limits
+from edge.server import rate_limits, websocket_transport
 from edge.server.access import Address
 from edge.server.client_session import Service, checked_rate
 from edge.server.rate_limits import (
@@ -104,7 +104,13 @@ def test_a_flood_of_frames_without_sound_is_hung_up_on_and_leaves_the_others_alo
         assert types(said_to(server, SHORT)) == ["session", "summary"]
 
 
-def test_a_client_that_floods_is_told_why(serving: Open) -> None:
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give clients on a busy machine the time to read why they are cut off."""
+    monkeypatch.setattr(websocket_transport, "ABORT_S", SOON_S)
+
+
+def test_a_client_that_floods_is_told_why(serving: Open, patient: None) -> None:
     from websockets.exceptions import ConnectionClosedError
 
     def flood() -> None:
@@ -118,6 +124,20 @@ def test_a_client_that_floods_is_told_why(serving: Open) -> None:
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
     assert "too many pings, empty messages or fragments" in closed.value.rcvd.reason
+
+
+def test_a_client_that_floods_on_is_told_why_before_it_is_cut_off(serving: Open, patient: None) -> None:
+    """Closing with unread bytes would reset the connection: the next send fails, and the reason is lost."""
+    with serving() as running, raw_websocket(running) as client:
+        client.settimeout(SOON_S)
+        client.sendall(FLOODS["empty messages"] * (FRAMES_AT_ONCE + 10_000))
+        for _ in range(10):
+            time.sleep(0.02)
+            client.sendall(FLOODS["empty messages"])
+        received = b""
+        while data := client.recv(4_096):
+            received += data
+    assert b"too many pings, empty messages or fragments" in received
 
 
 def test_answers_that_nobody_reads_are_bounded(serving: Open, monkeypatch: pytest.MonkeyPatch) -> None:
