@@ -124,6 +124,15 @@ def train(
     steps: Annotated[
         int, typer.Option(min=1, help="Steps of the head's training (pretrained encoder).")
     ] = 250,
+    members: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Heads that are trained apart and joined to one with the mean of their answers (pretrained "
+            "encoder).",
+        ),
+    ] = 1,
     folds: Annotated[
         int,
         typer.Option(
@@ -278,7 +287,7 @@ def train(
         from train.pretrained_command import head_options, noises, train_pretrained
         from train.pretrained_run import PretrainedOptions, PretrainedSetup
 
-        head = head_options(begin, steps=steps, unlabelled_weight=unlabelled_weight)
+        head = head_options(begin, steps=steps, unlabelled_weight=unlabelled_weight, members=members)
         if label_smoothing is not None:
             rates["loss"] = Loss(label_smoothing)
         train_pretrained(

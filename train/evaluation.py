@@ -112,10 +112,10 @@ class _RecordingHead(Head):
 
     inputs: list[Array] = field(default_factory=list)
 
-    def probs(self, inputs: Array) -> Array:
+    def probs(self, inputs: Array, baseline: Array | None = None, deviation: Array | None = None) -> Array:
         """Keep (B, X) inputs and return the (B, C) probabilities."""
         self.inputs.append(inputs)
-        return super().probs(inputs)
+        return super().probs(inputs, baseline, deviation)
 
 
 def shortest_clip(bundle: Bundle) -> int:

@@ -56,7 +56,10 @@ class HeadOptions:
     rates: MetaRates = RATES
     unlabelled_weight: float = 0.3
     """Weight of the loss on speech without labels, if there is any; the emotion loss has weight 1."""
+    members: int = 1
+    """Heads that are trained apart and joined (`train.head_members`)."""
     seed: int = 0
+    """Of the first member; that of each further one is one more."""
 
 
 def train_head(
@@ -68,12 +71,12 @@ def train_head(
     unlabelled: UnlabelledSpeech | None = None,
     shown: Callable[[Steps], Steps] = iter,
 ) -> SpeakerHead:
-    """Train a head and return the running average of its weights, ready to evaluate.
+    """Train one head and return the running average of its weights, ready to evaluate.
 
     Args:
         episodes: of the training speakers.
         arch: sizes of the head.
-        options: algorithm, number and size of the steps.
+        options: algorithm, number and size of the steps; `members` has no effect.
         start: head of these sizes to start from; random weights if None.
         unlabelled: speech without labels, in which no emotion is to be claimed.
         shown: wraps the steps to show the progress.

@@ -36,7 +36,7 @@ RECURRENT_LICENCE: Final = "Apache 2.0 (Resemblyzer 0.1.4, C. Jemine)"
 
 ENCODER_ONLY: Final = (
     *("encoder", "blocks", "noise", "copies", "steps", "folds", "leave_corpus_out"),
-    *("unlabelled", "unlabelled_weight", "tune_block", "baseline"),
+    *("unlabelled", "unlabelled_weight", "tune_block", "baseline", "members"),
 )
 """Parameters without effect on a CNN-LSTM."""
 
@@ -143,6 +143,7 @@ def train_pretrained(
             ("--leave-corpus-out", options.leave_corpus_out, "that model was trained on corpora already"),
             ("--blocks", blocks, "a checkpoint has its own encoder"),
             ("--baseline", baseline, "a checkpoint's head was trained with its own"),
+            ("--members", options.head.members > 1, "the head of a checkpoint is trained on as one"),
             ("--tune-block", options.tuning, "a checkpoint's head was trained on its own block"),
         )
     before = load_pretrained(start) if start else None

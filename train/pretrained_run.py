@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -46,6 +46,7 @@ from train.episodes import EpisodeConfig, Episodes
 from train.evaluation import CorpusScores
 from train.evaluation import described as described_scores
 from train.feature_cache import EncoderNet, Features, encoder_digest
+from train.head_members import joined
 from train.head_training import HeadOptions, Steps, train_head
 from train.label_check import LabelCheck
 from train.last_block import BlockTuning
@@ -64,7 +65,7 @@ from train.run_features import (
 )
 from train.run_folder import RunFolder, described, git_revision, write_json
 from train.segments import Normalisation
-from train.speaker_head import INPUTS, BaselineKind, EmbeddingStatistics, fit_statistics
+from train.speaker_head import INPUTS, BaselineKind, EmbeddingStatistics, SpeakerHead, fit_statistics
 from train.splits import Split, refuse_shared_names, speakers_of, unheard_clips
 from train.unlabelled import UnlabelledSpeech
 from train.whisper_encoder import load_whisper_encoder
@@ -297,26 +298,43 @@ class _Fit:
             if self.tuning
             else fit_statistics(np.asarray(copies[0].values, np.float32))
         )
-        kind, seed = net.arch.baseline, self.options.head.seed
-        episodes = Episodes(clips, copies, statistics, self.options.episodes, seed, INPUTS[kind])
+        members = [
+            self._member(number, clips, copies, statistics, name)
+            for number in range(self.options.head.members)
+        ]
+        return FittedHead(statistics, joined(members), INPUTS[net.arch.baseline])
+
+    def _member(
+        self,
+        number: int,
+        clips: Sequence[Clip],
+        copies: Sequence[Features],
+        statistics: EmbeddingStatistics,
+        name: str,
+    ) -> SpeakerHead:
+        """Train one of the heads that are joined, by its number from 0."""
+        net, options = self.features.net, self.options.head
+        kind, seed = net.arch.baseline, options.seed + number
+        label = f"training: {name}"
+        if options.members > 1:
+            label += f", head {number + 1} of {options.members}"
 
         def shown(steps: Steps) -> Steps:
-            return self.progress(steps, f"training: {name}", self.options.head.steps)
+            return self.progress(steps, label, options.steps)
 
         beside = (
             UnlabelledSpeech(self.unlabelled, self.features.unlabelled, statistics, seed, kind)
             if self.unlabelled
             else None
         )
-        head = train_head(
-            episodes,
+        return train_head(
+            Episodes(clips, copies, statistics, self.options.episodes, seed, INPUTS[kind]),
             net.arch.head,
-            self.options.head,
+            replace(options, seed=seed),
             start=net.head if self.tuning else None,
             unlabelled=beside,
             shown=shown,
         )
-        return FittedHead(statistics, head, INPUTS[kind])
 
 
 def _encoding(
@@ -337,9 +355,10 @@ def _encoding(
 def _network(net: EncoderNet, fitted: FittedHead) -> EncoderNet:
     """Put a fitted head on the encoder."""
     made = copy.deepcopy(net)
+    made.arch = replace(net.arch, fully_connected=fitted.head.arch.fully_connected)
+    made.head = copy.deepcopy(fitted.head)
     made.embedding_mean.copy_(torch.from_numpy(fitted.statistics.mean))
     made.embedding_std.copy_(torch.from_numpy(fitted.statistics.std))
-    made.head.load_state_dict(fitted.head.state_dict())
     return made.eval()
 
 

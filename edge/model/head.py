@@ -42,7 +42,7 @@ class Head:
     speaker's deviation s: its weights for e are W1 + W2, the sum of both parts, those for b are -W2."""
 
     def for_baseline(self, baseline: Array, deviation: Array | None = None) -> Head:
-        """Return the head of a speaker: FC 1 holds the speaker's level, and none is read any more.
+        """Return the head of a speaker with a fixed level: FC 1 holds it, and none is read any more.
 
         W1 e + W2 (e - b) / s = (W1 + W2 / s) e - (W2 / s) b
 
@@ -68,24 +68,44 @@ class Head:
         """Number of values that the head reads of each window."""
         return int(self.fc1_weight.shape[1])
 
-    def hidden(self, inputs: Array) -> Array:
-        """Map (B, X), X >= `input_size`, to the (B, H) outputs of FC 1; further values are ignored."""
-        outputs: Array = np.maximum(inputs[:, : self.input_size] @ self.fc1_weight.T + self.fc1_bias, 0.0)
-        return outputs
+    def hidden(self, inputs: Array, baseline: Array | None = None, deviation: Array | None = None) -> Array:
+        """Map (B, X), X >= `input_size`, to the (B, H) outputs of FC 1; further values are ignored.
+
+        Of the head for a speaker's level, without making its weights, since a level changes from window to
+        window: W1 e + W2 r = (W1 + W2) e - W2 (e - r) with r = (e - b) / s.
+
+        Args:
+            inputs: embeddings, and the long-term spectrum for some profiles.
+            baseline: (D,) b; None: that of the training speakers, or the one in the weights.
+            deviation: (D,) s, > 0; None: 1.
+        """
+        read = inputs[:, : self.input_size]
+        outputs: Array = read @ self.fc1_weight.T + self.fc1_bias
+        if baseline is not None and self.baseline_weight is not None:
+            moved = baseline if deviation is None else read - (read - baseline) / deviation
+            outputs += moved @ self.baseline_weight.T
+        return np.maximum(outputs, 0.0)
 
     def auxiliary_logits(self, inputs: Array) -> Array:
         """Map (B, X) to the (B, A) logits of the auxiliary classes."""
-        logits: Array = self.hidden(inputs) @ self.fc2_weight.T + self.fc2_bias
-        return logits
+        return self._auxiliary(self.hidden(inputs))
 
     def logits(self, inputs: Array) -> Array:
         """Map (B, X) to (B, C) emotion logits."""
-        logits: Array = self.auxiliary_logits(inputs) @ self.fc3_weight.T + self.fc3_bias
+        return self._emotions(self.hidden(inputs))
+
+    def probs(self, inputs: Array, baseline: Array | None = None, deviation: Array | None = None) -> Array:
+        """Map (B, X) to (B, C) probabilities that sum to 1, for a speaker's level as in `hidden`."""
+        logits = self._emotions(self.hidden(inputs, baseline, deviation))
+        return softmax(logits / np.float32(self.temperature))
+
+    def _auxiliary(self, hidden: Array) -> Array:
+        logits: Array = hidden @ self.fc2_weight.T + self.fc2_bias
         return logits
 
-    def probs(self, inputs: Array) -> Array:
-        """Map (B, X) to (B, C) probabilities that sum to 1."""
-        return softmax(self.logits(inputs) / np.float32(self.temperature))
+    def _emotions(self, hidden: Array) -> Array:
+        logits: Array = self._auxiliary(hidden) @ self.fc3_weight.T + self.fc3_bias
+        return logits
 
     def tensors(self) -> dict[str, Array]:
         """Return the arrays by name, as they are stored."""

@@ -86,11 +86,12 @@ class WindowClassifier:
             window: complete.
             speech: whether it is mostly speech; full windows of speech enter the baseline of later ones.
         """
-        head = self._head
-        if self._baseline:
-            level = self._baseline.before(window.end)
-            head = head.for_baseline(level.mean, level.deviation)
-            if speech and window.end >= self._engine.graphs.window_features:
-                self._baseline.add(window.end, window.inputs)
-        posterior: Array = head.probs(window.inputs[None])[0]
+        inputs = window.inputs[None]
+        if not self._baseline:
+            own: Array = self._head.probs(inputs)[0]
+            return own
+        level = self._baseline.before(window.end)
+        if speech and window.end >= self._engine.graphs.window_features:
+            self._baseline.add(window.end, window.inputs)
+        posterior: Array = self._head.probs(inputs, level.mean, level.deviation)[0]
         return posterior

@@ -144,6 +144,20 @@ def test_the_checkpoint_answers_from_sound_as_the_head_did_on_cached_features(
     np.testing.assert_array_equal(np.bincount(answers, minlength=4), confusion.sum(axis=0))
 
 
+def test_members_are_trained_apart_and_kept_as_one_head(train: Callable[..., Path]) -> None:
+    def net(seed: int, members: int = 1) -> PretrainedNet:
+        head = replace(OPTIONS.head, seed=seed, members=members)
+        folder = train(f"{seed} {members}", options=replace(OPTIONS, head=head, copies=0))
+        return load_pretrained(folder / "best.safetensors").net
+
+    apart, joined = [net(seed) for seed in range(3)], net(0, members=3)
+    assert joined.arch.fully_connected == 3 * apart[0].arch.fully_connected
+    inputs = torch.randn(20, 2 * joined.arch.embedding_size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        mean = torch.stack([each.head(inputs) for each in apart]).mean(dim=0)
+        torch.testing.assert_close(joined.head(inputs), mean, rtol=0, atol=1e-4)
+
+
 def test_a_tuned_block_is_kept_with_the_head_and_the_blocks_before_it_stay(
     train: Callable[..., Path], encoder: Path
 ) -> None:

@@ -97,6 +97,20 @@ def test_a_deviation_divides_what_the_first_layer_reads_relative_to_the_baseline
     assert own.for_baseline(baseline, 2 * deviation) is own
 
 
+def test_a_level_that_is_read_beside_the_window_is_that_in_the_weights(relative: Head) -> None:
+    rng = np.random.default_rng(6)
+    baseline = rng.standard_normal(256).astype(np.float32)
+    deviation = rng.uniform(0.3, 3.0, 256).astype(np.float32)
+    for level in ((baseline,), (baseline, deviation)):
+        own = relative.for_baseline(*level)
+        np.testing.assert_allclose(
+            relative.hidden(EMBEDDINGS, *level), own.hidden(EMBEDDINGS), rtol=1e-4, atol=1e-4
+        )
+        np.testing.assert_allclose(relative.probs(EMBEDDINGS, *level), own.probs(EMBEDDINGS), atol=1e-5)
+        np.testing.assert_array_equal(own.probs(EMBEDDINGS, 2 * baseline), own.probs(EMBEDDINGS))
+    assert np.abs(relative.probs(EMBEDDINGS, baseline) - relative.probs(EMBEDDINGS)).max() > 0.01
+
+
 def test_a_deviation_of_1_changes_no_bit(relative: Head) -> None:
     baseline = np.random.default_rng(5).standard_normal(256).astype(np.float32)
     without, ones = relative.for_baseline(baseline), relative.for_baseline(baseline, np.ones_like(baseline))
