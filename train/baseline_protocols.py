@@ -57,7 +57,7 @@ class FittedHead:
     statistics: EmbeddingStatistics
     head: SpeakerHead
     inputs: SpeakerInputs = relative_inputs
-    """That it was trained with."""
+    """As the recogniser makes them."""
 
     @torch.inference_mode()
     def logits(self, standardised: Array, heard: Array, weights: NDArray[np.float64]) -> Array:

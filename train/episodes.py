@@ -14,7 +14,7 @@ from edge.recognition.speaker_baseline import window_weights
 from train.corpora import Clip
 from train.feature_cache import Features
 from train.mmtl import UNKNOWN, Samples
-from train.speaker_head import EmbeddingStatistics, SpeakerInputs, relative_inputs
+from train.speaker_head import LEARNED_INPUTS, EmbeddingStatistics, SpeakerInputs
 
 Indices = NDArray[np.int64]
 
@@ -64,7 +64,7 @@ class Episodes:
         statistics: EmbeddingStatistics,
         config: EpisodeConfig,
         seed: int,
-        inputs: SpeakerInputs = relative_inputs,
+        inputs: SpeakerInputs = LEARNED_INPUTS["mean"],
     ) -> None:
         self._config = config
         self._inputs = inputs

@@ -65,7 +65,14 @@ from train.run_features import (
 )
 from train.run_folder import RunFolder, described, git_revision, write_json
 from train.segments import Normalisation
-from train.speaker_head import INPUTS, BaselineKind, EmbeddingStatistics, SpeakerHead, fit_statistics
+from train.speaker_head import (
+    INPUTS,
+    LEARNED_INPUTS,
+    BaselineKind,
+    EmbeddingStatistics,
+    SpeakerHead,
+    fit_statistics,
+)
 from train.splits import Split, refuse_shared_names, speakers_of, unheard_clips
 from train.unlabelled import UnlabelledSpeech
 from train.whisper_encoder import load_whisper_encoder
@@ -328,7 +335,7 @@ class _Fit:
             else None
         )
         return train_head(
-            Episodes(clips, copies, statistics, self.options.episodes, seed, INPUTS[kind]),
+            Episodes(clips, copies, statistics, self.options.episodes, seed, LEARNED_INPUTS[kind]),
             net.arch.head,
             replace(options, seed=seed),
             start=net.head if self.tuning else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
@@ -74,18 +75,41 @@ SpeakerInputs = Callable[[Array, Array, NDArray[np.float64]], Array]
 the speaker that were heard and their (W,) weights; there may be none of them."""
 
 
-def relative_inputs(standardised: Array, heard: Array, weights: NDArray[np.float64]) -> Array:
+LEARNED_PRIOR: Final = 4.0
+"""`BaselineConfig.prior_windows` in the episodes that a head learns from. It answers better by baselines that
+are shrunken less than those (docs/default_model.md, "How much a baseline is shrunken")."""
+
+
+def relative_inputs(
+    standardised: Array,
+    heard: Array,
+    weights: NDArray[np.float64],
+    prior_windows: float = BaselineConfig.prior_windows,
+) -> Array:
     """Return [z, z - b]; b is the shrunken mean of what was heard (`SpeakerInputs`)."""
-    return head_inputs(standardised, recorded_level(heard, weights, BaselineConfig()).mean)
+    level = recorded_level(heard, weights, BaselineConfig(prior_windows))
+    return head_inputs(standardised, level.mean)
 
 
-def scaled_inputs(standardised: Array, heard: Array, weights: NDArray[np.float64]) -> Array:
+def scaled_inputs(
+    standardised: Array,
+    heard: Array,
+    weights: NDArray[np.float64],
+    prior_windows: float = BaselineConfig.prior_windows,
+) -> Array:
     """Return [z, (z - b) / s]; s is the shrunken deviation of what was heard (`SpeakerInputs`)."""
-    level = recorded_level(heard, weights, BaselineConfig(scaled=True))
+    level = recorded_level(heard, weights, BaselineConfig(prior_windows, scaled=True))
     return head_inputs(standardised, level.mean, level.deviation)
 
 
 INPUTS: Final[dict[BaselineKind, SpeakerInputs]] = {"mean": relative_inputs, "deviation": scaled_inputs}
+"""As the recogniser makes them."""
+
+LEARNED_INPUTS: Final[dict[BaselineKind, SpeakerInputs]] = {
+    "mean": partial(relative_inputs, prior_windows=LEARNED_PRIOR),
+    "deviation": partial(scaled_inputs, prior_windows=LEARNED_PRIOR),
+}
+"""Those of a training."""
 
 
 def head_inputs(standardised: Array, baseline: Array, deviation: Array | None = None) -> Array:

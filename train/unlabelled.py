@@ -19,11 +19,10 @@ from torch import Tensor
 from edge.arrays import Array
 from edge.errors import UsageError
 from edge.labels import EMOTIONS
-from edge.model.manifest import BaselineConfig
 from train.corpora import Clip
 from train.episodes import EpisodeConfig, windows_by_clip
 from train.feature_cache import Features
-from train.speaker_head import BaselineKind, EmbeddingStatistics, head_inputs
+from train.speaker_head import LEARNED_PRIOR, BaselineKind, EmbeddingStatistics, head_inputs
 from train.speech_claims import SpeechRecording
 
 WINDOWS: Final = 128
@@ -92,7 +91,7 @@ class UnlabelledSpeech:
         weights = np.where(
             rng.random(WINDOWS) < config.without, 0, rng.integers(1, config.most_clips + 1, size=WINDOWS)
         )
-        shares = (weights / (weights + BaselineConfig.prior_windows)).astype(np.float32)[:, None]
+        shares = (weights / (weights + LEARNED_PRIOR)).astype(np.float32)[:, None]
         means, variances = (values[copy.speaker[picked]] for values in (copy.means, copy.variances))
         baselines = shares * means
         spread = variances + (means - baselines) ** 2

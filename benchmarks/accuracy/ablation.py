@@ -49,7 +49,7 @@ from train.pretrained_net import PretrainedArchitecture, PretrainedNet, normalis
 from train.pretrained_run import untrained
 from train.recording_conditions import ChannelConfig
 from train.run_features import CopyOptions, RunClips, TunedEncoding
-from train.speaker_head import INPUTS, BaselineKind, HeadArchitecture, fit_statistics
+from train.speaker_head import INPUTS, LEARNED_INPUTS, BaselineKind, HeadArchitecture, fit_statistics
 from train.speaker_net import moments
 from train.speech_claims import read_speech
 from train.temperature import averaged
@@ -189,7 +189,7 @@ class Fit:
             algorithm=row.algorithm, rates=rates, seed=row.seed, unlabelled_weight=row.unlabelled
         )
         statistics = fit_statistics(values)
-        drawn = Episodes(clips, copies, statistics, episodes, row.seed, INPUTS[kind])
+        drawn = Episodes(clips, copies, statistics, episodes, row.seed, LEARNED_INPUTS[kind])
         beside = (
             UnlabelledSpeech(self.speech, self.speech_copies, statistics, row.seed, kind)
             if row.unlabelled

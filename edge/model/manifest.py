@@ -84,8 +84,8 @@ class Graphs:
 class BaselineConfig:
     """How the speaker's baseline is estimated while listening, in windows of speech that do not overlap."""
 
-    prior_windows: float = field(default=4.0, metadata=within(0.1, 1e4))
-    """Weight of the training speakers' mean, 0: the same in training."""
+    prior_windows: float = field(default=2.0, metadata=within(0.1, 1e4))
+    """Weight of the training speakers' mean, 0, and of their deviation, 1."""
     memory_windows: float = field(default=20.0, metadata=within(1.0, 1e4))
     """Largest weight of what was heard before: 60 s of speech with windows of 3 s. Older speech fades."""
     scaled: bool = False

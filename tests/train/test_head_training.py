@@ -20,6 +20,9 @@ from train.episodes import EpisodeConfig, Episodes, windows_by_clip
 from train.feature_cache import Features
 from train.head_training import HeadAlgorithm, HeadOptions, scheduled, train_head
 from train.speaker_head import (
+    INPUTS,
+    LEARNED_INPUTS,
+    LEARNED_PRIOR,
     EmbeddingStatistics,
     HeadArchitecture,
     SpeakerHead,
@@ -240,3 +243,16 @@ def test_a_seed_determines_the_head(clips: list[Clip], features: Features) -> No
     ]
     for one, two in zip(*(head.state_dict().values() for head in heads), strict=True):
         assert torch.equal(one, two)
+
+
+def test_a_head_learns_from_baselines_that_are_shrunken_more_than_those_it_meets() -> None:
+    windows = np.ones((3, 2), np.float32)
+    for kind in ("mean", "deviation"):
+        met, learned = (inputs[kind](windows, windows, np.ones(3)) for inputs in (INPUTS, LEARNED_INPUTS))
+        met_mean, learned_mean = 3.0 / (3.0 + PRIOR), 3.0 / (3.0 + LEARNED_PRIOR)
+        assert met_mean > learned_mean
+        if kind == "mean":
+            np.testing.assert_allclose(met[:, 2:], 1.0 - met_mean, rtol=1e-6)
+            np.testing.assert_allclose(learned[:, 2:], 1.0 - learned_mean, rtol=1e-6)
+        np.testing.assert_array_equal(met[:, :2], learned[:, :2])
+        assert (met[:, 2:] != learned[:, 2:]).all()

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from edge.errors import UsageError
 from edge.labels import EMOTIONS
-from edge.model.manifest import BaselineConfig
 from train.corpora import Clip
 from train.episodes import EpisodeConfig, Episodes
 from train.feature_cache import Features
 from train.head_training import HeadOptions, train_head
-from train.speaker_head import EmbeddingStatistics, HeadArchitecture, head_inputs
+from train.speaker_head import LEARNED_PRIOR, EmbeddingStatistics, HeadArchitecture, head_inputs
 from train.speech_claims import SpeechRecording, of_other_speakers
 from train.unlabelled import WINDOWS, UnlabelledSpeech, claim_loss, learned_recordings
 
@@ -66,14 +65,14 @@ def test_windows_are_relative_to_their_own_speakers_shrunken_mean() -> None:
     seen = set()
     for absolute, relative in inputs[:, [0, SIZE]].tolist():
         share = (absolute - relative) / means[absolute]
-        weight = share * BaselineConfig.prior_windows / (1.0 - share)
+        weight = share * LEARNED_PRIOR / (1.0 - share)
         assert round(weight) == pytest.approx(weight, abs=1e-3)
         seen.add(round(weight))
     assert seen == set(range(EpisodeConfig.most_clips + 1))
 
 
 def test_a_deviation_is_that_of_their_own_speakers_windows_at_the_weight_of_the_mean() -> None:
-    rng, prior = np.random.default_rng(1), BaselineConfig.prior_windows
+    rng, prior = np.random.default_rng(1), LEARNED_PRIOR
     clips = [Clip(Path(f"{n}.wav"), "read", f"r{n // 2}", "") for n in range(4)]
     values = rng.normal(np.repeat([1.0, -2.0], 6)[:, None], 2.0, (12, SIZE)).astype(np.float16)
     copy = Features(values, np.repeat(np.arange(4), 3), np.full(12, 250))

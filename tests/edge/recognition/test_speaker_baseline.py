@@ -21,7 +21,9 @@ SIZE, STEP, WINDOW = 3, 3, 30
 ONE = np.ones(SIZE, np.float32)
 
 
-def baseline(prior: float = 4.0, memory: float = 20.0, *, scaled: bool = False) -> SpeakerBaseline:
+def baseline(
+    prior: float = BaselineConfig.prior_windows, memory: float = 20.0, *, scaled: bool = False
+) -> SpeakerBaseline:
     config = BaselineConfig(prior, memory, scaled)
     return SpeakerBaseline(SIZE, config, step_features=STEP, window_features=WINDOW)
 
