@@ -90,7 +90,7 @@ def prepared(clips: list[Clip], folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    "name", ["reference", "deviation", "no-baseline", "all-labelled", "prosody", "shipped"]
+    "name", ["reference", "deviation", "no-baseline", "all-labelled", "prosody", "tuned-deviation"]
 )
 def test_a_row_answers_for_every_speaker_by_heads_of_others(
     name: str, clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -103,7 +103,7 @@ def test_a_row_answers_for_every_speaker_by_heads_of_others(
         assert answered == {clip.speaker for clip in clips}
 
 
-@pytest.mark.parametrize("name", ["reference", "no-baseline", "shipped"])
+@pytest.mark.parametrize("name", ["reference", "no-baseline", "tuned-deviation"])
 def test_the_excluded_corpus_is_scored_by_a_head_of_the_others(
     name: str, clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
