@@ -24,6 +24,7 @@ from train import last_block
 from train.checkpoint import load_checkpoint, load_pretrained
 from train.last_block import BlockTuning
 from train.pretrained_command import starting_point
+from train.pretrained_net import PretrainedArchitecture
 from train.recurrent_net import RecurrentNet, load_recurrent_encoder
 
 SMALL = (
@@ -156,6 +157,7 @@ def test_options_that_cannot_be_used_are_refused_and_nothing_is_written(
         (("--folds", "2"), "--folds has no effect without --encoder: add --encoder or leave it out"),
         (("--leave-corpus-out",), "--leave-corpus-out has no effect without --encoder"),
         (("--baseline", "mean"), "--baseline has no effect without --encoder"),
+        (("--members", "5"), "--members has no effect without --encoder"),
     ],
 )
 def test_options_of_an_encoder_are_refused_without_one(
@@ -177,6 +179,7 @@ def test_a_checkpoint_has_its_own_encoder_and_corpora(
     assert "--blocks cannot be combined with --start" in refusal(capsys, *arguments, "--blocks", "2")
     assert "--tune-block cannot be combined with --start" in refusal(capsys, *arguments, "--tune-block")
     assert "--baseline cannot be combined with --start" in refusal(capsys, *arguments, "--baseline", "mean")
+    assert "--members cannot be combined with --start" in refusal(capsys, *arguments, "--members", "2")
 
 
 def test_a_head_that_divides_by_the_deviation_is_trained_exported_and_trained_on(
@@ -231,19 +234,22 @@ def test_options_of_a_whisper_encoder_are_refused_with_a_recurrent_one(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_network_with_a_tuned_block_is_trained_exported_and_trained_on(
+def test_a_network_with_a_tuned_block_and_joined_heads_is_trained_exported_and_trained_on(
     corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(last_block, "BlockTuning", partial(BlockTuning, steps=2, windows=4))
     run, bundle = tmp_path / "run", tmp_path / "bundle"
-    assert mmtl("train", corpus, "--encoder", encoder, "--tune-block", "--out", run, *SMALL) == 0
+    recipe = ("--tune-block", "--members", "2")
+    assert mmtl("train", corpus, "--encoder", encoder, *recipe, "--out", run, *SMALL) == 0
     tuned = load_pretrained(run / "best.safetensors")
     assert tuned.training["encoder"]["tuned"] == "block 2"
+    assert tuned.net.arch.fully_connected == 2 * PretrainedArchitecture.fully_connected
     assert mmtl("export", run / "best.safetensors", "--out", bundle) == 0
     assert "but for its block 2, which was tuned." in (bundle / "CARD.md").read_text()
     assert mmtl("train", corpus, "--start", bundle, "--out", tmp_path / "more", *SMALL, "--folds", "0") == 0
     more = load_pretrained(tmp_path / "more" / "best.safetensors")
     assert more.training["encoder"] == tuned.training["encoder"]
+    assert more.net.arch == tuned.net.arch
     for name, tensor in tuned.net.encoder.state_dict().items():
         assert torch.equal(more.net.encoder.state_dict()[name], tensor), name
 
