@@ -28,8 +28,9 @@ from train.whisper_encoder import HEAD_SIZE
 
 CHECKPOINT_VERSION = 1
 
-ENCODER_PREFIX: Final = "encoder."
-"""Start of the names of a pretrained encoder's tensors, which were published in float16."""
+HALF_PRECISION: Final = ("encoder.", "head.meta.fc1.weight")
+"""Starts of the names of tensors that may be in float16: a pretrained encoder's, which were published so, and
+FC 1 of joined heads."""
 
 LEAST_EMBEDDING_STD: Final = 1e-6
 """Smallest standard deviation of an embedding's value over the training windows."""
@@ -64,7 +65,7 @@ class _Fitted:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically.
 
-    A pretrained encoder's tensors are stored in float16 where that is exact, and read back as float32.
+    `HALF_PRECISION` tensors are stored in float16 where that is exact, and read back as float32.
     """
     statistics = checkpoint.normalisation.statistics
     weights = checkpoint.net.state_dict()
@@ -222,7 +223,7 @@ def _require_usable(arch: AnyArchitecture, tensors: dict[str, Tensor]) -> None:
         expected = _network(arch).state_dict()
     for name, tensor in expected.items():
         found = tensors.get(name)
-        half = name.startswith(ENCODER_PREFIX) and found is not None and found.dtype == torch.float16
+        half = name.startswith(HALF_PRECISION) and found is not None and found.dtype == torch.float16
         kind = torch.float16 if half else tensor.dtype
         if found is None or (found.shape, found.dtype) != (tensor.shape, kind):
             what = "missing" if found is None else f"{tuple(found.shape)} of {found.dtype}"
@@ -234,8 +235,8 @@ def _require_usable(arch: AnyArchitecture, tensors: dict[str, Tensor]) -> None:
 
 
 def _stored(name: str, tensor: Tensor) -> Tensor:
-    """Return an encoder's tensor in float16 if that is exact, and any other as it is."""
-    if not name.startswith(ENCODER_PREFIX):
+    """Return a tensor of `HALF_PRECISION` in float16 if that is exact, and any other as it is."""
+    if not name.startswith(HALF_PRECISION):
         return tensor
     half = tensor.half()
     return half if torch.equal(half.float(), tensor) else tensor

@@ -24,7 +24,8 @@ def joined(members: Sequence[SpeakerHead]) -> SpeakerHead:
         a = mean of a_k + P^+ (P_k - P) a_k
 
     give the mean of the emotion logits: P P^+ = 1, since P has at least as many columns as rows. They are the
-    mean of the members' own, with the smallest change that does so.
+    mean of the members' own, with the smallest change that does so. The weights of FC 1, nearly all there
+    are, are rounded to float16, in which they are stored.
 
     Args:
         members: K > 0 heads with the same sizes.
@@ -42,7 +43,7 @@ def joined(members: Sequence[SpeakerHead]) -> SpeakerHead:
             change = inverse @ (member.transfer.weight.double() - last)
             weights.append(second.weight + change @ second.weight.double())
             biases.append(second.bias + change @ second.bias.double())
-        head.meta.fc1.weight.copy_(torch.cat([member.meta.fc1.weight for member in members]))
+        head.meta.fc1.weight.copy_(torch.cat([member.meta.fc1.weight for member in members]).half())
         head.meta.fc1.bias.copy_(torch.cat([member.meta.fc1.bias for member in members]))
         head.meta.fc2.weight.copy_(torch.cat(weights, dim=1) / len(members))
         head.meta.fc2.bias.copy_(_mean(biases))

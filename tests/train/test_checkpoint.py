@@ -302,7 +302,7 @@ def test_a_pretrained_network_that_cannot_be_is_refused_in_one_line(
         ("encoder.conv1.weight", lambda weight: weight.to(torch.bfloat16)),
         ("encoder.conv1.weight", lambda weight: weight[:-1]),
         ("encoder.positions", lambda weight: weight[:100]),
-        ("head.meta.fc1.weight", lambda weight: weight.half()),
+        ("head.meta.fc2.weight", lambda weight: weight.half()),
         ("head.transfer.bias", lambda weight: weight.fill_(float("inf"))),
         ("embedding_std", lambda weight: weight.fill_(0.0)),
         ("embedding_std", lambda weight: -weight),

@@ -13,7 +13,9 @@ def members(count: int, arch: HeadArchitecture) -> list[SpeakerHead]:
     heads = []
     for seed in range(count):
         torch.manual_seed(seed)
-        heads.append(SpeakerHead(arch).eval())
+        head = SpeakerHead(arch).eval()
+        head.meta.fc1.weight.data = head.meta.fc1.weight.half().float()
+        heads.append(head)
     return heads
 
 
@@ -54,3 +56,12 @@ def test_equal_members_are_as_one() -> None:
     twice = joined([head, head])
     torch.testing.assert_close(twice(INPUTS), head(INPUTS), rtol=0, atol=1e-6)
     torch.testing.assert_close(twice.meta(INPUTS), head.meta(INPUTS), rtol=0, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_fc_1_is_rounded_to_what_is_stored() -> None:
+    heads = [SpeakerHead(HeadArchitecture(12, fully_connected=8)).eval() for _ in range(2)]
+    found = joined(heads).meta.fc1.weight
+    exact = torch.cat([head.meta.fc1.weight for head in heads])
+    assert torch.equal(found, found.half().float())
+    torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-6)
