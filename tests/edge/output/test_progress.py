@@ -70,7 +70,9 @@ def test_ctrl_c_while_the_bar_comes_or_goes_ends_the_program_as_at_other_times(
             terminal.press(keys)
         assert terminal.leave() == 0, terminal.text
         terminal.wait_for("mmtl: stopped before it was done")
-        assert terminal.written.count(HIDE) == terminal.written.count(SHOW) == (nth + 1) // 2
+        assert terminal.written.count(HIDE) == terminal.written.count(SHOW)
+        # Once more where Ctrl-Z came during an import, at whose end the interrupt is raised.
+        assert terminal.written.count(SHOW) - (nth + 1) // 2 in (0, 1)
     finally:
         terminal.close()
 
