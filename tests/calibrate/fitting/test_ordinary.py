@@ -63,7 +63,7 @@ def test_the_baseline_is_the_shrunken_mean_of_the_windows_of_speech(
     size = bundle.head.input_size
     weights = [1.0 + (speech.sum() - 1) * 240 / engine.graphs.window_features / 80, 1.0]
     means = [first[speech, :size].mean(axis=0), second[0, :size]]
-    expected = (weights[0] * means[0] + means[1]) / (sum(weights) + 4.0)
+    expected = (weights[0] * means[0] + means[1]) / (sum(weights) + bundle.manifest.baseline.prior_windows)
     np.testing.assert_allclose(fit.level.mean, expected, rtol=0, atol=1e-5)
     assert fit.level.deviation is None
     assert fit.windows == pytest.approx(sum(weights))
@@ -78,7 +78,8 @@ def test_the_deviation_is_of_the_windows_of_speech_where_the_model_reads_one(
     bundle: Bundle, engine: EngineLike
 ) -> None:
     sounds = [ordinary(12.0), ordinary(2.0)]
-    config = BaselineConfig(scaled=True)
+    config = replace(bundle.manifest.baseline, scaled=True)
+    prior = config.prior_windows
     fit = ordinary_head(replace(bundle, manifest=replace(bundle.manifest, baseline=config)), engine, sounds)
     plain = ordinary_head(bundle, engine, sounds)
     windows = ordinary_windows(bundle, engine, sounds)
@@ -86,7 +87,7 @@ def test_the_deviation_is_of_the_windows_of_speech_where_the_model_reads_one(
     worth = [windows_worth(count, engine.graphs, bundle.manifest.front_end) for count in counts]
     shares = window_weights(worth, counts)[:, None]
     spread = shares * (np.concatenate(windows) - plain.level.mean) ** 2
-    variance = (4.0 + spread.sum(axis=0)) / (4.0 + shares.sum())
+    variance = (prior + spread.sum(axis=0)) / (prior + shares.sum())
     np.testing.assert_array_equal(fit.level.mean, plain.level.mean)
     assert fit.level.deviation is not None
     np.testing.assert_allclose(fit.level.deviation, np.sqrt(variance), rtol=1e-4)
@@ -104,7 +105,7 @@ def test_speech_of_one_window_counts_as_one_whatever_its_length(bundle: Bundle, 
 
 def test_no_recording_leaves_the_mean_of_the_training_speakers() -> None:
     windows, weights = np.ones((2, 3), np.float32), np.array([1.0, 3.0])
-    np.testing.assert_allclose(recorded_level(windows, weights, BaselineConfig()).mean, np.full(3, 0.5))
+    np.testing.assert_allclose(recorded_level(windows, weights, BaselineConfig(4.0)).mean, np.full(3, 0.5))
 
 
 TONE = (0.3 * np.sin(2.0 * np.pi * 220.0 * np.arange(320_000) / 16_000)).astype(np.float32)
@@ -223,6 +224,9 @@ def relative_head() -> Head:
 WEIGHTS = [1.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 3.0]
 
 
+PRIOR = BaselineConfig.prior_windows
+
+
 def starts(
     embeddings: list[Array],
     generic: Head,
@@ -237,7 +241,7 @@ def test_the_baseline_of_takes_gives_each_emotion_the_same_weight() -> None:
     found = starts(embeddings, generic).fitted_on([0, 2, 3, 4, 7])
     means = [windows.mean(axis=0) for windows in embeddings]
     emotions = [means[0], (means[2] + means[3]) / 2.0, means[4], means[7]]
-    expected = np.mean(emotions, axis=0) * 8.0 / (8.0 + 4.0)  # 1 + 1 + 1 + 2 + 3 windows
+    expected = np.mean(emotions, axis=0) * 8.0 / (8.0 + PRIOR)  # 1 + 1 + 1 + 2 + 3 windows
     np.testing.assert_allclose(found.fc1_bias, generic.for_baseline(expected).fc1_bias, rtol=0, atol=1e-5)
 
 
@@ -248,8 +252,8 @@ def test_the_deviation_of_takes_is_over_their_windows_and_each_emotion_weighs_th
     shares = [
         (weights[take] / len(embeddings[take]), window) for take in weights for window in embeddings[take]
     ]
-    mean = sum(share * window for share, window in shares) / (8.0 + 4.0)
-    variance = (4.0 + sum(share * (window - mean) ** 2 for share, window in shares)) / (8.0 + 4.0)
+    mean = sum(share * window for share, window in shares) / (8.0 + PRIOR)
+    variance = (PRIOR + sum(share * (window - mean) ** 2 for share, window in shares)) / (8.0 + PRIOR)
     expected = generic.for_baseline(mean, np.sqrt(variance))
     np.testing.assert_allclose(found.fc1_weight, expected.fc1_weight, rtol=0, atol=1e-5)
     np.testing.assert_allclose(found.fc1_bias, expected.fc1_bias, rtol=0, atol=1e-5)
